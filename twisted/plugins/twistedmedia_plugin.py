@@ -1,0 +1,10 @@
+"""Makes `twistd media` known. It imports nothing of ours: every twistd on the machine loads it."""
+
+from twisted.application.service import ServiceMaker
+
+media = ServiceMaker(
+    "Twisted media",
+    "twistedmedia.tap",
+    "Store and serve audio over HTTP: streamed, durable, seekable.",
+    "media",
+)

@@ -1,0 +1,97 @@
+"""A success or a failure as the JSON that CONTRACT.md promises.
+
+Pure. Every answer has `code` and `reason`, a true HTTP status, and is never cached when it is an
+error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twistedmedia.errors import InternalError, MediaError
+from twistedmedia.names import MediaName
+
+OK = {"code": 200, "reason": "OK"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP status, a JSON object, and headers beside those of every answer."""
+
+    status: int
+    payload: Mapping[str, Any]
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> bytes:
+        """UTF-8, on one line, with its line break."""
+        return json.dumps(self.payload, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All headers, the Content-Length of `body` included."""
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(self.body)),
+            "X-Content-Type-Options": "nosniff",
+            **self.extra_headers,
+        }
+        if self.status >= 400:
+            headers["Cache-Control"] = "no-store"
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """What became of one file: it was stored, or `failure` says why not."""
+
+    directory: str
+    filename: str
+    name: MediaName | None = None
+    size: int = 0
+    sha256: str = ""
+    etag: str = ""
+    failure: MediaError | None = None
+
+
+def error_answer(error: MediaError) -> Answer:
+    """The answer to a request that failed as a whole."""
+    payload = {"code": error.code, "reason": error.reason}
+    if isinstance(error, InternalError):
+        payload["incident"] = error.incident
+    return Answer(error.status, payload, error.headers)
+
+
+def stored_answer(files: Sequence[FileOutcome], url_of: Callable[[MediaName], str]) -> Answer:
+    """The answer to an upload of one file or more, in their order."""
+    entries = [_entry(file, url_of) for file in files]
+    failures = [file.failure for file in files if file.failure is not None]
+    if not failures:
+        headers = {"Location": entries[0]["url"]} if len(entries) == 1 else {}
+        return Answer(201, {**OK, "files": entries}, headers)
+    first = failures[0]
+    status = first.status if len(failures) == len(files) else 207
+    return Answer(status, {"code": first.code, "reason": first.reason, "files": entries})
+
+
+def deleted_answer(deleted: bool) -> Answer:
+    """The answer to a delete; `deleted` is whether there was such a file."""
+    return Answer(200, {**OK, "deleted": deleted})
+
+
+def _entry(file: FileOutcome, url_of: Callable[[MediaName], str]) -> dict[str, Any]:
+    named = {"directory": file.directory, "filename": file.filename}
+    if file.failure is not None:
+        return {"code": file.failure.code, "reason": file.failure.reason, **named}
+    assert file.name is not None
+    return {
+        **OK,
+        **named,
+        "url": url_of(file.name),
+        "size": file.size,
+        "sha256": file.sha256,
+        "etag": file.etag,
+    }

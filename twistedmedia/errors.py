@@ -1,0 +1,189 @@
+"""Every failure that a caller can be told about, with its code, HTTP status and reason.
+
+Pure. The rooms raise these; `answers` turns them into JSON. What is not one of these is a fault of
+ours and is answered as 500 with an incident id and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+
+class MediaError(Exception):
+    """A failure with an answer of its own.
+
+    `code` is the contract's code, `status` the HTTP status, `reason` a sentence that a stranger can
+    act on, `headers` what the answer carries besides. When several failures are true of one file,
+    the one with the lowest `rank` is told (CONTRACT.md, Storing, rule 7).
+    """
+
+    code: ClassVar[int]
+    status: ClassVar[int]
+    rank: ClassVar[int] = 0
+
+    def __init__(self, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.headers: Mapping[str, str] = headers or {}
+
+
+class Malformed(MediaError):
+    """The request breaks its own format, or ended early."""
+
+    code, status, rank = 510, 400, 0
+
+
+class EmptyUpload(MediaError):
+    """A form without any file part."""
+
+    code, status, rank = 502, 400, 1
+
+    def __init__(self) -> None:
+        super().__init__("the upload is empty: the form has no file part")
+
+
+class MissingArgument(MediaError):
+    """An argument that the request needs is absent or empty."""
+
+    code, status, rank = 503, 400, 1
+
+    def __init__(self, argument: str, hint: str = "") -> None:
+        super().__init__(f"the argument '{argument}' is missing" + (f": {hint}" if hint else ""))
+        self.argument = argument
+
+
+class NameNotAllowed(MediaError):
+    """A directory or filename that breaks the rules for names."""
+
+    code, status, rank = 505, 400, 2
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the name is not allowed: {why}")
+
+
+class FormatNotSupported(MediaError):
+    """A filename whose extension is not among the formats that this service stores."""
+
+    code, status, rank = 504, 415, 3
+
+    def __init__(self, formats: Iterable[str]) -> None:
+        super().__init__(f"the format is not supported; supported are: {', '.join(sorted(formats))}")
+
+
+class TooLarge(MediaError):
+    """More bytes than the limit. `limit` is in bytes."""
+
+    code, status, rank = 506, 413, 4
+
+    def __init__(self, limit: int, what: str = "the file") -> None:
+        super().__init__(f"{what} is larger than the limit of {limit} bytes")
+        self.limit = limit
+
+
+class NoSpace(MediaError):
+    """The storage is full, or would be."""
+
+    code, status, rank = 507, 507, 5
+
+    def __init__(self) -> None:
+        super().__init__("there is no space left on the storage")
+
+
+class AlreadyExists(MediaError):
+    """The name is taken; nothing is overwritten by accident."""
+
+    code, status, rank = 501, 409, 6
+
+    def __init__(self) -> None:
+        super().__init__("the file exists already")
+
+
+class NameConflict(MediaError):
+    """A file stands where a directory is meant, or a directory where a file is."""
+
+    code, status, rank = 409, 409, 6
+
+
+class Busy(MediaError):
+    """As many uploads are in progress as this service allows."""
+
+    code, status = 514, 503
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            f"the service is busy; try again in {retry_after_s} s",
+            {"Retry-After": str(retry_after_s)},
+        )
+
+
+class BadRequest(MediaError):
+    """400: the request makes no sense to this resource."""
+
+    code = status = 400
+
+
+class NotFound(MediaError):
+    """404: nothing is there."""
+
+    code = status = 404
+
+    def __init__(self, reason: str = "there is no such media") -> None:
+        super().__init__(reason)
+
+
+class MethodNotAllowed(MediaError):
+    """405, with the methods that are."""
+
+    code = status = 405
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        methods = ", ".join(sorted(allowed))
+        super().__init__(f"the method is not allowed here; allowed are: {methods}", {"Allow": methods})
+
+
+class PreconditionFailed(MediaError):
+    """412: a condition of the request does not hold."""
+
+    code = status = 412
+
+
+class UnsupportedContent(MediaError):
+    """415: content of a type, or in a coding, that this resource does not take."""
+
+    code = status = 415
+
+
+class RangeNotSatisfiable(MediaError):
+    """416: no byte of the range asked for exists (RFC 9110, 15.5.17). `size` is in bytes."""
+
+    code = status = 416
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            f"the range lies outside the file's {size} bytes",
+            {"Content-Range": f"bytes */{size}"},
+        )
+
+
+class ExpectationFailed(MediaError):
+    """417: an `Expect` other than `100-continue` (RFC 9110, 10.1.1)."""
+
+    code = status = 417
+
+    def __init__(self) -> None:
+        super().__init__("the only expectation that can be met is 100-continue")
+
+
+class InternalError(MediaError):
+    """500: our fault. `incident` is in the log as well, with what really happened."""
+
+    code = status = 500
+
+    def __init__(self, incident: str) -> None:
+        super().__init__("internal error; the incident's id is in the service's log")
+        self.incident = incident
+
+
+class ConfigurationError(Exception):
+    """The service cannot start as it is configured; the text is one line for the operator."""

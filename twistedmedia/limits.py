@@ -1,0 +1,51 @@
+"""Sizes as people write them, and an exact budget of bytes.
+
+Pure. "Exact" means that N bytes pass a limit of N and N+1 do not.
+"""
+
+from __future__ import annotations
+
+import re
+
+from twistedmedia.errors import TooLarge
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    **{p: 1000**n for n, p in enumerate(("kb", "mb", "gb", "tb"), start=1)},
+    **{p: 1024**n for n, p in enumerate(("kib", "mib", "gib", "tib"), start=1)},
+    **{p: 1024**n for n, p in enumerate("kmgt", start=1)},
+}
+_SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,3}))?\s*([a-z]*)", re.IGNORECASE | re.ASCII)
+
+
+def parse_size(text: str) -> int:
+    """Bytes meant by `text`: "2GiB", "500 MB", "64k" (1,024 each), "1.5GiB", "1048576".
+
+    :raises ValueError: with a sentence that says what a size looks like.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    unit = _UNITS.get(match[3].lower()) if match else None
+    if match is None or unit is None:
+        raise ValueError(f"{text!r} is not a size; write it like 2GiB, 500MB or 1048576")
+    whole, fraction = int(match[1]), match[2] or ""
+    return whole * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+
+
+class ByteBudget:
+    """Counts bytes as they come and refuses the first one over the limit."""
+
+    def __init__(self, limit: int, what: str = "the file") -> None:
+        """`limit` in bytes; `what` names the thing in the error's reason."""
+        self.limit = limit
+        self.spent = 0
+        self._what = what
+
+    def spend(self, size: int) -> None:
+        """Count `size` more bytes.
+
+        :raises TooLarge: when there are now more than the limit (they are counted all the same).
+        """
+        self.spent += size
+        if self.spent > self.limit:
+            raise TooLarge(self.limit, self._what)

@@ -1,0 +1,124 @@
+"""Names of media: a directory and a filename, validated once and then trusted.
+
+Pure. The rules are those of CONTRACT.md, "Names". Whatever takes a `MediaName` may rely on it: no
+segment is empty, hidden, `.` or `..`, none holds a slash, and all are NFC.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from twistedmedia.errors import MissingArgument, NameNotAllowed
+
+MAX_SEGMENT_BYTES = 255  # what Linux file systems take for one name
+MAX_NAME_BYTES = 1024  # of the whole, slashes included
+
+_FORBIDDEN_CATEGORIES = {
+    "Cc": "a control character",
+    "Cf": "a format (invisible or bidirectional) character",
+    "Cs": "a surrogate",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MediaName:
+    """A valid name. Only `media_name` and `media_name_from_path` make them."""
+
+    folders: tuple[str, ...]
+    filename: str
+
+    @property
+    def directory(self) -> str:
+        """The directory as it is written: `prompts/en`."""
+        return "/".join(self.folders)
+
+    @property
+    def extension(self) -> str:
+        """What follows the last dot, in lower case; empty when there is none."""
+        stem, dot, extension = self.filename.rpartition(".")
+        return extension.lower() if stem and dot else ""
+
+    @property
+    def url_path(self) -> str:
+        """The name percent-encoded for the path of a URL (RFC 3986, 3.3): `prompts/en/a%20b.mp3`."""
+        return "/".join(quote(segment, safe="!$&'()*+,;=:@") for segment in (*self.folders, self.filename))
+
+    def __str__(self) -> str:
+        return f"{self.directory}/{self.filename}"
+
+
+def decode(raw: bytes) -> str:
+    """`raw` as text.
+
+    :raises NameNotAllowed: when it is not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NameNotAllowed("it is not UTF-8") from None
+
+
+def media_name(directory: str, filename: str) -> MediaName:
+    """The name that a directory and a filename give.
+
+    In the directory backslashes count as slashes and one trailing slash is dropped.
+
+    :raises MissingArgument: when either is empty.
+    :raises NameNotAllowed: when a rule is broken, saying which.
+    """
+    if not directory:
+        raise MissingArgument("directory")
+    if not filename:
+        raise MissingArgument("filename")
+    folders = directory.replace("\\", "/").removesuffix("/").split("/")
+    if folders[0] == "":
+        raise NameNotAllowed("the directory begins with a slash")
+    if "/" in filename or "\\" in filename:
+        raise NameNotAllowed("the filename holds a slash")
+    name = MediaName(
+        tuple(_segment(folder, "directory") for folder in folders), _segment(filename, "filename")
+    )
+    if len(str(name).encode()) > MAX_NAME_BYTES:
+        raise NameNotAllowed(f"directory and filename are longer than {MAX_NAME_BYTES} bytes")
+    return name
+
+
+def media_name_from_path(segments: list[bytes]) -> MediaName:
+    """The name in a URL's path: its segments, each percent-decoded on its own.
+
+    The last segment is the filename, those before it the directory.
+
+    :raises MissingArgument: when there is no directory or the filename is empty.
+    :raises NameNotAllowed: when a rule is broken; an encoded slash (`%2F`) breaks one.
+    """
+    texts = [decode(segment) for segment in segments]
+    if any("/" in text for text in texts):
+        raise NameNotAllowed("it holds an encoded slash")
+    if len(texts) > 1 and texts[0] == "":
+        raise NameNotAllowed("the directory begins with a slash")
+    if len(texts) > 2 and texts[-2] == "":  # so that no trailing slash is dropped from a path
+        raise NameNotAllowed("a part of the directory is empty")
+    return media_name("/".join(texts[:-1]), texts[-1])
+
+
+def _segment(text: str, what: str) -> str:
+    try:
+        text = unicodedata.normalize("NFC", text)
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise NameNotAllowed(f"the {what} holds {_FORBIDDEN_CATEGORIES['Cs']}") from None
+    if not text:
+        raise NameNotAllowed(f"a part of the {what} is empty")
+    if text.startswith("."):
+        raise NameNotAllowed(f"a part of the {what} begins with a dot")
+    if size > MAX_SEGMENT_BYTES:
+        raise NameNotAllowed(f"a part of the {what} is longer than {MAX_SEGMENT_BYTES} bytes")
+    if "/" in text or "\\" in text:
+        raise NameNotAllowed(f"the {what} holds a slash")
+    for character in text:
+        kind = _FORBIDDEN_CATEGORIES.get(unicodedata.category(character))
+        if kind is not None:
+            raise NameNotAllowed(f"the {what} holds {kind} (U+{ord(character):04X})")
+    return text

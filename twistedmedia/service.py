@@ -1,0 +1,86 @@
+"""The service: what starts and stops, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.logger import Logger
+
+from twistedmedia.errors import ConfigurationError
+from twistedmedia.intake import Intake
+from twistedmedia.store.directory import DirectoryStore
+from twistedmedia.wire.site import MediaSite
+
+
+class MediaService(Service):  # type: ignore[misc]  # Twisted leaves it untyped
+    """Listens, and keeps a directory store open while it does.
+
+    Ports are bound before privileges are dropped and the process turns into a daemon's child;
+    threads, locks and descriptors begin after.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        endpoints: Sequence[IStreamServerEndpoint],
+        site: MediaSite,
+        intake: Intake,
+        store: DirectoryStore,
+    ) -> None:
+        self._endpoints = endpoints
+        self._site = site
+        self._intake = intake
+        self._store = store
+        self._ports: list[IListeningPort] = []
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports.
+
+        :raises SystemExit: with one line, when one cannot be bound.
+        """
+        super().privilegedStartService()
+        for endpoint in self._endpoints:
+            outcome: list[Any] = []
+            endpoint.listen(self._site).addBoth(outcome.append)
+            failure = outcome[0]
+            if isinstance(failure, IListeningPort) or IListeningPort.providedBy(failure):
+                self._ports.append(failure)
+            elif failure.check(CannotListenError):
+                self._refuse(f"--port: {failure.value}")
+            else:
+                failure.raiseException()
+
+    def startService(self) -> None:
+        """Open the store.
+
+        :raises SystemExit: with one line, when it cannot be used.
+        """
+        super().startService()
+        try:
+            self._store.start()
+        except ConfigurationError as error:
+            self._refuse(f"--root: {error}")
+        self._log.info("serving {root!r}", root=self._store.root)
+
+    def stopService(self) -> Deferred[None]:
+        """Close the ports, cut the connections, finish what is being published, close the store."""
+        super().stopService()
+        return ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        ports, self._ports = self._ports, []
+        for port in ports:
+            await port.stopListening()
+        await self._site.disconnect()
+        await self._intake.quiet()
+        await self._store.stop()
+
+    def _refuse(self, why: str) -> None:
+        self._log.critical("cannot start: {why}", why=why)
+        raise SystemExit(f"twistedmedia cannot start: {why}")

@@ -1,0 +1,1 @@
+"""Where media lives: one contract (`boundaries.Store`), more than one place."""

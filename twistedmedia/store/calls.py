@@ -1,0 +1,78 @@
+"""The system calls that the directory store makes, in one place.
+
+Tests put a layer of their own here: one that records the order of the calls, one that makes the
+Nth fail, one that makes them slow.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+from collections.abc import Sequence
+
+_SYNC_FILE_RANGE_WRITE = 2  # start write-out, do not wait: sync_file_range(2)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class SystemCalls:
+    """The calls as `os` has them; each raises OSError. `dir_fd` is always given, so no path of
+    more than one name is ever resolved by the kernel.
+    """
+
+    def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def writev(self, fd: int, chunks: Sequence[bytes | memoryview]) -> int:
+        return os.writev(fd, chunks)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        return os.pread(fd, size, offset)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def start_writeback(self, fd: int, offset: int, size: int) -> None:
+        """Ask the kernel to begin writing out a span of the file. A hint: its failure is no failure."""
+        if hasattr(_libc, "sync_file_range"):
+            _libc.sync_file_range(
+                fd, ctypes.c_int64(offset), ctypes.c_int64(size), _SYNC_FILE_RANGE_WRITE
+            )
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def lstat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+    def statvfs(self, fd: int) -> os.statvfs_result:
+        return os.fstatvfs(fd)
+
+    def mkdir(self, name: str, mode: int = 0o777, *, dir_fd: int) -> None:
+        os.mkdir(name, mode, dir_fd=dir_fd)
+
+    def rmdir(self, name: str, *, dir_fd: int) -> None:
+        os.rmdir(name, dir_fd=dir_fd)
+
+    def link_descriptor(self, fd: int, name: str, *, dir_fd: int) -> None:
+        """Name the open file `fd`. Unprivileged this goes through /proc: open(2), O_TMPFILE."""
+        os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=dir_fd, follow_symlinks=True)
+
+    def link(self, source: str, name: str, *, source_dir_fd: int, dir_fd: int) -> None:
+        os.link(source, name, src_dir_fd=source_dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        os.unlink(name, dir_fd=dir_fd)
+
+    def listdir(self, fd: int) -> list[str]:
+        return os.listdir(fd)
+
+    def lock(self, fd: int) -> None:
+        """An exclusive flock(2), now or BlockingIOError. It goes with the descriptor, so no crash
+        leaves one behind.
+        """
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,217 @@
+"""The embedded default store: media as plain files under one folder.
+
+Beside the media the root holds one hidden folder, `.twistedmedia`, with a lock that keeps a second
+service out and, on file systems without O_TMPFILE, the drafts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from secrets import token_hex
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedmedia.boundaries import Media
+from twistedmedia.errors import ConfigurationError, NotFound
+from twistedmedia.names import MediaName
+from twistedmedia.shielding import shielded
+from twistedmedia.store.calls import SystemCalls
+from twistedmedia.store.drafts import DirectoryDraft, HiddenFile, Space, UnnamedFile, etag_of
+from twistedmedia.store.folders import Folders
+from twistedmedia.store.threads import DiskThreads, Lane
+
+_HIDDEN = ".twistedmedia"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
+
+
+class DirectoryStore:
+    """`boundaries.Store` on a local file system with hard links.
+
+    Nothing is opened or started before `start`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        root: str,
+        *,
+        threads: int = 5,
+        durable: bool = True,
+        calls: SystemCalls | None = None,
+        unnamed_drafts: bool = True,
+    ) -> None:
+        """`threads` are for writing, and as many more for reading. `durable`: a publish or delete
+        waits for fsync. `unnamed_drafts=False` does without O_TMPFILE where there is one.
+        """
+        self.root = os.path.abspath(root)
+        self._durable = durable
+        self._calls = calls or SystemCalls()
+        self._unnamed_drafts = unnamed_drafts
+        self._writers = DiskThreads(reactor, "media-writers", threads)
+        self._readers = DiskThreads(reactor, "media-readers", threads)
+        self._held: contextlib.ExitStack | None = None
+
+    def start(self) -> None:
+        """Make the root if it lacks, lock it, sweep what a crash has left, start the threads. Blocks.
+
+        :raises ConfigurationError: when the root cannot be used.
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                os.makedirs(self.root, exist_ok=True)
+                self._root_fd = self._held_open(held, self.root, None)
+                hidden_fd = self._held_folder(held, _HIDDEN, self._root_fd)
+                lock_fd = self._calls.open("lock", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=hidden_fd)
+                held.callback(self._calls.close, lock_fd)
+                self._calls.lock(lock_fd)
+                self._drafts_fd = self._held_folder(held, "drafts", hidden_fd)
+                self._sweep()
+                self._probe()
+            except BlockingIOError:
+                raise ConfigurationError(
+                    f"another service uses the root {self.root}: one service a root"
+                ) from None
+            except OSError as error:
+                raise ConfigurationError(
+                    f"the root {self.root} cannot be used: {error.strerror}"
+                ) from error
+            self._folders = Folders(self._calls, self._root_fd, self._durable)
+            self._space = Space(self._calls, self._root_fd)
+            self._writers.start()
+            self._readers.start()
+            held.callback(self._readers.stop)
+            held.callback(self._writers.stop)
+            self._held = held.pop_all()
+
+    async def stop(self) -> None:
+        """Let the jobs under way end, then stop the threads and unlock the root."""
+        if self._held is not None:
+            await self._writers.idle()
+            await self._readers.idle()
+            held, self._held = self._held, None
+            held.close()
+
+    def begin(self, size: int | None = None) -> DirectoryDraft:
+        file = (
+            UnnamedFile(self._calls, self._root_fd)
+            if self._unnamed_drafts
+            else HiddenFile(self._calls, self._drafts_fd)
+        )
+        return DirectoryDraft(
+            self._calls, self._writers, self._folders, self._space, file, size, self._durable
+        )
+
+    def open(self, name: MediaName) -> Deferred[Media]:
+        def close(outcome: Media | Failure) -> None:
+            if not isinstance(outcome, Failure):
+                outcome.close()
+
+        return shielded(self._readers.run(self._open, name), unclaimed=close)
+
+    def delete(self, name: MediaName) -> Deferred[bool]:
+        run = self._writers.run_syncing if self._durable else self._writers.run
+        return run(self._folders.remove, name)
+
+    def _open(self, name: MediaName) -> Media:
+        # O_NONBLOCK: a FIFO that somebody has put there must not hold a thread.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            with self._folders.walk(name) as folder:
+                fd = self._calls.open(name.filename, flags, dir_fd=folder)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                raise NotFound from None
+            raise
+        try:
+            status = self._calls.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotFound
+        except BaseException:
+            self._calls.close(fd)
+            raise
+        return DirectoryMedia(self._calls, self._readers, fd, status)
+
+    def _held_open(self, held: contextlib.ExitStack, path: str, dir_fd: int | None) -> int:
+        fd = self._calls.open(path, _FOLDER, dir_fd=dir_fd)
+        held.callback(self._calls.close, fd)
+        return fd
+
+    def _held_folder(self, held: contextlib.ExitStack, name: str, dir_fd: int) -> int:
+        with contextlib.suppress(FileExistsError):
+            self._calls.mkdir(name, 0o700, dir_fd=dir_fd)
+        fd = self._calls.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=dir_fd)
+        held.callback(self._calls.close, fd)
+        return fd
+
+    def _sweep(self) -> None:
+        """Remove the drafts of a service that was killed. We hold the root's lock, so a draft that
+        can be locked is nobody's.
+        """
+        for name in self._calls.listdir(self._drafts_fd):
+            fd = self._calls.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self._drafts_fd)
+            try:
+                self._calls.lock(fd)
+                self._calls.unlink(name, dir_fd=self._drafts_fd)
+                self._log.info("swept a draft that a killed service has left: {draft}", draft=name)
+            except BlockingIOError:
+                continue
+            finally:
+                self._calls.close(fd)
+
+    def _probe(self) -> None:
+        """Find out which kind of draft this file system can publish.
+
+        :raises OSError: when it can publish neither.
+        """
+        kinds = [HiddenFile(self._calls, self._drafts_fd)]
+        if self._unnamed_drafts:
+            kinds.insert(0, UnnamedFile(self._calls, self._root_fd))  # type: ignore[arg-type]
+        for file in kinds:
+            name = token_hex(16)
+            try:
+                fd = file.open()
+                try:
+                    file.link(fd, name, self._drafts_fd)
+                    self._calls.unlink(name, dir_fd=self._drafts_fd)
+                finally:
+                    self._calls.close(fd)
+                    file.remove()
+            except OSError as error:
+                if file is kinds[-1]:
+                    raise
+                self._log.info(
+                    "no unnamed drafts in {root} ({why}): hidden ones", root=self.root, why=error.strerror
+                )
+                self._unnamed_drafts = False
+            else:
+                return
+
+
+class DirectoryMedia:
+    """`boundaries.Media` over a descriptor."""
+
+    def __init__(
+        self, calls: SystemCalls, readers: DiskThreads, fd: int, status: os.stat_result
+    ) -> None:
+        self._calls = calls
+        self._readers = readers
+        self._fd = fd
+        self._lane = Lane()
+        self.size = status.st_size
+        self.modified_ns = status.st_mtime_ns
+        self.etag = etag_of(status)
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        return self._lane.run(self._readers.run, self._calls.pread, self._fd, size, offset)
+
+    def close(self) -> None:
+        self._lane.run(self._readers.run, self._calls.close, self._fd)

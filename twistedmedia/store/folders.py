@@ -1,0 +1,178 @@
+"""The folders under a root: walked without following links, made and removed as files come and go,
+and known to be on stable storage or not. Everything here blocks and runs in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+
+from twistedmedia.errors import NameConflict
+from twistedmedia.names import MediaName
+from twistedmedia.store.calls import SystemCalls
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+# A publish makes its folder again when a delete has just removed it. Losing that race this often in
+# a row is not bad luck but a fault.
+_ATTEMPTS = 100
+_SETTLED_AT_MOST = 10_000  # folders remembered; forgetting one costs a sync, no more
+
+
+class Folders:
+    """The folders under one root.
+
+    Each step of a walk opens one name below an open folder with O_NOFOLLOW, so neither a link nor
+    a rename in mid-walk leads out of the root. `..` cannot occur: a `MediaName` has none.
+    """
+
+    def __init__(self, calls: SystemCalls, root_fd: int, durable: bool) -> None:
+        self._calls = calls
+        self._root_fd = root_fd
+        self._durable = durable
+        self._lock = threading.Lock()
+        self._settled: set[tuple[str, ...]] = set()  # their entries in their parents are synced
+        self._removals = 0
+
+    @contextlib.contextmanager
+    def walk(self, name: MediaName) -> Iterator[int]:
+        """The folder that holds `name`, open.
+
+        :raises OSError: ENOENT, or ENOTDIR or ELOOP where a file or a link stands in the way.
+        """
+        with self._chain(name.folders, None) as chain:
+            yield chain[-1]
+
+    def place(
+        self, name: MediaName, link: Callable[[int], None], identity: tuple[int, int]
+    ) -> None:
+        """Make the folders of `name`, call `link` with the last one open, and sync what changed.
+
+        `identity` is the device and inode of the file that `link` names. When anything fails, what
+        was done is undone.
+
+        :raises OSError: what `link` raises, or making or syncing a folder.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._place(name, link, identity)
+            except FileNotFoundError:  # a delete removed a folder under our feet
+                if attempt == _ATTEMPTS:
+                    raise
+
+    def remove(self, name: MediaName) -> bool:
+        """Remove the file `name`, sync, and remove the folders that this leaves empty.
+
+        :raises NameConflict: when it is a folder.
+        :raises OSError: when removing or syncing fails.
+        """
+        try:
+            with self._chain(name.folders, None) as chain:
+                mode = self._calls.lstat(name.filename, dir_fd=chain[-1]).st_mode
+                if stat.S_ISDIR(mode):
+                    raise NameConflict("this is a directory; it goes when its last file goes")
+                if not stat.S_ISREG(mode):
+                    return False
+                self._calls.unlink(name.filename, dir_fd=chain[-1])
+                self._sync(chain[-1])
+                self._prune(name.folders, chain)
+                return True
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return False
+            raise
+
+    def _place(
+        self, name: MediaName, link: Callable[[int], None], identity: tuple[int, int]
+    ) -> None:
+        made: list[int] = []  # the depths at which a folder is new
+        with self._lock:
+            removals = self._removals
+        with self._chain(name.folders, made) as chain:
+            try:
+                link(chain[-1])
+                self._sync(chain[-1])
+                self._settle(name.folders, chain, made, removals)
+            except BaseException:
+                self._undo(name, chain, made, identity)
+                raise
+
+    @contextlib.contextmanager
+    def _chain(self, folders: tuple[str, ...], made: list[int] | None) -> Iterator[list[int]]:
+        """The root and each of `folders`, open. With `made`, those that lack are made and noted."""
+        chain = [self._root_fd]
+        try:
+            for depth, folder in enumerate(folders):
+                try:
+                    fd = self._calls.open(folder, _FOLDER, dir_fd=chain[-1])
+                except FileNotFoundError:
+                    if made is None:
+                        raise
+                    with contextlib.suppress(FileExistsError):  # another upload was faster
+                        self._calls.mkdir(folder, dir_fd=chain[-1])
+                        made.append(depth)
+                    fd = self._calls.open(folder, _FOLDER, dir_fd=chain[-1])
+                chain.append(fd)
+            yield chain
+        except OSError:
+            if made and len(chain) <= len(folders):  # failed while making: nothing is in them
+                self._remove_made(folders, chain, made)
+            raise
+        finally:
+            for fd in chain[1:]:
+                self._calls.close(fd)
+
+    def _settle(
+        self, folders: tuple[str, ...], chain: list[int], made: list[int], removals: int
+    ) -> None:
+        """Sync each parent that holds a folder which is new, or not known to be synced: another
+        upload may have made it and not have come to its own sync yet.
+        """
+        prefixes = [folders[: depth + 1] for depth in range(len(folders))]
+        for depth, prefix in enumerate(prefixes):
+            if depth in made or prefix not in self._settled:
+                self._sync(chain[depth])
+        with self._lock:
+            if self._removals == removals:  # else one of them may be a new folder by now
+                if len(self._settled) > _SETTLED_AT_MOST:
+                    self._settled.clear()
+                self._settled.update(prefixes)
+
+    def _undo(
+        self, name: MediaName, chain: list[int], made: list[int], identity: tuple[int, int]
+    ) -> None:
+        # The failure that brought us here is the one to tell; a second one changes nothing.
+        with contextlib.suppress(OSError):
+            found = self._calls.lstat(name.filename, dir_fd=chain[-1])
+            if (found.st_dev, found.st_ino) == identity:
+                self._calls.unlink(name.filename, dir_fd=chain[-1])
+        self._remove_made(name.folders, chain, made)
+
+    def _remove_made(self, folders: tuple[str, ...], chain: list[int], made: list[int]) -> None:
+        for depth in reversed(made):
+            with contextlib.suppress(OSError):  # not empty: another upload is in it already
+                self._forget(folders[: depth + 1])
+                self._calls.rmdir(folders[depth], dir_fd=chain[depth])
+
+    def _prune(self, folders: tuple[str, ...], chain: list[int]) -> None:
+        for depth in reversed(range(len(folders))):
+            self._forget(folders[: depth + 1])
+            try:
+                self._calls.rmdir(folders[depth], dir_fd=chain[depth])
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY):
+                    return  # in use, gone, or a mount point
+                raise
+            self._sync(chain[depth])
+
+    def _forget(self, folder: tuple[str, ...]) -> None:
+        with self._lock:
+            self._removals += 1
+            self._settled.discard(folder)
+
+    def _sync(self, fd: int) -> None:
+        if self._durable:
+            self._calls.fsync(fd)

@@ -1,0 +1,160 @@
+"""`twistd media`: the options, and the service that they describe.
+
+The only place that names the global reactor.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.python import usage
+
+from twistedmedia.formats import parse_formats
+from twistedmedia.intake import Intake, Limits
+from twistedmedia.limits import parse_size
+from twistedmedia.service import MediaService
+from twistedmedia.store.directory import DirectoryStore
+from twistedmedia.web.tree import media_resource
+from twistedmedia.wire.site import MediaSite
+
+_ENVIRONMENT = "TWISTEDMEDIA_"
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ValueError(f"{text!r} is not a port; it is a number from 0 to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
+        raise ValueError(f"{text!r} is not a number from 1 to 10000")
+    return int(text)
+
+
+def _interface(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(f"{text!r} is neither 1 nor 0")
+    return text == "1"
+
+
+class Options(usage.Options):  # type: ignore[misc]  # Twisted leaves it untyped
+    """The options of `twistd media`. Each can come from the environment as TWISTEDMEDIA_<NAME>; the
+    command line wins.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Store and serve audio over HTTP: uploads are streamed and durable, files seekable. "
+        "Every option can be given in the environment as well: --max-upload as "
+        "TWISTEDMEDIA_MAX_UPLOAD, flags as 1 or 0."
+    )
+    optParameters = [  # noqa: RUF012  # Twisted's way
+        ["port", "p", "8000", "TCP port to listen on."],
+        ["interface", "i", "127.0.0.1", "Address to listen on; beyond loopback it needs --open."],
+        ["root", "r", "./media", "The folder that holds the media; made if it is missing."],
+        ["formats", None, "mp3,wav", "Extensions that may be stored, separated by commas."],
+        ["max-upload", None, "2GiB", "The largest single file."],
+        ["max-form", None, "8GiB", "The largest form in all."],
+        ["max-uploads", None, "64", "Uploads in progress at once; one more is told to come back."],
+        ["disk-threads", None, "5", "Threads that write; as many more read."],
+    ]
+    optFlags = [  # noqa: RUF012
+        ["open", None, "Let anybody who can connect read, write and delete."],
+        ["durable", None, "A success waits until file and folder are synced (the default)."],
+        ["no-durable", None, "A success does not wait for that."],
+    ]
+    _coercions: dict[str, Callable[[str], Any]] = {  # noqa: RUF012
+        "port": _port,
+        "interface": _interface,
+        "root": os.path.abspath,  # now: a daemon changes its directory
+        "formats": parse_formats,
+        "max-upload": parse_size,
+        "max-form": parse_size,
+        "max-uploads": _count,
+        "disk-threads": _count,
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        for option in self._coercions:
+            self[option] = os.environ.get(_variable(option), self[option])
+
+    def opt_durable(self) -> None:
+        """A success waits until file and folder are synced (the default)."""
+        self["durable"], self["no-durable"] = 1, 0
+
+    def opt_no_durable(self) -> None:
+        """A success does not wait until file and folder are synced."""
+        self["durable"], self["no-durable"] = 0, 1
+
+    def postOptions(self) -> None:
+        """Turn texts into values.
+
+        :raises usage.UsageError: naming the option whose value makes no sense.
+        """
+        for option, coerce in self._coercions.items():
+            self[option] = self._coerced(option, coerce, self[option])
+        for flag in ("open", "durable"):
+            text = os.environ.get(_variable(flag))
+            chosen = self[flag] or self[f"no-{flag}"] if flag == "durable" else self[flag]
+            if text is not None and not chosen:
+                self[flag] = self._coerced(flag, _flag, text)
+            elif flag == "durable":
+                self[flag] = not self["no-durable"]
+        if os.path.lexists(self["root"]) and not os.path.isdir(self["root"]):
+            raise usage.UsageError(f"--root: {self['root']} is not a folder")
+        if not ipaddress.ip_address(self["interface"]).is_loopback and not self["open"]:
+            raise usage.UsageError(
+                f"--interface: {self['interface']} can be reached from elsewhere, and there is no "
+                "authentication; say --open to let everybody in"
+            )
+
+    def _coerced(self, option: str, coerce: Callable[[str], Any], text: str) -> Any:
+        try:
+            return coerce(text)
+        except ValueError as error:
+            raise usage.UsageError(f"--{option}: {error}") from error
+
+
+def makeService(options: Options) -> IService:
+    """The service that `options` describe. Nothing is opened, started or bound yet: see
+    `MediaService`.
+    """
+    from twisted.internet import reactor
+
+    store = DirectoryStore(
+        reactor,
+        options["root"],
+        threads=options["disk-threads"],
+        durable=bool(options["durable"]),
+    )
+    limits = Limits(
+        formats=options["formats"],
+        max_upload=options["max-upload"],
+        max_form=options["max-form"],
+        max_uploads=options["max-uploads"],
+    )
+    intake = Intake(store, limits)
+    site = MediaSite(media_resource(intake), reactor)
+    six = ":" in options["interface"]
+    endpoint = (TCP6ServerEndpoint if six else TCP4ServerEndpoint)(
+        reactor, options["port"], backlog=128, interface=options["interface"]
+    )
+    return MediaService([endpoint], site, intake, store)
+
+
+def _variable(option: str) -> str:
+    return _ENVIRONMENT + option.upper().replace("-", "_")

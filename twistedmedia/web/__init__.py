@@ -1,0 +1,1 @@
+"""The HTTP interface: a Klein tree, one file for each family of routes."""

@@ -1,0 +1,75 @@
+"""The route that deletes."""
+
+from __future__ import annotations
+
+from klein import Klein, Response
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from twistedmedia.answers import deleted_answer
+from twistedmedia.boundaries import Store
+from twistedmedia.errors import NameConflict, PreconditionFailed, UnsupportedContent
+from twistedmedia.limits import ByteBudget
+from twistedmedia.names import MediaName, media_name, media_name_from_path
+from twistedmedia.web.answering import respond
+from twistedmedia.web.fields import Fields
+from twistedmedia.wire.forms import URLENCODED, PartBegins, PartEnds, UrlencodedDecoder, content_type_of
+from twistedmedia.wire.site import body_of, client_address
+
+MAX_FORM_BYTES = 8 << 10
+
+
+class Deleting:
+    """`DELETE /media/<directory>/<filename>`, and `DELETE /media` with the two as fields."""
+
+    _log = Logger()
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add_to(self, app: Klein) -> None:
+        """Add the routes."""
+        app.route("/media/", methods=["DELETE"], branch=True)(self.delete_path)
+        app.route("/media", methods=["DELETE"])(self.delete_fields)
+
+    async def delete_path(self, request: Request) -> Response:
+        """The path names the file."""
+        if request.postpath[-1:] == [b""]:
+            raise NameConflict("this is a directory; it goes when its last file goes")
+        return await self._delete(request, media_name_from_path(request.postpath))
+
+    async def delete_fields(self, request: Request) -> Response:
+        """The fields `directory` and `filename`, of the query or of a form, name the file."""
+        fields = Fields(request.args, ("directory", "filename"))
+        await self._read_form(request, fields)
+        name = media_name(fields.require("directory"), fields.require("filename"))
+        return await self._delete(request, name)
+
+    async def _delete(self, request: Request, name: MediaName) -> Response:
+        if request.getHeader("if-match") is not None:
+            raise PreconditionFailed("deleting on a condition is not possible yet; nothing was changed")
+        deleted = await self._store.delete(name)
+        if deleted:
+            self._log.info(
+                "deleted: {name!r} by {source}", name=str(name), source=client_address(request)
+            )
+        return respond(deleted_answer(deleted))
+
+    async def _read_form(self, request: Request, fields: Fields) -> None:
+        decoder = UrlencodedDecoder()
+        budget = ByteBudget(MAX_FORM_BYTES, "the form")
+        field = ""
+        async for chunks in body_of(request):
+            if content_type_of(request.getHeader("content-type"))[0] != URLENCODED:
+                raise UnsupportedContent(f"send {URLENCODED}")
+            for chunk in chunks:
+                budget.spend(len(chunk))
+                for event in decoder.feed(chunk):
+                    if isinstance(event, PartBegins):
+                        field = event.name
+                        fields.begin(field)
+                    elif not isinstance(event, PartEnds):
+                        fields.add(field, event)
+        for event in decoder.end():
+            if isinstance(event, PartBegins):
+                fields.begin(event.name)

@@ -1,0 +1,211 @@
+"""Routes that store: `PUT` of one file, `POST` of a form."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+
+from klein import Klein, Response
+from twisted.web.server import Request
+
+from twistedmedia.answers import FileOutcome, stored_answer
+from twistedmedia.errors import (
+    BadRequest,
+    EmptyUpload,
+    MediaError,
+    MissingArgument,
+    PreconditionFailed,
+    TooLarge,
+    UnsupportedContent,
+)
+from twistedmedia.intake import Arrival, Coding, Intake
+from twistedmedia.limits import ByteBudget
+from twistedmedia.names import media_name_from_path
+from twistedmedia.web.answering import media_url, respond
+from twistedmedia.web.fields import Fields
+from twistedmedia.wire.body import Body
+from twistedmedia.wire.forms import (
+    MULTIPART,
+    URLENCODED,
+    MultipartDecoder,
+    PartBegins,
+    PartEnds,
+    UrlencodedDecoder,
+    content_type_of,
+    decode_urlencoded,
+    decoded_size,
+)
+from twistedmedia.wire.site import body_of, client_address
+
+_URLENCODED = Coding(decode=decode_urlencoded, measure=decoded_size)
+
+
+class Storing:
+    """`PUT /media/<directory>/<filename>` and `POST /media`."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    def add_to(self, app: Klein) -> None:
+        """Add the routes."""
+        app.route("/media/", methods=["PUT"], branch=True)(self.put)
+        app.route("/media", methods=["POST"])(self.post)
+
+    async def put(self, request: Request) -> Response:
+        """The content is the file."""
+        name = media_name_from_path(request.postpath)
+        _refuse_what_is_no_file(request)
+        body = body_of(request)
+        with (
+            self._intake.upload(),
+            self._intake.arrival(client_address(request), declared=body.length) as arrival,
+        ):
+            arrival.accepted(name)
+            await arrival.prepare()
+            _raise_failure(arrival)
+            async for chunks in body:
+                await arrival.write(chunks)
+                _raise_failure(arrival)
+            await arrival.end()
+            await self._intake.publish([arrival])
+            _raise_failure(arrival)
+        return _stored(request, [arrival])
+
+    async def post(self, request: Request) -> Response:
+        """The content is a form."""
+        media_type, parameters = content_type_of(request.getHeader("content-type"))
+        _refuse_what_is_no_file(request)
+        body = body_of(request)
+        if body.length is not None and body.length > self._intake.limits.max_form:
+            raise TooLarge(self._intake.limits.max_form, "the form")
+        with self._intake.upload():
+            if media_type == MULTIPART:
+                decoder = MultipartDecoder(parameters.get("boundary"))
+                return _stored(request, await self._multipart(request, body, decoder))
+            if media_type == URLENCODED:
+                return _stored(request, [await self._urlencoded(request, body)])
+        raise UnsupportedContent(f"send {MULTIPART} or {URLENCODED}")
+
+    async def _multipart(
+        self, request: Request, body: Body, decoder: MultipartDecoder
+    ) -> list[Arrival]:
+        """Each file part is a file: the part's name is the directory, its filename the filename."""
+        source = client_address(request)
+        arrivals: list[Arrival] = []
+        with ExitStack() as arriving:
+            arrival: Arrival | None = None  # of the part that is being received, if it is a file
+            empty = True
+            async for chunks in self._counted(body):
+                pieces: list[bytes] = []
+                for chunk in chunks:
+                    for event in decoder.feed(chunk):
+                        if isinstance(event, bytes):
+                            pieces.append(event)
+                            continue
+                        if arrival is not None and pieces:
+                            await arrival.write(pieces)
+                            empty = False
+                        pieces = []
+                        if isinstance(event, PartBegins):
+                            if event.filename is None:
+                                continue
+                            empty = True
+                            arrival = arriving.enter_context(self._intake.arrival(source))
+                            arrival.named(event.name, event.filename)
+                        elif arrival is not None:
+                            await arrival.end()
+                            if arrival.filename or not empty:  # else an untouched browser field
+                                arrivals.append(arrival)
+                            arrival = None
+                if arrival is not None and pieces:
+                    await arrival.write(pieces)
+                    empty = False
+            decoder.end()
+            if not arrivals:
+                raise EmptyUpload
+            await self._intake.publish(arrivals)
+        return arrivals
+
+    async def _urlencoded(self, request: Request, body: Body) -> Arrival:
+        """The fields `directory`, `filename` and `body` are a file, in any order."""
+        fields = Fields(request.args, ("directory", "filename"))
+        decoder = UrlencodedDecoder()
+        source = client_address(request)
+        with self._intake.arrival(source, coding=_URLENCODED) as arrival:
+            field = ""
+            empty = True
+            async for chunks in self._counted(body):
+                pieces: list[bytes] = []
+                for chunk in chunks:
+                    for event in decoder.feed(chunk):
+                        if isinstance(event, PartBegins):
+                            field = event.name
+                            fields.begin(field)
+                        elif isinstance(event, PartEnds):
+                            field = ""
+                        elif field == "body":
+                            pieces.append(event)
+                        elif field in ("directory", "filename"):
+                            fields.add(field, event)
+                if pieces:
+                    await arrival.write(pieces)
+                    empty = False
+            for event in decoder.end():
+                if isinstance(event, PartBegins):
+                    fields.begin(event.name)
+            try:
+                directory, filename = fields.require("directory"), fields.require("filename")
+                if empty:
+                    raise MissingArgument("body")
+            except MediaError as error:
+                arrival.fail(error)
+            else:
+                arrival.named(directory, filename)
+            await arrival.end()
+            await self._intake.publish([arrival])
+            _raise_failure(arrival)
+        return arrival
+
+    async def _counted(self, body: Body) -> AsyncIterator[list[bytes]]:
+        budget = ByteBudget(self._intake.limits.max_form, "the form")
+        async for chunks in body:
+            budget.spend(sum(map(len, chunks)))
+            yield chunks
+
+
+def _raise_failure(arrival: Arrival) -> None:
+    if arrival.failure is not None:
+        raise arrival.failure
+
+
+def _stored(request: Request, arrivals: list[Arrival]) -> Response:
+    return respond(
+        stored_answer(
+            [_outcome(arrival) for arrival in arrivals], lambda name: media_url(request, name)
+        )
+    )
+
+
+def _outcome(arrival: Arrival) -> FileOutcome:
+    stored = arrival.stored
+    if stored is None:
+        return FileOutcome(arrival.directory, arrival.filename, failure=arrival.failure)
+    return FileOutcome(
+        stored.name.directory,
+        stored.name.filename,
+        stored.name,
+        stored.size,
+        stored.sha256,
+        stored.etag,
+    )
+
+
+def _refuse_what_is_no_file(request: Request) -> None:
+    """Content that would be stored as something else than the file that the client means."""
+    coding = (request.getHeader("content-encoding") or "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedContent("send the content without Content-Encoding")
+    if request.getHeader("content-range") is not None:  # RFC 9110, 14.4: what curl -C - -T sends
+        raise BadRequest("a part of a file cannot be stored; send the whole without Content-Range")
+    if request.getHeader("if-match") is not None:
+        raise PreconditionFailed("replacing is not possible yet; nothing was changed")

@@ -1,0 +1,70 @@
+"""The resource tree: Klein routes over a store and an intake, to be mounted anywhere in a `MediaSite`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from klein import Klein
+from klein.resource import KleinResource
+from twisted.web.server import Request
+from werkzeug.routing import PathConverter
+from zope.interface import implementer
+
+from twistedmedia.answers import error_answer
+from twistedmedia.errors import BadRequest, ExpectationFailed, MediaError, NameNotAllowed
+from twistedmedia.intake import Intake
+from twistedmedia.web.answering import add_error_layer
+from twistedmedia.web.deleting import Deleting
+from twistedmedia.web.reading import Reading
+from twistedmedia.web.storing import Storing
+from twistedmedia.wire.site import IStreamsBody
+
+
+class _AnyPath(PathConverter):
+    """A rest of a path that may begin with a slash, so that such names get their proper refusal."""
+
+    regex = ".*?"
+    part_isolating = False
+
+
+def media_resource(intake: Intake) -> MediaResource:
+    """The tree for `intake` and its store."""
+    app = Klein()
+    # Klein's redirects name the host and port that a client claims; and no path here has a twin.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.url_map.converters = {**app.url_map.converters, "path": _AnyPath}
+    for family in (Storing(intake), Reading(intake.store), Deleting(intake.store)):
+        family.add_to(app)
+    add_error_layer(app)
+    return MediaResource(app)
+
+
+@implementer(IStreamsBody)
+class MediaResource(KleinResource):  # type: ignore[misc]  # Klein leaves it untyped
+    """A Klein resource whose requests stream, and which answers in JSON what Klein would not."""
+
+    def render(self, request: Request) -> Any:
+        try:
+            _refuse(request)
+        except MediaError as error:
+            answer = error_answer(error)
+            request.setResponseCode(answer.status)
+            for name, value in answer.headers.items():
+                request.setHeader(name, value)
+            return answer.body
+        return super().render(request)
+
+
+def _refuse(request: Request) -> None:
+    expectation = request.getHeader(b"expect")
+    if expectation is not None and expectation.lower() != b"100-continue":
+        raise ExpectationFailed
+    try:
+        b"/".join(request.postpath).decode("utf-8")
+    except UnicodeDecodeError:
+        raise NameNotAllowed("it is not UTF-8") from None
+    try:
+        request.getRequestHostname().decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest("the Host header is not UTF-8") from None

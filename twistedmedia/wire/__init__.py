@@ -1,0 +1,1 @@
+"""HTTP. Knows bytes, headers and connections, and nothing of media."""
