@@ -1,0 +1,59 @@
+"""Fails a test that leaves something behind: pytest-twisted does not look."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEvent]]:
+    """No delayed calls, open ports, descriptors or critical log events stay after a test.
+
+    A test that means to cause a logged failure asks for this fixture and empties the list.
+    """
+    failures: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.critical:
+            failures.append(event)
+
+    _turn()  # so that what the reactor opens for itself is there
+    readers, calls = set(reactor.getReaders()), set(reactor.getDelayedCalls())
+    descriptors = _descriptors()
+    globalLogPublisher.addObserver(observe)
+    yield failures
+    for _ in range(50):  # what closes behind a thread's last job takes a few turns
+        if not _descriptors() - descriptors:
+            break
+        _turn(0.02)
+    gc.collect()  # an unhandled failure in a Deferred is reported when the Deferred goes
+    globalLogPublisher.removeObserver(observe)
+    left = [call for call in reactor.getDelayedCalls() if call not in calls]
+    for call in left:
+        call.cancel()
+    assert not left, f"delayed calls are left: {left}"
+    assert not set(reactor.getReaders()) - readers, "ports or connections are left open"
+    assert not _descriptors() - descriptors, "descriptors are left open"
+    assert not failures, f"failures were logged: {[event.get('log_failure') for event in failures]}"
+
+
+def _turn(delay_s: float = 0.0) -> None:
+    pytest_twisted.blockon(deferLater(reactor, delay_s))
+
+
+def _descriptors() -> set[tuple[str, str]]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
+        except FileNotFoundError:  # the one that listed them
+            continue
+    return found

@@ -1,0 +1,37 @@
+"""The stores that the contract suite runs against."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest_twisted
+from twisted.internet import reactor
+
+from twistedmedia.store.directory import DirectoryStore
+from twistedmedia.store.memory import MemoryStore
+
+KINDS = ("memory", "directory", "directory with hidden drafts", "directory, not durable")
+
+
+@pytest_twisted.async_yield_fixture(params=KINDS)
+async def store(request: Any, tmp_path: Path) -> AsyncIterator[Any]:
+    """Each kind of store in turn, started, and stopped after the test."""
+    made = make_store(request.param, tmp_path / "media")
+    made.start()
+    yield made
+    await made.stop()
+
+
+def make_store(kind: str, root: Path) -> Any:
+    """A store of one of KINDS."""
+    if kind == "memory":
+        return MemoryStore()
+    return DirectoryStore(
+        reactor,
+        str(root),
+        threads=3,
+        durable="not durable" not in kind,
+        unnamed_drafts="hidden" not in kind,
+    )
