@@ -28,7 +28,9 @@ class Answer:
     @property
     def body(self) -> bytes:
         """UTF-8, on one line, with its line break."""
-        return json.dumps(self.payload, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        return (
+            json.dumps(self.payload, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        )
 
     @property
     def headers(self) -> dict[str, str]:

@@ -26,7 +26,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file that was published. `etag` is a strong entity tag with its quotes (RFC 9110, 8.8.3)."""
+    """A file that was published. `etag` is a strong entity tag with quotes (RFC 9110, 8.8.3)."""
 
     name: MediaName
     size: int

@@ -68,7 +68,9 @@ class FormatNotSupported(MediaError):
     code, status, rank = 504, 415, 3
 
     def __init__(self, formats: Iterable[str]) -> None:
-        super().__init__(f"the format is not supported; supported are: {', '.join(sorted(formats))}")
+        super().__init__(
+            f"the format is not supported; supported are: {', '.join(sorted(formats))}"
+        )
 
 
 class TooLarge(MediaError):
@@ -139,7 +141,9 @@ class MethodNotAllowed(MediaError):
 
     def __init__(self, allowed: Iterable[str]) -> None:
         methods = ", ".join(sorted(allowed))
-        super().__init__(f"the method is not allowed here; allowed are: {methods}", {"Allow": methods})
+        super().__init__(
+            f"the method is not allowed here; allowed are: {methods}", {"Allow": methods}
+        )
 
 
 class PreconditionFailed(MediaError):

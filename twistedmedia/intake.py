@@ -1,8 +1,8 @@
 """The one way in: every front end hands the files it receives to this, and here the rules hold.
 
-An `Arrival` is one file on its way: named when its name is known, written as its bytes come, judged,
-published. It never knows how the bytes came. What CONTRACT.md says under "Storing" is decided here
-and in the store, and nowhere else.
+An `Arrival` is one file on its way: named when its name is known, written as its bytes come,
+judged, published. It never knows how the bytes came. What CONTRACT.md says under "Storing" is
+decided here and in the store, and nowhere else.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Intake:
             for arrival in arrivals:
                 arrival.let_go()
 
-    def _published(self, outcome: None | Failure) -> None | Failure:
+    def _published(self, outcome: Failure | None) -> Failure | None:
         self._publishing -= 1
         self._tell_quiet()
         return outcome
@@ -139,7 +139,7 @@ class Intake:
             for each in waiting:
                 each.callback(None)
 
-    def _unclaimed(self, outcome: None | Failure) -> None:
+    def _unclaimed(self, outcome: Failure | None) -> None:
         if isinstance(outcome, Failure):
             self.log.failure("a publish failed after its client had gone", outcome)
 
@@ -183,7 +183,9 @@ class Arrival:
         except MediaError as error:
             self.fail(error)
         else:
-            self._intake.log.info("arriving: {name!r} from {source}", name=str(name), source=self._source)
+            self._intake.log.info(
+                "arriving: {name!r} from {source}", name=str(name), source=self._source
+            )
 
     def fail(self, error: MediaError) -> None:
         """This file will not be stored."""

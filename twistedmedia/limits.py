@@ -9,7 +9,7 @@ import re
 
 from twistedmedia.errors import TooLarge
 
-_UNITS = {
+_UNITS: dict[str, int] = {
     "": 1,
     "b": 1,
     **{p: 1000**n for n, p in enumerate(("kb", "mb", "gb", "tb"), start=1)},

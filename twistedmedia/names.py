@@ -42,8 +42,10 @@ class MediaName:
 
     @property
     def url_path(self) -> str:
-        """The name percent-encoded for the path of a URL (RFC 3986, 3.3): `prompts/en/a%20b.mp3`."""
-        return "/".join(quote(segment, safe="!$&'()*+,;=:@") for segment in (*self.folders, self.filename))
+        """The name percent-encoded for a URL's path (RFC 3986, 3.3): `prompts/en/a%20b.mp3`."""
+        return "/".join(
+            quote(segment, safe="!$&'()*+,;=:@") for segment in (*self.folders, self.filename)
+        )
 
     def __str__(self) -> str:
         return f"{self.directory}/{self.filename}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
@@ -17,7 +17,7 @@ from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.wire.site import MediaSite
 
 
-class MediaService(Service):  # type: ignore[misc]  # Twisted leaves it untyped
+class MediaService(Service):
     """Listens, and keeps a directory store open while it does.
 
     Ports are bound before privileges are dropped and the process turns into a daemon's child;
@@ -49,7 +49,7 @@ class MediaService(Service):  # type: ignore[misc]  # Twisted leaves it untyped
             outcome: list[Any] = []
             endpoint.listen(self._site).addBoth(outcome.append)
             failure = outcome[0]
-            if isinstance(failure, IListeningPort) or IListeningPort.providedBy(failure):
+            if IListeningPort.providedBy(failure):
                 self._ports.append(failure)
             elif failure.check(CannotListenError):
                 self._refuse(f"--port: {failure.value}")
@@ -76,7 +76,7 @@ class MediaService(Service):  # type: ignore[misc]  # Twisted leaves it untyped
     async def _stop(self) -> None:
         ports, self._ports = self._ports, []
         for port in ports:
-            await port.stopListening()
+            await maybeDeferred(port.stopListening)
         await self._site.disconnect()
         await self._intake.quiet()
         await self._store.stop()

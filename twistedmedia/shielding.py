@@ -30,7 +30,7 @@ def shielded(
 
     def tell(outcome: T | Failure) -> None:
         if not cancelled:
-            waiting.callback(outcome)  # type: ignore[arg-type]  # a Failure goes the errback's way
+            waiting.callback(outcome)  # a Failure goes the errback's way
         elif unclaimed is not None:
             unclaimed(outcome)
 

@@ -50,7 +50,7 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
-class Options(usage.Options):  # type: ignore[misc]  # Twisted leaves it untyped
+class Options(usage.Options):
     """The options of `twistd media`. Each can come from the environment as TWISTEDMEDIA_<NAME>; the
     command line wins.
     """
@@ -133,7 +133,9 @@ def makeService(options: Options) -> IService:
     """The service that `options` describe. Nothing is opened, started or bound yet: see
     `MediaService`.
     """
-    from twisted.internet import reactor
+    from twisted.internet import reactor as global_reactor
+
+    reactor: Any = global_reactor  # which of the reactors it is, types cannot tell
 
     store = DirectoryStore(
         reactor,

@@ -37,7 +37,7 @@ class SystemCalls:
         os.fsync(fd)
 
     def start_writeback(self, fd: int, offset: int, size: int) -> None:
-        """Ask the kernel to begin writing out a span of the file. A hint: its failure is no failure."""
+        """Ask the kernel to begin writing out a span of the file. A hint: it may fail unseen."""
         if hasattr(_libc, "sync_file_range"):
             _libc.sync_file_range(
                 fd, ctypes.c_int64(offset), ctypes.c_int64(size), _SYNC_FILE_RANGE_WRITE

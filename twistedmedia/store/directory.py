@@ -61,7 +61,7 @@ class DirectoryStore:
         self._held: contextlib.ExitStack | None = None
 
     def start(self) -> None:
-        """Make the root if it lacks, lock it, sweep what a crash has left, start the threads. Blocks.
+        """Make and lock the root, sweep what a crash has left, start the threads. Blocks.
 
         :raises ConfigurationError: when the root cannot be used.
         """
@@ -189,7 +189,9 @@ class DirectoryStore:
                 if file is kinds[-1]:
                     raise
                 self._log.info(
-                    "no unnamed drafts in {root} ({why}): hidden ones", root=self.root, why=error.strerror
+                    "no unnamed drafts in {root} ({why}): hidden ones",
+                    root=self.root,
+                    why=error.strerror,
                 )
                 self._unnamed_drafts = False
             else:

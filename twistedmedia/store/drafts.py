@@ -1,4 +1,4 @@
-"""A draft of the directory store: a file without a name, written and hashed in the writers' threads."""
+"""A draft of the directory store: a nameless file, written and hashed in the writers' threads."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def translated(size: int = 0) -> Iterator[None]:
 
 
 class Space:
-    """The free bytes of a file system, less what running uploads have declared and not yet written."""
+    """A file system's free bytes, less what running uploads have declared and not yet written."""
 
     def __init__(self, calls: SystemCalls, fd: int) -> None:
         self._calls = calls
@@ -112,8 +112,8 @@ class UnnamedFile:
 
 
 class HiddenFile:
-    """For file systems without O_TMPFILE: a random name in a hidden folder, flocked while in use, so
-    that the sweep at the next start knows which ones a crash has left.
+    """For file systems without O_TMPFILE: a random name in a hidden folder, flocked while in use,
+    so that the sweep at the next start knows which ones a crash has left.
     """
 
     def __init__(self, calls: SystemCalls, drafts_fd: int) -> None:

@@ -1,4 +1,4 @@
-"""Threads for blocking work: pools that are nobody else's, and lanes that keep one owner's jobs in order.
+"""Threads for blocking work: pools of our own, and lanes that keep one owner's jobs in order.
 
 The reactor's own pool is not used: DNS shares it, so ten slow writes would stop every look-up.
 """
@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from twistedmedia.shielding import shielded
@@ -44,15 +45,17 @@ class DiskThreads:
             self._pool.stop()
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Fires with what `function` returns in a thread. Cancelling it has no effect on the job."""
+        """Fires with what `function` returns in a thread. Cancelling it leaves the job alone."""
         self._outstanding += 1
         job = deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
         return shielded(job.addBoth(self._ended))
 
-    def run_syncing(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    def run_syncing(
+        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
         """As `run`, for a job that syncs: at most all but one of the threads do so at a time."""
         self._outstanding += 1  # counts while it waits for its turn as well
-        job = self._syncing.run(self.run, function, *args, **kwargs)
+        job: Deferred[T] = self._syncing.run(lambda: self.run(function, *args, **kwargs))
         return shielded(job.addBoth(self._ended))
 
     def idle(self) -> Deferred[None]:
@@ -94,7 +97,7 @@ class Lane:
             self._running = True
             run(function, *args).addBoth(end)
 
-        def end(outcome: T) -> None:
+        def end(outcome: T | Failure) -> None:
             self._running = False
             if self._queue:
                 self._queue.popleft()()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from secrets import token_hex
+from typing import Any, cast
 
 from klein import Klein, Response
 from twisted.logger import Logger
@@ -14,44 +16,61 @@ from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 
 from twistedmedia.answers import Answer, error_answer
 from twistedmedia.errors import BadRequest, InternalError, MediaError, MethodNotAllowed, NotFound
-from twistedmedia.names import MediaName
 
 _log = Logger()
 
 
 def respond(answer: Answer) -> Response:
     """What a Klein route returns to give this answer."""
-    return Response(answer.status, answer.headers, answer.body)
+    return Response(answer.status, klein_headers(answer.headers), answer.body)
 
 
-def media_url(request: Request, name: MediaName) -> str:
-    """The path under which `name` is served, wherever the tree is mounted."""
-    mounted = b"/".join(request.prepath).decode("ascii", "replace")
-    return f"/{mounted}/{name.url_path}"
+def klein_headers(
+    headers: Mapping[str, str],
+) -> dict[str | bytes, str | bytes | Sequence[str | bytes]]:
+    """`headers` as the type that a Klein `Response` has for them."""
+    return {name: value for name, value in headers.items()}
+
+
+def add_route(
+    app: Klein,
+    url: str,
+    methods: Sequence[str],
+    handler: Callable[[Request], Coroutine[Any, Any, Response | None]],
+    *,
+    branch: bool = False,
+) -> None:
+    """Have `handler` answer `methods` at `url`, and at all paths below it if it is a `branch`."""
+    route: Any = app.route(url, methods=methods, branch=branch)  # its type forgets klein.Response
+    route(handler)
 
 
 def add_error_layer(app: Klein) -> None:
     """Turn whatever a route raises into the contract's JSON."""
+    on_error: Any = app.handle_errors  # its types forget klein.Response as well
+    on_error(MediaError)(_told)
+    on_error(HTTPException)(_told_of_routing)
+    on_error(Exception)(_told_of_a_fault)
 
-    @app.handle_errors(MediaError)
-    def ours(request: Request, failure: Failure) -> Response:
-        return respond(error_answer(failure.value))
 
-    @app.handle_errors(HTTPException)
-    def routing(request: Request, failure: Failure) -> Response:
-        return respond(error_answer(_of_routing(failure.value)))
+def _told(request: Request, failure: Failure) -> Response:
+    return respond(error_answer(cast(MediaError, failure.value)))
 
-    @app.handle_errors(Exception)
-    def unknown(request: Request, failure: Failure) -> Response:
-        error = InternalError(token_hex(8))
-        _log.error(
-            "incident {incident}: {method} {uri!r}: {why}",
-            incident=error.incident,
-            method=request.method.decode("ascii", "replace"),
-            uri=request.uri,
-            why=_on_one_line(failure),
-        )
-        return respond(error_answer(error))
+
+def _told_of_routing(request: Request, failure: Failure) -> Response:
+    return respond(error_answer(_of_routing(cast(HTTPException, failure.value))))
+
+
+def _told_of_a_fault(request: Request, failure: Failure) -> Response:
+    error = InternalError(token_hex(8))
+    _log.error(
+        "incident {incident}: {method} {uri!r}: {why}",
+        incident=error.incident,
+        method=request.method.decode("ascii", "replace"),
+        uri=request.uri,
+        why=_on_one_line(failure),
+    )
+    return respond(error_answer(error))
 
 
 def _of_routing(error: HTTPException) -> MediaError:
@@ -63,4 +82,4 @@ def _of_routing(error: HTTPException) -> MediaError:
 def _on_one_line(failure: Failure) -> str:
     frames = traceback.extract_tb(failure.getTracebackObject())
     where = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
-    return f"{failure.type.__name__}: {str(failure.value)!r} at {where}"
+    return f"{type(failure.value).__name__}: {str(failure.value)!r} at {where}"

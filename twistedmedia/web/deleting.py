@@ -10,10 +10,17 @@ from twistedmedia.answers import deleted_answer
 from twistedmedia.boundaries import Store
 from twistedmedia.errors import NameConflict, PreconditionFailed, UnsupportedContent
 from twistedmedia.limits import ByteBudget
-from twistedmedia.names import MediaName, media_name, media_name_from_path
-from twistedmedia.web.answering import respond
+from twistedmedia.names import MediaName, media_name
+from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
-from twistedmedia.wire.forms import URLENCODED, PartBegins, PartEnds, UrlencodedDecoder, content_type_of
+from twistedmedia.web.urls import name_in_path, segments_below
+from twistedmedia.wire.forms import (
+    URLENCODED,
+    PartBegins,
+    PartEnds,
+    UrlencodedDecoder,
+    content_type_of,
+)
 from twistedmedia.wire.site import body_of, client_address
 
 MAX_FORM_BYTES = 8 << 10
@@ -29,14 +36,14 @@ class Deleting:
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
-        app.route("/media/", methods=["DELETE"], branch=True)(self.delete_path)
-        app.route("/media", methods=["DELETE"])(self.delete_fields)
+        add_route(app, "/media/", ["DELETE"], self.delete_path, branch=True)
+        add_route(app, "/media", ["DELETE"], self.delete_fields)
 
     async def delete_path(self, request: Request) -> Response:
         """The path names the file."""
-        if request.postpath[-1:] == [b""]:
+        if segments_below(request)[-1:] == [b""]:
             raise NameConflict("this is a directory; it goes when its last file goes")
-        return await self._delete(request, media_name_from_path(request.postpath))
+        return await self._delete(request, name_in_path(request))
 
     async def delete_fields(self, request: Request) -> Response:
         """The fields `directory` and `filename`, of the query or of a form, name the file."""
@@ -47,7 +54,9 @@ class Deleting:
 
     async def _delete(self, request: Request, name: MediaName) -> Response:
         if request.getHeader("if-match") is not None:
-            raise PreconditionFailed("deleting on a condition is not possible yet; nothing was changed")
+            raise PreconditionFailed(
+                "deleting on a condition is not possible yet; nothing was changed"
+            )
         deleted = await self._store.delete(name)
         if deleted:
             self._log.info(

@@ -11,7 +11,9 @@ from twisted.web.server import Request
 from twistedmedia.boundaries import Media, Store
 from twistedmedia.errors import MissingArgument, NotFound
 from twistedmedia.formats import MEDIA_TYPES
-from twistedmedia.names import MediaName, media_name_from_path
+from twistedmedia.names import MediaName
+from twistedmedia.web.answering import add_route, klein_headers
+from twistedmedia.web.urls import has_query_key, name_in_path
 from twistedmedia.wire.conditions import Plan, plan
 from twistedmedia.wire.sending import PausedReads
 
@@ -33,12 +35,12 @@ class Reading:
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
-        app.route("/media/", methods=["GET"], branch=True)(self.get)
+        add_route(app, "/media/", ["GET"], self.get, branch=True)
 
     async def get(self, request: Request) -> Response | None:
         """The file, or the one range of it that is asked for."""
         try:
-            name = media_name_from_path(request.postpath)
+            name = name_in_path(request)
         except MissingArgument:  # a path that cannot name a file, only a folder
             raise NotFound from None
         media = await self._store.open(name)
@@ -46,9 +48,9 @@ class Reading:
             # RFC 9110, 14.2: only GET has ranges.
             wanted = request.getHeader("range") if request.method == b"GET" else None
             what = plan(media.size, media.etag, wanted, request.getHeader("if-range"))
-            headers = _headers(name, media, what, attachment=b"download" in request.args)
+            headers = _headers(name, media, what, attachment=has_query_key(request, b"download"))
             if request.method == b"HEAD":
-                return Response(what.status, headers, b"")
+                return Response(what.status, klein_headers(headers), b"")
             request.setResponseCode(what.status)
             for header, value in headers.items():
                 request.setHeader(header, value)

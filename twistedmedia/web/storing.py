@@ -20,9 +20,9 @@ from twistedmedia.errors import (
 )
 from twistedmedia.intake import Arrival, Coding, Intake
 from twistedmedia.limits import ByteBudget
-from twistedmedia.names import media_name_from_path
-from twistedmedia.web.answering import media_url, respond
+from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
+from twistedmedia.web.urls import media_url, name_in_path
 from twistedmedia.wire.body import Body
 from twistedmedia.wire.forms import (
     MULTIPART,
@@ -48,12 +48,12 @@ class Storing:
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
-        app.route("/media/", methods=["PUT"], branch=True)(self.put)
-        app.route("/media", methods=["POST"])(self.post)
+        add_route(app, "/media/", ["PUT"], self.put, branch=True)
+        add_route(app, "/media", ["POST"], self.post)
 
     async def put(self, request: Request) -> Response:
         """The content is the file."""
-        name = media_name_from_path(request.postpath)
+        name = name_in_path(request)
         _refuse_what_is_no_file(request)
         body = body_of(request)
         with (

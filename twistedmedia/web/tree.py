@@ -1,4 +1,4 @@
-"""The resource tree: Klein routes over a store and an intake, to be mounted anywhere in a `MediaSite`."""
+"""The resource tree: Klein routes over an intake, to be mounted anywhere in a `MediaSite`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from twistedmedia.web.answering import add_error_layer
 from twistedmedia.web.deleting import Deleting
 from twistedmedia.web.reading import Reading
 from twistedmedia.web.storing import Storing
+from twistedmedia.web.urls import segments_below
 from twistedmedia.wire.site import IStreamsBody
 
 
@@ -41,10 +42,10 @@ def media_resource(intake: Intake) -> MediaResource:
 
 
 @implementer(IStreamsBody)
-class MediaResource(KleinResource):  # type: ignore[misc]  # Klein leaves it untyped
+class MediaResource(KleinResource):
     """A Klein resource whose requests stream, and which answers in JSON what Klein would not."""
 
-    def render(self, request: Request) -> Any:
+    def render(self, request: Any) -> Any:
         try:
             _refuse(request)
         except MediaError as error:
@@ -61,7 +62,7 @@ def _refuse(request: Request) -> None:
     if expectation is not None and expectation.lower() != b"100-continue":
         raise ExpectationFailed
     try:
-        b"/".join(request.postpath).decode("utf-8")
+        b"/".join(segments_below(request)).decode("utf-8")
     except UnicodeDecodeError:
         raise NameNotAllowed("it is not UTF-8") from None
     try:

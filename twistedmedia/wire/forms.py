@@ -4,8 +4,9 @@ Pure. `multipart/form-data` (RFC 7578) is parsed by the `multipart` package; thi
 and gives both kinds of form one shape: for each part a `PartBegins`, its data as `bytes`, a
 `PartEnds`. Where the input is cut changes nothing but where the data is cut.
 
-The data of an urlencoded form comes out as it was sent, still encoded, in pieces that can be decoded
-one by one: decoding a large file takes a while and belongs in a thread (`decode_urlencoded`).
+The data of an urlencoded form comes out as it was sent, still encoded, in pieces that can be
+decoded one by one: decoding a large file takes a while and belongs in a thread
+(`decode_urlencoded`).
 """
 
 from __future__ import annotations
@@ -114,7 +115,9 @@ class MultipartDecoder:
         if not self._in_part and around:
             self._around += around
             if self._around > MAX_AROUND_BYTES:
-                raise self._malformed("no boundary follows" if not self._parts else "it does not end")
+                raise self._malformed(
+                    "no boundary follows" if not self._parts else "it does not end"
+                )
 
     def end(self) -> None:
         """The content has ended.
@@ -128,7 +131,9 @@ class MultipartDecoder:
 
     def _part_begins(self, segment: MultipartSegment) -> PartBegins:
         self._parts += 1
-        dispositions = [value for name, value in segment.headerlist if name == "Content-Disposition"]
+        dispositions = [
+            value for name, value in segment.headerlist if name == "Content-Disposition"
+        ]
         if len(dispositions) > 1:
             raise self._malformed("two Content-Disposition headers")
         # The package drops what precedes a backslash, for an old Internet Explorer. Names here are
@@ -252,4 +257,5 @@ def decode_urlencoded(piece: bytes) -> bytes:
 
 
 def _unquote(value: str, filename: bool = False) -> str:
-    return content_disposition_unquote(value)
+    unquoted: str = content_disposition_unquote(value)
+    return unquoted

@@ -8,7 +8,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.server import Request
 from zope.interface import implementer
 
 from twistedmedia.boundaries import Media
@@ -23,7 +22,8 @@ class PausedReads:
 
     _log = Logger()
 
-    def __init__(self, request: Request, media: Media, offset: int, length: int) -> None:
+    def __init__(self, request: Any, media: Media, offset: int, length: int) -> None:
+        """`request` is a Twisted one whose status and headers are set."""
         self._request = request
         self._media = media
         self._offset = offset
@@ -77,7 +77,7 @@ class PausedReads:
         elif not self._paused:
             self.resumeProducing()
 
-    def _cut(self, failure: Failure) -> Any:
+    def _cut(self, failure: Failure) -> None:
         self._reading = False
         if not self._ended:
             self._ended = True

@@ -3,8 +3,8 @@
 Under stock Twisted a request is rendered when its last byte is in memory or in a temporary file.
 Here a resource that provides `IStreamsBody` is rendered when the headers are in and reads
 `request.body`; every other resource behaves as always. What HTTP asks of a server that answers
-before it has read everything is done here as well: `100 Continue` only when somebody reads, an early
-answer without a reset, a connection that is kept when the rest is small.
+before it has read everything is done here as well: `100 Continue` only when somebody reads, an
+early answer without a reset, a connection that is kept when the rest is small.
 
 Twisted has no public way to see a request between its headers and its content, so this leans on
 the internals of `HTTPChannel` where it says so. HTTP/1.1 only: see DESIGN, "Choices made".
@@ -12,13 +12,21 @@ the internals of `HTTPChannel` where it says so. HTTP/1.1 only: see DESIGN, "Cho
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport, ISSLTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.resource import IResource
@@ -37,9 +45,11 @@ class IStreamsBody(Interface):
     """Marks a resource that is to be rendered before the content has arrived."""
 
 
-class StreamingRequest(server.Request):  # type: ignore[misc]  # Twisted leaves it untyped
+class StreamingRequest(server.Request):
     """A request with `body`, unless its resource does not stream and it has content."""
 
+    channel: MediaChannel
+    content: Any
     body: Body | None = None
 
     def gotLength(self, length: int | None) -> None:
@@ -97,7 +107,7 @@ class StreamingRequest(server.Request):  # type: ignore[misc]  # Twisted leaves 
         self.method, self.uri, self.args = channel._command, channel._path, {}
         self.path = self.uri.split(b"?", 1)[0]
         self.prepath = []
-        self.postpath = [http.unquote(segment) for segment in self.path[1:].split(b"/")]
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
         try:
             resource = channel.site.getResourceFor(self)
         except Exception:  # noqa: BLE001  # somebody else's resource; it fails again when rendered
@@ -105,10 +115,12 @@ class StreamingRequest(server.Request):  # type: ignore[misc]  # Twisted leaves 
         return bool(IStreamsBody.providedBy(resource))
 
 
-class MediaChannel(http.HTTPChannel):  # type: ignore[misc]  # Twisted leaves it untyped
+class MediaChannel(http.HTTPChannel):
     """One connection. Feeds the body of the request in progress, and is its `Flow`."""
 
     site: MediaSite
+    transport: Any
+    callLater: Callable[..., IDelayedCall]  # the site's reactor's
     _held = False
     _expects_continue = False
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
@@ -142,7 +154,7 @@ class MediaChannel(http.HTTPChannel):  # type: ignore[misc]  # Twisted leaves it
         super().connectionMade()
         self.site.channels.add(self)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.channel_lost(self)
         self._stop_lingering()
         super().connectionLost(reason)
@@ -185,7 +197,7 @@ class MediaChannel(http.HTTPChannel):  # type: ignore[misc]  # Twisted leaves it
             self._networkProducer.pauseProducing()
 
     def answering(self, body: Body) -> None:
-        """The first byte of an answer is about to be written: decide whether the connection lives."""
+        """An answer is about to be written: decide whether the connection survives it."""
         if body.complete:
             return
         rest = None if body.length is None else body.length - body.received
@@ -208,9 +220,9 @@ class MediaChannel(http.HTTPChannel):  # type: ignore[misc]  # Twisted leaves it
         self._expects_continue = False
         self._dropped = 0
         self._lingering = self.callLater(LINGER_S, self._give_up)
-        if not self.persistent and ITCPTransport.providedBy(self.transport):
-            if not ISSLTransport.providedBy(self.transport):
-                self.transport.loseWriteConnection()  # the peer sees the end of the answer now
+        plain = ITCPTransport.providedBy(self.transport) and not self.isSecure()
+        if plain and not self.persistent:
+            self.transport.loseWriteConnection()  # the peer sees the end of the answer now
 
     def _give_up(self) -> None:
         self._stop_lingering()
@@ -224,10 +236,10 @@ class MediaChannel(http.HTTPChannel):  # type: ignore[misc]  # Twisted leaves it
             self._lingering = None
 
 
-class MediaSite(server.Site):  # type: ignore[misc]  # Twisted leaves it untyped
+class MediaSite(server.Site):
     """A Site over any resource tree, in which those who provide `IStreamsBody` stream."""
 
-    protocol = MediaChannel
+    protocol = MediaChannel  # type: ignore[assignment]  # without the detour for HTTP/2
 
     def __init__(
         self,

@@ -1,0 +1,35 @@
+"""Between the URLs of requests and the names of media, wherever the tree is mounted."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+from twistedmedia.names import MediaName, media_name_from_path
+
+
+def segments_below(request: Request) -> list[bytes]:
+    """The segments of the path that follow the route's own, each decoded; one of them may hold a
+    slash that was sent as `%2F`.
+    """
+    return list(request.postpath or ())
+
+
+def name_in_path(request: Request) -> MediaName:
+    """The name that the path gives.
+
+    :raises MissingArgument: when there is no directory or the filename is empty.
+    :raises NameNotAllowed: when a rule for names is broken.
+    """
+    return media_name_from_path(segments_below(request))
+
+
+def media_url(request: Request, name: MediaName) -> str:
+    """The path under which `name` is served."""
+    mounted = b"/".join(request.prepath or ()).decode("ascii", "replace")
+    return f"/{mounted}/{name.url_path}"
+
+
+def has_query_key(request: Request, key: bytes) -> bool:
+    """Whether the query has `key`, with or without a value; Twisted drops those without."""
+    query = request.uri.partition(b"?")[2]
+    return any(pair.partition(b"=")[0] == key for pair in query.split(b"&"))
