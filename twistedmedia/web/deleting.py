@@ -13,7 +13,8 @@ from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
 from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
-from twistedmedia.web.urls import name_in_path, segments_below
+from twistedmedia.web.requests import client_address, name_in_path, segments_below
+from twistedmedia.wire.body import body_of
 from twistedmedia.wire.forms import (
     URLENCODED,
     PartBegins,
@@ -21,7 +22,6 @@ from twistedmedia.wire.forms import (
     UrlencodedDecoder,
     content_type_of,
 )
-from twistedmedia.wire.site import body_of, client_address
 
 MAX_FORM_BYTES = 8 << 10
 

@@ -13,7 +13,7 @@ from twistedmedia.errors import MissingArgument, NotFound
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.names import MediaName
 from twistedmedia.web.answering import add_route, klein_headers
-from twistedmedia.web.urls import has_query_key, name_in_path
+from twistedmedia.web.requests import has_query_key, name_in_path
 from twistedmedia.wire.conditions import Plan, plan
 from twistedmedia.wire.sending import PausedReads
 

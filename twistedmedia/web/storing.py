@@ -22,8 +22,8 @@ from twistedmedia.intake import Arrival, Coding, Intake
 from twistedmedia.limits import ByteBudget
 from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
-from twistedmedia.web.urls import media_url, name_in_path
-from twistedmedia.wire.body import Body
+from twistedmedia.web.requests import client_address, media_url, name_in_path
+from twistedmedia.wire.body import Body, body_of
 from twistedmedia.wire.forms import (
     MULTIPART,
     URLENCODED,
@@ -35,7 +35,6 @@ from twistedmedia.wire.forms import (
     decode_urlencoded,
     decoded_size,
 )
-from twistedmedia.wire.site import body_of, client_address
 
 _URLENCODED = Coding(decode=decode_urlencoded, measure=decoded_size)
 

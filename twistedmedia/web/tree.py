@@ -16,9 +16,9 @@ from twistedmedia.intake import Intake
 from twistedmedia.web.answering import add_error_layer
 from twistedmedia.web.deleting import Deleting
 from twistedmedia.web.reading import Reading
+from twistedmedia.web.requests import segments_below
 from twistedmedia.web.storing import Storing
-from twistedmedia.web.urls import segments_below
-from twistedmedia.wire.site import IStreamsBody
+from twistedmedia.wire.body import IStreamsBody
 
 
 class _AnyPath(PathConverter):

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.web.iweb import IRequest
+from zope.interface import Interface
 
 # What one body may hold unread, and what all of them may hold, unread and being written.
 EACH_BYTES = 1 << 20
@@ -19,6 +21,10 @@ TOTAL_BYTES = 16 << 20
 _WORTH_WAKING_BYTES = 256 << 10
 _CHUNK_OVERHEAD_BYTES = 64  # what Python needs for a bytes object in a list, besides its bytes
 _SMALL_CHUNK_BYTES = 4096  # many chunks below this on the average are joined into one
+
+
+class IStreamsBody(Interface):
+    """Marks a resource that is to be rendered before the content has arrived."""
 
 
 class BodyMemory:
@@ -160,3 +166,15 @@ class Body:
         if self._held:
             self._held = False
             self._flow.release()
+
+
+def body_of(request: IRequest) -> Body:
+    """The streaming content of a request.
+
+    :raises RuntimeError: when the request came by another Site than `MediaSite`, which reads all of
+        the content before anybody sees the request. There is no slow fallback.
+    """
+    body = getattr(request, "body", None)
+    if not isinstance(body, Body):
+        raise RuntimeError("uploads need twistedmedia's Site: serve this tree with MediaSite")
+    return body

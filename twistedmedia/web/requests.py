@@ -1,4 +1,4 @@
-"""Between the URLs of requests and the names of media, wherever the tree is mounted."""
+"""What routes ask of a request: whom it comes from, which name its URL gives, and the way back."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ def has_query_key(request: Request, key: bytes) -> bool:
     """Whether the query has `key`, with or without a value; Twisted drops those without."""
     query = request.uri.partition(b"?")[2]
     return any(pair.partition(b"=")[0] == key for pair in query.split(b"&"))
+
+
+def client_address(request: Request) -> str:
+    """The address that the request comes from, for a log line."""
+    address = request.getClientAddress()
+    return str(getattr(address, "host", "local"))
