@@ -14,6 +14,8 @@ from typing import Any
 from twistedmedia.errors import InternalError, MediaError
 from twistedmedia.names import MediaName
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 OK = {"code": 200, "reason": "OK"}
 
 
@@ -28,16 +30,13 @@ class Answer:
     @property
     def body(self) -> bytes:
         """UTF-8, on one line, with its line break."""
-        return (
-            json.dumps(self.payload, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        )
+        return _encode(self.payload).encode("utf-8", "backslashreplace") + b"\n"
 
     @property
     def headers(self) -> dict[str, str]:
-        """All headers, the Content-Length of `body` included."""
+        """All headers but the length of the body."""
         headers = {
             "Content-Type": "application/json",
-            "Content-Length": str(len(self.body)),
             "X-Content-Type-Options": "nosniff",
             **self.extra_headers,
         }

@@ -58,8 +58,9 @@ class Draft(Protocol):
         """Make the content final and, in a durable store, bring it to stable storage."""
 
     def publish(self, name: MediaName) -> Deferred[Stored]:
-        """Give the sealed draft its name, if nothing has that name: of any number of drafts
-        exactly one wins. Fires when the name is on stable storage too, in a durable store.
+        """Give the draft its name, if nothing has that name: of any number of drafts exactly one
+        wins. Seals it first, where that was not done. Fires when the name is on stable storage too,
+        in a durable store.
 
         Fails with `AlreadyExists`, `NameConflict` or `NoSpace`; then the name is as it was.
         """

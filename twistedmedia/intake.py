@@ -220,8 +220,11 @@ class Arrival:
                 self.fail(error)
 
     async def end(self) -> None:
-        """The last byte has come."""
+        """The last byte has come, and is written."""
         await self._written()
+
+    async def seal(self) -> None:
+        """Bring the content to stable storage now, where the publish will not follow at once."""
         if self.failure is None:
             try:
                 await self._draft.seal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from twistedmedia.errors import ConfigurationError
 from twistedmedia.intake import Intake
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.wire.site import MediaSite
+
+_DESCRIPTORS = 65536  # 64 forms of 256 files, and 49,000 connections
 
 
 class MediaService(Service):
@@ -62,6 +65,7 @@ class MediaService(Service):
         :raises SystemExit: with one line, when it cannot be used.
         """
         super().startService()
+        _raise_descriptor_limit()
         try:
             self._store.start()
         except ConfigurationError as error:
@@ -84,3 +88,13 @@ class MediaService(Service):
     def _refuse(self, why: str) -> None:
         self._log.critical("cannot start: {why}", why=why)
         raise SystemExit(f"twistedmedia cannot start: {why}")
+
+
+def _raise_descriptor_limit() -> None:
+    """Every connection, and every file of a form in progress, is a descriptor; the usual soft limit
+    of 1,024 is there for programs that use select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

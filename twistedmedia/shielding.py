@@ -1,9 +1,13 @@
-"""Waiting for work that must not end with the one who waits."""
+"""Waiting for work that must not end with the one who waits.
+
+Klein cancels a route's Deferred when its client goes, and a cancelled Deferred cancels what it
+waits for; a thread cannot be stopped, and a publish must not be.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -11,28 +15,30 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 
+class Outcome(Generic[T]):
+    """What work will come to, and one who waits for it, whose leaving has no effect on the work."""
+
+    def __init__(self, unclaimed: Callable[[T | Failure], object] | None = None) -> None:
+        """`unclaimed` is called with the outcome when the waiting was cancelled before it came."""
+        self.waiting: Deferred[T] = Deferred(self._cancel)
+        self._unclaimed = unclaimed
+        self._cancelled = False
+
+    def tell(self, outcome: T | Failure) -> None:
+        """The work has ended, in a value or a failure."""
+        if not self._cancelled:
+            self.waiting.callback(outcome)  # a Failure goes the errback's way
+        elif self._unclaimed is not None:
+            self._unclaimed(outcome)
+
+    def _cancel(self, _: Deferred[Any]) -> None:
+        self._cancelled = True
+
+
 def shielded(
     work: Deferred[T], unclaimed: Callable[[T | Failure], object] | None = None
 ) -> Deferred[T]:
-    """A Deferred that fires as `work` does and can be cancelled without cancelling `work`.
-
-    Klein cancels a route's Deferred when its client goes, and a cancelled Deferred cancels what it
-    waits for; a thread cannot be stopped, and a publish must not be. `unclaimed` is called with the
-    outcome of `work` when the waiting was cancelled before it came.
-    """
-    cancelled = False
-
-    def cancel(_: Deferred[T]) -> None:
-        nonlocal cancelled
-        cancelled = True
-
-    waiting: Deferred[T] = Deferred(cancel)
-
-    def tell(outcome: T | Failure) -> None:
-        if not cancelled:
-            waiting.callback(outcome)  # a Failure goes the errback's way
-        elif unclaimed is not None:
-            unclaimed(outcome)
-
-    work.addBoth(tell)
-    return waiting
+    """A Deferred that fires as `work` does and can be cancelled without cancelling `work`."""
+    outcome: Outcome[T] = Outcome(unclaimed)
+    work.addBoth(outcome.tell)
+    return outcome.waiting

@@ -20,7 +20,6 @@ from twisted.python.failure import Failure
 from twistedmedia.boundaries import Media
 from twistedmedia.errors import ConfigurationError, NotFound
 from twistedmedia.names import MediaName
-from twistedmedia.shielding import shielded
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.drafts import DirectoryDraft, HiddenFile, Space, UnnamedFile, etag_of
 from twistedmedia.store.folders import Folders
@@ -115,11 +114,10 @@ class DirectoryStore:
             if not isinstance(outcome, Failure):
                 outcome.close()
 
-        return shielded(self._readers.run(self._open, name), unclaimed=close)
+        return self._readers.run(self._open, name, unclaimed=close)
 
     def delete(self, name: MediaName) -> Deferred[bool]:
-        run = self._writers.run_syncing if self._durable else self._writers.run
-        return run(self._folders.remove, name)
+        return self._writers.run(self._folders.remove, name, syncing=self._durable)
 
     def _open(self, name: MediaName) -> Media:
         # O_NONBLOCK: a FIFO that somebody has put there must not hold a thread.
@@ -205,15 +203,14 @@ class DirectoryMedia:
         self, calls: SystemCalls, readers: DiskThreads, fd: int, status: os.stat_result
     ) -> None:
         self._calls = calls
-        self._readers = readers
         self._fd = fd
-        self._lane = Lane()
+        self._lane = Lane(readers)
         self.size = status.st_size
         self.modified_ns = status.st_mtime_ns
         self.etag = etag_of(status)
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        return self._lane.run(self._readers.run, self._calls.pread, self._fd, size, offset)
+        return self._lane.run(self._calls.pread, self._fd, size, offset)
 
     def close(self) -> None:
-        self._lane.run(self._readers.run, self._calls.close, self._fd)
+        self._lane.run(self._calls.close, self._fd)

@@ -162,14 +162,14 @@ class DirectoryDraft:
         durable: bool,
     ) -> None:
         self._calls = calls
-        self._writers = writers
         self._folders = folders
         self._space = space
         self._file = file
         self._durable = durable
-        self._lane = Lane()
+        self._lane = Lane(writers)
         self._fd: int | None = None
         self._begun = False  # a job was given to a thread
+        self._sealed = False
         self._closed = False
         self._size = 0
         self._written_back = 0
@@ -197,8 +197,7 @@ class DirectoryDraft:
 
     def _in_lane(self, job: Callable[..., T], *args: object, syncing: bool = False) -> Deferred[T]:
         self._begun = True
-        run = self._writers.run_syncing if syncing else self._writers.run
-        return self._lane.run(run, job, *args)
+        return self._lane.run(job, *args, syncing=syncing)
 
     def _prepare(self, name: MediaName) -> None:
         with translated():
@@ -242,12 +241,14 @@ class DirectoryDraft:
 
     def _seal(self) -> Sealed:
         fd = self._opened()
-        if self._durable:
+        if self._durable and not self._sealed:
             with translated(self._size):
                 self._calls.fsync(fd)
+        self._sealed = True
         return Sealed(self._size, self._hash.hexdigest())
 
     def _publish(self, name: MediaName) -> Stored:
+        sealed = self._seal()
         fd = self._opened()
         status = self._calls.fstat(fd)
 
@@ -256,7 +257,7 @@ class DirectoryDraft:
 
         with translated():
             self._folders.place(name, link, (status.st_dev, status.st_ino))
-        stored = Stored(name, self._size, self._hash.hexdigest(), etag_of(status))
+        stored = Stored(name, sealed.size, sealed.sha256, etag_of(status))
         try:
             self._close()
         except OSError:  # the file is published all the same

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from twistedmedia.shielding import shielded
+from twistedmedia.shielding import Outcome
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Job = Callable[[], Any]
 
 
 class DiskThreads:
@@ -31,7 +30,8 @@ class DiskThreads:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=0, maxthreads=threads, name=name)
         # A sync can take seconds; one thread is always left for jobs that do not sync.
-        self._syncing = DeferredSemaphore(max(1, threads - 1))
+        self._may_sync = max(1, threads - 1)
+        self._waiting_to_sync: deque[tuple[Job, Callable[[Any], None]]] = deque()
         self._outstanding = 0
         self._waiting_for_idle: list[Deferred[None]] = []
 
@@ -44,19 +44,32 @@ class DiskThreads:
         if self._pool.started:
             self._pool.stop()
 
-    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Fires with what `function` returns in a thread. Cancelling it leaves the job alone."""
-        self._outstanding += 1
-        job = deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
-        return shielded(job.addBoth(self._ended))
-
-    def run_syncing(
-        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    def run(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        syncing: bool = False,
+        unclaimed: Callable[[T | Failure], object] | None = None,
     ) -> Deferred[T]:
-        """As `run`, for a job that syncs: at most all but one of the threads do so at a time."""
-        self._outstanding += 1  # counts while it waits for its turn as well
-        job: Deferred[T] = self._syncing.run(lambda: self.run(function, *args, **kwargs))
-        return shielded(job.addBoth(self._ended))
+        """Fires with what `function(*args)` returns in a thread. Cancelling ends the waiting, not
+        the job; `unclaimed` is told what came of it then.
+
+        Of jobs that are `syncing` at most all but one of the threads run at a time.
+        """
+        outcome: Outcome[T] = Outcome(unclaimed)
+        self.submit(lambda: function(*args), outcome.tell, syncing)
+        return outcome.waiting
+
+    def submit(self, job: Job, told: Callable[[Any], None], syncing: bool) -> None:
+        """Run `job` in a thread and call `told`, on the reactor, with its result or Failure."""
+        self._outstanding += 1
+        if not syncing:
+            self._start(job, told, self._ended)
+        elif self._may_sync:
+            self._may_sync -= 1
+            self._start(job, told, self._synced)
+        else:
+            self._waiting_to_sync.append((job, told))
 
     def idle(self) -> Deferred[None]:
         """Fires when no job is queued or running."""
@@ -65,13 +78,30 @@ class DiskThreads:
         self._tell_idle()
         return waiting
 
-    def _ended(self, result: T) -> T:
+    def _start(self, job: Job, told: Callable[[Any], None], ended: Callable[[], None]) -> None:
+        def back(_: bool, result: object) -> None:  # in the thread
+            self._reactor.callFromThread(on_reactor, result)
+
+        def on_reactor(result: object) -> None:
+            ended()
+            told(result)
+            self._tell_idle()
+
+        self._pool.callInThreadWithCallback(back, job)
+
+    def _ended(self) -> None:
         self._outstanding -= 1
-        self._tell_idle()
-        return result
+
+    def _synced(self) -> None:
+        self._outstanding -= 1
+        if self._waiting_to_sync:
+            job, told = self._waiting_to_sync.popleft()
+            self._start(job, told, self._synced)
+        else:
+            self._may_sync += 1
 
     def _tell_idle(self) -> None:
-        if self._outstanding == 0:
+        if self._outstanding == 0 and self._waiting_for_idle:
             waiting, self._waiting_for_idle = self._waiting_for_idle, []
             for each in waiting:
                 each.callback(None)
@@ -83,28 +113,27 @@ class Lane:
     closed beside a write.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: DiskThreads) -> None:
+        self._threads = threads
         self._running = False
         self._queue: deque[Callable[[], None]] = deque()
 
-    def run(
-        self, run: Callable[..., Deferred[T]], function: Callable[..., T], *args: Any
-    ) -> Deferred[T]:
-        """Fires with what `run(function, *args)` fires with; `run` is a method of `DiskThreads`."""
-        result: Deferred[T] = Deferred()
+    def run(self, function: Callable[..., T], *args: Any, syncing: bool = False) -> Deferred[T]:
+        """As `DiskThreads.run`, after the jobs before it."""
+        outcome: Outcome[T] = Outcome()
 
         def start() -> None:
             self._running = True
-            run(function, *args).addBoth(end)
+            self._threads.submit(lambda: function(*args), told, syncing)
 
-        def end(outcome: T | Failure) -> None:
+        def told(result: T | Failure) -> None:
             self._running = False
             if self._queue:
                 self._queue.popleft()()
-            result.callback(outcome)
+            outcome.tell(result)
 
         if self._running:
             self._queue.append(start)
         else:
             start()
-        return shielded(result)
+        return outcome.waiting

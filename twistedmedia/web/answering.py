@@ -22,7 +22,9 @@ _log = Logger()
 
 def respond(answer: Answer) -> Response:
     """What a Klein route returns to give this answer."""
-    return Response(answer.status, klein_headers(answer.headers), answer.body)
+    body = answer.body
+    headers = {**answer.headers, "Content-Length": str(len(body))}
+    return Response(answer.status, klein_headers(headers), body)
 
 
 def klein_headers(

@@ -54,6 +54,7 @@ class Storing:
         """The content is the file."""
         name = name_in_path(request)
         _refuse_what_is_no_file(request)
+        _require_declared_content(request)
         body = body_of(request)
         with (
             self._intake.upload(),
@@ -113,6 +114,7 @@ class Storing:
                             arrival.named(event.name, event.filename)
                         elif arrival is not None:
                             await arrival.end()
+                            await arrival.seal()
                             if arrival.filename or not empty:  # else an untouched browser field
                                 arrivals.append(arrival)
                             arrival = None
@@ -197,6 +199,12 @@ def _outcome(arrival: Arrival) -> FileOutcome:
         stored.sha256,
         stored.etag,
     )
+
+
+def _require_declared_content(request: Request) -> None:
+    """An old client that ends its content by closing would leave an empty file behind."""
+    if not any(map(request.requestHeaders.hasHeader, ("content-length", "transfer-encoding"))):
+        raise BadRequest("the content is not declared; send Content-Length, or send it chunked")
 
 
 def _refuse_what_is_no_file(request: Request) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IReactorTime,
-)
+from twisted.internet.interfaces import IReactorTime
 from twisted.web import server
 from twisted.web.resource import IResource
 
@@ -18,6 +16,7 @@ from twistedmedia.wire.channel import MediaChannel, StreamingRequest
 class MediaSite(server.Site):
     """A Site over any resource tree, in which those who provide `IStreamsBody` stream."""
 
+    noisy = False
     protocol = MediaChannel  # type: ignore[assignment]  # without the detour for HTTP/2
 
     def __init__(
