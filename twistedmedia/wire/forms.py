@@ -12,6 +12,7 @@ decoded one by one: decoding a large file takes a while and belongs in a thread
 from __future__ import annotations
 
 import binascii
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ MAX_PART_HEADER_BYTES = 4096 + 128
 # write a sentence there (RFC 2046, 5.1.1).
 MAX_AROUND_BYTES = 64 << 10
 MAX_FIELD_NAME_BYTES = 1024
+# Of urlencoded data: what fits the cache, and what `decode_urlencoded` can check with one sum.
+MAX_PIECE_BYTES = 65520 // 2
 
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
@@ -51,7 +54,7 @@ class PartEnds:
     """The part that began last is whole."""
 
 
-_TO_QUOTED_PRINTABLE = bytes.maketrans(b"%+", b"= ")
+_PERCENT_TO_EQUALS = bytes.maketrans(b"%", b"=")
 
 FormEvent = PartBegins | bytes | PartEnds
 
@@ -185,8 +188,10 @@ class UrlencodedDecoder:
                 if equals >= 0:
                     start += 1
                     yield self._begin()
-            if self._in_value and start < stop:
-                piece = self._whole_escapes(data[start:stop])
+            while self._in_value and start < stop:
+                cut = min(stop, start + MAX_PIECE_BYTES - len(self._held))
+                piece = self._whole_escapes(data[start:cut])
+                start = cut
                 if piece:
                     yield piece
             if end < 0:
@@ -240,7 +245,7 @@ def decoded_size(piece: bytes) -> int:
 
 
 def decode_urlencoded(piece: bytes) -> bytes:
-    """`piece` without its percent escapes, `+` as a space.
+    """`piece`, of at most MAX_PIECE_BYTES, without its percent escapes, `+` as a space.
 
     It is turned into quoted-printable, whose decoder is written in C: ten times as fast as
     `urllib.parse.unquote_to_bytes`. That decoder lets broken escapes pass and joins lines; neither
@@ -248,10 +253,17 @@ def decode_urlencoded(piece: bytes) -> bytes:
 
     :raises Malformed: when a percent sign is not followed by two hex digits.
     """
-    broken = (b"\n" in piece and b"%\n" in piece) or (b"\r" in piece and b"%\r" in piece)
-    quoted = piece.replace(b"=", b"=3D") if b"=" in piece else piece
-    decoded = binascii.a2b_qp(quoted.translate(_TO_QUOTED_PRINTABLE))
-    if broken or len(decoded) != decoded_size(piece):
+    assert len(piece) <= MAX_PIECE_BYTES
+    plain = piece.replace(b"=", b"=3D") if b"=" in piece else piece
+    quoted = plain.translate(_PERCENT_TO_EQUALS)
+    decoded = binascii.a2b_qp(quoted.replace(b"+", b" "))
+    joined = (b"\n" in piece and b"%\n" in piece) or (b"\r" in piece and b"%\r" in piece)
+    # The lower half of Adler-32 is the sum of all bytes, plus 1, modulo 65,521 (RFC 1950, 8.2). So
+    # it gives the number of percent signs, each now larger by 24: three times as fast as counting
+    # them, and without the interpreter's lock.
+    risen = (zlib.adler32(quoted) & 0xFFFF) - (zlib.adler32(plain) & 0xFFFF)
+    shortened = len(piece) - len(decoded)  # by 2 for each percent sign, if all are escapes
+    if joined or (12 * shortened - risen) % 65521:
         raise Malformed("a percent escape of the urlencoded form is broken")
     return decoded
 
