@@ -9,10 +9,13 @@ from typing import Any
 import pytest_twisted
 from twisted.internet import reactor
 
+from tests.store.faults import SmallDisk
+from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.store.memory import MemoryStore
 
 KINDS = ("memory", "directory", "directory with hidden drafts", "directory, not durable")
+CAPACITY = 1000  # bytes of `small_store`
 
 
 @pytest_twisted.async_yield_fixture(params=KINDS)
@@ -24,7 +27,20 @@ async def store(request: Any, tmp_path: Path) -> AsyncIterator[Any]:
     await made.stop()
 
 
-def make_store(kind: str, root: Path) -> Any:
+@pytest_twisted.async_yield_fixture(params=KINDS)
+async def small_store(request: Any, tmp_path: Path) -> AsyncIterator[Any]:
+    """As `store`, with room for CAPACITY bytes."""
+    if request.param == "memory":
+        made: Any = MemoryStore(CAPACITY)
+    else:
+        root = tmp_path / "media"
+        made = make_store(request.param, root, SmallDisk(str(root), CAPACITY))
+    made.start()
+    yield made
+    await made.stop()
+
+
+def make_store(kind: str, root: Path, calls: SystemCalls | None = None) -> Any:
     """A store of one of KINDS."""
     if kind == "memory":
         return MemoryStore()
@@ -34,4 +50,5 @@ def make_store(kind: str, root: Path) -> Any:
         threads=3,
         durable="not durable" not in kind,
         unnamed_drafts="hidden" not in kind,
+        calls=calls,
     )

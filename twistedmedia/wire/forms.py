@@ -188,12 +188,8 @@ class UrlencodedDecoder:
                 if equals >= 0:
                     start += 1
                     yield self._begin()
-            while self._in_value and start < stop:
-                cut = min(stop, start + MAX_PIECE_BYTES - len(self._held))
-                piece = self._whole_escapes(data[start:cut])
-                start = cut
-                if piece:
-                    yield piece
+            if self._in_value:
+                yield from self._pieces(data, start, stop)
             if end < 0:
                 return
             yield from self._end_field()
@@ -226,14 +222,29 @@ class UrlencodedDecoder:
         self._in_value = False
         yield PartEnds()
 
-    def _whole_escapes(self, piece: bytes) -> bytes:
-        piece = self._held + piece
-        cut = piece.find(b"%", max(0, len(piece) - 2))
-        if cut < 0:
+    def _pieces(self, data: bytes, start: int, stop: int) -> Iterator[bytes]:
+        """That span of `data` in pieces that can be decoded one by one; an escape that is not whole
+        is held.
+        """
+        if self._held:
+            taken = min(stop, start + 3 - len(self._held))
+            self._held += data[start:taken]
+            start = taken
+            if len(self._held) < 3:
+                return
+            yield self._held
             self._held = b""
-            return piece
-        self._held = piece[cut:]
-        return piece[:cut]
+        while start < stop:
+            cut = min(stop, start + MAX_PIECE_BYTES)
+            escape = data.find(b"%", max(start, cut - 2), cut)
+            if escape >= 0:
+                if cut == stop:
+                    self._held = data[escape:stop]
+                    stop = escape
+                cut = escape
+            if start < cut:
+                yield data[start:cut]
+            start = cut
 
     def _malformed(self, why: str) -> Malformed:
         return Malformed(f"the urlencoded form is malformed at field {self._fields}: {why}")
