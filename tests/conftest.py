@@ -12,6 +12,9 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
+gc.collect()
+gc.freeze()  # what is imported by now need not be looked through after every test
+
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEvent]]:

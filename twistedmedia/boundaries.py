@@ -95,7 +95,9 @@ class Store(Protocol):
     """Where media lives."""
 
     def begin(self, size: int | None = None) -> Draft:
-        """A new draft. `size`, in bytes, is what was declared; it counts as taken from now on."""
+        """A new draft. `size`, in bytes, is what was declared; from the draft's first work on it
+        counts as taken, if there is so much.
+        """
 
     def open(self, name: MediaName) -> Deferred[Media]:
         """Fails with `NotFound`."""

@@ -64,21 +64,24 @@ class Space:
         self._calls = calls
         self._fd = fd
         self._lock = threading.Lock()
-        self._declared = 0
+        self._reserved = 0
 
-    def declare(self, size: int) -> None:
-        """Count `size` bytes as taken; a negative size gives back."""
-        with self._lock:
-            self._declared += size
+    def reserve(self, size: int) -> None:
+        """Set `size` bytes aside, 0 when it is not known how many will come.
 
-    def check(self) -> None:
-        """:raises NoSpace: when more is declared than there is."""
+        :raises NoSpace: when they do not fit beside what others have reserved; then nothing is.
+        """
         status = self._calls.statvfs(self._fd)
-        if status.f_blocks == 0:  # some network and FUSE file systems do not know
-            return
+        known = status.f_blocks > 0  # some network and FUSE file systems do not know
         with self._lock:
-            if self._declared > status.f_bavail * status.f_frsize:
+            if known and self._reserved + size > status.f_bavail * status.f_frsize:
                 raise NoSpace
+            self._reserved += size
+
+    def give_back(self, size: int) -> None:
+        """`size` bytes of what was reserved are written, or will not come."""
+        with self._lock:
+            self._reserved -= size
 
 
 class DraftFile(Protocol):
@@ -174,8 +177,10 @@ class DirectoryDraft:
         self._size = 0
         self._written_back = 0
         self._hash = hashlib.sha256()
-        self._declared = declared or 0  # and not yet written
-        space.declare(self._declared)
+        self._declared = declared or 0
+        self._reserved: int | None = (
+            None  # bytes that are not written yet; None before the first job
+        )
 
     def prepare(self, name: MediaName) -> Deferred[None]:
         return self._in_lane(self._prepare, name)
@@ -201,7 +206,7 @@ class DirectoryDraft:
 
     def _prepare(self, name: MediaName) -> None:
         with translated():
-            self._space.check()
+            self._reserve()
             try:
                 with self._folders.walk(name) as folder:
                     mode = self._calls.lstat(name.filename, dir_fd=folder).st_mode
@@ -234,7 +239,7 @@ class DirectoryDraft:
         for chunk in batch:
             self._hash.update(chunk)
         self._size += size
-        self._give_back(min(size, self._declared))
+        self._give_back(size)
         if self._durable and self._size - self._written_back >= _WRITEBACK_BYTES:
             self._calls.start_writeback(fd, self._written_back, self._size - self._written_back)
             self._written_back = self._size
@@ -253,7 +258,12 @@ class DirectoryDraft:
         status = self._calls.fstat(fd)
 
         def link(folder: int) -> None:
-            self._file.link(fd, name.filename, folder)
+            try:
+                self._file.link(fd, name.filename, folder)
+            except FileExistsError:
+                if stat.S_ISDIR(self._calls.lstat(name.filename, dir_fd=folder).st_mode):
+                    raise NameConflict("a directory has this name") from None
+                raise
 
         with translated():
             self._folders.place(name, link, (status.st_dev, status.st_ino))
@@ -269,7 +279,7 @@ class DirectoryDraft:
             raise RuntimeError("this draft was discarded")
         if self._fd is None:
             with translated():
-                self._space.check()
+                self._reserve()
                 self._fd = self._file.open()
         return self._fd
 
@@ -277,7 +287,7 @@ class DirectoryDraft:
         if self._closed:
             return
         self._closed = True
-        self._give_back(self._declared)
+        self._give_back(self._reserved or 0)
         try:
             self._file.remove()
         finally:
@@ -287,7 +297,13 @@ class DirectoryDraft:
     def _could_not_close(self, failure: Failure) -> None:
         self._log.failure("a draft could not be removed; the next start sweeps it", failure)
 
+    def _reserve(self) -> None:
+        if self._reserved is None:
+            self._space.reserve(self._declared)
+            self._reserved = self._declared
+
     def _give_back(self, size: int) -> None:
-        if size:
-            self._declared -= size
-            self._space.declare(-size)
+        size = min(size, self._reserved or 0)
+        if self._reserved is not None and size:
+            self._reserved -= size
+            self._space.give_back(size)
