@@ -24,6 +24,12 @@ _SWITCH_INTERVAL_S = 0.001
 _DESCRIPTORS = 65536  # 64 forms of 256 files, and 49,000 connections
 
 
+class CannotStart(SystemExit, Exception):
+    """Ends the start, with one line. It is both because twistd shows a traceback for whatever is no
+    SystemExit, and lets a daemon's parent wait for ever on whatever is no Exception.
+    """
+
+
 class MediaService(Service):
     """Listens, and keeps a directory store open while it does.
 
@@ -49,7 +55,7 @@ class MediaService(Service):
     def privilegedStartService(self) -> None:
         """Bind the ports.
 
-        :raises SystemExit: with one line, when one cannot be bound.
+        :raises CannotStart: when one cannot be bound.
         """
         super().privilegedStartService()
         for endpoint in self._endpoints:
@@ -66,7 +72,7 @@ class MediaService(Service):
     def startService(self) -> None:
         """Open the store.
 
-        :raises SystemExit: with one line, when it cannot be used.
+        :raises CannotStart: when it cannot be used.
         """
         super().startService()
         _raise_descriptor_limit()
@@ -92,7 +98,7 @@ class MediaService(Service):
 
     def _refuse(self, why: str) -> None:
         self._log.critical("cannot start: {why}", why=why)
-        raise SystemExit(f"twistedmedia cannot start: {why}")
+        raise CannotStart(f"twistedmedia cannot start: {why}")
 
 
 def _raise_descriptor_limit() -> None:
