@@ -95,6 +95,8 @@ def media_name_from_path(segments: list[bytes]) -> MediaName:
     :raises MissingArgument: when there is no directory or the filename is empty.
     :raises NameNotAllowed: when a rule is broken; an encoded slash (`%2F`) breaks one.
     """
+    if not segments:
+        raise MissingArgument("directory")
     texts = [decode(segment) for segment in segments]
     if any("/" in text for text in texts):
         raise NameNotAllowed("it holds an encoded slash")

@@ -463,9 +463,10 @@ async def test_a_declared_size_is_judged_before_a_byte_has_come(small_store: Any
 
 
 @asynchronous
-async def test_what_a_draft_declares_counts_as_taken_from_its_beginning(small_store: Any) -> None:
+async def test_what_a_draft_declares_counts_as_taken_from_its_first_work(small_store: Any) -> None:
     """Case 11."""
     first, second = small_store.begin(CAPACITY - 100), small_store.begin(101)
+    await first.prepare(named("a/first.mp3"))
     with pytest.raises(NoSpace):
         await second.prepare(HELLO)
     await let_go(first)
