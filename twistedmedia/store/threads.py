@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from threading import Thread
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -29,6 +31,8 @@ class DiskThreads:
     def __init__(self, reactor: IReactorFromThreads, name: str, threads: int) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=0, maxthreads=threads, name=name)
+        # A process that ends by a failure must not be kept alive by threads that wait for work.
+        self._pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
         # A sync can take seconds; one thread is always left for jobs that do not sync.
         self._may_sync = max(1, threads - 1)
         self._waiting_to_sync: deque[tuple[Job, Callable[[Any], None]]] = deque()
