@@ -13,7 +13,7 @@ from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
 from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
-from twistedmedia.web.requests import client_address, name_in_path, segments_below
+from twistedmedia.web.requests import client_address, header, name_in_path, segments_below
 from twistedmedia.wire.body import body_of
 from twistedmedia.wire.forms import (
     URLENCODED,
@@ -53,7 +53,7 @@ class Deleting:
         return await self._delete(request, name)
 
     async def _delete(self, request: Request, name: MediaName) -> Response:
-        if request.getHeader("if-match") is not None:
+        if header(request, "if-match") is not None:
             raise PreconditionFailed(
                 "deleting on a condition is not possible yet; nothing was changed"
             )
@@ -69,7 +69,7 @@ class Deleting:
         budget = ByteBudget(MAX_FORM_BYTES, "the form")
         field = ""
         async for chunks in body_of(request):
-            if content_type_of(request.getHeader("content-type"))[0] != URLENCODED:
+            if content_type_of(header(request, "content-type"))[0] != URLENCODED:
                 raise UnsupportedContent(f"send {URLENCODED}")
             for chunk in chunks:
                 budget.spend(len(chunk))

@@ -13,7 +13,7 @@ from twistedmedia.errors import MissingArgument, NotFound
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.names import MediaName
 from twistedmedia.web.answering import add_route, klein_headers
-from twistedmedia.web.requests import has_query_key, name_in_path
+from twistedmedia.web.requests import has_query_key, header, name_in_path
 from twistedmedia.wire.conditions import Plan, plan
 from twistedmedia.wire.sending import PausedReads
 
@@ -46,14 +46,14 @@ class Reading:
         media = await self._store.open(name)
         try:
             # RFC 9110, 14.2: only GET has ranges.
-            wanted = request.getHeader("range") if request.method == b"GET" else None
-            what = plan(media.size, media.etag, wanted, request.getHeader("if-range"))
+            wanted = header(request, "range") if request.method == b"GET" else None
+            what = plan(media.size, media.etag, wanted, header(request, "if-range"))
             headers = _headers(name, media, what, attachment=has_query_key(request, b"download"))
             if request.method == b"HEAD":
                 return Response(what.status, klein_headers(headers), b"")
             request.setResponseCode(what.status)
-            for header, value in headers.items():
-                request.setHeader(header, value)
+            for field, value in headers.items():
+                request.setHeader(field, value)
             await PausedReads(request, media, what.start, what.length).start()
             return None
         finally:

@@ -7,6 +7,14 @@ from twisted.web.server import Request
 from twistedmedia.names import MediaName, media_name_from_path
 
 
+def header(request: Request, name: str) -> str | None:
+    """The value of a header, the last one's if it was sent more than once. Bytes that are no ASCII
+    come out as Latin-1 (RFC 9110, 5.5), whatever they are.
+    """
+    values = request.requestHeaders.getRawHeaders(name.encode())
+    return values[-1].decode("latin-1") if values else None
+
+
 def segments_below(request: Request) -> list[bytes]:
     """The segments of the path that follow the route's own, each decoded; one of them may hold a
     slash that was sent as `%2F`.

@@ -22,7 +22,7 @@ from twistedmedia.intake import Arrival, Coding, Intake
 from twistedmedia.limits import ByteBudget
 from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
-from twistedmedia.web.requests import client_address, media_url, name_in_path
+from twistedmedia.web.requests import client_address, header, media_url, name_in_path
 from twistedmedia.wire.body import Body, body_of
 from twistedmedia.wire.forms import (
     MULTIPART,
@@ -73,7 +73,7 @@ class Storing:
 
     async def post(self, request: Request) -> Response:
         """The content is a form."""
-        media_type, parameters = content_type_of(request.getHeader("content-type"))
+        media_type, parameters = content_type_of(header(request, "content-type"))
         _refuse_what_is_no_file(request)
         body = body_of(request)
         if body.length is not None and body.length > self._intake.limits.max_form:
@@ -209,10 +209,10 @@ def _require_declared_content(request: Request) -> None:
 
 def _refuse_what_is_no_file(request: Request) -> None:
     """Content that would be stored as something else than the file that the client means."""
-    coding = (request.getHeader("content-encoding") or "identity").strip().lower()
+    coding = (header(request, "content-encoding") or "identity").strip().lower()
     if coding != "identity":
         raise UnsupportedContent("send the content without Content-Encoding")
-    if request.getHeader("content-range") is not None:  # RFC 9110, 14.4: what curl -C - -T sends
+    if header(request, "content-range") is not None:  # RFC 9110, 14.4: what curl -C - -T sends
         raise BadRequest("a part of a file cannot be stored; send the whole without Content-Range")
-    if request.getHeader("if-match") is not None:
+    if header(request, "if-match") is not None:
         raise PreconditionFailed("replacing is not possible yet; nothing was changed")

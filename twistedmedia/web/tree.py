@@ -16,7 +16,7 @@ from twistedmedia.intake import Intake
 from twistedmedia.web.answering import add_error_layer
 from twistedmedia.web.deleting import Deleting
 from twistedmedia.web.reading import Reading
-from twistedmedia.web.requests import segments_below
+from twistedmedia.web.requests import header, segments_below
 from twistedmedia.web.storing import Storing
 from twistedmedia.wire.body import IStreamsBody
 
@@ -58,8 +58,8 @@ class MediaResource(KleinResource):
 
 
 def _refuse(request: Request) -> None:
-    expectation = request.getHeader(b"expect")
-    if expectation is not None and expectation.lower() != b"100-continue":
+    expectation = header(request, "expect")
+    if expectation is not None and expectation.lower() != "100-continue":
         raise ExpectationFailed
     try:
         b"/".join(segments_below(request)).decode("utf-8")
