@@ -22,9 +22,9 @@ from twistedmedia.wire.body import IStreamsBody
 
 
 class _AnyPath(PathConverter):
-    """A rest of a path that may begin with a slash, so that such names get their proper refusal."""
+    """A rest of a path in which anything may stand, so that every name gets its proper refusal."""
 
-    regex = ".*?"
+    regex = r"[\s\S]*?"
     part_isolating = False
 
 

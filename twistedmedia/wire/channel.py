@@ -196,7 +196,8 @@ class MediaChannel(http.HTTPChannel):
     def content_begins(self, length: int | None) -> Body:
         """The body of the request whose headers have just come in."""
         memory = self.site.body_memory
-        self.transport.bufferSize = min(CONTENT_PIECE_BYTES, memory.allowance // 2)
+        if length is not None:  # a piece of chunked coding can be thousands of chunks
+            self.transport.bufferSize = min(CONTENT_PIECE_BYTES, memory.allowance // 2)
         return Body(length, memory, self)
 
     def answering(self, body: Body) -> None:

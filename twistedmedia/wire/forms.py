@@ -203,18 +203,22 @@ class UrlencodedDecoder:
         yield from self._end_field()
 
     def _begin(self) -> PartBegins:
-        self._fields += 1
-        if self._fields > MAX_OTHER_PARTS:
-            raise self._malformed(f"a form may have {MAX_OTHER_PARTS} fields")
+        self._count()
         name, self._name, self._in_value = self._name, b"", True
         try:
             return PartBegins(decode_urlencoded(name).decode("utf-8"), None)
         except UnicodeDecodeError:
             raise self._malformed("its name is not UTF-8") from None
 
+    def _count(self) -> None:
+        self._fields += 1
+        if self._fields > MAX_OTHER_PARTS:
+            raise self._malformed(f"a form may have {MAX_OTHER_PARTS} fields, empty ones included")
+
     def _end_field(self) -> Iterator[FormEvent]:
         if not self._in_value:
             if not self._name:  # nothing between two ampersands
+                self._count()
                 return
             yield self._begin()  # a name without a value
         if self._held:
