@@ -44,6 +44,12 @@ def _interface(text: str) -> str:
         raise ValueError(f"{text!r} is not an IP address") from None
 
 
+def _folder(text: str) -> str:
+    if not text:
+        raise ValueError("the name of the folder is empty")
+    return os.path.abspath(text)  # now: a daemon changes its directory
+
+
 def _flag(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError(f"{text!r} is neither 1 nor 0")
@@ -79,7 +85,7 @@ class Options(usage.Options):
     _coercions: dict[str, Callable[[str], Any]] = {  # noqa: RUF012
         "port": _port,
         "interface": _interface,
-        "root": os.path.abspath,  # now: a daemon changes its directory
+        "root": _folder,
         "formats": parse_formats,
         "max-upload": parse_size,
         "max-form": parse_size,

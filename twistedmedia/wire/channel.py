@@ -118,6 +118,7 @@ class MediaChannel(http.HTTPChannel):
     transport: Any
     callLater: Callable[..., IDelayedCall]  # the site's reactor's
     _held = False
+    _idle_s: float | None = None  # the timeout that was in force when the peer was held
     _expects_continue = False
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
     _lingering: IDelayedCall | None = None
@@ -128,14 +129,14 @@ class MediaChannel(http.HTTPChannel):
     def hold(self) -> None:
         if not self._held:
             self._held = True
-            self.setTimeout(None)  # it is we who are slow, not the peer
+            self._idle_s = self.setTimeout(None)  # it is we who are slow, not the peer
         self._networkProducer.pauseProducing()
 
     def release(self) -> None:
         if self._held:
             self._held = False
             if not self._handlingRequest:  # else the base class has put the timeout aside
-                self.setTimeout(self.timeOut)
+                self.setTimeout(self._idle_s)
             if not self._waitingForTransport:
                 self._networkProducer.resumeProducing()
 
@@ -153,6 +154,7 @@ class MediaChannel(http.HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.channel_lost(self)
+        self._held = False
         self._stop_lingering()
         super().connectionLost(reason)
 
@@ -182,7 +184,7 @@ class MediaChannel(http.HTTPChannel):
 
     def allContentReceived(self) -> None:
         if self._held:
-            self.setTimeout(self.timeOut)  # so that the base class finds one to put aside
+            self.setTimeout(self._idle_s)  # so that the base class finds one to put aside
         super().allContentReceived()
         if self._lingering is not None:
             self._stop_lingering()
