@@ -12,8 +12,11 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
-gc.collect()
-gc.freeze()  # what is imported by now need not be looked through after every test
+
+def pytest_collection_finish() -> None:
+    """What is imported by now need not be looked through after every test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

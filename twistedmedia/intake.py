@@ -7,6 +7,7 @@ decided here and in the store, and nowhere else.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,6 +165,7 @@ class Arrival:
         self._coding = coding
         self._budget = ByteBudget(intake.limits.max_upload)
         self._draft = intake.store.begin(declared)
+        self._batch: deque[bytes] = deque()  # pieces that are not written yet
         self._writing: Deferred[None] | None = None
         self.publishing = False  # and no longer ours to let go of
 
@@ -211,13 +213,11 @@ class Arrival:
         these are written, so that these are written while the next ones are received.
         """
         await self._written()
+        self._batch.extend(pieces)
         if self.failure is None:
-            self._writing = self._draft.append(self._counted(pieces))
-        elif self.failure.rank > TooLarge.rank:  # too large would be judged before it
-            try:
-                self._budget.spend(sum(map(self._coding.measure, pieces)))
-            except TooLarge as error:
-                self.fail(error)
+            self._writing = self._draft.append(self._counted())
+        else:
+            self._drop_batch()
 
     async def end(self) -> None:
         """The last byte has come, and is written."""
@@ -245,13 +245,25 @@ class Arrival:
             self._writing.addErrback(lambda _: None)
         if not self.publishing:
             self.let_go()
-        self._log_failure(self.failure if error is None else error)
+            self._log_failure(self.failure if error is None else error)
 
-    def _counted(self, pieces: list[bytes]) -> Iterable[bytes]:
-        for piece in pieces:
-            decoded = self._coding.decode(piece)
+    def _counted(self) -> Iterable[bytes]:
+        while self._batch:
+            decoded = self._coding.decode(self._batch.popleft())
             self._budget.spend(len(decoded))
             yield decoded
+
+    def _drop_batch(self) -> None:
+        """Count what will not be written, if that may still matter: too large is judged before
+        space, and after what is wrong with the request or the name.
+        """
+        pieces = list(self._batch)
+        self._batch.clear()
+        if self.failure is not None and self.failure.rank > TooLarge.rank:
+            try:
+                self._budget.spend(sum(map(self._coding.measure, pieces)))
+            except TooLarge as error:
+                self.fail(error)
 
     async def _written(self) -> None:
         writing, self._writing = self._writing, None
@@ -260,28 +272,34 @@ class Arrival:
                 await writing
             except MediaError as error:
                 self.fail(error)
+                self._drop_batch()
 
     async def publish(self) -> None:
         """Called by `Intake.publish`, in its turn."""
-        if self.failure is None and self.name is not None:
-            try:
+        try:
+            if self.failure is None and self.name is not None:
                 self.stored = await self._draft.publish(self.name)
-            except MediaError as error:
-                self.fail(error)
-            else:
-                self._intake.log.info(
-                    "stored: {name!r}, {size} bytes, from {source}",
-                    name=str(self.name),
-                    size=self.stored.size,
-                    source=self._source,
-                )
+        except MediaError as error:
+            self.fail(error)
+        except Exception as error:
+            self._log_failure(error)
+            raise
+        if self.stored is not None:
+            self._intake.log.info(
+                "stored: {name!r}, {size} bytes, from {source}",
+                name=str(self.name),
+                size=self.stored.size,
+                source=self._source,
+            )
+        else:
+            self._log_failure(self.failure)
 
     def let_go(self) -> None:
         """Keep nothing but what is published. Idempotent."""
         self._draft.discard()
 
     def _log_failure(self, error: BaseException | None) -> None:
-        if self.stored is not None or error is None:
+        if error is None:
             return
         why = "the client went away" if isinstance(error, CancelledError) else str(error)
         # The name may be anything that a client sent; repr escapes what could break the line.

@@ -27,6 +27,9 @@ class SystemCalls:
     def close(self, fd: int) -> None:
         os.close(fd)
 
+    def dup(self, fd: int) -> int:
+        return os.dup(fd)
+
     def writev(self, fd: int, chunks: Sequence[bytes | memoryview]) -> int:
         return os.writev(fd, chunks)
 

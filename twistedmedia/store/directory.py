@@ -21,7 +21,14 @@ from twistedmedia.boundaries import Media
 from twistedmedia.errors import ConfigurationError, NotFound
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
-from twistedmedia.store.drafts import DirectoryDraft, HiddenFile, Space, UnnamedFile, etag_of
+from twistedmedia.store.drafts import (
+    DirectoryDraft,
+    DraftFile,
+    HiddenFile,
+    Space,
+    UnnamedFile,
+    etag_of,
+)
 from twistedmedia.store.folders import Folders
 from twistedmedia.store.threads import DiskThreads, Lane
 
@@ -66,12 +73,10 @@ class DirectoryStore:
         """
         with contextlib.ExitStack() as held:
             try:
-                os.makedirs(self.root, exist_ok=True)
+                self._make_root()
                 self._root_fd = self._held_open(held, self.root, None)
                 hidden_fd = self._held_folder(held, _HIDDEN, self._root_fd)
-                lock_fd = self._calls.open("lock", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=hidden_fd)
-                held.callback(self._calls.close, lock_fd)
-                self._calls.lock(lock_fd)
+                self._lock_root(held, hidden_fd)
                 self._drafts_fd = self._held_folder(held, "drafts", hidden_fd)
                 self._sweep()
                 self._probe()
@@ -150,6 +155,35 @@ class DirectoryStore:
         held.callback(self._calls.close, fd)
         return fd
 
+    def _make_root(self) -> None:
+        """With the folders above it that lack, each synced into the one above."""
+        lacking, path = [], self.root
+        while not os.path.isdir(path) and path != os.path.dirname(path):
+            lacking.append(path)
+            path = os.path.dirname(path)
+        for path in reversed(lacking):
+            parent, name = os.path.split(path)
+            fd = self._calls.open(parent, _FOLDER)
+            try:
+                with contextlib.suppress(FileExistsError):
+                    self._calls.mkdir(name, dir_fd=fd)
+                if self._durable:
+                    self._calls.fsync(fd)
+            finally:
+                self._calls.close(fd)
+
+    def _lock_root(self, held: contextlib.ExitStack, hidden_fd: int) -> None:
+        # Not open for writing, which would keep the file system from being remounted read-only; but
+        # NFS locks only what is.
+        for access in (os.O_RDONLY, os.O_RDWR):
+            fd = self._calls.open("lock", access | os.O_CREAT, 0o600, dir_fd=hidden_fd)
+            held.callback(self._calls.close, fd)
+            try:
+                return self._calls.lock(fd)
+            except OSError as error:
+                if error.errno != errno.EBADF or access == os.O_RDWR:
+                    raise
+
     def _sweep(self) -> None:
         """Remove the drafts of a service that was killed. We hold the root's lock, so a draft that
         can be locked is nobody's.
@@ -170,19 +204,13 @@ class DirectoryStore:
 
         :raises OSError: when it can publish neither.
         """
-        kinds = [HiddenFile(self._calls, self._drafts_fd)]
+        kinds: list[DraftFile] = [HiddenFile(self._calls, self._drafts_fd)]
         if self._unnamed_drafts:
-            kinds.insert(0, UnnamedFile(self._calls, self._root_fd))  # type: ignore[arg-type]
+            kinds.insert(0, UnnamedFile(self._calls, self._root_fd))
         for file in kinds:
             name = token_hex(16)
             try:
-                fd = file.open()
-                try:
-                    file.link(fd, name, self._drafts_fd)
-                    self._calls.unlink(name, dir_fd=self._drafts_fd)
-                finally:
-                    self._calls.close(fd)
-                    file.remove()
+                self._try(file, name)
             except OSError as error:
                 if file is kinds[-1]:
                     raise
@@ -195,9 +223,22 @@ class DirectoryStore:
             else:
                 return
 
+    def _try(self, file: DraftFile, name: str) -> None:
+        try:
+            fd = file.open()
+            try:
+                file.link(fd, name, self._drafts_fd)
+                self._calls.unlink(name, dir_fd=self._drafts_fd)
+            finally:
+                self._calls.close(fd)
+        finally:
+            file.remove()
+
 
 class DirectoryMedia:
     """`boundaries.Media` over a descriptor."""
+
+    _log = Logger()
 
     def __init__(
         self, calls: SystemCalls, readers: DiskThreads, fd: int, status: os.stat_result
@@ -213,4 +254,7 @@ class DirectoryMedia:
         return self._lane.run(self._calls.pread, self._fd, size, offset)
 
     def close(self) -> None:
-        self._lane.run(self._calls.close, self._fd)
+        self._lane.run(self._calls.close, self._fd).addErrback(self._could_not_close)
+
+    def _could_not_close(self, failure: Failure) -> None:
+        self._log.failure("a file that was read could not be closed", failure)

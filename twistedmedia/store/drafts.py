@@ -246,9 +246,12 @@ class DirectoryDraft:
 
     def _seal(self) -> Sealed:
         fd = self._opened()
-        if self._durable and not self._sealed:
+        if not self._sealed:
             with translated(self._size):
-                self._calls.fsync(fd)
+                if self._durable:
+                    self._calls.fsync(fd)
+                else:  # a network file system reports what it could not write when it is closed
+                    self._calls.close(self._calls.dup(fd))
         self._sealed = True
         return Sealed(self._size, self._hash.hexdigest())
 

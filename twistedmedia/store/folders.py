@@ -114,6 +114,8 @@ class Folders:
                     with contextlib.suppress(FileExistsError):  # another upload was faster
                         self._calls.mkdir(folder, dir_fd=chain[-1])
                         made.append(depth)
+                        # Somebody may have removed it behind our back when it was settled.
+                        self._settled.discard(folders[: depth + 1])
                     fd = self._calls.open(folder, _FOLDER, dir_fd=chain[-1])
                 chain.append(fd)
             yield chain
@@ -123,7 +125,8 @@ class Folders:
             raise
         finally:
             for fd in chain[1:]:
-                self._calls.close(fd)
+                with contextlib.suppress(OSError):  # opened for reading: a close can lose nothing
+                    self._calls.close(fd)
 
     def _settle(
         self, folders: tuple[str, ...], chain: list[int], made: list[int], removals: int

@@ -64,4 +64,5 @@ def plan(size: int, etag: str, range_header: str | None, if_range: str | None) -
 
 
 def _position(digits: str) -> int:
-    return int(digits) if len(digits.lstrip("0")) <= _MAX_DIGITS else 10**_MAX_DIGITS
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _MAX_DIGITS else 10**_MAX_DIGITS

@@ -82,6 +82,8 @@ class MultipartDecoder:
             raise Malformed("the Content-Type of the form names no boundary")
         if len(boundary) > 1024:  # RFC 2046 allows 70
             raise Malformed("the boundary of the form is too long")
+        if any(not " " <= c <= "~" for c in boundary):
+            raise Malformed("the boundary of the form holds what no boundary may")
         try:
             self._parser = PushMultipartParser(
                 boundary,
@@ -90,6 +92,9 @@ class MultipartDecoder:
             )
         except MultipartError as error:
             raise Malformed(f"the boundary of the form is none: {error}") from error
+        self._delimiter = b"\r\n--" + boundary.encode()
+        self._before: bytes | None = b"\r\n"  # what may be the beginning of the first boundary
+        self._held = b""
         self._around = 0
         self._in_part = False
         self._parts = 0
@@ -101,10 +106,18 @@ class MultipartDecoder:
 
         :raises Malformed: saying in which part.
         """
+        if self._before is not None:
+            data = self._from_first_boundary(self._before + data)
+        # A line break is never cut: the package judges a header differently then.
+        data, self._held = self._held + data, b""
+        if data.endswith(b"\r"):
+            data, self._held = data[:-1], b"\r"
+        if not data:
+            return
         around = len(data)
         try:
             for event in self._parser.parse(data):
-                around = 0
+                around = self._around = 0
                 if event is None:
                     self._in_part = False
                     yield PartEnds()
@@ -114,7 +127,7 @@ class MultipartDecoder:
                 else:
                     yield bytes(event)
         except MultipartError as error:
-            raise self._malformed(str(error)) from error
+            raise self._malformed(str(error.args[0])) from error
         if not self._in_part and around:
             self._around += around
             if self._around > MAX_AROUND_BYTES:
@@ -132,11 +145,27 @@ class MultipartDecoder:
         except MultipartError as error:
             raise self._malformed("it ends before its closing boundary") from error
 
+    def _from_first_boundary(self, data: bytes) -> bytes:
+        """What of `data` follows the preamble; the package takes one or not as the input is cut."""
+        at = data.find(self._delimiter)
+        keep = len(data) - (len(self._delimiter) - 1)
+        self._around += at if at >= 0 else max(0, keep)
+        if self._around > MAX_AROUND_BYTES:
+            raise self._malformed("no boundary follows")
+        if at < 0:
+            self._before = data[max(0, keep) :]
+            return b""
+        self._before = None
+        self._around = 0
+        return data[at + 2 :]
+
     def _part_begins(self, segment: MultipartSegment) -> PartBegins:
         self._parts += 1
         dispositions = [
             value for name, value in segment.headerlist if name == "Content-Disposition"
         ]
+        if any("\n" in value for _, value in segment.headerlist):
+            raise self._malformed("a line break within a header")
         if len(dispositions) > 1:
             raise self._malformed("two Content-Disposition headers")
         # The package drops what precedes a backslash, for an old Internet Explorer. Names here are

@@ -1,0 +1,360 @@
+"""
+What is measured: each scenario with its servers, its load, and the columns of its table.
+
+A scenario's load runs against one server that has just been started; running the servers in turn
+and making tables of the figures is the business of run.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import client
+import servers
+from figures import GIB, MIB, size_text
+
+SMALL_FILE_BYTES = 20_000
+SMALL_CLIENTS = 16
+LARGE_UPLOADS = 3
+GET_INTERVAL_S = 0.002
+# Uploads begin this long before the first small request and end as long after the last.
+UPLOADS_LEAD_S = 0.5
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is sent: sizes of files, or seconds for loads that go on for a time."""
+
+    large: int = GIB
+    hungry: int = 128 * MIB
+    urlencoded_peer: int = 16 * MIB
+    many: int = 100 * MIB
+    many_count: int = 20
+    during: int = GIB
+    during_hungry: int = 256 * MIB
+    during_s: int = 10
+    small_s: int = 5
+    lateness_s: float = 3.0
+
+    def heavy(self) -> Sizes:
+        """The same with the large file for the servers that hold it in memory, too."""
+        return replace(self, hungry=self.large)
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    large=64 * MIB,
+    hungry=16 * MIB,
+    urlencoded_peer=4 * MIB,
+    many=8 * MIB,
+    many_count=8,
+    during=64 * MIB,
+    during_hungry=32 * MIB,
+    during_s=2,
+    small_s=1,
+    lateness_s=1.0,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    One row of a table: a server and how files are sent to it.
+
+    :ivar kind: ``multipart``, ``urlencoded`` or ``put``.
+    :ivar compared_with: names of the servers beside which it is to be read.
+    """
+
+    server: servers.Server
+    kind: str
+    size_bytes: int
+    compared_with: tuple[str, ...] = ()
+
+
+Figures = dict[str, float]
+Measure = Callable[[servers.Running, Entry, Executor], Figures]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """
+    A question, the servers that it is put to, and how the answer is shown.
+
+    :ivar measure: puts the load on a running server and gives its figures.
+    :ivar columns: the keys of the figures that the table shows.
+    :ivar ratio_of: the figure whose ratio to that of the other servers is shown.
+    :ivar lateness: whether a run with the probe in the server is of interest; its files are deleted
+        between one call of *measure* and the next.
+    :ivar keeps_files: whether what was stored is deleted only when all else is done.
+    """
+
+    name: str
+    title: str
+    remarks: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    measure: Measure
+    columns: tuple[str, ...]
+    ratio_of: str
+    lateness: bool = False
+    keeps_files: bool = False
+
+
+DURABLE = servers.twistedmedia()
+NOT_DURABLE = servers.twistedmedia("--no-durable")
+AIOHTTP_FSYNC = servers.peer("aiohttp", "aiohttp_stream.py", "--fsync")
+AIOHTTP = servers.peer("aiohttp", "aiohttp_stream.py")
+TORNADO = servers.peer("tornado", "tornado_pool.py")
+KLEIN = servers.peer("klein", "klein_plain.py")
+NGINX = servers.nginx()
+
+_UPLOAD_COLUMNS = ("s/GiB", "MB/s", "server CPU s", "peak RSS MiB", "client CPU s")
+
+
+def all_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
+    """
+    Every scenario, in the order in which they are run.
+
+    :param wrk: the path of the program wrk, None when there is none.
+    """
+    return [
+        _multipart(sizes),
+        _put(sizes),
+        _urlencoded(sizes),
+        _parallel(sizes),
+        _during(sizes),
+        _small(sizes, wrk),
+    ]
+
+
+def _multipart(sizes: Sizes) -> Scenario:
+    return Scenario(
+        "multipart",
+        "One large file by multipart/form-data",
+        (
+            "tornado and klein hold the whole body in memory, several times over; they get a file "
+            f"of {size_text(sizes.hungry)} (--heavy gives them the large one).",
+            "nginx cannot take forms.",
+        ),
+        (
+            Entry(DURABLE, "multipart", sizes.large, (AIOHTTP_FSYNC.name,)),
+            Entry(AIOHTTP_FSYNC, "multipart", sizes.large),
+            Entry(NOT_DURABLE, "multipart", sizes.large, (AIOHTTP.name,)),
+            Entry(AIOHTTP, "multipart", sizes.large),
+            Entry(TORNADO, "multipart", sizes.hungry),
+            Entry(KLEIN, "multipart", sizes.hungry),
+        ),
+        _measure_upload,
+        _UPLOAD_COLUMNS,
+        "s/GiB",
+        lateness=True,
+    )
+
+
+def _put(sizes: Sizes) -> Scenario:
+    return Scenario(
+        "put",
+        "One large file by PUT",
+        ("nginx and aiohttp without --fsync do not sync; only twistedmedia hashes.",),
+        (
+            Entry(DURABLE, "put", sizes.large, (AIOHTTP_FSYNC.name,)),
+            Entry(AIOHTTP_FSYNC, "put", sizes.large),
+            Entry(NOT_DURABLE, "put", sizes.large, (AIOHTTP.name, NGINX.name)),
+            Entry(AIOHTTP, "put", sizes.large),
+            Entry(NGINX, "put", sizes.large),
+        ),
+        _measure_upload,
+        _UPLOAD_COLUMNS,
+        "s/GiB",
+        lateness=True,
+    )
+
+
+def _urlencoded(sizes: Sizes) -> Scenario:
+    return Scenario(
+        "urlencoded",
+        "One large file of random bytes by application/x-www-form-urlencoded",
+        (
+            "Sizes and MB/s are those of the file; the body has about 2.5 bytes for each.",
+            "The peers decode the body in memory, at up to 190 times the size of the file, so they "
+            "get a smaller one; nginx cannot take forms.",
+        ),
+        (
+            Entry(DURABLE, "urlencoded", sizes.large, (AIOHTTP_FSYNC.name,)),
+            Entry(AIOHTTP_FSYNC, "urlencoded", sizes.urlencoded_peer),
+            Entry(NOT_DURABLE, "urlencoded", sizes.large, (AIOHTTP.name, TORNADO.name, KLEIN.name)),
+            Entry(AIOHTTP, "urlencoded", sizes.urlencoded_peer),
+            Entry(TORNADO, "urlencoded", sizes.urlencoded_peer),
+            Entry(KLEIN, "urlencoded", sizes.urlencoded_peer),
+        ),
+        _measure_upload,
+        _UPLOAD_COLUMNS,
+        "s/GiB",
+        lateness=True,
+    )
+
+
+def _parallel(sizes: Sizes) -> Scenario:
+    def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
+        filenames = [f"many-{number}.wav" for number in range(sizes.many_count)]
+        return _stored(server, entry, filenames, load)
+
+    return Scenario(
+        "parallel",
+        f"{sizes.many_count} files by PUT at once",
+        (),
+        (
+            Entry(DURABLE, "put", sizes.many, (AIOHTTP_FSYNC.name,)),
+            Entry(AIOHTTP_FSYNC, "put", sizes.many),
+            Entry(NOT_DURABLE, "put", sizes.many, (AIOHTTP.name, NGINX.name)),
+            Entry(AIOHTTP, "put", sizes.many),
+            Entry(NGINX, "put", sizes.many),
+        ),
+        measure,
+        ("seconds", *_UPLOAD_COLUMNS[1:]),
+        "seconds",
+        lateness=True,
+    )
+
+
+def _during(sizes: Sizes) -> Scenario:
+    filename = "small.wav"
+
+    def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
+        load.submit(client.upload, "put", server.port, filename, SMALL_FILE_BYTES).result()
+        end_s = time.monotonic() + sizes.during_s + 2 * UPLOADS_LEAD_S
+        given = (entry.kind, server.port, server.root, entry.size_bytes, LARGE_UPLOADS, end_s)
+        uploads = load.submit(client.uploads_until, *given)
+        time.sleep(UPLOADS_LEAD_S)
+        given_gets = (server.port, filename, sizes.during_s, GET_INTERVAL_S)
+        gets = load.submit(client.small_gets, *given_gets).result()
+        sent = uploads.result()
+        return _latency_figures(gets) | {
+            "GETs/s": gets.count / gets.seconds,
+            "uploads MB/s": sent.size_bytes / sent.seconds / 1e6,
+            "peak RSS MiB": server.peak_rss_kib() / 1024,
+            "client CPU s": gets.client_cpu_s + sent.client_cpu_s,
+        }
+
+    return Scenario(
+        "during",
+        f"Reading a small file while {LARGE_UPLOADS} large ones arrive",
+        (
+            f"GETs of {SMALL_FILE_BYTES // 1000} kB on one connection, at most one each "
+            f"{GET_INTERVAL_S * 1000:.0f} ms, for {sizes.during_s} s; a GET waits for the one "
+            "before, so a server that is late is asked less often.",
+            f"tornado gets uploads of {size_text(sizes.during_hungry)} to bound its memory; nginx "
+            "gets PUTs, the others forms.",
+        ),
+        (
+            Entry(DURABLE, "multipart", sizes.during, (TORNADO.name, AIOHTTP_FSYNC.name)),
+            Entry(AIOHTTP_FSYNC, "multipart", sizes.during),
+            Entry(NOT_DURABLE, "multipart", sizes.during, (TORNADO.name, AIOHTTP.name)),
+            Entry(AIOHTTP, "multipart", sizes.during),
+            Entry(TORNADO, "multipart", sizes.during_hungry),
+            Entry(NGINX, "put", sizes.during),
+        ),
+        measure,
+        (
+            "p50 ms",
+            "p99 ms",
+            "p99.9 ms",
+            "max ms",
+            "GETs/s",
+            "uploads MB/s",
+            "peak RSS MiB",
+            "client CPU s",
+        ),
+        "p99 ms",
+    )
+
+
+def _small(sizes: Sizes, wrk: str | None) -> Scenario:
+    def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
+        cpu_s = server.cpu_s()
+        given = (server.port, entry.size_bytes, SMALL_CLIENTS, sizes.small_s)
+        if wrk is None:
+            puts = load.submit(client.small_uploads, entry.kind, *given).result()
+        else:
+            puts = load.submit(client.small_puts_by_wrk, wrk, *given).result()
+        cpu_s = server.cpu_s() - cpu_s
+        _check_count(server.root / client.DIRECTORY, puts.count, entry.size_bytes)
+        return _latency_figures(puts) | {
+            "files/s": puts.count / puts.seconds,
+            "server CPU ms/file": cpu_s / puts.count * 1000,
+            "peak RSS MiB": server.peak_rss_kib() / 1024,
+            "client CPU s": puts.client_cpu_s,
+        }
+
+    generator = "wrk" if wrk else "a generator in Python, as wrk is not installed"
+    every = [DURABLE, AIOHTTP_FSYNC, NOT_DURABLE, AIOHTTP, TORNADO, KLEIN, NGINX]
+    compared_with = {
+        DURABLE.name: (AIOHTTP_FSYNC.name,),
+        NOT_DURABLE.name: (AIOHTTP.name, TORNADO.name, KLEIN.name, NGINX.name),
+    }
+    return Scenario(
+        "small",
+        "Small files by PUT",
+        (
+            f"{SMALL_CLIENTS} keep-alive clients for {sizes.small_s} s, every file under a new "
+            f"name in one folder; the load is made by {generator}.",
+        ),
+        tuple(
+            Entry(server, "put", SMALL_FILE_BYTES, compared_with.get(server.name, ()))
+            for server in every
+        ),
+        measure,
+        (
+            "files/s",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "server CPU ms/file",
+            "peak RSS MiB",
+            "client CPU s",
+        ),
+        "files/s",
+        # ext4 is slow to make files where many were deleted in the last minutes.
+        keeps_files=True,
+    )
+
+
+def _measure_upload(server: servers.Running, entry: Entry, load: Executor) -> Figures:
+    return _stored(server, entry, ["large.wav"], load)
+
+
+def _stored(server: servers.Running, entry: Entry, filenames: list[str], load: Executor) -> Figures:
+    """Store files of an entry's size at once, check what arrived, and say what it took."""
+    cpu_s = server.cpu_s()
+    given = (entry.kind, server.port, filenames, entry.size_bytes)
+    sent = load.submit(client.uploads_at_once, *given).result()
+    cpu_s = server.cpu_s() - cpu_s
+    for filename in filenames:
+        client.verify(server.root / client.DIRECTORY / filename, entry.size_bytes)
+    return {
+        "seconds": sent.seconds,
+        "s/GiB": sent.seconds / sent.size_bytes * GIB,
+        "MB/s": sent.size_bytes / sent.seconds / 1e6,
+        "server CPU s": cpu_s,
+        "peak RSS MiB": server.peak_rss_kib() / 1024,
+        "client CPU s": sent.client_cpu_s,
+    }
+
+
+def _latency_figures(seen: client.Latencies) -> Figures:
+    return {
+        "p50 ms": seen.p50_ms,
+        "p99 ms": seen.p99_ms,
+        "p99.9 ms": seen.p999_ms,
+        "max ms": seen.max_ms,
+    }
+
+
+def _check_count(folder: Path, answered: int, size_bytes: int) -> None:
+    # A hidden draft may be on its way in or out; it is not counted.
+    whole = sum(path.stat().st_size == size_bytes for path in folder.glob("small-*"))
+    if whole < answered:
+        raise ValueError(f"{answered} files were acknowledged, {whole} are there")

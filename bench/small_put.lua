@@ -1,0 +1,30 @@
+-- A script for wrk: every request puts the same small file under a new name.
+-- Arguments: the folder's URL path, with its last slash, and a file that holds the content.
+-- The last line of the output is JSON with the figures that client.py reads.
+
+local folder
+local count = 0
+
+function init(arguments)
+    folder = arguments[1]
+    local file = assert(io.open(arguments[2], "rb"))
+    wrk.body = file:read("*a")
+    file:close()
+    wrk.method = "PUT"
+    wrk.headers["Content-Type"] = "audio/wav"
+end
+
+function request()
+    count = count + 1
+    return wrk.format(nil, folder .. "small-" .. count .. ".wav")
+end
+
+function done(summary, latency, requests)
+    local errors = summary.errors
+    local failures = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+    io.write(string.format(
+        '{"count": %d, "failures": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, '
+            .. '"p999_ms": %.3f, "max_ms": %.3f}\n',
+        summary.requests, failures, summary.duration / 1e6, latency:percentile(50) / 1e3,
+        latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3, latency.max / 1e3))
+end

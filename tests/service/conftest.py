@@ -1,0 +1,43 @@
+"""Services for the tests: one for all that need no options, others by their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.service.running import Process, running
+
+_NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A service with the default options, for all tests; beside its root lies a folder whose name
+    only begins like it (case 34).
+    """
+    area = tmp_path_factory.mktemp("service") / "area"
+    (area / "media-evil").mkdir(parents=True)
+    (area / "media-evil" / "secret.mp3").write_bytes(b"beside the root")
+    with running(area / "media") as process:
+        yield process
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Call it with options for a service of the test's own."""
+    with ExitStack() as services:
+
+        def start(*options: str, root: str = "media") -> Process:
+            return services.enter_context(running(tmp_path / "area" / root, *options))
+
+        yield start
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest) -> str:
+    """A directory that no other test uses."""
+    return f"{request.function.__name__[:80]}-{next(_NUMBERS)}"

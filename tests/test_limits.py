@@ -1,0 +1,134 @@
+"""Sizes as people write them, and a budget that is exact to the byte."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twistedmedia.errors import TooLarge
+from twistedmedia.limits import ByteBudget, parse_size
+
+quick = settings(max_examples=200, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1048576", 1 << 20),
+        ("12b", 12),
+        ("64k", 64 << 10),
+        ("64K", 64 << 10),
+        ("3m", 3 << 20),
+        ("2g", 2 << 30),
+        ("1t", 1 << 40),
+        ("1KiB", 1 << 10),
+        ("1MiB", 1 << 20),
+        ("2GiB", 2 << 30),
+        ("2gib", 2 << 30),
+        ("1TiB", 1 << 40),
+        ("1kB", 10**3),
+        ("500 MB", 500 * 10**6),
+        ("4GB", 4 * 10**9),
+        ("1TB", 10**12),
+        ("1.5GiB", 3 << 29),
+        ("0.5KiB", 512),
+        ("0.001kB", 1),
+        (" 2GiB\n", 2 << 30),
+        ("2147483648", 1 << 31),
+        ("4294967297", (1 << 32) + 1),
+    ],
+)
+def test_a_size_is_read_as_it_is_meant(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "big",
+        "GiB",
+        "-1",
+        "+1",
+        "--1",
+        "1e9",
+        "0x10",
+        "1_000",
+        "1,000",
+        "1 000",
+        "1.",
+        ".5",
+        "1.0005k",
+        "1.2.3",
+        "2GiBs",
+        "2 Gi B",
+        "2PiB",
+        "inf",
+        "NaN",
+        "1\n2",
+        "\uff11",
+        "\u0661",
+        "1\u212a",
+        "9" * 20,
+        pytest.param("9" * 5000, id="5000 digits"),
+    ],
+)
+def test_what_is_no_size_is_refused_with_an_example_of_one(text: str) -> None:
+    """Case 37."""
+    with pytest.raises(ValueError, match="2GiB") as caught:
+        parse_size(text)
+    assert "\n" not in str(caught.value)
+
+
+@quick
+@given(st.integers(0, 10**19 - 1))
+def test_a_plain_number_is_that_many_bytes(size: int) -> None:
+    assert parse_size(str(size)) == size
+
+
+@quick
+@given(st.text(st.sampled_from("0123456789.-+ kKmMgGtTiIbB\uff11\u0130\u017f")) | st.text())
+def test_any_text_is_a_size_or_a_value_error_on_one_line(text: str) -> None:
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        lines = str(error).splitlines()
+    else:
+        assert size >= 0
+        return
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("limit", [0, 1, 10, (1 << 31) - 1, 1 << 31, 1 << 32])
+def test_a_limit_of_n_bytes_takes_n_and_refuses_one_more(limit: int) -> None:
+    budget = ByteBudget(limit)
+    budget.spend(limit)
+    budget.spend(0)
+    with pytest.raises(TooLarge) as caught:
+        budget.spend(1)
+    assert caught.value.limit == limit
+    assert budget.spent == limit + 1
+
+
+def test_the_refusal_names_the_thing_and_its_limit() -> None:
+    with pytest.raises(TooLarge, match=r"^the form is larger than the limit of 8 bytes$"):
+        ByteBudget(8, "the form").spend(9)
+
+
+@quick
+@given(st.integers(0, 50), st.lists(st.integers(0, 20)))
+def test_a_budget_refuses_from_the_first_byte_over_it_on(limit: int, sizes: list[int]) -> None:
+    budget = ByteBudget(limit)
+    spent = 0
+    for size in sizes:
+        spent += size
+        try:
+            budget.spend(size)
+        except TooLarge:
+            assert spent > limit
+        else:
+            assert spent <= limit
+        assert budget.spent == spent

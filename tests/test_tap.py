@@ -1,0 +1,289 @@
+"""`twistd media`: what its options mean, where they come from, and what is refused at the start."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.application.service import IService
+from twisted.python.usage import UsageError
+
+from twistedmedia.tap import Options, makeService
+
+DEFAULTS = {
+    "port": 8000,
+    "interface": "127.0.0.1",
+    "open": False,
+    "formats": {"mp3", "wav"},
+    "max-upload": 2 << 30,
+    "max-form": 8 << 30,
+    "max-uploads": 64,
+    "disk-threads": 5,
+    "durable": True,
+}
+
+# The option, a text, and the value that it means.
+VALUES = [
+    ("port", "0", 0),
+    ("port", "80", 80),
+    ("port", "65535", 65535),
+    ("interface", "localhost", "127.0.0.1"),
+    ("interface", "127.8.9.10", "127.8.9.10"),
+    ("interface", "::1", "::1"),
+    ("interface", "0:0:0:0:0:0:0:1", "::1"),
+    ("formats", "ogg,FLAC", {"ogg", "flac"}),
+    ("max-upload", "1.5GiB", 3 << 29),
+    ("max-upload", "4294967297", (1 << 32) + 1),
+    ("max-form", "500 MB", 500 * 10**6),
+    ("max-uploads", "1", 1),
+    ("max-uploads", "10000", 10000),
+    ("disk-threads", "1", 1),
+    ("disk-threads", "32", 32),
+]
+
+NONSENSE = [
+    ("port", "99999"),
+    ("port", "65536"),
+    ("port", "-1"),
+    ("port", "+80"),
+    ("port", "80.0"),
+    ("port", "http"),
+    ("port", ""),
+    ("port", "\uff18\uff10"),
+    pytest.param("port", "9" * 5000, id="port-5000 digits"),
+    ("interface", ""),
+    ("interface", "example.org"),
+    ("interface", "127.1"),
+    ("interface", "256.0.0.1"),
+    ("interface", "127.0.0.1:8000"),
+    ("interface", "[::1]"),
+    ("interface", "0.0.0.0"),
+    ("interface", "192.0.2.1"),
+    ("interface", "::"),
+    ("interface", "2001:db8::1"),
+    ("formats", "exe"),
+    ("formats", "mp3,exe"),
+    ("formats", ""),
+    ("max-upload", "big"),
+    ("max-upload", "-1"),
+    ("max-upload", "2PiB"),
+    ("max-upload", ""),
+    ("max-form", "0x10"),
+    ("max-form", "1e9"),
+    ("max-uploads", "0"),
+    ("max-uploads", "-5"),
+    ("max-uploads", "10001"),
+    ("max-uploads", "many"),
+    ("disk-threads", "0"),
+    ("disk-threads", "1.5"),
+    ("disk-threads", "\u0665"),
+    ("root", ""),
+]
+
+
+@pytest.fixture(autouse=True)
+def bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder to be in, and no variable of ours."""
+    for option in [*DEFAULTS, "root", "no-durable"]:
+        monkeypatch.delenv(variable(option), raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def variable(option: str) -> str:
+    return "TWISTEDMEDIA_" + option.upper().replace("-", "_")
+
+
+def parsed(*arguments: str) -> Options:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return options
+
+
+def assert_clear(error: BaseException, option: str) -> None:
+    """One line, and it begins with the name of the option."""
+    assert str(error).startswith(f"--{option}: ")
+    assert len(str(error).splitlines()) == 1
+
+
+def test_without_options_the_defaults_hold(bare_surroundings: Path) -> None:
+    options = parsed()
+    assert {name: options[name] for name in DEFAULTS} == DEFAULTS
+    assert options["root"] == str(bare_surroundings / "media")
+
+
+@pytest.mark.parametrize(("option", "text", "value"), VALUES)
+def test_an_option_means_the_same_on_the_command_line_and_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, option: str, text: str, value: Any
+) -> None:
+    assert parsed(f"--{option}", text)[option] == value
+    monkeypatch.setenv(variable(option), text)
+    assert parsed()[option] == value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option", "value"),
+    [
+        (["-p", "81"], "port", 81),
+        (["-i", "::1"], "interface", "::1"),
+        (["-r", "/srv/media"], "root", "/srv/media"),
+    ],
+)
+def test_what_is_typed_often_has_a_short_name(
+    arguments: list[str], option: str, value: Any
+) -> None:
+    assert parsed(*arguments)[option] == value
+
+
+@pytest.mark.parametrize(("option", "text"), NONSENSE)
+def test_a_value_that_makes_no_sense_is_one_clear_line_wherever_it_comes_from(
+    monkeypatch: pytest.MonkeyPatch, option: str, text: str
+) -> None:
+    """Case 37."""
+    with pytest.raises(UsageError) as caught:
+        parsed(f"--{option}={text}")
+    assert_clear(caught.value, option)
+    monkeypatch.setenv(variable(option), text)
+    with pytest.raises(UsageError) as caught:
+        parsed()
+    assert_clear(caught.value, option)
+
+
+@pytest.mark.parametrize(("option", "text", "value"), VALUES)
+def test_the_command_line_wins_over_the_environment_whatever_that_says(
+    monkeypatch: pytest.MonkeyPatch, option: str, text: str, value: Any
+) -> None:
+    monkeypatch.setenv(variable(option), "nonsense")
+    assert parsed(f"--{option}", text)[option] == value
+
+
+def test_the_default_on_the_command_line_wins_over_the_environment_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TWISTEDMEDIA_PORT", "81")
+    assert parsed("--port", "8000")["port"] == 8000
+
+
+# Flags
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "durable"),
+    [
+        (None, [], True),
+        (None, ["--durable"], True),
+        (None, ["--no-durable"], False),
+        (None, ["--durable", "--no-durable"], False),
+        (None, ["--no-durable", "--durable"], True),
+        ("0", [], False),
+        ("1", [], True),
+        ("0", ["--durable"], True),
+        ("1", ["--no-durable"], False),
+        ("0", ["--no-durable"], False),
+        ("yes", ["--no-durable"], False),
+    ],
+)
+def test_durability_is_chosen_by_the_last_word_on_the_command_line_else_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, environment: str | None, arguments: list[str], durable: bool
+) -> None:
+    if environment is not None:
+        monkeypatch.setenv("TWISTEDMEDIA_DURABLE", environment)
+    assert bool(parsed(*arguments)["durable"]) is durable
+
+
+@pytest.mark.parametrize("interface", ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1"])
+@pytest.mark.parametrize("environment", [None, "1"])
+def test_an_interface_that_strangers_reach_needs_the_word_that_it_is_open(
+    monkeypatch: pytest.MonkeyPatch, interface: str, environment: str | None
+) -> None:
+    if environment is None:
+        options = parsed("--open", "--interface", interface)
+    else:
+        monkeypatch.setenv("TWISTEDMEDIA_OPEN", environment)
+        options = parsed("--interface", interface)
+    assert options["interface"] == interface
+    assert bool(options["open"]) is True
+
+
+def test_the_refusal_of_an_interface_says_which_word_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TWISTEDMEDIA_OPEN", "0")
+    with pytest.raises(UsageError, match="say --open"):
+        parsed("--interface", "0.0.0.0")
+
+
+@pytest.mark.parametrize("flag", ["open", "durable"])
+@pytest.mark.parametrize("text", ["yes", "true", "", "2", " 1"])
+def test_a_flag_in_the_environment_is_1_or_0(
+    monkeypatch: pytest.MonkeyPatch, flag: str, text: str
+) -> None:
+    monkeypatch.setenv(variable(flag), text)
+    with pytest.raises(UsageError) as caught:
+        parsed()
+    assert_clear(caught.value, flag)
+
+
+# The root
+
+
+def test_the_root_is_resolved_where_the_start_is_made(
+    monkeypatch: pytest.MonkeyPatch, bare_surroundings: Path
+) -> None:
+    options = parsed("--root", "here/../sounds/")
+    monkeypatch.chdir("/")  # as a daemon does
+    assert options["root"] == str(bare_surroundings / "sounds")
+
+
+def test_a_root_that_is_a_folder_is_taken(bare_surroundings: Path) -> None:
+    (bare_surroundings / "sounds").mkdir()
+    (bare_surroundings / "link").symlink_to("sounds")
+    for root in ("sounds", "link"):
+        assert parsed("--root", root)["root"] == str(bare_surroundings / root)
+
+
+@pytest.mark.parametrize("root", ["file", "link to a file", "dangling link"])
+def test_a_root_that_is_no_folder_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, bare_surroundings: Path, root: str
+) -> None:
+    (bare_surroundings / "file").write_bytes(b"")
+    (bare_surroundings / "link to a file").symlink_to("file")
+    (bare_surroundings / "dangling link").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="is not a folder") as caught:
+        parsed("--root", root)
+    assert_clear(caught.value, "root")
+    assert root in str(caught.value)
+    monkeypatch.setenv("TWISTEDMEDIA_ROOT", root)
+    with pytest.raises(UsageError, match="is not a folder"):
+        parsed()
+
+
+# The whole
+
+
+@pytest.mark.parametrize("arguments", [["--prot", "80"], ["8000"], ["--port"], ["--open=1"]])
+def test_what_is_no_option_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parsed(*arguments)
+
+
+def test_the_help_names_every_option_and_the_environment() -> None:
+    text = Options().getUsage()
+    for option in [*DEFAULTS, "root", "no-durable"]:
+        assert f"--{option}" in text
+    assert "TWISTEDMEDIA_MAX_UPLOAD" in text
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "::1"])
+def test_to_make_the_service_opens_starts_and_binds_nothing(
+    bare_surroundings: Path, interface: str
+) -> None:
+    """twistd makes it before it forks; threads and descriptors would not survive."""
+    threads = threading.active_count()
+    service = makeService(parsed("--interface", interface))
+    assert IService.providedBy(service)
+    assert not service.running
+    assert list(bare_surroundings.iterdir()) == []
+    assert threading.active_count() == threads
