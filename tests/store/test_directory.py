@@ -555,15 +555,20 @@ async def test_the_drafts_of_a_killed_service_are_swept_and_those_in_use_are_spa
 
 
 @asynchronous
-async def test_a_sweep_follows_no_link(start: Any, root: Path, tmp_path: Path) -> None:
-    """Case 33."""
+async def test_a_sweep_leaves_alone_what_is_no_draft(
+    start: Any, root: Path, tmp_path: Path
+) -> None:
+    """Case 33: links are not followed, and a FIFO does not hold up the start."""
     await start().stop()
     precious = tmp_path / "precious"
     precious.write_bytes(b"x")
-    (root / ".twistedmedia/drafts/link").symlink_to(precious)
-    with pytest.raises(ConfigurationError):
-        start()
+    drafts = root / ".twistedmedia/drafts"
+    (drafts / "link").symlink_to(precious)
+    (drafts / "folder").mkdir()
+    os.mkfifo(drafts / "fifo")
+    await start().stop()
     assert precious.read_bytes() == b"x"
+    assert sorted(os.listdir(drafts)) == ["fifo", "folder", "link"]
 
 
 class NoUnnamedFiles(CallsLayer):

@@ -19,6 +19,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # A publish makes its folder again when a delete has just removed it. Losing that race this often in
 # a row is not bad luck but a fault.
 _ATTEMPTS = 100
+# Why a folder may outlive its last file: in use, gone already, a mount point, a link by now.
+_STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY, errno.ENOTDIR)
 _SETTLED_AT_MOST = 10_000  # folders remembered; forgetting one costs a sync, no more
 
 
@@ -166,8 +168,8 @@ class Folders:
             try:
                 self._calls.rmdir(folders[depth], dir_fd=chain[depth])
             except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY):
-                    return  # in use, gone, or a mount point
+                if error.errno in _STAYS:
+                    return
                 raise
             self._sync(chain[depth])
 

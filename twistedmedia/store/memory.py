@@ -147,7 +147,7 @@ class MemoryDraft:
 
 
 class MemoryMedia:
-    """`boundaries.Media` over bytes."""
+    """`boundaries.Media` over bytes. Its tag is what `drafts.etag_of` gives for such a file."""
 
     def __init__(self, content: bytes, modified_ns: int) -> None:
         self._content = content

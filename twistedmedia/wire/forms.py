@@ -12,6 +12,7 @@ decoded one by one: decoding a large file takes a while and belongs in a thread
 from __future__ import annotations
 
 import binascii
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,6 +55,10 @@ class PartEnds:
     """The part that began last is whole."""
 
 
+_DISPOSITION = re.compile(
+    r"""form-data (?: \s*;\s* [^\s;="*]+ = (?: "(?:[^"\\]|\\.)*" | [^\s;"]+ ) )* \s*;?\s*""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _PERCENT_TO_EQUALS = bytes.maketrans(b"%", b"=")
 
 FormEvent = PartBegins | bytes | PartEnds
@@ -168,6 +173,8 @@ class MultipartDecoder:
             raise self._malformed("a line break within a header")
         if len(dispositions) > 1:
             raise self._malformed("two Content-Disposition headers")
+        if not _DISPOSITION.fullmatch(dispositions[0]):  # a filename in it must not go unseen
+            raise self._malformed("a Content-Disposition header that cannot be understood")
         # The package drops what precedes a backslash, for an old Internet Explorer. Names here are
         # refused when they hold one, so it has to be seen.
         _, options = parse_options_header(dispositions[0], unquote=_unquote)

@@ -30,6 +30,7 @@ class PausedReads:
         self._left = length
         self._paused = False
         self._reading = False
+        self._pumping = False
         self._ended = False
         self._sent: Deferred[None] = Deferred()
 
@@ -52,13 +53,20 @@ class PausedReads:
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if not self._reading and not self._ended:
-            self._reading = True
-            reading = self._media.read(self._offset, min(self._left, BLOCK_BYTES))
-            reading.addCallbacks(self._write, self._cut)
+        self._pump()
 
     def stopProducing(self) -> None:
         self._ended = True
+
+    def _pump(self) -> None:
+        if self._pumping:  # a store that reads at once calls back from within the loop below
+            return
+        self._pumping = True
+        while not (self._paused or self._reading or self._ended):
+            self._reading = True
+            reading = self._media.read(self._offset, min(self._left, BLOCK_BYTES))
+            reading.addCallbacks(self._write, self._cut)
+        self._pumping = False
 
     def _write(self, data: bytes) -> None:
         self._reading = False
@@ -74,8 +82,8 @@ class PausedReads:
             self._ended = True
             self._request.unregisterProducer()
             self._sent.callback(None)
-        elif not self._paused:
-            self.resumeProducing()
+        else:
+            self._pump()
 
     def _cut(self, failure: Failure) -> None:
         self._reading = False
