@@ -25,9 +25,14 @@ _DESCRIPTORS = 65536  # 64 forms of 256 files, and 49,000 connections
 
 
 class CannotStart(SystemExit, Exception):
-    """Ends the start, with one line. It is both because twistd shows a traceback for whatever is no
+    """Ends the start with status 1. It is both because twistd shows a traceback for whatever is no
     SystemExit, and lets a daemon's parent wait for ever on whatever is no Exception.
     """
+
+    def __init__(self, why: str) -> None:
+        """`why` is what a daemon's parent says; the log has it already."""
+        super().__init__(why)
+        self.code = 1
 
 
 class MediaService(Service):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from twisted.web.server import Request
 
 from twistedmedia.names import MediaName, media_name_from_path
@@ -33,7 +35,7 @@ def name_in_path(request: Request) -> MediaName:
 
 def media_url(request: Request, name: MediaName) -> str:
     """The path under which `name` is served."""
-    mounted = b"/".join(request.prepath or ()).decode("ascii", "replace")
+    mounted = "/".join(quote(segment, safe="!$&'()*+,;=:@") for segment in request.prepath or ())
     return f"/{mounted}/{name.url_path}"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from klein import Klein
 from klein.resource import KleinResource
 from twisted.web.server import Request
+from werkzeug.exceptions import BadHost
 from werkzeug.routing import PathConverter
 from zope.interface import implementer
 
@@ -48,13 +49,19 @@ class MediaResource(KleinResource):
     def render(self, request: Any) -> Any:
         try:
             _refuse(request)
+            return super().render(request)
+        except BadHost:
+            return _answer(request, BadRequest("the Host header is not a host name"))
         except MediaError as error:
-            answer = error_answer(error)
-            request.setResponseCode(answer.status)
-            for name, value in answer.headers.items():
-                request.setHeader(name, value)
-            return answer.body
-        return super().render(request)
+            return _answer(request, error)
+
+
+def _answer(request: Request, error: MediaError) -> bytes:
+    answer = error_answer(error)
+    request.setResponseCode(answer.status)
+    for name, value in answer.headers.items():
+        request.setHeader(name, value)
+    return answer.body
 
 
 def _refuse(request: Request) -> None:
