@@ -35,7 +35,9 @@ def test_sigterm_in_the_middle_of_uploads_leaves_nothing_and_ends_in_time(
     assert service.ask("PUT", "/media/kept/a.wav", b"x" * (1 << 20)).status == 201
     uploads = [service.connect() for _ in range(8)]
     for n, upload in enumerate(uploads):
-        upload.send(head("PUT", f"/media/kept/{n}.wav", [("Content-Length", "9000000")]))
+        fields = [("Content-Length", "9000000"), ("Expect", "100-continue")]
+        upload.send(head("PUT", f"/media/kept/{n}.wav", fields))
+        assert upload.answer_head()[0] == 100  # so it is in progress
         upload.send(b"x" * (n * 400_000))
     reader = service.connect()
     reader.send(request("GET", "/media/kept/a.wav"))

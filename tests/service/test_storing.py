@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import wave
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -26,6 +27,7 @@ from tests.service.running import Process
 
 FORM = {"Content-Type": MULTIPART}
 FIELDS = {"Content-Type": URLENCODED}
+_DATA = Path(__file__).resolve().parent.parent / "data"
 EVERY_BYTE = bytes(range(256)) * 3
 # What in a file could be taken for something else on its way: line breaks, boundaries, escapes.
 AWKWARD = {
@@ -201,21 +203,34 @@ def test_a_multipart_form_with_one_file_is_stored(
     assert_stored(service, answer, f"{folder}/a.wav", content)
 
 
-def test_a_real_wave_file_comes_back_through_every_way(service: Process, folder: str) -> None:
-    sound = a_wave(2)
+SOUNDS = {
+    "a.wav": a_wave(2),
+    **{path.name: path.read_bytes() for path in sorted(_DATA.glob("*.mp3"))},
+}
+
+
+@pytest.mark.parametrize("filename", SOUNDS)
+def test_real_sounds_come_back_through_every_way(
+    service: Process, folder: str, filename: str
+) -> None:
+    sound = SOUNDS[filename]
     for way, answer in {
-        "put": service.ask("PUT", f"/media/{folder}/put.wav", sound),
-        "form": service.ask("POST", "/media", form(part(folder, "form.wav", sound)), FORM),
+        "put": service.ask("PUT", f"/media/{folder}/put/{filename}", sound),
+        "form": service.ask("POST", "/media", form(part(f"{folder}/form", filename, sound)), FORM),
         "fields": service.ask(
             "POST",
             "/media",
-            urlencoded(("directory", folder), ("filename", "fields.wav"), ("body", sound)),
+            urlencoded(("directory", f"{folder}/fields"), ("filename", filename), ("body", sound)),
             FIELDS,
         ),
     }.items():
-        assert_stored(service, answer, f"{folder}/{way}.wav", sound)
-        with wave.open(io.BytesIO(service.ask("GET", answer.headers["Location"]).content)) as got:
-            assert got.getnframes() == 16000
+        assert_stored(service, answer, f"{folder}/{way}/{filename}", sound)
+
+
+def test_the_sounds_are_there() -> None:
+    assert sorted(SOUNDS) == ["a.wav", "sweep.mp3", "tone.mp3"]
+    with wave.open(io.BytesIO(SOUNDS["a.wav"])) as sound:
+        assert sound.getnframes() == 16000
 
 
 @pytest.mark.parametrize("count", [2, 256])

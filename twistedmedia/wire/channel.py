@@ -204,10 +204,11 @@ class MediaChannel(http.HTTPChannel):
 
     def answering(self, body: Body) -> None:
         """An answer is about to be written: decide whether the connection survives it."""
+        unasked, self._expects_continue = self._expects_continue, False  # it would come too late
         if body.complete:
             return
         rest = None if body.length is None else body.length - body.received
-        if self._broken or self._expects_continue or rest is None or rest > LINGER_BYTES:
+        if self._broken or unasked or rest is None or rest > LINGER_BYTES:
             self.persistent = False
 
     def requestDone(self, request: StreamingRequest) -> None:
@@ -227,7 +228,6 @@ class MediaChannel(http.HTTPChannel):
     # Reading on after an early answer
 
     def _linger(self) -> None:
-        self._expects_continue = False
         self._dropped = 0
         self._lingering = self.callLater(LINGER_S, self._give_up)
         plain = ITCPTransport.providedBy(self.transport) and not self.isSecure()

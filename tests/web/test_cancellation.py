@@ -1,0 +1,449 @@
+"""A client that goes away at any moment of any request leaves nothing behind.
+
+Each request is played in small steps, a piece from the client or one outcome from the store, as
+often as it has steps, and cut off after one more of them each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.python.failure import Failure
+
+from tests.support import named
+from tests.wire.connection import Connection, chunked, outcome, result
+from twistedmedia.boundaries import Draft, Media, Sealed, Stored
+from twistedmedia.intake import Intake, Limits
+from twistedmedia.names import MediaName
+from twistedmedia.store.memory import MemoryStore
+from twistedmedia.web.tree import media_resource
+from twistedmedia.wire.body import BodyMemory
+from twistedmedia.wire.site import MediaSite
+
+T = TypeVar("T")
+
+HELLO = named("prompts/en/hello.mp3")
+ALLOWANCE = 256  # bytes unread; a handler is woken for half of it
+
+
+class HeldStore:
+    """A memory store whose work is done when a test says so, in the order in which it was asked
+    for. As `boundaries` wants it, cancelling ends the waiting and never the work.
+    """
+
+    def __init__(self, capacity: int = 1 << 30) -> None:
+        self.held = False
+        self.waiting: list[tuple[str, Callable[[], None]]] = []
+        self.done: list[str] = []
+        self.drafts: list[HeldDraft] = []
+        self.media_open = 0
+        self._inner = MemoryStore(capacity)
+
+    def begin(self, size: int | None = None) -> Draft:
+        self.drafts.append(HeldDraft(self, self._inner.begin(size)))
+        return self.drafts[-1]
+
+    def open(self, name: MediaName) -> Deferred[Media]:
+        def opened() -> Deferred[Media]:
+            return self._inner.open(name).addCallback(lambda media: HeldMedia(self, media))
+
+        return self.do("open", opened, unclaimed=lambda media: media.close())
+
+    def delete(self, name: MediaName) -> Deferred[bool]:
+        return self.do("delete", lambda: self._inner.delete(name))
+
+    def do(
+        self,
+        what: str,
+        work: Callable[[], Deferred[T]],
+        unclaimed: Callable[[T], object] = lambda _: None,
+    ) -> Deferred[T]:
+        """Put `work` off until `step` comes to it; nobody gets an outcome of what was cancelled."""
+        if not self.held:
+            return work()
+        gone: list[bool] = []
+        waiting: Deferred[T] = Deferred(lambda _: gone.append(True))
+
+        def tell(came: T | Failure) -> None:
+            if not gone:
+                waiting.callback(came)
+            elif not isinstance(came, Failure):
+                unclaimed(came)
+
+        self.waiting.append((what, lambda: work().addBoth(tell) and None))
+        return waiting
+
+    def step(self) -> None:
+        """The work that waits longest is done."""
+        what, work = self.waiting.pop(0)
+        self.done.append(what)
+        work()
+
+    def begun(self, what: str) -> bool:
+        """Whether `what` was ever asked for."""
+        return what in self.done or what in [waiting for waiting, _ in self.waiting]
+
+    @property
+    def drafts_open(self) -> int:
+        return sum(not draft.over for draft in self.drafts)
+
+    def holds(self, name: MediaName) -> bool:
+        return not isinstance(outcome(self._inner.open(name))[0], Failure)
+
+    def content(self, name: MediaName) -> bytes:
+        return result(result(self._inner.open(name)).read(0, 1 << 30))
+
+
+class HeldDraft:
+    """A draft of a `HeldStore`. Its discard comes behind what is under way."""
+
+    def __init__(self, store: HeldStore, inner: Draft) -> None:
+        self.over = False  # discarded
+        self._store = store
+        self._inner = inner
+        self._under_way = 0
+
+    def prepare(self, name: MediaName) -> Deferred[None]:
+        return self._do("prepare", lambda: self._inner.prepare(name))
+
+    def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
+        return self._do("append", lambda: self._inner.append(chunks))
+
+    def seal(self) -> Deferred[Sealed]:
+        return self._do("seal", lambda: self._inner.seal())
+
+    def publish(self, name: MediaName) -> Deferred[Stored]:
+        return self._do("publish", lambda: self._inner.publish(name))
+
+    def discard(self) -> None:
+        self.over = True
+        self._let_go()
+
+    def _do(self, what: str, work: Callable[[], Deferred[T]]) -> Deferred[T]:
+        assert not self.over, f"{what} after the discard"
+        assert self._under_way == 0, f"{what} while other work is under way"
+        self._under_way += 1
+
+        def do() -> Deferred[T]:
+            self._under_way -= 1
+            doing = work()
+            self._let_go()
+            return doing
+
+        return self._store.do(what, do)
+
+    def _let_go(self) -> None:
+        if self.over and self._under_way == 0:
+            self._inner.discard()
+
+
+class HeldMedia:
+    """A media of a `HeldStore`, which counts those that are open."""
+
+    def __init__(self, store: HeldStore, inner: Media) -> None:
+        self.size, self.modified_ns, self.etag = inner.size, inner.modified_ns, inner.etag
+        self._store = store
+        self._inner = inner
+        self._closed = False
+        store.media_open += 1
+
+    def read(self, offset: int, size: int) -> Deferred[bytes]:
+        assert not self._closed
+        return self._store.do("read", lambda: self._inner.read(offset, size))
+
+    def close(self) -> None:
+        assert not self._closed, "a media is closed once"
+        self._closed = True
+        self._store.media_open -= 1
+
+
+class Service:
+    """The whole tree over a `HeldStore`, with one client."""
+
+    def __init__(self, already: dict[MediaName, bytes], capacity: int = 1 << 30) -> None:
+        self.store = HeldStore(capacity)
+        for name, content in already.items():
+            draft = self.store.begin()
+            result(draft.append([content]))
+            result(draft.publish(name))
+            draft.discard()
+        self.store.drafts.clear()
+        self.store.held = True
+        self.clock = Clock()
+        self.memory = BodyMemory(each=ALLOWANCE)
+        self.intake = Intake(self.store, Limits())
+        tree = media_resource(self.intake)
+        self.site = MediaSite(tree, reactor=self.clock, memory=self.memory)
+        self.connection = Connection(self.site, self.clock)
+
+    def play(self, pieces: Iterable[bytes], store_first: bool, steps: int | None = None) -> int:
+        """Take `steps`, or all there are: a piece of the request, or what the store waits with,
+        whichever is there; of both `store_first` says which. Returns how many were taken.
+        """
+        left, taken = list(pieces), 0
+        while (left or self.store.waiting) and taken != steps:
+            taken += 1
+            if self.store.waiting and (store_first or not left):
+                self.store.step()
+                self.clock.advance(0)
+            else:
+                self.connection.send(left.pop(0))
+        return taken
+
+    def cut(self) -> None:
+        """The client leaves, and the store does what it still has to do."""
+        self.connection.leave()
+        while self.store.waiting:
+            self.store.step()
+        self.clock.advance(0)
+
+    def assert_nothing_stays(self) -> None:
+        assert self.store.drafts_open == 0
+        assert self.store.media_open == 0
+        assert self.intake.uploads == 0
+        assert outcome(self.intake.quiet()) == [None]
+        assert self.memory.allowance == ALLOWANCE
+        assert self.site.channels == set()
+        assert self.clock.getDelayedCalls() == []
+
+
+def request(line: str, content: bytes, *headers: str, size: int = 150) -> list[bytes]:
+    """A request in pieces: its head, and its content by `size` bytes."""
+    lines = [f"{line} HTTP/1.1", "Host: localhost", *headers, "", ""]
+    pieces = [content[at : at + size] for at in range(0, len(content), size)]
+    return ["\r\n".join(lines).encode(), *pieces]
+
+
+def form(*parts: tuple[str, str | None, bytes]) -> bytes:
+    """A multipart form of `parts`: name, filename, content."""
+    made = b""
+    for name, filename, content in parts:
+        disposition = f'form-data; name="{name}"'
+        if filename is not None:
+            disposition += f'; filename="{filename}"'
+        made += b"--xyz\r\nContent-Disposition: %s\r\n\r\n" % disposition.encode()
+        made += content + b"\r\n"
+    return made + b"--xyz--\r\n"
+
+
+FILE = bytes(range(1, 251)) * 3
+TEXT = b"some words " * 60
+MULTIPART = form(
+    ("prompts/en", "hello.mp3", FILE),
+    ("note", None, b"text"),
+    ("prompts/en", "", b""),
+    ("prompts/de", "hallo.wav", TEXT),
+    ("prompts/de", "empty.mp3", b""),
+)
+FORMS = {
+    HELLO: FILE,
+    named("prompts/de/hallo.wav"): TEXT,
+    named("prompts/de/empty.mp3"): b"",
+}
+URLENCODED = b"directory=prompts%2Fen&body=" + TEXT.replace(b" ", b"+") + b"&filename=hello.mp3"
+URL = "/media/prompts/en/hello.mp3"
+
+# What is sent in which pieces, what is stored at the start, what the store holds after a success,
+# and the status of that.
+Case = tuple[list[bytes], dict[MediaName, bytes], dict[MediaName, bytes], int]
+STORING: dict[str, Case] = {
+    "PUT": (
+        request(f"PUT {URL}", FILE, f"Content-Length: {len(FILE)}"),
+        {},
+        {HELLO: FILE},
+        201,
+    ),
+    "PUT in chunks": (
+        request(f"PUT {URL}", chunked(FILE, 90), "Transfer-Encoding: chunked"),
+        {},
+        {HELLO: FILE},
+        201,
+    ),
+    "PUT of nothing": (request(f"PUT {URL}", b"", "Content-Length: 0"), {}, {HELLO: b""}, 201),
+    "PUT of what exists": (
+        request(f"PUT {URL}", FILE, f"Content-Length: {len(FILE)}"),
+        {HELLO: b"first"},
+        {HELLO: b"first"},
+        409,
+    ),
+    "multipart": (
+        request(
+            "POST /media",
+            MULTIPART,
+            "Content-Type: multipart/form-data; boundary=xyz",
+            f"Content-Length: {len(MULTIPART)}",
+        ),
+        {},
+        FORMS,
+        201,
+    ),
+    "multipart, of which one exists": (
+        request(
+            "POST /media",
+            MULTIPART,
+            "Content-Type: multipart/form-data; boundary=xyz",
+            f"Content-Length: {len(MULTIPART)}",
+        ),
+        {HELLO: b"first"},
+        {**FORMS, HELLO: b"first"},
+        207,
+    ),
+    "urlencoded": (
+        request(
+            "POST /media",
+            URLENCODED,
+            "Content-Type: application/x-www-form-urlencoded",
+            f"Content-Length: {len(URLENCODED)}",
+        ),
+        {},
+        {HELLO: TEXT},
+        201,
+    ),
+}
+OTHERS: dict[str, tuple[list[bytes], int]] = {
+    "GET": (request(f"GET {URL}", b""), 200),
+    "GET of a range": (request(f"GET {URL}", b"", "Range: bytes=100-"), 206),
+    "GET with content": (request(f"GET {URL}", b"x" * 400, "Content-Length: 400"), 200),
+    "GET of nothing": (request("GET /media/prompts/en/other.mp3", b""), 404),
+    "HEAD": (request(f"HEAD {URL}", b""), 200),
+    "DELETE": (request(f"DELETE {URL}", b""), 200),
+    "DELETE by a form": (
+        request(
+            "DELETE /media",
+            b"directory=prompts/en&filename=hello.mp3",
+            "Content-Type: application/x-www-form-urlencoded",
+            "Content-Length: 39",
+            size=10,
+        ),
+        200,
+    ),
+}
+either_first = pytest.mark.parametrize(
+    "store_first", [True, False], ids=["store first", "client first"]
+)
+
+
+@pytest.fixture(autouse=True)
+def no_errors_logged() -> Iterator[None]:
+    """Nothing is logged as an incident or as unhandled."""
+    errors: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") in (LogLevel.error, LogLevel.critical):
+            errors.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield
+    globalLogPublisher.removeObserver(observe)
+    assert errors == []
+
+
+def status_of(connection: Connection) -> int:
+    return int(connection.received.split(b" ", 2)[1])
+
+
+@either_first
+@pytest.mark.parametrize("case", STORING)
+def test_an_upload_that_is_not_cut_off_stores(case: str, store_first: bool) -> None:
+    pieces, already, stored, status = STORING[case]
+    service = Service(already)
+    assert service.play(pieces, store_first) > len(pieces)
+    assert status_of(service.connection) == status
+    for name, content in stored.items():
+        assert service.store.content(name) == content
+    service.connection.leave()
+    service.assert_nothing_stays()
+
+
+@either_first
+@pytest.mark.parametrize("case", STORING)
+def test_an_upload_that_is_cut_off_at_any_step_leaves_all_of_its_files_or_none(
+    case: str, store_first: bool
+) -> None:
+    """Case 1. Once the first file's publish has begun, all of the form's files are published."""
+    pieces, already, stored, _ = STORING[case]
+    outcomes = set()
+    for steps in range(1, Service(already).play(pieces, store_first) + 1):
+        service = Service(already)
+        service.play(pieces, store_first, steps)
+        published = service.store.begun("publish")
+        outcomes.add(published)
+        service.cut()
+        service.assert_nothing_stays()
+        for name, content in stored.items():
+            if published or name in already:
+                assert service.store.content(name) == content, f"after {steps} steps"
+            else:
+                assert not service.store.holds(name), f"after {steps} steps"
+    waits_before = case != "PUT of nothing"
+    assert outcomes == ({True, False} if waits_before else {True}), "each was seen"
+
+
+@either_first
+@pytest.mark.parametrize("case", OTHERS)
+def test_any_other_request_that_is_cut_off_at_any_step_leaves_nothing(
+    case: str, store_first: bool
+) -> None:
+    """Case 25."""
+    pieces, status = OTHERS[case]
+    already = {HELLO: bytes(600_000)}
+    whole = Service(already)
+    steps_of_all = whole.play(pieces, store_first)
+    assert status_of(whole.connection) == status
+    for steps in range(1, steps_of_all + 1):
+        service = Service(already)
+        service.play(pieces, store_first, steps)
+        asked = service.store.begun("delete")
+        service.cut()
+        service.assert_nothing_stays()
+        assert service.store.holds(HELLO) is not asked
+
+
+def test_a_name_taken_by_another_after_the_client_has_gone_leaves_nothing() -> None:
+    """Case 2."""
+    pieces = STORING["PUT"][0]
+    service = Service({})
+    while not service.store.begun("publish"):
+        service.play(pieces[:1], True, 1)
+        pieces = pieces[1:]
+        while service.store.waiting and not service.store.begun("publish"):
+            service.store.step()
+    service.store.held = False
+    other = service.store.begin()
+    result(other.publish(HELLO))
+    other.discard()
+    service.cut()
+    service.assert_nothing_stays()
+    assert service.store.content(HELLO) == b""
+
+
+@pytest.mark.parametrize("case", ["PUT", "multipart", "urlencoded"])
+def test_a_write_that_fails_after_the_client_has_gone_is_nobodys_failure(case: str) -> None:
+    """Case 10."""
+    service = Service({}, capacity=10)
+    pieces = list(STORING[case][0])
+    while not service.store.begun("append"):
+        service.play([pieces.pop(0)], store_first=False, steps=1)
+    service.cut()
+    assert "append" in service.store.done
+    service.assert_nothing_stays()
+    assert not service.store.holds(HELLO)
+
+
+def test_uploads_that_are_cut_off_make_room_for_others() -> None:
+    pieces = STORING["PUT"][0]
+    service = Service({})
+    service.intake.limits = Limits(max_uploads=1)
+    service.play(pieces[:2], True)
+    waiting = Connection(service.site, service.clock)
+    waiting.send(pieces[0])
+    assert status_of(waiting) == 503
+    service.cut()
+    service.connection = Connection(service.site, service.clock)
+    service.play(pieces, True)
+    assert status_of(service.connection) == 201
