@@ -1,0 +1,72 @@
+"""The services of the tests over sockets, a small disk to fill, and what --quick leaves out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.service.conftest import folder, serve, service
+
+__all__ = ["folder", "serve", "service"]
+
+_AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out the tests marked long")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes minutes; --quick leaves it out")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+class Disk:
+    """A file system in memory, mounted at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def remount(self, how: str) -> None:
+        """`ro` or `rw`."""
+        _as_root("mount", "-o", f"remount,{how}", str(self.path))
+
+    @property
+    def free(self) -> tuple[int, int]:
+        """Blocks and inodes that are free."""
+        status = os.statvfs(self.path)
+        return status.f_bfree, status.f_ffree
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
+    """Call it with the options of a tmpfs for a disk that is gone after the test."""
+    with ExitStack() as mounted:
+
+        def mount(options: str) -> Disk:
+            path = tmp_path / "area" / "media"
+            path.mkdir(parents=True)
+            owner = f"uid={os.geteuid()},gid={os.getegid()},mode=755"
+            _as_root("mount", "-t", "tmpfs", "-o", f"{options},{owner}", "tmpfs", str(path))
+            mounted.callback(_as_root, "umount", str(path))
+            return Disk(path)
+
+        yield mount
+
+
+def _as_root(*command: str) -> None:
+    done = subprocess.run(
+        [*_AS_ROOT, *command], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"

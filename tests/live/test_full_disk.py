@@ -1,0 +1,233 @@
+"""A disk that is full, has no inodes left or is read-only: an answer that says so, nothing left
+behind, and a service that goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.live.conftest import Disk
+from tests.live.support import content_of, curl
+from tests.service.exchange import MULTIPART, Answer, chunked, form, head, part, request
+from tests.service.running import Process, drafts_in, eventually, running
+
+MIB = 1 << 20
+
+
+@contextmanager
+def leaves_nothing(disk: Disk, service: Process) -> Iterator[None]:
+    """What happens in this context takes no block and no inode in the end, and no name stays."""
+    free, tree = disk.free, service.tree()
+    yield
+    eventually(f"{disk.free} is {free}", lambda: disk.free == free)
+    assert service.tree() == tree
+    assert drafts_in(service.root) == []
+
+
+def assert_works(service: Process) -> None:
+    """The next requests work, one after the other: store, read, delete."""
+    assert service.ask("PUT", "/media/next/a.wav", b"RIFF").brief == (201, 200)
+    assert service.ask("GET", "/media/next/a.wav").content == b"RIFF"
+    answer = service.ask("DELETE", "/media/next/a.wav")
+    assert answer.brief == (200, 200)
+    assert answer.json["deleted"] is True
+
+
+def test_an_upload_that_is_known_not_to_fit_is_refused_before_its_content(
+    small_disk: Callable[..., Disk], tmp_path: Path
+) -> None:
+    """Case 10."""
+    disk = small_disk("size=48m")
+    (tmp_path / "large.wav").write_bytes(bytes(64 * MIB))
+    with running(disk.path) as service:
+        with leaves_nothing(disk, service):
+            url = f"http://127.0.0.1:{service.port}/media/new/folders/a.wav"
+            done = curl("-v", "-T", "large.wav", url, cwd=tmp_path)
+            assert done.brief == (507, 507), done
+            assert done.sent == 0
+            assert "100 Continue" not in done.errors
+        assert_works(service)
+
+
+@pytest.mark.parametrize("way", ["chunked", "multipart", "urlencoded"])
+def test_an_upload_of_unknown_length_that_turns_out_not_to_fit_is_refused(
+    small_disk: Callable[..., Disk], tmp_path: Path, way: str
+) -> None:
+    """Case 10: the disk is full in the middle. A file that was there is served, and deleted."""
+    disk = small_disk("size=48m")
+    large = tmp_path / "large.wav"
+    large.write_bytes(bytes(64 * MIB))
+    with running(disk.path) as service:
+        base = f"http://127.0.0.1:{service.port}/media"
+        assert service.ask("PUT", "/media/before/a.wav", bytes(MIB)).status == 201
+        with leaves_nothing(disk, service):
+            if way == "chunked":
+                done = curl("-T", "-", f"{base}/new/folders/a.wav", cwd=tmp_path, stdin=large)
+            elif way == "multipart":
+                done = curl("-F", "new/folders=@large.wav", base, cwd=tmp_path)
+            else:
+                names = ["-d", "directory=new/folders", "-d", "filename=a.wav"]
+                done = curl(*names, "--data-binary", "@body", base, cwd=fields_in(tmp_path))
+            assert done.brief == (507, 507), done
+        assert service.ask("GET", "/media/before/a.wav").content == bytes(MIB)
+        assert service.ask("DELETE", "/media/before/a.wav").json["deleted"] is True
+        assert_works(service)
+
+
+def fields_in(folder: Path) -> Path:
+    """The folder, with an urlencoded field in the file `body` that is too large for the disk."""
+    (folder / "body").write_bytes(b"body=" + b"a" * (64 * MIB))
+    return folder
+
+
+def test_a_part_that_does_not_fit_does_not_hold_up_the_others(
+    small_disk: Callable[..., Disk],
+) -> None:
+    disk = small_disk("size=8m")
+    content = form(
+        part("a", "before.wav", b"before" * 1000),
+        part("b/c", "large.wav", bytes(16 * MIB)),
+        part("a", "after.wav", b"after" * 1000),
+    )
+    with running(disk.path) as service:
+        answer = service.ask("POST", "/media", content, {"Content-Type": MULTIPART})
+        assert answer.brief == (207, 507)
+        assert [entry["code"] for entry in answer.files] == [200, 507, 200]
+        assert service.tree() == ["a", "a/after.wav", "a/before.wav"]
+        assert (disk.path / "a" / "before.wav").read_bytes() == b"before" * 1000
+        assert (disk.path / "a" / "after.wav").read_bytes() == b"after" * 1000
+        assert_works(service)
+
+
+def test_a_full_disk_can_be_read_and_deleted_from(small_disk: Callable[..., Disk]) -> None:
+    """Cases 10 and 26."""
+    disk = small_disk("size=8m")
+    with running(disk.path) as service:
+        empty = disk.free
+        with (disk.path / "filler").open("wb", buffering=0) as filler:
+            filler.write(bytes(7 * MIB))
+            kept = 16_000
+            assert service.ask("PUT", "/media/a/b/kept.wav", bytes(kept)).status == 201
+            while disk.free[0]:
+                filler.write(bytes(4096))
+        with leaves_nothing(disk, service):
+            for size in (1, 5000, 2 * MIB):
+                assert service.ask("PUT", "/media/a/b/new.wav", bytes(size)).brief == (507, 507)
+                assert service.ask("PUT", "/media/other/new.wav", bytes(size)).brief == (507, 507)
+        assert service.ask("GET", "/media/a/b/kept.wav").content == bytes(kept)
+        assert service.ask("PUT", "/media/a/b/kept.wav", b"RIFF").code in (501, 507)
+        assert service.ask("DELETE", "/media/a/b/kept.wav").json["deleted"] is True
+        # Its blocks are free once the download above has closed it as well.
+        eventually("there is room again", lambda: disk.free[0] * 4096 >= kept)
+        assert_works(service)
+        (disk.path / "filler").unlink()
+        eventually("all is free again", lambda: disk.free == empty)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_uploads_that_only_together_exceed_the_disk_are_stored_as_far_as_they_fit(
+    small_disk: Callable[..., Disk], declared: bool
+) -> None:
+    """Case 11. The disk has room for twelve at most; all have sent half before any goes on."""
+    disk = small_disk("size=48m")
+    clients = 20
+    size = 4 * MIB
+    contents = [content_of(str(n), 11, size, size) for n in range(clients)]
+    answers: list[Answer | None] = [None] * clients
+    line = threading.Barrier(clients, timeout=30)
+    with running(disk.path) as service:
+        free = disk.free
+
+        def run(n: int) -> None:
+            target = f"/media/parallel/{n}/a.wav"
+            if declared:
+                data = request("PUT", target, contents[n])
+            else:
+                pieces = [contents[n][at : at + 65_536] for at in range(0, size, 65_536)]
+                data = head("PUT", target, [("Transfer-Encoding", "chunked")]) + chunked(pieces)
+            with service.connect(60) as connection:
+                connection.send(data[: size // 2])
+                line.wait()
+                with suppress(BrokenPipeError, ConnectionResetError):  # refused, and told why
+                    connection.send(data[size // 2 :])
+                answers[n] = connection.answer()
+
+        threads = [threading.Thread(target=run, args=(n,)) for n in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(90)
+        told = Counter(answer.brief if answer is not None else None for answer in answers)
+        assert told[201, 200] + told[507, 507] == clients, told
+        if declared:
+            assert told[201, 200] >= 10
+        # Those that do not say how large they are may fill it up together, and all be refused.
+        assert told[507, 507] >= clients - 12
+        stored = [
+            n for n, answer in enumerate(answers) if answer is not None and answer.code == 200
+        ]
+        files = [f"parallel/{n}/a.wav" for n in stored]
+        assert [name for name in service.tree() if name.endswith(".wav")] == sorted(files)
+        assert len([name for name in service.tree() if name[-1].isdigit()]) == len(stored)
+        for n in stored:
+            assert (disk.path / f"parallel/{n}/a.wav").read_bytes() == contents[n]
+        blocks = len(stored) * size // 4096
+        eventually("only they take space", lambda: disk.free[0] == free[0] - blocks)
+        assert drafts_in(service.root) == []
+        assert_works(service)
+        for name in files:
+            assert service.ask("DELETE", f"/media/{name}").json["deleted"] is True
+        eventually("all is free again", lambda: disk.free == free)
+        assert service.tree() == []
+
+
+def test_a_disk_without_inodes_refuses_and_recovers(small_disk: Callable[..., Disk]) -> None:
+    """Case 14."""
+    disk = small_disk("size=48m,nr_inodes=24")
+    with running(disk.path) as service:
+        _, inodes = disk.free
+        with leaves_nothing(disk, service):  # folders need more of them than there are
+            deep = "/".join("abcdefghijklmnopqrstuvwxyz")
+            assert service.ask("PUT", f"/media/{deep}/a.wav", b"RIFF").brief == (507, 507)
+        for n in range(inodes - 1):
+            assert service.ask("PUT", f"/media/many/{n}.wav", b"RIFF").brief == (201, 200)
+        assert disk.free[1] == 0
+        with leaves_nothing(disk, service):
+            assert service.ask("PUT", "/media/many/more.wav", b"RIFF").brief == (507, 507)
+            assert service.ask("PUT", "/media/other/more.wav", b"RIFF").brief == (507, 507)
+            content = form(part("many", "x.wav", b"RIFF"), part("new", "y.wav", bytes(2 * MIB)))
+            answer = service.ask("POST", "/media", content, {"Content-Type": MULTIPART})
+            assert answer.brief == (507, 507)
+        assert service.ask("GET", "/media/many/0.wav").content == b"RIFF"
+        for n in (0, 1):
+            assert service.ask("DELETE", f"/media/many/{n}.wav").json["deleted"] is True
+        eventually("two inodes are free again", lambda: disk.free[1] == 2)
+        assert_works(service)
+        assert len(service.tree()) == inodes - 2
+
+
+def test_a_disk_that_turns_read_only_refuses_and_recovers(
+    small_disk: Callable[..., Disk],
+) -> None:
+    """Case 14."""
+    disk = small_disk("size=48m")
+    with running(disk.path) as service:
+        assert service.ask("PUT", "/media/before/a.wav", b"RIFF").status == 201
+        service.expects_faults = True
+        disk.remount("ro")
+        with leaves_nothing(disk, service):
+            for size in (4, 2 * MIB):
+                answer = service.ask("PUT", "/media/new/a.wav", bytes(size))
+                assert answer.brief in [(500, 500), (507, 507)]
+            answer = service.ask("DELETE", "/media/before/a.wav")
+            assert answer.brief in [(500, 500), (507, 507)]
+            assert service.ask("GET", "/media/before/a.wav").content == b"RIFF"
+        disk.remount("rw")
+        assert_works(service)
+        assert service.ask("DELETE", "/media/before/a.wav").json["deleted"] is True

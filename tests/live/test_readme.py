@@ -1,0 +1,66 @@
+"""What README.md says works when it is pasted."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from tests.live.support import clean_environment
+from tests.service.running import Process
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_lines_under_try_it_work_in_their_order(service: Process, tmp_path: Path) -> None:
+    section = README.read_text(encoding="utf-8").split("## Try it\n")[1].split("\n## ")[0]
+    lines = re.findall(r"^    ((?:python3|curl) .+)$", section, re.MULTILINE)
+    assert sum(line.startswith("curl ") for line in lines) >= 6
+    answers: dict[str, list[dict[str, object]]] = {}
+    outputs: dict[str, bytes] = {}
+    for line in lines:
+        method = "DELETE" if "DELETE" in line else "store" if "-T" in line or "-d " in line else ""
+        method = "store" if " -F " in line else method
+        here = line.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+        assert not line.startswith("curl ") or here != line
+        done = subprocess.run(
+            ["sh", "-c", here],
+            cwd=tmp_path,
+            env=clean_environment(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        outputs[line] = done.stdout
+        if method:
+            answer = json.loads(done.stdout)
+            assert (answer["code"], answer["reason"]) == (200, "OK"), (line, answer)
+            answers.setdefault(method, []).append(answer)
+    original = (tmp_path / "hello.wav").read_bytes()
+    assert original[:4] == b"RIFF"
+    assert (tmp_path / "copy.wav").read_bytes() == original
+    assert b"RIFF" in outputs.values()  # what the first four bytes are
+    assert [answer["deleted"] for answer in answers["DELETE"]] == [True]
+    stored = [entry["url"] for answer in answers["store"] for entry in answer["files"]]  # type: ignore[attr-defined]
+    assert stored == [
+        "/media/prompts/en/hello.wav",
+        "/media/prompts/de/hello.wav",
+        "/media/prompts/fr/salut.wav",
+        "/media/prompts/it/ciao.wav",
+    ]
+    gone, *left = stored
+    assert service.ask("GET", gone).status == 404
+    for url in left:
+        assert service.ask("GET", url).content == original
+
+
+def test_the_answer_that_is_shown_is_the_one_that_comes(service: Process) -> None:
+    text = README.read_text(encoding="utf-8")
+    shown = json.loads(re.search(r"^    (\{.+?\}\]\})$", text, re.MULTILINE | re.DOTALL)[1])  # type: ignore[index]
+    content = b"RIFF" + bytes(shown["files"][0]["size"] - 4)
+    answer = service.ask("PUT", "/media/as-shown/hello.wav", content).json
+    assert answer.keys() == shown.keys()
+    assert [entry.keys() for entry in answer["files"]] == [entry.keys() for entry in shown["files"]]
+    assert answer["files"][0]["size"] == shown["files"][0]["size"]
