@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 
 def pytest_collection_finish() -> None:
@@ -21,14 +21,14 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEvent]]:
-    """No delayed calls, open ports, descriptors or critical log events stay after a test.
+    """No delayed calls, open ports, descriptors or logged errors stay after a test.
 
     A test that means to cause a logged failure asks for this fixture and empties the list.
     """
     failures: list[LogEvent] = []
 
     def observe(event: LogEvent) -> None:
-        if event.get("log_level") is LogLevel.critical:
+        if event.get("log_level") in (LogLevel.critical, LogLevel.error):
             failures.append(event)
 
     _turn()  # so that what the reactor opens for itself is there
@@ -48,7 +48,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEven
     assert not left, f"delayed calls are left: {left}"
     assert not set(reactor.getReaders()) - readers, "ports or connections are left open"
     assert not _descriptors() - descriptors, "descriptors are left open"
-    assert not failures, f"failures were logged: {[event.get('log_failure') for event in failures]}"
+    assert not failures, f"errors were logged: {[formatEvent(event) for event in failures]}"
 
 
 def _turn(delay_s: float = 0.0) -> None:

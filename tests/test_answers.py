@@ -1,4 +1,4 @@
-"""Errors and answers: the table of CONTRACT.md, Answers, row by row."""
+"""Errors and answers: the table of docs/http.md, Answers, row by row."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ERRORS = [
     (Busy(5), 514, 503, "5 s"),
 ]
 
-JUDGEMENT = [  # CONTRACT.md, Storing, rule 7, as far as it can be judged yet
+JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
     Malformed,
     MissingArgument,
     NameNotAllowed,

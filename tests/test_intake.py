@@ -17,6 +17,7 @@ from twistedmedia.errors import (
     AlreadyExists,
     Busy,
     FormatNotSupported,
+    InternalError,
     Malformed,
     MediaError,
     MissingArgument,
@@ -29,7 +30,7 @@ from twistedmedia.errors import (
 from twistedmedia.intake import WORTH_PREPARING_BYTES, Coding, Intake, Limits
 from twistedmedia.names import MediaName
 from twistedmedia.shielding import shielded
-from twistedmedia.store.memory import MemoryStore
+from twistedmedia.store.memory import MemoryMedia, MemoryStore
 
 HELLO = named("prompts/en/hello.mp3")
 SOURCE = "192.0.2.1"
@@ -290,7 +291,7 @@ ORDER = list(FAILURES)
 @pytest.mark.parametrize("second", range(len(ORDER)), ids=[each.__name__ for each in ORDER])
 @pytest.mark.parametrize("first", range(len(ORDER)), ids=[each.__name__ for each in ORDER])
 def test_of_two_failures_the_one_that_is_judged_first_is_told(first: int, second: int) -> None:
-    """The order of CONTRACT.md, Storing, rule 7."""
+    """The order of docs/http.md, Storing, rule 7."""
     intake = an_intake()
     with intake.arrival(SOURCE) as arrival:
         for each in (ORDER[first], ORDER[second]):
@@ -410,7 +411,9 @@ async def test_no_space_in_the_middle_is_the_failure_and_the_rest_is_dropped() -
 
 
 @asynchronous
-async def test_a_fault_of_the_store_is_no_failure_of_the_file_but_an_exception() -> None:
+async def test_a_fault_of_the_store_is_an_incident_of_that_file(
+    nothing_left_behind: list[LogEvent],
+) -> None:
     class Faulty(MemoryStore):
         def begin(self, size: int | None = None) -> Draft:
             draft = super().begin(size)
@@ -421,9 +424,39 @@ async def test_a_fault_of_the_store_is_no_failure_of_the_file_but_an_exception()
         raise OSError("a fault")
 
     intake = an_intake(Faulty())
-    with pytest.raises(OSError, match="a fault"):
-        await taken(intake, [b"hello"])
+    arrival = await taken(intake, [b"hello"])
+    assert isinstance(arrival.failure, InternalError)
     assert intake.uploads == 0
+    (event,) = nothing_left_behind
+    assert event["incident"] == arrival.failure.incident
+    assert "a fault" in event["why"]
+    nothing_left_behind.clear()
+
+
+@asynchronous
+async def test_a_fault_in_publishing_one_file_leaves_the_others_alone(
+    nothing_left_behind: list[LogEvent],
+) -> None:
+    class Faulty(MemoryStore):
+        def publish(self, name: MediaName, content: bytes) -> MemoryMedia:
+            if name.filename == "two.wav":
+                raise OSError("a fault")
+            return super().publish(name, content)
+
+    intake = an_intake(Faulty())
+    with ExitStack() as arriving_all:
+        arrivals = []
+        for filename in ("one.wav", "two.wav", "three.wav"):
+            arrival = arriving_all.enter_context(intake.arrival("somewhere"))
+            arrival.named("a", filename)
+            await arrival.write([b"x"])
+            await arrival.end()
+            arrivals.append(arrival)
+        await intake.publish(arrivals)
+    assert [arrival.stored is not None for arrival in arrivals] == [True, False, True]
+    assert isinstance(arrivals[1].failure, InternalError)
+    assert len(nothing_left_behind) == 1
+    nothing_left_behind.clear()
 
 
 @asynchronous

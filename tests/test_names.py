@@ -1,4 +1,4 @@
-"""Which names are allowed, and that nothing else gets through (CONTRACT.md, Names)."""
+"""Which names are allowed, and that nothing else gets through (docs/http.md, Names)."""
 
 from __future__ import annotations
 

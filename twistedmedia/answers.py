@@ -1,4 +1,4 @@
-"""A success or a failure as the JSON that CONTRACT.md promises.
+"""A success or a failure as the JSON that docs/http.md promises.
 
 Pure. Every answer has `code` and `reason`, a true HTTP status, and is never cached when it is an
 error.

@@ -15,7 +15,7 @@ class MediaError(Exception):
 
     `code` is the contract's code, `status` the HTTP status, `reason` a sentence that a stranger can
     act on, `headers` what the answer carries besides. When several failures are true of one file,
-    the one with the lowest `rank` is told (CONTRACT.md, Storing, rule 7).
+    the one with the lowest `rank` is told (docs/http.md, "Storing").
     """
 
     code: ClassVar[int]
@@ -183,6 +183,7 @@ class InternalError(MediaError):
     """500: our fault. `incident` is in the log as well, with what really happened."""
 
     code = status = 500
+    rank = 5  # of a file: the storage failed
 
     def __init__(self, incident: str) -> None:
         super().__init__("internal error; the incident's id is in the service's log")

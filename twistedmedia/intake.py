@@ -1,7 +1,7 @@
 """The one way in: every front end hands the files it receives to this, and here the rules hold.
 
 An `Arrival` is one file on its way: named when its name is known, written as its bytes come,
-judged, published. It never knows how the bytes came. What CONTRACT.md says under "Storing" is
+judged, published. It never knows how the bytes came. What docs/http.md says under "Storing" is
 decided here and in the store, and nowhere else.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
@@ -20,9 +20,12 @@ from twisted.python.failure import Failure
 
 from twistedmedia.boundaries import Store, Stored
 from twistedmedia.errors import Busy, FormatNotSupported, MediaError, TooLarge
+from twistedmedia.faults import fault
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
 from twistedmedia.shielding import shielded
+
+T = TypeVar("T")
 
 # To look first whether a file can be stored costs as much as to write a small one.
 WORTH_PREPARING_BYTES = 1 << 20
@@ -203,10 +206,7 @@ class Arrival:
             self.fail(TooLarge(self._budget.limit))
         worthwhile = self._declared is None or self._declared >= WORTH_PREPARING_BYTES
         if self.failure is None and self.name is not None and worthwhile:
-            try:
-                await self._draft.prepare(self.name)
-            except MediaError as error:
-                self.fail(error)
+            await self._outcome(self._draft.prepare(self.name))
 
     async def write(self, pieces: list[bytes]) -> None:
         """More of the file, coded as the arrival's coding says. Comes back when the bytes before
@@ -226,10 +226,7 @@ class Arrival:
     async def seal(self) -> None:
         """Bring the content to stable storage now, where the publish will not follow at once."""
         if self.failure is None:
-            try:
-                await self._draft.seal()
-            except MediaError as error:
-                self.fail(error)
+            await self._outcome(self._draft.seal())
 
     def __enter__(self) -> Self:
         return self
@@ -268,22 +265,29 @@ class Arrival:
     async def _written(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
-            try:
-                await writing
-            except MediaError as error:
-                self.fail(error)
+            await self._outcome(writing)
+            if self.failure is not None:
                 self._drop_batch()
+
+    async def _outcome(self, work: Deferred[T]) -> T | None:
+        """What `work` for this file fires with, or None when it fails: then that is the file's
+        failure, and no other's.
+        """
+        try:
+            return await work
+        except CancelledError:
+            raise
+        except MediaError as error:
+            self.fail(error)
+        except Exception:  # noqa: BLE001  # logged and answered as a fault of ours
+            doing = f"storing {self.directory}/{self.filename}"
+            self.fail(fault(self._intake.log, repr(doing), Failure()))
+        return None
 
     async def publish(self) -> None:
         """Called by `Intake.publish`, in its turn."""
-        try:
-            if self.failure is None and self.name is not None:
-                self.stored = await self._draft.publish(self.name)
-        except MediaError as error:
-            self.fail(error)
-        except Exception as error:
-            self._log_failure(error)
-            raise
+        if self.failure is None and self.name is not None:
+            self.stored = await self._outcome(self._draft.publish(self.name))
         if self.stored is not None:
             self._intake.log.info(
                 "stored: {name!r}, {size} bytes, from {source}",

@@ -1,6 +1,6 @@
 """Names of media: a directory and a filename, validated once and then trusted.
 
-Pure. The rules are those of CONTRACT.md, "Names". Whatever takes a `MediaName` may rely on it: no
+Pure. The rules are those of docs/http.md, "Names". Whatever takes a `MediaName` may rely on it: no
 segment is empty, hidden, `.` or `..`, none holds a slash, and all are NFC.
 """
 

@@ -31,6 +31,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> int:
+    size = parse_size(text)
+    if size == 0:
+        raise ValueError("a limit of 0 bytes would refuse everything")
+    return size
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
         raise ValueError(f"{text!r} is not a number from 1 to 10000")
@@ -87,8 +94,8 @@ class Options(usage.Options):
         "interface": _interface,
         "root": _folder,
         "formats": parse_formats,
-        "max-upload": parse_size,
-        "max-form": parse_size,
+        "max-upload": _size,
+        "max-form": _size,
         "max-uploads": _count,
         "disk-threads": _count,
     }

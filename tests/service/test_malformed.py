@@ -326,3 +326,18 @@ def test_content_where_none_is_expected_does_no_harm(service: Process, folder: s
         assert connection.ask("HEAD", url, b"y" * 1000).status == 200
         assert connection.ask("DELETE", url, b"y" * 1000).json["deleted"] is True
         assert connection.ask("GET", "/nowhere", b"y" * 1000).status == 404
+
+
+def test_a_transfer_coding_of_old_is_refused_and_nothing_after_it_is_a_request(
+    service: Process,
+) -> None:
+    """An abolished `identity` must not leave an empty file, nor its content be a request."""
+    with service.connect() as connection:
+        connection.send(
+            head("PUT", "/media/coded/a.wav", [("Transfer-Encoding", "identity")])
+            + b"DELETE /media/coded/b.wav HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
+        answer = connection.answer("PUT")
+        assert answer.brief == (400, 400)
+        assert connection.read_to_the_end() == b""
+    assert service.ask("GET", "/media/coded/a.wav").status == 404

@@ -20,6 +20,8 @@ from twistedmedia.wire.body import (
 WORTH_BYTES = 256 << 10
 OVERHEAD_BYTES = 64
 
+SHARING = bytes(17 << 10)  # enough to take a share of the memory of all
+
 
 class Flow:
     """Records what a body asks of its connection."""
@@ -181,10 +183,10 @@ def test_bodies_share_what_all_may_hold(
     flows = [Flow() for _ in range(bodies)]
     many = [Body(None, memory, each) for each in flows]
     for body in many:
-        body.feed(b"x")
+        body.feed(SHARING)
     assert memory.allowance == allowance
     assert bodies * allowance * 2 <= TOTAL_BYTES
-    many[0].feed(bytes(allowance - 2 * OVERHEAD_BYTES - 2))
+    many[0].feed(bytes(allowance - len(SHARING) - 2 * OVERHEAD_BYTES - 1))
     assert flows[0].asked == []
     many[0].feed(b"x")
     assert flows[0].asked == ["hold"]
@@ -194,10 +196,10 @@ def test_bodies_share_what_all_may_hold(
 def test_a_small_allowance_makes_a_little_worth_reading(memory: BodyMemory) -> None:
     bodies = [Body(None, memory, Flow()) for _ in range(64)]
     for body in bodies:
-        body.feed(b"x")
+        body.feed(SHARING)
     half = memory.allowance // 2
     woken = outcome(reading(bodies[0]))
-    bodies[0].feed(bytes(half - 2 * OVERHEAD_BYTES - 2))
+    bodies[0].feed(bytes(half - len(SHARING) - 2 * OVERHEAD_BYTES - 1))
     assert woken == []
     bodies[0].feed(b"x")
     assert len(woken) == 1
@@ -210,7 +212,7 @@ def test_a_body_held_at_a_small_allowance_flows_on_when_the_others_have_gone(
     body = Body(None, memory, flow)
     others = [Body(None, memory, Flow()) for _ in range(63)]
     for other in others:
-        other.feed(b"x")
+        other.feed(SHARING)
     body.feed(bytes(EACH_BYTES // 8))
     assert flow.asked == ["hold"]
     for other in others:
@@ -222,14 +224,17 @@ def test_a_body_held_at_a_small_allowance_flows_on_when_the_others_have_gone(
     assert len(woken) == 1
 
 
-def test_a_body_takes_its_share_from_its_first_byte_until_it_is_dropped(
+def test_a_body_takes_its_share_when_it_holds_something_until_it_is_dropped(
     memory: BodyMemory,
 ) -> None:
     full = TOTAL_BYTES // (2 * 16)
     bodies = [Body(None, memory, Flow()) for _ in range(16)]
     assert memory.allowance == EACH_BYTES
     for body in bodies:
-        body.feed(b"a")
+        body.feed(b"next to nothing")
+    assert memory.allowance == EACH_BYTES
+    for body in bodies:
+        body.feed(SHARING)
         body.feed(b"b")
         body.end()
         read(body)

@@ -37,6 +37,7 @@ _HIDDEN = ".twistedmedia"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 # A file of this size is read when it is opened: one way through the threads instead of three.
 _SMALL_BYTES = 64 << 10
+_CANNOT_WRITE_NOW = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
 
 
@@ -221,6 +222,9 @@ class DirectoryStore:
             try:
                 self._try(file, name)
             except OSError as error:
+                if error.errno in _CANNOT_WRITE_NOW:  # what is there can be read, and some deleted
+                    self._log.warn("nothing can be stored now: {why}", why=error.strerror)
+                    return
                 if file is kinds[-1]:
                     raise
                 self._log.info(

@@ -298,7 +298,7 @@ class DirectoryDraft:
                 self._calls.close(self._fd)
 
     def _could_not_close(self, failure: Failure) -> None:
-        self._log.failure("a draft could not be removed; the next start sweeps it", failure)
+        self._log.failure("a draft could not be let go of", failure)
 
     def _reserve(self) -> None:
         if self._reserved is None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from secrets import token_hex
 from typing import Any, cast
 
 from klein import Klein, Response
@@ -15,7 +13,8 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 
 from twistedmedia.answers import Answer, error_answer
-from twistedmedia.errors import BadRequest, InternalError, MediaError, MethodNotAllowed, NotFound
+from twistedmedia.errors import BadRequest, MediaError, MethodNotAllowed, NotFound
+from twistedmedia.faults import fault
 
 _log = Logger()
 
@@ -64,24 +63,11 @@ def _told_of_routing(request: Request, failure: Failure) -> Response:
 
 
 def _told_of_a_fault(request: Request, failure: Failure) -> Response:
-    error = InternalError(token_hex(8))
-    _log.error(
-        "incident {incident}: {method} {uri!r}: {why}",
-        incident=error.incident,
-        method=request.method.decode("ascii", "replace"),
-        uri=request.uri,
-        why=_on_one_line(failure),
-    )
-    return respond(error_answer(error))
+    doing = f"{request.method.decode('ascii', 'replace')} {request.uri!r}"
+    return respond(error_answer(fault(_log, doing, failure)))
 
 
 def _of_routing(error: HTTPException) -> MediaError:
     if isinstance(error, NoSuchMethod):
         return MethodNotAllowed(error.valid_methods or ())
     return NotFound("there is nothing here") if error.code == 404 else BadRequest(error.name)
-
-
-def _on_one_line(failure: Failure) -> str:
-    frames = traceback.extract_tb(failure.getTracebackObject())
-    where = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
-    return f"{type(failure.value).__name__}: {str(failure.value)!r} at {where}"

@@ -41,8 +41,9 @@ class Deleting:
 
     async def delete_path(self, request: Request) -> Response:
         """The path names the file."""
-        if segments_below(request)[-1:] == [b""]:
-            raise NameConflict("this is a directory; it goes when its last file goes")
+        segments = segments_below(request)
+        if len(segments) < 2 or segments[-1] == b"":  # whether it is there or not
+            raise NameConflict("this names a directory, which goes when its last file goes")
         return await self._delete(request, name_in_path(request))
 
     async def delete_fields(self, request: Request) -> Response:
@@ -68,9 +69,12 @@ class Deleting:
         decoder = UrlencodedDecoder()
         budget = ByteBudget(MAX_FORM_BYTES, "the form")
         field = ""
-        async for chunks in body_of(request):
-            if content_type_of(header(request, "content-type"))[0] != URLENCODED:
-                raise UnsupportedContent(f"send {URLENCODED}")
+        body = body_of(request)
+        if body.length != 0 and content_type_of(header(request, "content-type"))[0] != URLENCODED:
+            raise UnsupportedContent(f"send {URLENCODED}")
+        if body.length is not None:
+            ByteBudget(MAX_FORM_BYTES, "the form").spend(body.length)
+        async for chunks in body:
             for chunk in chunks:
                 budget.spend(len(chunk))
                 for event in decoder.feed(chunk):

@@ -10,11 +10,11 @@ from twistedmedia.names import MediaName, media_name_from_path
 
 
 def header(request: Request, name: str) -> str | None:
-    """The value of a header, the last one's if it was sent more than once. Bytes that are no ASCII
-    come out as Latin-1 (RFC 9110, 5.5), whatever they are.
+    """The value of a header; of one that was sent more than once all values, as a list (RFC 9110,
+    5.3). Bytes that are no ASCII come out as Latin-1 (5.5), whatever they are.
     """
     values = request.requestHeaders.getRawHeaders(name.encode())
-    return values[-1].decode("latin-1") if values else None
+    return b", ".join(values).decode("latin-1") if values else None
 
 
 def segments_below(request: Request) -> list[bytes]:

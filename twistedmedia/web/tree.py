@@ -68,6 +68,9 @@ def _refuse(request: Request) -> None:
     expectation = header(request, "expect")
     if expectation is not None and expectation.lower() != "100-continue":
         raise ExpectationFailed
+    codings = request.requestHeaders.getRawHeaders(b"transfer-encoding", [])
+    if any(coding.lower() != b"chunked" for coding in codings):
+        raise BadRequest("the only transfer coding that is understood is chunked")
     try:
         b"/".join(segments_below(request)).decode("utf-8")
     except UnicodeDecodeError:

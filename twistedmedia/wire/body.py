@@ -19,6 +19,9 @@ TOTAL_BYTES = 16 << 20
 # A handler is woken for at least this much, because handing bytes to a thread costs the same for
 # one as for a megabyte.
 _WORTH_WAKING_BYTES = 256 << 10
+# A body takes its share when it holds more than this: thousands that say next to nothing must not
+# leave an upload without memory.
+_WORTH_COUNTING_BYTES = 16 << 10
 _CHUNK_OVERHEAD_BYTES = 64  # what Python needs for a bytes object in a list, besides its bytes
 _SMALL_CHUNK_BYTES = 4096  # many chunks below this on the average are joined into one
 
@@ -42,7 +45,7 @@ class BodyMemory:
         return min(self._each, self._total // (2 * max(1, self._bodies)))
 
     def enter(self) -> None:
-        """One more body has bytes."""
+        """One more body holds bytes that count."""
         self._bodies += 1
 
     def leave(self) -> None:
@@ -120,11 +123,11 @@ class Body:
         self.received += len(data)
         if self._dropping or not data:
             return
-        if not self._counted:
-            self._counted = True
-            self._memory.enter()
         self._unread.append(data)
         self._unread_size += len(data) + _CHUNK_OVERHEAD_BYTES
+        if not self._counted and self._unread_size > _WORTH_COUNTING_BYTES:
+            self._counted = True
+            self._memory.enter()
         if self._unread_size >= self._memory.allowance:
             self._held = True
             self._flow.hold()

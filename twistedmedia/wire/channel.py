@@ -158,6 +158,14 @@ class MediaChannel(http.HTTPChannel):
         self._stop_lingering()
         super().connectionLost(reason)
 
+    def allHeadersReceived(self) -> None:
+        super().allHeadersReceived()
+        codings = self.requests[-1].requestHeaders.getRawHeaders(b"transfer-encoding", [])
+        if any(coding.lower() != b"chunked" for coding in codings):
+            # The base class takes `identity`, which was abolished, for no content (RFC 9112, 6.1):
+            # what follows has no meaning.
+            self.persistent = False
+
     def _send100Continue(self) -> None:
         if self.requests[-1].body is None:
             super()._send100Continue()

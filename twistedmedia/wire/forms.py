@@ -25,7 +25,7 @@ from multipart import (
     parse_options_header,
 )
 
-from twistedmedia.errors import Malformed, UnsupportedContent
+from twistedmedia.errors import Malformed
 
 MAX_FILE_PARTS = 256
 MAX_OTHER_PARTS = 64
@@ -55,9 +55,10 @@ class PartEnds:
     """The part that began last is whole."""
 
 
-_DISPOSITION = re.compile(
-    r"""form-data (?: \s*;\s* [^\s;="*]+ = (?: "(?:[^"\\]|\\.)*" | [^\s;"]+ ) )* \s*;?\s*""",
-    re.IGNORECASE | re.VERBOSE,
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # RFC 9110, 5.6.2
+# Possessive throughout: a client's header must not cost more than its length.
+_PARAMETER = re.compile(
+    rf"""[ \t]*+;[ \t]*+({_TOKEN})[ \t]*+=[ \t]*+("(?:[^"\\]|\\.)*+"|{_TOKEN})"""
 )
 _PERCENT_TO_EQUALS = bytes.maketrans(b"%", b"=")
 
@@ -65,12 +66,11 @@ FormEvent = PartBegins | bytes | PartEnds
 
 
 def content_type_of(header: str | None) -> tuple[str, dict[str, str]]:
-    """The media type in lower case, and the parameters, of a Content-Type header.
-
-    :raises UnsupportedContent: when there is none.
+    """The media type in lower case, and the parameters, of a Content-Type header; an empty type
+    when there is none.
     """
     if not header:
-        raise UnsupportedContent(f"the content has no type; send {MULTIPART} or {URLENCODED}")
+        return "", {}
     media_type, parameters = parse_options_header(header)
     return media_type, parameters
 
@@ -173,12 +173,10 @@ class MultipartDecoder:
             raise self._malformed("a line break within a header")
         if len(dispositions) > 1:
             raise self._malformed("two Content-Disposition headers")
-        if not _DISPOSITION.fullmatch(dispositions[0]):  # a filename in it must not go unseen
-            raise self._malformed("a Content-Disposition header that cannot be understood")
-        # The package drops what precedes a backslash, for an old Internet Explorer. Names here are
-        # refused when they hold one, so it has to be seen.
-        _, options = parse_options_header(dispositions[0], unquote=_unquote)
+        options = self._parameters_of(dispositions[0])
         filename = options.get("filename")
+        if filename is None and "filename*" in options:  # which RFC 7578, 4.2, forbids
+            raise self._malformed("a part with filename* and no filename")
         if filename is None:
             self._others += 1
         else:
@@ -188,6 +186,24 @@ class MultipartDecoder:
         if self._others > MAX_OTHER_PARTS:
             raise self._malformed(f"a form may have {MAX_OTHER_PARTS} parts that are no files")
         return PartBegins(options.get("name", ""), filename)
+
+    def _parameters_of(self, disposition: str) -> dict[str, str]:
+        """The parameters of a Content-Disposition header. What is not understood whole is refused:
+        a file must not be passed over, or get another name, because its header is odd.
+        """
+        parameters: dict[str, str] = {}
+        end = disposition.find(";") if ";" in disposition else len(disposition)
+        while match := _PARAMETER.match(disposition, end):
+            name = match[1].lower()
+            if name in parameters:
+                raise self._malformed(f"the parameter {name[:64]!r} is given twice")
+            # Without the package's reading of file names: it drops what precedes a backslash, and
+            # a name that holds one has to be seen to be refused.
+            parameters[name] = content_disposition_unquote(match[2])
+            end = match.end()
+        if disposition[end:].strip(" \t;"):
+            raise self._malformed("a Content-Disposition header that cannot be understood")
+        return parameters
 
     def _malformed(self, why: str) -> Malformed:
         where = f"at part {self._parts}" if self._parts else "before its first part"
@@ -317,8 +333,3 @@ def decode_urlencoded(piece: bytes) -> bytes:
     if joined or (12 * shortened - risen) % 65521:
         raise Malformed("a percent escape of the urlencoded form is broken")
     return decoded
-
-
-def _unquote(value: str, filename: bool = False) -> str:
-    unquoted: str = content_disposition_unquote(value)
-    return unquoted

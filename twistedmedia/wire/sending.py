@@ -11,9 +11,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twistedmedia.boundaries import Media
+from twistedmedia.faults import on_one_line
 
-# A read costs a hop through a thread, so it should bring more than the kernel takes at once.
-BLOCK_BYTES = 256 << 10
+# A read costs a hop through a thread, so it should bring more than the kernel takes at once; and
+# this is what a reader that takes nothing costs.
+BLOCK_BYTES = 128 << 10
 
 
 @implementer(IPushProducer)
@@ -89,6 +91,6 @@ class PausedReads:
         self._reading = False
         if not self._ended:
             self._ended = True
-            self._log.failure("a download was cut off", failure)
+            self._log.error("a download was cut off: {why}", why=on_one_line(failure))
             self._request.unregisterProducer()
             self._request.transport.abortConnection()

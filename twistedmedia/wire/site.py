@@ -1,4 +1,4 @@
-"""The Site: a resource tree on connections whose requests stream. HTTP/1.1 only: see DESIGN."""
+"""The Site: a resource tree on connections whose requests stream. HTTP/1.1, no HTTP/2."""
 
 from __future__ import annotations
 

@@ -1,0 +1,30 @@
+"""Faults of ours: a line in the log with all that is known, an id to the caller, nothing else."""
+
+from __future__ import annotations
+
+import traceback
+from secrets import token_hex
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedmedia.errors import InternalError
+
+
+def fault(log: Logger, doing: str, failure: Failure) -> InternalError:
+    """Log `failure` as an incident that happened when `doing`, and give the error to tell."""
+    error = InternalError(token_hex(8))
+    log.error(
+        "incident {incident}: {doing}: {why}",
+        incident=error.incident,
+        doing=doing,
+        why=on_one_line(failure),
+    )
+    return error
+
+
+def on_one_line(failure: Failure) -> str:
+    """What happened and where, without line breaks."""
+    frames = traceback.extract_tb(failure.getTracebackObject())
+    where = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    return f"{type(failure.value).__name__}: {str(failure.value)!r} at {where}"
