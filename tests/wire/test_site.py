@@ -21,8 +21,8 @@ from tests.wire.connection import (
     result,
 )
 from twistedmedia.errors import Malformed, TooLarge
-from twistedmedia.wire.body import EACH_BYTES, Body, BodyMemory
-from twistedmedia.wire.channel import CONTENT_PIECE_BYTES, LINGER_BYTES, LINGER_S
+from twistedmedia.wire.body import EACH_BYTES, LARGEST_PIECE_BYTES, Body, BodyMemory
+from twistedmedia.wire.channel import LINGER_BYTES, LINGER_S
 from twistedmedia.wire.site import MediaSite
 
 IDLE_S = 60
@@ -206,7 +206,7 @@ def test_pipelined_requests_behind_one_that_waits_are_not_taken_in_without_end()
     connection = serving.connect()
     padded = head("X-Padding: " + "x" * 8000, path="/plain", method="GET")
     connection.send(put(3) + b"abc" + padded * 100)
-    assert connection.unread > 100 * len(padded) - 2 * CONTENT_PIECE_BYTES
+    assert connection.unread > 100 * len(padded) - 2 * LARGEST_PIECE_BYTES
     gate.opened.callback(None)
     serving.clock.advance(0)
     assert connection.statuses() == [200] * 101
@@ -326,7 +326,7 @@ def test_the_client_is_paused_when_a_mebibyte_is_unread(coding: str) -> None:
     else:
         connection.send(CHUNKED + chunked(content, 100_000))
     assert not connection.reading
-    assert MIB <= serving.body.received + 4096 <= MIB + CONTENT_PIECE_BYTES + 4096
+    assert MIB <= serving.body.received + 4096 <= MIB + LARGEST_PIECE_BYTES + 4096
     assert connection.unread >= 6 * MIB
     gate.opened.callback(None)
     serving.clock.advance(0)
@@ -345,7 +345,7 @@ def test_content_is_received_in_larger_pieces_than_requests() -> None:
     gate.opened.callback(None)
     serving.clock.advance(0)
     sizes.append(connection.bufferSize)
-    assert sizes == [1 << 16, CONTENT_PIECE_BYTES, 1 << 16]
+    assert sizes == [1 << 16, LARGEST_PIECE_BYTES, 1 << 16]
 
 
 def test_a_drained_transport_does_not_end_a_pause() -> None:
@@ -507,9 +507,9 @@ def test_content_that_is_there_already_does_not_count_as_rest() -> None:
 
 BIG = LINGER_BYTES + 1
 UNWANTED = [
-    ("large", put(BIG), bytes(BIG + CONTENT_PIECE_BYTES)),
-    ("huge", put(1 << 40), bytes(BIG + CONTENT_PIECE_BYTES)),
-    ("unknown", CHUNKED, chunked(bytes(BIG + CONTENT_PIECE_BYTES), 100_000)),
+    ("large", put(BIG), bytes(BIG + LARGEST_PIECE_BYTES)),
+    ("huge", put(1 << 40), bytes(BIG + LARGEST_PIECE_BYTES)),
+    ("unknown", CHUNKED, chunked(bytes(BIG + LARGEST_PIECE_BYTES), 100_000)),
 ]
 unwanted = pytest.mark.parametrize(
     ("request_head", "rest"), [row[1:] for row in UNWANTED], ids=[row[0] for row in UNWANTED]

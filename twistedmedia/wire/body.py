@@ -23,6 +23,7 @@ _WORTH_WAKING_BYTES = 256 << 10
 # leave an upload without memory.
 _WORTH_COUNTING_BYTES = 16 << 10
 _CHUNK_OVERHEAD_BYTES = 64  # what Python needs for a bytes object in a list, besides its bytes
+LARGEST_PIECE_BYTES, SMALLEST_PIECE_BYTES = 256 << 10, 64 << 10
 _SMALL_CHUNK_BYTES = 4096  # many chunks below this on the average are joined into one
 
 
@@ -43,6 +44,13 @@ class BodyMemory:
     def allowance(self) -> int:
         """Bytes that each body may hold unread: as much again may be on its way to the disk."""
         return min(self._each, self._total // (2 * max(1, self._bodies)))
+
+    @property
+    def piece(self) -> int:
+        """Bytes to receive at a time: many, since each piece costs the loop the same, but fewer
+        when many bodies arrive, so that one turn of the loop stays short for everybody else.
+        """
+        return max(SMALLEST_PIECE_BYTES, LARGEST_PIECE_BYTES // max(1, self._bodies))
 
     def enter(self) -> None:
         """One more body holds bytes that count."""

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 # socket with unread data resets it, and the reset can overtake the answer (RFC 9112, 9.6).
 LINGER_BYTES = 4 << 20
 LINGER_S = 5.0
-# Content is received in larger pieces than requests are: each piece costs the loop the same.
-CONTENT_PIECE_BYTES = 256 << 10
 
 
 class StreamingRequest(server.Request):
@@ -178,6 +176,8 @@ class MediaChannel(http.HTTPChannel):
             if self._dropped > LINGER_BYTES:
                 self._give_up()
                 return
+        if not self._handlingRequest:
+            self._choose_piece()
         if not self._broken:
             super().rawDataReceived(data)
 
@@ -205,10 +205,8 @@ class MediaChannel(http.HTTPChannel):
 
     def content_begins(self, length: int | None) -> Body:
         """The body of the request whose headers have just come in."""
-        memory = self.site.body_memory
-        if length is not None:  # a piece of chunked coding can be thousands of chunks
-            self.transport.bufferSize = min(CONTENT_PIECE_BYTES, memory.allowance // 2)
-        return Body(length, memory, self)
+        self._choose_piece()
+        return Body(length, self.site.body_memory, self)
 
     def answering(self, body: Body) -> None:
         """An answer is about to be written: decide whether the connection survives it."""
@@ -227,6 +225,10 @@ class MediaChannel(http.HTTPChannel):
                 self._linger()
                 return
         self._end_request(request)
+
+    def _choose_piece(self) -> None:
+        if self.length is not None:  # a piece of chunked coding can be thousands of chunks
+            self.transport.bufferSize = self.site.body_memory.piece
 
     def _end_request(self, request: StreamingRequest) -> None:
         self.release()
