@@ -12,7 +12,8 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, exe
 from twisted.logger import LogEvent, globalLogPublisher
 
 from tests.support import asynchronous, named
-from twistedmedia.boundaries import Draft, Media, Sealed, Stored
+from twistedmedia.arrival import WORTH_PREPARING_BYTES, Coding, Limits
+from twistedmedia.boundaries import Condition, Draft, Media, Page, Sealed, Stored
 from twistedmedia.errors import (
     AlreadyExists,
     Busy,
@@ -27,7 +28,7 @@ from twistedmedia.errors import (
     NotFound,
     TooLarge,
 )
-from twistedmedia.intake import WORTH_PREPARING_BYTES, Coding, Intake, Limits
+from twistedmedia.intake import Intake
 from twistedmedia.names import MediaName
 from twistedmedia.shielding import shielded
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
@@ -55,8 +56,16 @@ class WatchedStore:
     def open(self, name: MediaName) -> Deferred[Media]:
         return self._store.open(name)
 
-    def delete(self, name: MediaName) -> Deferred[bool]:
-        return self._store.delete(name)
+    def recognise(self, name: MediaName, sha256: str) -> Deferred[Stored | None]:
+        return self.ask("recognise", lambda: self._store.recognise(name, sha256))
+
+    def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
+        return self._store.delete(name, condition)
+
+    def list(
+        self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], Any]
+    ) -> Deferred[Any]:
+        return self._store.list(folders, after, limit, render)
 
     def ask(self, what: str, work: Callable[[], Deferred[Any]]) -> Deferred[Any]:
         self.asked.append(what)
@@ -88,8 +97,8 @@ class WatchedDraft:
         self._draft = draft
         self._gone = False
 
-    def prepare(self, name: MediaName) -> Deferred[None]:
-        return self._store.ask("prepare", lambda: self._draft.prepare(name))
+    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+        return self._store.ask("prepare", lambda: self._draft.prepare(name, replacing))
 
     def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
         return self._store.ask("append", lambda: self._draft.append(chunks))
@@ -97,8 +106,8 @@ class WatchedDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._store.ask("seal", self._draft.seal)
 
-    def publish(self, name: MediaName) -> Deferred[Stored]:
-        return self._store.ask("publish", lambda: self._draft.publish(name))
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
+        return self._store.ask("publish", lambda: self._draft.publish(name, replacing))
 
     def discard(self) -> None:
         if not self._gone:
@@ -438,10 +447,10 @@ async def test_a_fault_in_publishing_one_file_leaves_the_others_alone(
     nothing_left_behind: list[LogEvent],
 ) -> None:
     class Faulty(MemoryStore):
-        def publish(self, name: MediaName, content: bytes) -> MemoryMedia:
+        def publish(self, name: MediaName, content: bytes, replacing: Any) -> MemoryMedia:
             if name.filename == "two.wav":
                 raise OSError("a fault")
-            return super().publish(name, content)
+            return super().publish(name, content, replacing)
 
     intake = an_intake(Faulty())
     with ExitStack() as arriving_all:

@@ -21,6 +21,7 @@ FLOORS = [
     {"errors", "answers", "names", "limits", "formats"},
     {"boundaries", "faults", "shielding"},
     {"wire", "store", "audio", "fetching"},
+    {"arrival"},
     {"intake"},
     {"web"},
     {"service"},
@@ -37,6 +38,7 @@ PURE = [
     "twistedmedia.formats",
     "twistedmedia.wire.forms",
     "twistedmedia.wire.conditions",
+    "twistedmedia.wire.digests",
 ]
 
 # What a pure module must not touch, in this process or through another module.

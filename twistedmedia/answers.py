@@ -14,7 +14,7 @@ from typing import Any
 from twistedmedia.errors import InternalError, MediaError
 from twistedmedia.names import MediaName
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+encode = json.JSONEncoder(ensure_ascii=False).encode
 
 OK = {"code": 200, "reason": "OK"}
 
@@ -30,7 +30,7 @@ class Answer:
     @property
     def body(self) -> bytes:
         """UTF-8, on one line, with its line break."""
-        return _encode(self.payload).encode("utf-8", "backslashreplace") + b"\n"
+        return encode(self.payload).encode("utf-8", "backslashreplace") + b"\n"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -47,7 +47,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
-    """What became of one file: it was stored, or `failure` says why not."""
+    """What became of one file: it was stored, or `failure` says why not. `identical`: it was stored
+    before, with the content that was declared. `problem` is what is wrong with it as audio.
+    """
 
     directory: str
     filename: str
@@ -56,6 +58,9 @@ class FileOutcome:
     sha256: str = ""
     etag: str = ""
     failure: MediaError | None = None
+    identical: bool = False
+    replaced: bool = False
+    problem: str | None = None
 
 
 def error_answer(error: MediaError) -> Answer:
@@ -71,8 +76,11 @@ def stored_answer(files: Sequence[FileOutcome], url_of: Callable[[MediaName], st
     entries = [_entry(file, url_of) for file in files]
     failures = [file.failure for file in files if file.failure is not None]
     if not failures:
-        headers = {"Location": entries[0]["url"]} if len(entries) == 1 else {}
-        return Answer(201, {**OK, "files": entries}, headers)
+        created = any(not (file.identical or file.replaced) for file in files)
+        headers = {"ETag": files[0].etag} if len(files) == 1 else {}
+        if created and len(files) == 1:
+            headers["Location"] = entries[0]["url"]
+        return Answer(201 if created else 200, {**OK, "files": entries}, headers)
     first = failures[0]
     status = first.status if len(failures) == len(files) else 207
     return Answer(status, {"code": first.code, "reason": first.reason, "files": entries})
@@ -88,7 +96,7 @@ def _entry(file: FileOutcome, url_of: Callable[[MediaName], str]) -> dict[str, A
     if file.failure is not None:
         return {"code": file.failure.code, "reason": file.failure.reason, **named}
     assert file.name is not None
-    return {
+    entry = {
         **OK,
         **named,
         "url": url_of(file.name),
@@ -96,3 +104,10 @@ def _entry(file: FileOutcome, url_of: Callable[[MediaName], str]) -> dict[str, A
         "sha256": file.sha256,
         "etag": file.etag,
     }
+    if file.identical:
+        entry["identical"] = True
+    elif file.replaced:
+        entry["replaced"] = True
+    if file.problem is not None:
+        entry["audio"] = {"ok": False, "problem": file.problem}
+    return entry

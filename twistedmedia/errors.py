@@ -101,6 +101,25 @@ class AlreadyExists(MediaError):
         super().__init__("the file exists already")
 
 
+class DigestMismatch(MediaError):
+    """The content is not what the request declares it to be, by its digest."""
+
+    code, status, rank = 508, 400, 7
+
+    def __init__(self, reason: str = "the digest does not match the content") -> None:
+        super().__init__(reason)
+
+
+class NotAudio(MediaError):
+    """Not the audio that the name promises. `problem` says what is wrong, in words."""
+
+    code, status, rank = 509, 422, 8
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"not the audio that the name promises: {problem}")
+        self.problem = problem
+
+
 class NameConflict(MediaError):
     """A file stands where a directory is meant, or a directory where a file is."""
 
@@ -134,6 +153,10 @@ class NotFound(MediaError):
         super().__init__(reason)
 
 
+class IsDirectory(NotFound):
+    """A directory has the name that was asked for as a file's."""
+
+
 class MethodNotAllowed(MediaError):
     """405, with the methods that are."""
 
@@ -150,6 +173,10 @@ class PreconditionFailed(MediaError):
     """412: a condition of the request does not hold."""
 
     code = status = 412
+    rank = 6  # of a file: it is no longer the one that was to be replaced
+
+    def __init__(self, reason: str = "the file is not the one that is meant") -> None:
+        super().__init__(reason)
 
 
 class UnsupportedContent(MediaError):

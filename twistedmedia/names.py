@@ -6,7 +6,9 @@ segment is empty, hidden, `.` or `..`, none holds a slash, and all are NFC.
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -14,6 +16,9 @@ from twistedmedia.errors import MissingArgument, NameNotAllowed
 
 MAX_SEGMENT_BYTES = 255  # what Linux file systems take for one name
 MAX_NAME_BYTES = 1024  # of the whole, slashes included
+
+# What most names are made of, and nothing else needs to be looked at.
+_PLAIN = re.compile(r"[ !-\-0-\[\]-~][ -.0-\[\]-~]{0,254}", re.ASCII)
 
 _FORBIDDEN_CATEGORIES = {
     "Cc": "a control character",
@@ -42,13 +47,16 @@ class MediaName:
 
     @property
     def url_path(self) -> str:
-        """The name percent-encoded for a URL's path (RFC 3986, 3.3): `prompts/en/a%20b.mp3`."""
-        return "/".join(
-            quote(segment, safe="!$&'()*+,;=:@") for segment in (*self.folders, self.filename)
-        )
+        """The name percent-encoded for a URL's path: `prompts/en/a%20b.mp3`."""
+        return url_path((*self.folders, self.filename))
 
     def __str__(self) -> str:
         return f"{self.directory}/{self.filename}"
+
+
+def url_path(segments: Iterable[str | bytes]) -> str:
+    """`segments` percent-encoded for a URL's path (RFC 3986, 3.3)."""
+    return "/".join(quote(segment, safe="!$&'()*+,;=:@") for segment in segments)
 
 
 def decode(raw: bytes) -> str:
@@ -97,14 +105,40 @@ def media_name_from_path(segments: list[bytes]) -> MediaName:
     """
     if not segments:
         raise MissingArgument("directory")
-    texts = [decode(segment) for segment in segments]
-    if any("/" in text for text in texts):
-        raise NameNotAllowed("it holds an encoded slash")
+    texts = _decoded(segments)
     if len(texts) > 1 and texts[0] == "":
         raise NameNotAllowed("the directory begins with a slash")
     if len(texts) > 2 and texts[-2] == "":  # so that no trailing slash is dropped from a path
         raise NameNotAllowed("a part of the directory is empty")
     return media_name("/".join(texts[:-1]), texts[-1])
+
+
+def folders_from_path(segments: list[bytes]) -> tuple[str, ...]:
+    """The directory in a URL's path, of no segments the root.
+
+    :raises NameNotAllowed: when a rule is broken.
+    """
+    folders = tuple(_segment(text, "directory") for text in _decoded(segments))
+    if len("/".join(folders).encode()) > MAX_NAME_BYTES:
+        raise NameNotAllowed(f"the directory is longer than {MAX_NAME_BYTES} bytes")
+    return folders
+
+
+def is_segment(text: str) -> bool:
+    """Whether a folder or file of this very name can be part of a media name."""
+    if _PLAIN.fullmatch(text):
+        return True
+    try:
+        return _segment(text, "name") == text
+    except NameNotAllowed:
+        return False
+
+
+def _decoded(segments: list[bytes]) -> list[str]:
+    texts = [decode(segment) for segment in segments]
+    if any("/" in text for text in texts):
+        raise NameNotAllowed("it holds an encoded slash")
+    return texts
 
 
 def _segment(text: str, what: str) -> str:

@@ -14,8 +14,9 @@ from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.python import usage
 
+from twistedmedia.arrival import Checking, Limits
 from twistedmedia.formats import parse_formats
-from twistedmedia.intake import Intake, Limits
+from twistedmedia.intake import Intake
 from twistedmedia.limits import parse_size
 from twistedmedia.service import MediaService
 from twistedmedia.store.directory import DirectoryStore
@@ -42,6 +43,13 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
         raise ValueError(f"{text!r} is not a number from 1 to 10000")
     return int(text)
+
+
+def _checking(text: str) -> Checking:
+    try:
+        return Checking(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is none of {', '.join(c.value for c in Checking)}") from None
 
 
 def _interface(text: str) -> str:
@@ -82,6 +90,7 @@ class Options(usage.Options):
         ["max-upload", None, "2GiB", "The largest single file."],
         ["max-form", None, "8GiB", "The largest form in all."],
         ["max-uploads", None, "64", "Uploads in progress at once; one more is told to come back."],
+        ["check", None, "flag", "Bytes that are not the audio they are named: off, flag, reject."],
         ["disk-threads", None, "5", "Threads that write; as many more read."],
     ]
     optFlags = [  # noqa: RUF012
@@ -97,6 +106,7 @@ class Options(usage.Options):
         "max-upload": _size,
         "max-form": _size,
         "max-uploads": _count,
+        "check": _checking,
         "disk-threads": _count,
     }
 
@@ -161,6 +171,7 @@ def makeService(options: Options) -> IService:
         max_upload=options["max-upload"],
         max_form=options["max-form"],
         max_uploads=options["max-uploads"],
+        checking=options["check"],
     )
     intake = Intake(store, limits)
     site = MediaSite(media_resource(intake), reactor)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
+import wave
 from pathlib import Path
 
 from tests.live.support import clean_environment
@@ -49,8 +51,16 @@ def test_the_lines_under_try_it_work_in_their_order(service: Process, tmp_path: 
         "/media/prompts/de/hello.wav",
         "/media/prompts/fr/salut.wav",
         "/media/prompts/it/ciao.wav",
+        "/media/prompts/en/hello.wav",
+        "/media/prompts/it/ciao.wav",
     ]
-    gone, *left = stored
+    entries = [entry for answer in answers["store"] for entry in answer["files"]]  # type: ignore[attr-defined]
+    assert [entry.get("replaced", False) for entry in entries] == [False] * 4 + [True, False]
+    assert [entry.get("identical", False) for entry in entries] == [False] * 5 + [True]
+    listings = [json.loads(said) for said in outputs.values() if b'"entries"' in said]
+    names = [entry["name"] for listing in listings for entry in listing["entries"]]
+    assert names == ["de/", "en/", "fr/", "it/"]
+    gone, *left = stored[:4]
     assert service.ask("GET", gone).status == 404
     for url in left:
         assert service.ask("GET", url).content == original
@@ -59,7 +69,11 @@ def test_the_lines_under_try_it_work_in_their_order(service: Process, tmp_path: 
 def test_the_answer_that_is_shown_is_the_one_that_comes(service: Process) -> None:
     text = README.read_text(encoding="utf-8")
     shown = json.loads(re.search(r"^    (\{.+?\}\]\})$", text, re.MULTILINE | re.DOTALL)[1])  # type: ignore[index]
-    content = b"RIFF" + bytes(shown["files"][0]["size"] - 4)
+    sound = io.BytesIO()
+    with wave.open(sound, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(shown["files"][0]["size"] - 44))
+    content = sound.getvalue()
     answer = service.ask("PUT", "/media/as-shown/hello.wav", content).json
     assert answer.keys() == shown.keys()
     assert [entry.keys() for entry in answer["files"]] == [entry.keys() for entry in shown["files"]]

@@ -13,7 +13,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from twistedmedia import DirectoryStore, Intake, MediaSite, media_resource
-from twistedmedia.intake import Limits
+from twistedmedia.arrival import Limits
 
 
 class Echo(Resource):

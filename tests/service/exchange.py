@@ -101,7 +101,7 @@ class Connection:
             status, headers = self.answer_head()
             if status >= 200:
                 break
-        if method == "HEAD":
+        if method == "HEAD" or status in (204, 304):  # RFC 9112, 6.3: no content, whatever they say
             return Answer(status, headers, b"")
         length = headers["Content-Length"]
         content = self._incoming.read(-1 if length is None else int(length))

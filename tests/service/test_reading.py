@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from random import Random
@@ -49,6 +50,7 @@ def test_a_file_has_all_the_headers_that_players_and_browsers_want(
         "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox; default-src 'none'; media-src 'self'",
         "content-disposition": 'inline; filename="digits.wav"',
+        "repr-digest": f"sha-256=:{b64encode(hashlib.sha256(DIGITS).digest()).decode()}:",
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
@@ -52,3 +53,32 @@ def make_store(kind: str, root: Path, calls: SystemCalls | None = None) -> Any:
         unnamed_drafts="hidden" not in kind,
         calls=calls,
     )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "media"
+
+
+@pytest_twisted.async_yield_fixture
+async def start(root: Path) -> AsyncIterator[Callable[..., Any]]:
+    """Starts stores on the root, which are stopped after the test."""
+    started: list[Any] = []
+
+    def make(
+        calls: Any = None, kind: str = "directory", at: Path = root, **options: Any
+    ) -> DirectoryStore:
+        made = DirectoryStore(
+            reactor,
+            str(at),
+            calls=calls,
+            unnamed_drafts="hidden" not in kind,
+            **{"threads": 3, **options},
+        )
+        started.append(made)
+        made.start()
+        return made
+
+    yield make
+    for each in started:
+        await each.stop()

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twistedmedia.store.calls import SystemCalls
 
 # These cannot fail as their callers see it.
-HINTS = {"start_writeback"}
+HINTS = {"start_writeback", "read_ahead", "get_attribute", "set_attribute"}
 
 OPERATIONS = tuple(
     name
@@ -84,7 +84,7 @@ class RecordingCalls(CallsLayer):
         *plain, keywords = args
         folder = keywords.get("dir_fd")
         names = [each for each in plain if isinstance(each, str)]
-        if names:
+        if names and not operation.endswith("_attribute"):
             base = self._path(folder) if folder is not None else ""
             return self._label(os.path.join(base, names[-1]))
         return self._label(self._path(plain[0]))
@@ -169,6 +169,10 @@ class SlowCalls(CallsLayer):
         self._gate.set()
 
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if operation == "open_at_hand" and self._left and self._holds("open", args):
+            raise BlockingIOError(
+                errno.EAGAIN, os.strerror(errno.EAGAIN)
+            )  # a thread has to open it
         with self._lock:
             held = self._left > 0 and self._holds(operation, args)
             self._left -= held

@@ -12,13 +12,11 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 
 from tests.store.faults import (
@@ -44,39 +42,9 @@ from twistedmedia.errors import (
     NotFound,
     TooLarge,
 )
-from twistedmedia.store.directory import DirectoryStore
 
 KINDS = ("directory", "directory with hidden drafts")
 NAME = named("a/b/x.mp3")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "media"
-
-
-@pytest_twisted.async_yield_fixture
-async def start(root: Path) -> AsyncIterator[Callable[..., Any]]:
-    """Starts stores on the root, which are stopped after the test."""
-    started: list[Any] = []
-
-    def make(
-        calls: Any = None, kind: str = "directory", at: Path = root, **options: Any
-    ) -> DirectoryStore:
-        made = DirectoryStore(
-            reactor,
-            str(at),
-            calls=calls,
-            unnamed_drafts="hidden" not in kind,
-            **{"threads": 3, **options},
-        )
-        started.append(made)
-        made.start()
-        return made
-
-    yield make
-    for each in started:
-        await each.stop()
 
 
 both_kinds = pytest.mark.parametrize("kind", KINDS)

@@ -17,8 +17,9 @@ from twisted.python.failure import Failure
 
 from tests.support import named
 from tests.wire.connection import Connection, chunked, outcome, result
-from twistedmedia.boundaries import Draft, Media, Sealed, Stored
-from twistedmedia.intake import Intake, Limits
+from twistedmedia.arrival import Limits
+from twistedmedia.boundaries import Condition, Draft, Media, Page, Sealed, Stored
+from twistedmedia.intake import Intake
 from twistedmedia.names import MediaName
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
@@ -54,8 +55,16 @@ class HeldStore:
 
         return self.do("open", opened, unclaimed=lambda media: media.close())
 
-    def delete(self, name: MediaName) -> Deferred[bool]:
-        return self.do("delete", lambda: self._inner.delete(name))
+    def recognise(self, name: MediaName, sha256: str) -> Deferred[Stored | None]:
+        return self.do("recognise", lambda: self._inner.recognise(name, sha256))
+
+    def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
+        return self.do("delete", lambda: self._inner.delete(name, condition))
+
+    def list(
+        self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], T]
+    ) -> Deferred[T]:
+        return self.do("list", lambda: self._inner.list(folders, after, limit, render))
 
     def do(
         self,
@@ -108,8 +117,8 @@ class HeldDraft:
         self._inner = inner
         self._under_way = 0
 
-    def prepare(self, name: MediaName) -> Deferred[None]:
-        return self._do("prepare", lambda: self._inner.prepare(name))
+    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+        return self._do("prepare", lambda: self._inner.prepare(name, replacing))
 
     def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
         return self._do("append", lambda: self._inner.append(chunks))
@@ -117,8 +126,8 @@ class HeldDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._do("seal", lambda: self._inner.seal())
 
-    def publish(self, name: MediaName) -> Deferred[Stored]:
-        return self._do("publish", lambda: self._inner.publish(name))
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
+        return self._do("publish", lambda: self._inner.publish(name, replacing))
 
     def discard(self) -> None:
         self.over = True
@@ -147,6 +156,7 @@ class HeldMedia:
 
     def __init__(self, store: HeldStore, inner: Media) -> None:
         self.size, self.modified_ns, self.etag = inner.size, inner.modified_ns, inner.etag
+        self.sha256 = inner.sha256
         self._store = store
         self._inner = inner
         self._closed = False
@@ -155,6 +165,9 @@ class HeldMedia:
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         assert not self._closed
         return self._store.do("read", lambda: self._inner.read(offset, size))
+
+    def digest(self) -> Deferred[str]:
+        return self._store.do("digest", self._inner.digest)
 
     def close(self) -> None:
         assert not self._closed, "a media is closed once"

@@ -803,4 +803,5 @@ def test_a_disposition_is_read_as_it_is_written(
     disposition: str, name: str, filename: str | None
 ) -> None:
     form = f"--B\r\nContent-Disposition: {disposition}\r\n\r\nx\r\n--B--\r\n".encode()
-    assert next(iter(MultipartDecoder("B").feed(form))) == PartBegins(name, filename)
+    part = next(iter(MultipartDecoder("B").feed(form)))
+    assert part == PartBegins(name, filename, {"content-disposition": disposition})

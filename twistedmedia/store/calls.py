@@ -13,13 +13,24 @@ from collections.abc import Sequence
 
 _SYNC_FILE_RANGE_WRITE = 2  # start write-out, do not wait: sync_file_range(2)
 
-_OPENAT2 = 437  # its number on every architecture
+# Their numbers on every architecture.
+_OPENAT2 = 437
+_CACHESTAT = 451
 # RESOLVE_ BENEATH, NO_SYMLINKS, NO_MAGICLINKS and CACHED
 _AT_HAND = 0x08 | 0x04 | 0x02 | 0x20
+
+_NOW = os.RWF_NOWAIT
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_SCRATCH = bytearray(64 << 10)  # for bytes that nobody wants
 
 _libc = ctypes.CDLL(None, use_errno=True)
 # For a call of microseconds, giving up the interpreter's lock and waiting for it costs most.
 _libc_with_lock = ctypes.PyDLL(None, use_errno=True)
+
+
+def _pages(offset: int, size: int, page: int) -> int:
+    """How many pages a span touches."""
+    return (offset + size - 1) // page - offset // page + 1
 
 
 class _OpenHow(ctypes.Structure):
@@ -27,6 +38,17 @@ class _OpenHow(ctypes.Structure):
         ("flags", ctypes.c_uint64),
         ("mode", ctypes.c_uint64),
         ("resolve", ctypes.c_uint64),
+    )
+
+
+class _CachestatRange(ctypes.Structure):
+    _fields_ = (("offset", ctypes.c_uint64), ("size", ctypes.c_uint64))
+
+
+class _Cachestat(ctypes.Structure):
+    _fields_ = tuple(
+        (pages, ctypes.c_uint64)
+        for pages in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
     )
 
 
@@ -57,7 +79,38 @@ class SystemCalls:
         some are.
         """
         buffer = bytearray(size)
-        return bytes(buffer[: os.preadv(fd, [buffer], 0, os.RWF_NOWAIT)])
+        return bytes(memoryview(buffer)[: os.preadv(fd, [buffer], 0, _NOW)])
+
+    def is_at_hand(self, fd: int, offset: int, size: int) -> bool:
+        """Whether that span of a file is in memory, so far as this can be told without waiting."""
+        span, found = _CachestatRange(offset, size), _Cachestat()
+        failed: int = _libc_with_lock.syscall(
+            _CACHESTAT, fd, ctypes.byref(span), ctypes.byref(found), 0
+        )
+        if failed:  # before Linux 6.5, or the file is another user's: see what a read brings
+            try:
+                return (
+                    os.preadv(fd, [_SCRATCH] * _pages(0, size, len(_SCRATCH)), offset, _NOW) >= size
+                )
+            except OSError:  # none of it, or a file system that cannot tell
+                return False
+        return bool(found.cached >= _pages(offset, size, _PAGE_BYTES))
+
+    def sendfile(self, socket: int, fd: int, offset: int, size: int) -> int:
+        return os.sendfile(socket, fd, offset, size)
+
+    def read_ahead(self, fd: int, offset: int, size: int) -> None:
+        """Ask the kernel to begin reading a span into memory."""
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def set_modified(self, fd: int, modified_ns: int) -> None:
+        os.utime(fd, ns=(modified_ns, modified_ns))
+
+    def get_attribute(self, fd: int, name: str) -> bytes:
+        return os.getxattr(fd, name)
+
+    def set_attribute(self, fd: int, name: str, value: bytes) -> None:
+        os.setxattr(fd, name, value)
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -103,11 +156,18 @@ class SystemCalls:
     def link(self, source: str, name: str, *, source_dir_fd: int, dir_fd: int) -> None:
         os.link(source, name, src_dir_fd=source_dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
 
+    def rename(self, source: str, name: str, *, source_dir_fd: int, dir_fd: int) -> None:
+        os.rename(source, name, src_dir_fd=source_dir_fd, dst_dir_fd=dir_fd)
+
     def unlink(self, name: str, *, dir_fd: int) -> None:
         os.unlink(name, dir_fd=dir_fd)
 
     def listdir(self, fd: int) -> list[str]:
         return os.listdir(fd)
+
+    def scandir(self, fd: int) -> os._ScandirIterator[str]:
+        """The entries of an open folder, with their types; to be closed by the caller."""
+        return os.scandir(fd)
 
     def lock(self, fd: int) -> None:
         """An exclusive flock(2), now or BlockingIOError. It goes with the descriptor, so no crash

@@ -10,16 +10,18 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from secrets import token_hex
+from typing import TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from twistedmedia.boundaries import Media
+from twistedmedia.boundaries import Condition, Media, Page, Stored
 from twistedmedia.errors import ConfigurationError, NotFound
 from twistedmedia.names import MediaName
+from twistedmedia.shielding import shielded
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.drafts import (
     DirectoryDraft,
@@ -27,20 +29,17 @@ from twistedmedia.store.drafts import (
     HiddenFile,
     Space,
     UnnamedFile,
-    etag_of,
 )
-from twistedmedia.store.folders import Folders
-from twistedmedia.store.memory import MemoryMedia
-from twistedmedia.store.threads import DiskThreads, Lane
+from twistedmedia.store.folders import HIDDEN, Folders
+from twistedmedia.store.listing import Listing
+from twistedmedia.store.media import DirectoryMedia, MediaFiles
+from twistedmedia.store.threads import DiskThreads
+from twistedmedia.store.validators import Instants
 
-_HIDDEN = ".twistedmedia"
+T = TypeVar("T")
+
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
-# A file of this size is read when it is opened: one way through the threads instead of three.
-_SMALL_BYTES = 64 << 10
 _CANNOT_WRITE_NOW = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# O_NONBLOCK: a FIFO that somebody has put there must not hold a thread.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
 
 
 class DirectoryStore:
@@ -81,7 +80,7 @@ class DirectoryStore:
             try:
                 self._make_root()
                 self._root_fd = self._held_open(held, self.root, None)
-                hidden_fd = self._held_folder(held, _HIDDEN, self._root_fd)
+                hidden_fd = self._held_folder(held, HIDDEN, self._root_fd)
                 self._lock_root(held, hidden_fd)
                 self._drafts_fd = self._held_folder(held, "drafts", hidden_fd)
                 self._sweep()
@@ -94,8 +93,11 @@ class DirectoryStore:
                 raise ConfigurationError(
                     f"the root {self.root} cannot be used: {error.strerror}"
                 ) from error
-            self._folders = Folders(self._calls, self._root_fd, self._durable)
+            self._folders = Folders(self._calls, self._root_fd, self._drafts_fd, self._durable)
+            self._files = MediaFiles(self._calls, self._readers, self._folders, self._root_fd)
+            self._listing = Listing(self._calls, self._folders)
             self._space = Space(self._calls, self._root_fd)
+            self._instants = Instants()
             self._writers.start()
             self._readers.start()
             held.callback(self._readers.stop)
@@ -105,8 +107,9 @@ class DirectoryStore:
     async def stop(self) -> None:
         """Let the jobs under way end, then stop the threads and unlock the root."""
         if self._held is not None:
-            await self._writers.idle()
-            await self._readers.idle()
+            while self._writers.busy or self._readers.busy:  # some work goes through both
+                await self._writers.idle()
+                await self._readers.idle()
             held, self._held = self._held, None
             held.close()
 
@@ -117,58 +120,51 @@ class DirectoryStore:
             else HiddenFile(self._calls, self._drafts_fd)
         )
         return DirectoryDraft(
-            self._calls, self._writers, self._folders, self._space, file, size, self._durable
+            self._calls,
+            self._writers,
+            self._folders,
+            self._space,
+            self._instants,
+            file,
+            size,
+            self._durable,
         )
 
     def open(self, name: MediaName) -> Deferred[Media]:
-        def close(outcome: Media | Failure) -> None:
-            if not isinstance(outcome, Failure):
-                outcome.close()
+        return self._files.open(name)
 
-        at_hand = self._open_at_hand(name)
-        if at_hand is not None:
-            return succeed(at_hand)
-        return self._readers.run(self._open, name, unclaimed=close)
+    def recognise(self, name: MediaName, sha256: str) -> Deferred[Stored | None]:
+        # Not to be left half-way: the file would be closed beside the thread that syncs it.
+        return shielded(ensureDeferred(self._recognise(name, sha256)))
 
-    def delete(self, name: MediaName) -> Deferred[bool]:
-        return self._writers.run(self._folders.remove, name, syncing=self._durable)
+    def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
+        return self._writers.run(self._folders.remove, name, condition, syncing=self._durable)
 
-    def _open_at_hand(self, name: MediaName) -> Media | None:
-        """A small file that is in the kernel's memory, name and bytes: that is had sooner than a
-        thread, and without waiting for anything. None is no verdict: then a thread looks.
-        """
-        with contextlib.suppress(OSError):
-            fd = self._calls.open_at_hand(str(name), _READ, dir_fd=self._root_fd)
-            try:
-                status = self._calls.fstat(fd)
-                if stat.S_ISREG(status.st_mode) and status.st_size <= _SMALL_BYTES:
-                    content = self._calls.read_at_hand(fd, status.st_size)
-                    if len(content) == status.st_size:
-                        return MemoryMedia(content, status.st_mtime_ns)
-            finally:
-                self._calls.close(fd)
-        return None
+    def list(
+        self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], T]
+    ) -> Deferred[T]:
+        def list_and_render() -> T:
+            return render(self._listing.page(folders, after, limit))
 
-    def _open(self, name: MediaName) -> Media:
+        return self._readers.run(list_and_render)
+
+    async def _recognise(self, name: MediaName, sha256: str) -> Stored | None:
         try:
-            with self._folders.walk(name) as folder:
-                fd = self._calls.open(name.filename, _READ, dir_fd=folder)
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                raise NotFound from None
-            raise
-        keep = False
+            media = await self._readers.run(self._files.open_file, name)
+        except NotFound:
+            return None
         try:
-            status = self._calls.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise NotFound
-            if status.st_size <= _SMALL_BYTES:
-                return MemoryMedia(self._calls.pread(fd, status.st_size, 0), status.st_mtime_ns)
-            keep = True
-            return DirectoryMedia(self._calls, self._readers, fd, status)
+            if await media.digest() != sha256:
+                return None
+            durable = self._writers.run(self._confirm, name, media, syncing=self._durable)
+            return Stored(name, media.size, sha256, media.etag) if await durable else None
         finally:
-            if not keep:
-                self._calls.close(fd)
+            media.close()
+
+    def _confirm(self, name: MediaName, media: DirectoryMedia) -> bool:
+        if self._durable:
+            self._calls.fsync(media.fd)
+        return self._folders.confirm(name, media.identity)
 
     def _held_open(self, held: contextlib.ExitStack, path: str, dir_fd: int | None) -> int:
         fd = self._calls.open(path, _FOLDER, dir_fd=dir_fd)
@@ -265,28 +261,3 @@ class DirectoryStore:
                 self._calls.close(fd)
         finally:
             file.remove()
-
-
-class DirectoryMedia:
-    """`boundaries.Media` over a descriptor."""
-
-    _log = Logger()
-
-    def __init__(
-        self, calls: SystemCalls, readers: DiskThreads, fd: int, status: os.stat_result
-    ) -> None:
-        self._calls = calls
-        self._fd = fd
-        self._lane = Lane(readers)
-        self.size = status.st_size
-        self.modified_ns = status.st_mtime_ns
-        self.etag = etag_of(status)
-
-    def read(self, offset: int, size: int) -> Deferred[bytes]:
-        return self._lane.run(self._calls.pread, self._fd, size, offset)
-
-    def close(self) -> None:
-        self._lane.run(self._calls.close, self._fd).addErrback(self._could_not_close)
-
-    def _could_not_close(self, failure: Failure) -> None:
-        self._log.failure("a file that was read could not be closed", failure)

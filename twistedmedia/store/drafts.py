@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from secrets import token_hex
@@ -16,23 +15,19 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedmedia.boundaries import Sealed, Stored
+from twistedmedia.boundaries import Condition, Sealed, Stored
 from twistedmedia.errors import AlreadyExists, NameConflict, NameNotAllowed, NoSpace, TooLarge
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.folders import Folders
 from twistedmedia.store.threads import DiskThreads, Lane
+from twistedmedia.store.validators import Instants, etag_of, record_digest
 
 T = TypeVar("T")
 
 _BATCH_BYTES = 1 << 20  # written in one call: large enough that the call's cost does not show
 _BATCH_CHUNKS = 512  # half of IOV_MAX
 _WRITEBACK_BYTES = 16 << 20  # so that the last sync has little left to write
-
-
-def etag_of(status: os.stat_result) -> str:
-    """A file's entity tag: size and mtime, which a link or rename leaves as they are."""
-    return f'"{status.st_size:x}-{status.st_mtime_ns:x}"'
 
 
 @contextlib.contextmanager
@@ -160,6 +155,7 @@ class DirectoryDraft:
         writers: DiskThreads,
         folders: Folders,
         space: Space,
+        instants: Instants,
         file: DraftFile,
         declared: int | None,
         durable: bool,
@@ -167,6 +163,7 @@ class DirectoryDraft:
         self._calls = calls
         self._folders = folders
         self._space = space
+        self._instants = instants
         self._file = file
         self._durable = durable
         self._lane = Lane(writers)
@@ -182,8 +179,8 @@ class DirectoryDraft:
             None  # bytes that are not written yet; None before the first job
         )
 
-    def prepare(self, name: MediaName) -> Deferred[None]:
-        return self._in_lane(self._prepare, name)
+    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+        return self._in_lane(self._prepare, name, replacing)
 
     def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
         return self._in_lane(self._append, chunks)
@@ -191,8 +188,8 @@ class DirectoryDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._in_lane(self._seal, syncing=self._durable)
 
-    def publish(self, name: MediaName) -> Deferred[Stored]:
-        return self._in_lane(self._publish, name, syncing=self._durable)
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
+        return self._in_lane(self._publish, name, replacing, syncing=self._durable)
 
     def discard(self) -> None:
         if not self._begun:
@@ -204,17 +201,13 @@ class DirectoryDraft:
         self._begun = True
         return self._lane.run(job, *args, syncing=syncing)
 
-    def _prepare(self, name: MediaName) -> None:
+    def _prepare(self, name: MediaName, replacing: Condition | None) -> None:
         with translated():
             self._reserve()
-            try:
-                with self._folders.walk(name) as folder:
-                    mode = self._calls.lstat(name.filename, dir_fd=folder).st_mode
-            except FileNotFoundError:
-                return
-        if stat.S_ISDIR(mode):
-            raise NameConflict("a directory has this name")
-        raise AlreadyExists
+            if replacing is not None:
+                self._folders.check(name, replacing)
+            elif self._folders.has_file(name):
+                raise AlreadyExists
 
     def _append(self, chunks: Iterable[bytes]) -> None:
         fd = self._opened()
@@ -246,31 +239,34 @@ class DirectoryDraft:
 
     def _seal(self) -> Sealed:
         fd = self._opened()
+        sha256 = self._hash.hexdigest()
         if not self._sealed:
             with translated(self._size):
+                self._calls.set_modified(fd, self._instants.now_ns())
+                # Before the sync, so that it is on stable storage with the content.
+                record_digest(self._calls, fd, self._calls.fstat(fd), sha256)
                 if self._durable:
                     self._calls.fsync(fd)
                 else:  # a network file system reports what it could not write when it is closed
                     self._calls.close(self._calls.dup(fd))
         self._sealed = True
-        return Sealed(self._size, self._hash.hexdigest())
+        return Sealed(self._size, sha256)
 
-    def _publish(self, name: MediaName) -> Stored:
+    def _publish(self, name: MediaName, replacing: Condition | None) -> Stored:
         sealed = self._seal()
         fd = self._opened()
         status = self._calls.fstat(fd)
 
-        def link(folder: int) -> None:
-            try:
-                self._file.link(fd, name.filename, folder)
-            except FileExistsError:
-                if stat.S_ISDIR(self._calls.lstat(name.filename, dir_fd=folder).st_mode):
-                    raise NameConflict("a directory has this name") from None
-                raise
+        def link(filename: str, folder: int) -> None:
+            self._file.link(fd, filename, folder)
 
         with translated():
-            self._folders.place(name, link, (status.st_dev, status.st_ino))
-        stored = Stored(name, sealed.size, sealed.sha256, etag_of(status))
+            if replacing is None:
+                self._folders.place(name, link, (status.st_dev, status.st_ino))
+            else:
+                self._folders.replace(name, link, replacing)
+        etag = etag_of(status.st_size, status.st_mtime_ns)
+        stored = Stored(name, sealed.size, sealed.sha256, etag)
         try:
             self._close()
         except OSError:  # the file is published all the same

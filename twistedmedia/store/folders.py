@@ -10,10 +10,18 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from secrets import token_hex
 
-from twistedmedia.errors import NameConflict
+from twistedmedia.boundaries import Condition
+from twistedmedia.errors import NameConflict, PreconditionFailed
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
+from twistedmedia.store.validators import etag_of
+
+HIDDEN = ".twistedmedia"  # the folder in the root that holds what is not media
+
+# Names a file, whose name and folder's descriptor it is given; FileExistsError when that is taken.
+Link = Callable[[str, int], None]
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # A publish makes its folder again when a delete has just removed it. Losing that race this often in
@@ -21,6 +29,8 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _ATTEMPTS = 100
 # Why a folder may outlive its last file: in use, gone already, a mount point, a link by now.
 _STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY, errno.ENOTDIR)
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_NAME_LOCKS = 64
 _SETTLED_AT_MOST = 10_000  # folders remembered; forgetting one costs a sync, no more
 
 
@@ -31,31 +41,81 @@ class Folders:
     a rename in mid-walk leads out of the root. `..` cannot occur: a `MediaName` has none.
     """
 
-    def __init__(self, calls: SystemCalls, root_fd: int, durable: bool) -> None:
+    def __init__(self, calls: SystemCalls, root_fd: int, drafts_fd: int, durable: bool) -> None:
+        """`drafts_fd` is a folder in the same file system for files on their way."""
         self._calls = calls
         self._root_fd = root_fd
+        self._drafts_fd = drafts_fd
         self._durable = durable
         self._lock = threading.Lock()
+        # Between looking at a file and replacing or deleting it nobody else may do either.
+        self._name_locks = [threading.Lock() for _ in range(_NAME_LOCKS)]
         self._settled: set[tuple[str, ...]] = set()  # their entries in their parents are synced
         self._removals = 0
 
     @contextlib.contextmanager
-    def walk(self, name: MediaName) -> Iterator[int]:
-        """The folder that holds `name`, open.
+    def walk(self, folders: tuple[str, ...]) -> Iterator[int]:
+        """The last of `folders`, open; the root when there is none.
 
         :raises OSError: ENOENT, or ENOTDIR or ELOOP where a file or a link stands in the way.
         """
-        with self._chain(name.folders, None) as chain:
+        with self._chain(folders, None) as chain:
             yield chain[-1]
 
-    def place(
-        self, name: MediaName, link: Callable[[int], None], identity: tuple[int, int]
-    ) -> None:
-        """Make the folders of `name`, call `link` with the last one open, and sync what changed.
+    def has_file(self, name: MediaName) -> bool:
+        """Whether something has the name.
+
+        :raises NameConflict: when a folder has.
+        :raises OSError: when that cannot be found out, or a file or a link stands in the way.
+        """
+        with contextlib.suppress(FileNotFoundError), self._chain(name.folders, None) as chain:
+            if stat.S_ISDIR(self._calls.lstat(name.filename, dir_fd=chain[-1]).st_mode):
+                raise NameConflict("a directory has this name")
+            return True
+        return False
+
+    def check(self, name: MediaName, condition: Condition) -> None:
+        """Look whether the file `name` is one of which `condition` is true.
+
+        :raises PreconditionFailed: when it is not, or is not there.
+        :raises NameConflict: when it is a folder.
+        """
+        try:
+            with self._chain(name.folders, None) as chain:
+                self._check(name, condition, chain[-1])
+        except OSError as error:
+            if error.errno in _NO_SUCH_FILE:
+                raise PreconditionFailed from None
+            raise
+
+    def confirm(self, name: MediaName, identity: tuple[int, int]) -> bool:
+        """Whether `name` is that of the file with this device and inode; if so, what leads to it is
+        synced.
+
+        :raises OSError: when syncing fails.
+        """
+        with self._lock:
+            removals = self._removals
+        try:
+            with self._chain(name.folders, None) as chain:
+                found = self._calls.lstat(name.filename, dir_fd=chain[-1])
+                if (found.st_dev, found.st_ino) != identity:
+                    return False
+                self._sync(chain[-1])
+                self._settle(name.folders, chain, [], removals)
+                return True
+        except OSError as error:
+            if error.errno in _NO_SUCH_FILE:
+                return False
+            raise
+
+    def place(self, name: MediaName, link: Link, identity: tuple[int, int]) -> None:
+        """Make the folders of `name`, have `link` name the file there, and sync what changed.
 
         `identity` is the device and inode of the file that `link` names. When anything fails, what
         was done is undone.
 
+        :raises NameConflict: when the name is a folder's.
         :raises OSError: what `link` raises, or making or syncing a folder.
         """
         for attempt in range(1, _ATTEMPTS + 1):
@@ -65,42 +125,101 @@ class Folders:
                 if attempt == _ATTEMPTS:
                     raise
 
-    def remove(self, name: MediaName) -> bool:
+    def replace(self, name: MediaName, link: Link, condition: Condition) -> None:
+        """Have the file that `link` names take the place of the one that has `name`, in one step,
+        if `condition` is true of that; and sync. When anything fails, the name is as it was.
+
+        :raises PreconditionFailed: when the condition is not true, or no file has the name.
+        :raises NameConflict: when it is a folder's.
+        :raises OSError: what `link` raises, or renaming or syncing.
+        """
+        try:
+            with self._lock_of(name), self._chain(name.folders, None) as chain:
+                self._check(name, condition, chain[-1])
+                self._exchange(name.filename, link, chain[-1])
+        except OSError as error:
+            if error.errno in _NO_SUCH_FILE:
+                raise PreconditionFailed from None
+            raise
+
+    def remove(self, name: MediaName, condition: Condition | None = None) -> bool:
         """Remove the file `name`, sync, and remove the folders that this leaves empty.
 
+        :raises PreconditionFailed: when there is a condition and it is not true.
         :raises NameConflict: when it is a folder.
         :raises OSError: when removing or syncing fails.
         """
         try:
-            with self._chain(name.folders, None) as chain:
-                mode = self._calls.lstat(name.filename, dir_fd=chain[-1]).st_mode
-                if stat.S_ISDIR(mode):
+            with self._lock_of(name), self._chain(name.folders, None) as chain:
+                status = self._calls.lstat(name.filename, dir_fd=chain[-1])
+                if stat.S_ISDIR(status.st_mode):
                     raise NameConflict("this is a directory; it goes when its last file goes")
-                if not stat.S_ISREG(mode):
+                if condition is not None:
+                    self._check(name, condition, chain[-1])
+                if not stat.S_ISREG(status.st_mode):
                     return False
                 self._calls.unlink(name.filename, dir_fd=chain[-1])
                 self._sync(chain[-1])
                 self._prune(name.folders, chain)
                 return True
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return False
-            raise
+            if error.errno not in _NO_SUCH_FILE:
+                raise
+        if condition is not None and not condition(None, 0):
+            raise PreconditionFailed
+        return False
 
-    def _place(
-        self, name: MediaName, link: Callable[[int], None], identity: tuple[int, int]
-    ) -> None:
+    def _lock_of(self, name: MediaName) -> threading.Lock:
+        return self._name_locks[hash(name) % _NAME_LOCKS]
+
+    def _check(self, name: MediaName, condition: Condition, folder: int) -> None:
+        status = self._calls.lstat(name.filename, dir_fd=folder)
+        if stat.S_ISDIR(status.st_mode):
+            raise NameConflict("a directory has this name")
+        etag = etag_of(status.st_size, status.st_mtime_ns)
+        if not stat.S_ISREG(status.st_mode) or not condition(etag, status.st_mtime_ns):
+            raise PreconditionFailed
+
+    def _exchange(self, filename: str, link: Link, folder: int) -> None:
+        new, old = token_hex(16), token_hex(16)
+        drafts = self._drafts_fd
+        with contextlib.ExitStack() as hidden:
+            link(new, drafts)
+            hidden.callback(self._unlink_draft, new)
+            # The way back, for as long as it may be needed; a crash leaves it to the next sweep.
+            self._calls.link(filename, old, source_dir_fd=folder, dir_fd=drafts)
+            hidden.callback(self._unlink_draft, old)
+            self._calls.rename(new, filename, source_dir_fd=drafts, dir_fd=folder)
+            try:
+                self._sync(folder)
+            except BaseException:
+                self._calls.rename(old, filename, source_dir_fd=drafts, dir_fd=folder)
+                raise
+
+    def _unlink_draft(self, name: str) -> None:
+        with contextlib.suppress(OSError):  # renamed, or left to the next sweep
+            self._calls.unlink(name, dir_fd=self._drafts_fd)
+
+    def _place(self, name: MediaName, link: Link, identity: tuple[int, int]) -> None:
         made: list[int] = []  # the depths at which a folder is new
         with self._lock:
             removals = self._removals
         with self._chain(name.folders, made) as chain:
             try:
-                link(chain[-1])
+                self._link(name.filename, link, chain[-1])
                 self._sync(chain[-1])
                 self._settle(name.folders, chain, made, removals)
             except BaseException:
                 self._undo(name, chain, made, identity)
                 raise
+
+    def _link(self, filename: str, link: Link, folder: int) -> None:
+        try:
+            link(filename, folder)
+        except FileExistsError:
+            if stat.S_ISDIR(self._calls.lstat(filename, dir_fd=folder).st_mode):
+                raise NameConflict("a directory has this name") from None
+            raise
 
     @contextlib.contextmanager
     def _chain(self, folders: tuple[str, ...], made: list[int] | None) -> Iterator[list[int]]:

@@ -7,15 +7,22 @@ returned.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred, execute, succeed
 
-from twistedmedia.boundaries import Draft, Media, Sealed, Stored
-from twistedmedia.errors import AlreadyExists, NameConflict, NoSpace, NotFound
+from twistedmedia.boundaries import Condition, Draft, Entry, Media, Page, Sealed, Stored
+from twistedmedia.errors import (
+    AlreadyExists,
+    IsDirectory,
+    NameConflict,
+    NoSpace,
+    NotFound,
+    PreconditionFailed,
+)
 from twistedmedia.names import MediaName
+from twistedmedia.store.validators import Instants, etag_of
 
 T = TypeVar("T")
 
@@ -27,6 +34,7 @@ class MemoryStore:
         self._capacity = capacity
         self._taken = 0  # by published files, drafts, and what drafts have declared
         self._files: dict[MediaName, MemoryMedia] = {}
+        self._instants = Instants()
 
     def start(self) -> None:
         """There is nothing to start."""
@@ -40,22 +48,52 @@ class MemoryStore:
     def open(self, name: MediaName) -> Deferred[Media]:
         return execute(self._open, name)
 
-    def delete(self, name: MediaName) -> Deferred[bool]:
-        return execute(self._delete, name)
+    def recognise(self, name: MediaName, sha256: str) -> Deferred[Stored | None]:
+        media = self._files.get(name)
+        if media is None or media.hash() != sha256:
+            return succeed(None)
+        return succeed(Stored(name, media.size, sha256, media.etag))
+
+    def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
+        return execute(self._delete, name, condition)
+
+    def list(
+        self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], T]
+    ) -> Deferred[T]:
+        return execute(lambda: render(self._page(folders, after, limit)))
 
     def _open(self, name: MediaName) -> Media:
+        if self._is_folder((*name.folders, name.filename)):
+            raise IsDirectory
         try:
             return self._files[name]
         except KeyError:
             raise NotFound from None
 
-    def _delete(self, name: MediaName) -> bool:
+    def _delete(self, name: MediaName, condition: Condition | None) -> bool:
         if self._is_folder((*name.folders, name.filename)):
             raise NameConflict("this is a directory; it goes when its last file goes")
+        if condition is not None and (name in self._files or not condition(None, 0)):
+            self._check(name, condition)
         media = self._files.pop(name, None)
         if media is not None:
             self.take(-media.size)
         return media is not None
+
+    def _page(self, folders: tuple[str, ...], after: str, limit: int) -> Page:
+        found: dict[str, Entry | str] = {}
+        for name, media in self._files.items():
+            if name.folders == folders:
+                entry = Entry(name.filename, media.size, media.modified_ns, media.etag)
+                found[name.filename] = entry
+            elif name.folders[: len(folders)] == folders:
+                directory = name.folders[len(folders)] + "/"
+                found[directory] = directory
+        if not found and folders:
+            raise NotFound("there is no such directory")
+        names = sorted((name for name in found if name.encode() > after.encode()), key=str.encode)
+        page = tuple(found[name] for name in names[:limit])
+        return Page(page, more=len(names) > limit, left_out=0)
 
     def take(self, size: int) -> None:
         """Count `size` bytes as taken; a negative size gives back.
@@ -66,21 +104,35 @@ class MemoryStore:
             raise NoSpace
         self._taken += size
 
-    def check_free(self, name: MediaName) -> None:
-        """:raises AlreadyExists, NameConflict: when `name` cannot become a file's."""
-        if name in self._files:
-            raise AlreadyExists
+    def check(self, name: MediaName, replacing: Condition | None) -> None:
+        """Look whether `name` can become a new file's, or the file of that name be replaced.
+
+        :raises AlreadyExists, NameConflict, PreconditionFailed: when not.
+        """
         if self._is_folder((*name.folders, name.filename)):
             raise NameConflict("a directory has this name")
+        if replacing is not None:
+            self._check(name, replacing)
+            return
+        if name in self._files:
+            raise AlreadyExists
         for depth in range(1, len(name.folders)):
             if MediaName(name.folders[:depth], name.folders[depth]) in self._files:
                 raise NameConflict("a part of the directory is not a directory")
 
-    def publish(self, name: MediaName, content: bytes) -> MemoryMedia:
+    def publish(self, name: MediaName, content: bytes, replacing: Condition | None) -> MemoryMedia:
         """Give `content`, whose bytes count as taken already, its name."""
-        self.check_free(name)
-        self._files[name] = MemoryMedia(content, time.time_ns())
+        self.check(name, replacing)
+        replaced = self._files.get(name)
+        if replaced is not None:
+            self.take(-replaced.size)
+        self._files[name] = MemoryMedia(content, self._instants.now_ns())
         return self._files[name]
+
+    def _check(self, name: MediaName, condition: Condition) -> None:
+        media = self._files.get(name)
+        if media is None or not condition(media.etag, media.modified_ns):
+            raise PreconditionFailed
 
     def _is_folder(self, path: tuple[str, ...]) -> bool:
         return any(name.folders[: len(path)] == path for name in self._files)
@@ -96,10 +148,10 @@ class MemoryDraft:
         self._content = bytearray()
         self._closed = False
 
-    def prepare(self, name: MediaName) -> Deferred[None]:
+    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
         def prepare() -> None:
             self._reserve(self._declared)
-            self._store.check_free(name)
+            self._store.check(name, replacing)
 
         return self._unless_closed(prepare)
 
@@ -114,10 +166,10 @@ class MemoryDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._unless_closed(lambda: Sealed(len(self._content), self._sha256()))
 
-    def publish(self, name: MediaName) -> Deferred[Stored]:
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
         def publish() -> Stored:
             self._reserve(len(self._content))
-            media = self._store.publish(name, bytes(self._content))
+            media = self._store.publish(name, bytes(self._content), replacing)
             self._store.take(media.size - self._reserved)
             self._closed = True
             return Stored(name, media.size, self._sha256(), media.etag)
@@ -147,13 +199,23 @@ class MemoryDraft:
 
 
 class MemoryMedia:
-    """`boundaries.Media` over bytes. Its tag is what `drafts.etag_of` gives for such a file."""
+    """`boundaries.Media` over bytes."""
 
-    def __init__(self, content: bytes, modified_ns: int) -> None:
+    def __init__(self, content: bytes, modified_ns: int, sha256: str | None = None) -> None:
         self._content = content
         self.size = len(content)
         self.modified_ns = modified_ns
-        self.etag = f'"{self.size:x}-{modified_ns:x}"'
+        self.etag = etag_of(self.size, modified_ns)
+        self.sha256 = sha256
+
+    def digest(self) -> Deferred[str]:
+        return succeed(self.hash())
+
+    def hash(self) -> str:
+        """What `digest` fires with."""
+        if self.sha256 is None:
+            self.sha256 = hashlib.sha256(self._content).hexdigest()
+        return self.sha256
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         return execute(lambda: self._content[offset : offset + size])

@@ -75,6 +75,11 @@ class DiskThreads:
         else:
             self._waiting_to_sync.append((job, told))
 
+    @property
+    def busy(self) -> bool:
+        """Whether a job is queued or running."""
+        return self._outstanding > 0
+
     def idle(self) -> Deferred[None]:
         """Fires when no job is queued or running."""
         waiting: Deferred[None] = Deferred()

@@ -8,12 +8,18 @@ from twisted.web.server import Request
 
 from twistedmedia.answers import deleted_answer
 from twistedmedia.boundaries import Store
-from twistedmedia.errors import NameConflict, PreconditionFailed, UnsupportedContent
+from twistedmedia.errors import NameConflict, UnsupportedContent
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
 from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
-from twistedmedia.web.requests import client_address, header, name_in_path, segments_below
+from twistedmedia.web.requests import (
+    client_address,
+    condition_of_change,
+    header,
+    name_in_path,
+    segments_below,
+)
 from twistedmedia.wire.body import body_of
 from twistedmedia.wire.forms import (
     URLENCODED,
@@ -54,11 +60,7 @@ class Deleting:
         return await self._delete(request, name)
 
     async def _delete(self, request: Request, name: MediaName) -> Response:
-        if header(request, "if-match") is not None:
-            raise PreconditionFailed(
-                "deleting on a condition is not possible yet; nothing was changed"
-            )
-        deleted = await self._store.delete(name)
+        deleted = await self._store.delete(name, condition_of_change(request))
         if deleted:
             self._log.info(
                 "deleted: {name!r} by {source}", name=str(name), source=client_address(request)

@@ -45,6 +45,10 @@ class Fields:
             raise Malformed(f"the field {name[:64]!r} is longer than {MAX_FIELD_BYTES} bytes")
         self._values[name] = value
 
+    def has(self, name: str) -> bool:
+        """Whether `name` was given, be it empty."""
+        return name in self._given
+
     def require(self, name: str) -> str:
         """The value of `name`.
 

@@ -1,74 +1,120 @@
-"""The route that serves stored files."""
+"""The route that serves stored files, and shows what is in a directory."""
 
 from __future__ import annotations
 
+import time
 from email.utils import formatdate
+from functools import lru_cache
 from urllib.parse import quote
 
 from klein import Klein, Response
 from twisted.web.server import Request
 
 from twistedmedia.boundaries import Media, Store
-from twistedmedia.errors import MissingArgument, NotFound
+from twistedmedia.errors import IsDirectory, MissingArgument
 from twistedmedia.formats import MEDIA_TYPES
-from twistedmedia.names import MediaName
+from twistedmedia.names import MediaName, folders_from_path, media_name_from_path, url_path
 from twistedmedia.web.answering import add_route, klein_headers
-from twistedmedia.web.requests import has_query_key, header, name_in_path
+from twistedmedia.web.listing import list_directory
+from twistedmedia.web.requests import conditions_of, has_query_key, header, segments_below
 from twistedmedia.wire.conditions import Plan, plan
-from twistedmedia.wire.sending import PausedReads
+from twistedmedia.wire.digests import repr_digest, wants_sha256
+from twistedmedia.wire.sending import send
 
 _NS = 10**9
 # A stored file is a stranger's: whatever its bytes are, a browser plays them or saves them.
 _UNTRUSTED = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'; media-src 'self'",
-    "Cache-Control": "no-cache",  # a name can be deleted and stored anew
-    "Accept-Ranges": "bytes",
 }
 
 
 class Reading:
-    """`GET` and `HEAD /media/<directory>/<filename>`."""
+    """`GET` and `HEAD` of `/media/<directory>/<filename>` and `/media/<directory>/`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
+        add_route(app, "/media", ["GET"], self.get_root)
         add_route(app, "/media/", ["GET"], self.get, branch=True)
 
+    async def get_root(self, request: Request) -> Response:
+        """The root without its slash."""
+        return _with_slash(request)
+
     async def get(self, request: Request) -> Response | None:
-        """The file, or the one range of it that is asked for."""
+        """What the path names."""
+        segments = segments_below(request)
+        if segments[-1:] in ([], [b""]):
+            folders = folders_from_path(segments[:-1])
+            return await list_directory(request, self._store, folders)
         try:
-            name = name_in_path(request)
-        except MissingArgument:  # a path that cannot name a file, only a folder
-            raise NotFound from None
-        media = await self._store.open(name)
+            name = media_name_from_path(segments)
+            media = await self._store.open(name)
+        except (IsDirectory, MissingArgument):  # one segment can name a directory only
+            await self._store.list(folders_from_path(segments), "", 1, lambda page: None)
+            return _with_slash(request)
         try:
-            # RFC 9110, 14.2: only GET has ranges.
-            wanted = header(request, "range") if request.method == b"GET" else None
-            what = plan(media.size, media.etag, wanted, header(request, "if-range"))
-            headers = _headers(name, media, what, attachment=has_query_key(request, b"download"))
-            if request.method == b"HEAD":
-                return Response(what.status, klein_headers(headers), b"")
-            request.setResponseCode(what.status)
-            for field, value in headers.items():
-                request.setHeader(field, value)
-            await PausedReads(request, media, what.start, what.length).start()
-            return None
+            return await self._answer(request, name, media)
         finally:
             media.close()
 
+    async def _answer(self, request: Request, name: MediaName, media: Media) -> Response | None:
+        modified_s = media.modified_ns // _NS
+        conditions = conditions_of(request)
+        what = plan(conditions, media.size, media.etag, modified_s, int(time.time()))
+        headers = _validators(media)
+        if what.status == 304:
+            return Response(304, klein_headers(headers), b"")
+        headers |= _about(name, what, attachment=has_query_key(request, b"download"))
+        if wants_sha256(header(request, "want-repr-digest")):
+            headers["Repr-Digest"] = repr_digest(await media.digest())
+        elif media.sha256 is not None:
+            headers["Repr-Digest"] = repr_digest(media.sha256)
+        if request.method == b"HEAD":
+            return Response(what.status, klein_headers(headers), b"")
+        request.setResponseCode(what.status)
+        for field, value in headers.items():
+            request.setHeader(field, value)
+        await send(request, media, what.start, what.length)
+        return None
 
-def _headers(name: MediaName, media: Media, what: Plan, *, attachment: bool) -> dict[str, str]:
+
+def _with_slash(request: Request) -> Response:
+    """To the directory: relative, because the host that a client names is not to be trusted; for
+    now, because a file can have the name tomorrow.
+    """
+    path, question_mark, query = request.uri.partition(b"?")
+    last = url_path([path.rpartition(b"/")[2]])
+    # With "./", or a colon in the name would make a scheme of it (RFC 3986, 4.2).
+    location = f"./{last}/".encode() + question_mark + query
+    return Response(307, {"Location": location, "Content-Length": "0"}, b"")
+
+
+def _validators(media: Media) -> dict[str, str]:
+    """What a cache needs to know, also with a 304 (RFC 9110, 15.4.5)."""
+    return {
+        "ETag": media.etag,
+        "Last-Modified": _http_date(media.modified_ns // _NS),
+        "Cache-Control": "no-cache",  # a name can be deleted and stored anew
+    }
+
+
+@lru_cache(4096)  # it takes as long as opening the file
+def _http_date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
+
+
+def _about(name: MediaName, what: Plan, *, attachment: bool) -> dict[str, str]:
     media_type = MEDIA_TYPES.get(name.extension)
     headers = {
         **_UNTRUSTED,
+        "Accept-Ranges": "bytes",
         "Content-Type": media_type or "application/octet-stream",
         "Content-Length": str(what.length),
         "Content-Disposition": _disposition(name.filename, attachment or media_type is None),
-        "Last-Modified": formatdate(media.modified_ns // _NS, usegmt=True),
-        "ETag": media.etag,
     }
     if what.content_range is not None:
         headers["Content-Range"] = what.content_range

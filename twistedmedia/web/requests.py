@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import time
 
 from twisted.web.server import Request
 
-from twistedmedia.names import MediaName, media_name_from_path
+from twistedmedia.boundaries import Condition
+from twistedmedia.names import MediaName, media_name_from_path, url_path
+from twistedmedia.wire.conditions import Conditions
 
 
 def header(request: Request, name: str) -> str | None:
@@ -33,10 +35,41 @@ def name_in_path(request: Request) -> MediaName:
     return media_name_from_path(segments_below(request))
 
 
+def mounted_at(request: Request) -> str:
+    """The path under which media are served."""
+    return "/" + url_path(request.prepath or [])
+
+
 def media_url(request: Request, name: MediaName) -> str:
     """The path under which `name` is served."""
-    mounted = "/".join(quote(segment, safe="!$&'()*+,;=:@") for segment in request.prepath or ())
-    return f"/{mounted}/{name.url_path}"
+    return f"{mounted_at(request)}/{name.url_path}"
+
+
+def conditions_of(request: Request) -> Conditions:
+    """The headers that make the request conditional, or ask for a part."""
+    return Conditions(
+        if_match=header(request, "if-match"),
+        if_unmodified_since=header(request, "if-unmodified-since"),
+        if_none_match=header(request, "if-none-match"),
+        if_modified_since=header(request, "if-modified-since"),
+        if_range=header(request, "if-range"),
+        # RFC 9110, 14.2: only GET has ranges.
+        range=header(request, "range") if request.method == b"GET" else None,
+    )
+
+
+def condition_of_change(request: Request) -> Condition | None:
+    """Under which condition the request may change a file; None when it makes none."""
+    conditions = conditions_of(request)
+    if conditions.if_match is conditions.if_unmodified_since is conditions.if_none_match is None:
+        return None
+
+    def may_change(etag: str | None, modified_ns: int) -> bool:
+        if etag is None:  # RFC 9110, 13.1: of these only If-Match asks for a file
+            return conditions.if_match is None
+        return conditions.allow_change(etag, modified_ns // 10**9, int(time.time()))
+
+    return may_change
 
 
 def has_query_key(request: Request, key: bytes) -> bool:

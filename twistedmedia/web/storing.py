@@ -9,21 +9,28 @@ from klein import Klein, Response
 from twisted.web.server import Request
 
 from twistedmedia.answers import FileOutcome, stored_answer
+from twistedmedia.arrival import Arrival, Coding
 from twistedmedia.errors import (
     BadRequest,
     EmptyUpload,
     MediaError,
     MissingArgument,
-    PreconditionFailed,
     TooLarge,
     UnsupportedContent,
 )
-from twistedmedia.intake import Arrival, Coding, Intake
+from twistedmedia.intake import Intake
 from twistedmedia.limits import ByteBudget
 from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
-from twistedmedia.web.requests import client_address, header, media_url, name_in_path
+from twistedmedia.web.requests import (
+    client_address,
+    condition_of_change,
+    header,
+    media_url,
+    name_in_path,
+)
 from twistedmedia.wire.body import Body, body_of
+from twistedmedia.wire.digests import declared_sha256, sha256_from_hex
 from twistedmedia.wire.forms import (
     MULTIPART,
     URLENCODED,
@@ -52,20 +59,24 @@ class Storing:
 
     async def put(self, request: Request) -> Response:
         """The content is the file."""
+        sha256 = declared_sha256(header(request, "content-digest"), header(request, "repr-digest"))
         name = name_in_path(request)
         _refuse_what_is_no_file(request)
         _require_declared_content(request)
+        replacing = condition_of_change(request) if header(request, "if-match") else None
         body = body_of(request)
         with (
             self._intake.upload(),
             self._intake.arrival(client_address(request), declared=body.length) as arrival,
         ):
+            arrival.sha256, arrival.replacing = sha256, replacing
             arrival.accepted(name)
             await arrival.prepare()
             _raise_failure(arrival)
-            async for chunks in body:
-                await arrival.write(chunks)
-                _raise_failure(arrival)
+            if not (arrival.identical and header(request, "expect")):  # who waits need not send
+                async for chunks in body:
+                    await arrival.write(chunks)
+                    _raise_failure(arrival)
             await arrival.end()
             await self._intake.publish([arrival])
             _raise_failure(arrival)
@@ -111,7 +122,7 @@ class Storing:
                                 continue
                             empty = True
                             arrival = arriving.enter_context(self._intake.arrival(source))
-                            arrival.named(event.name, event.filename)
+                            _named(arrival, event, event.filename)
                         elif arrival is not None:
                             await arrival.end()
                             await arrival.seal()
@@ -146,7 +157,7 @@ class Storing:
                             field = ""
                         elif field == "body":
                             pieces.append(event)
-                        elif field in ("directory", "filename"):
+                        elif field in ("directory", "filename", "sha256"):
                             fields.add(field, event)
                 if pieces:
                     await arrival.write(pieces)
@@ -155,6 +166,8 @@ class Storing:
                 if isinstance(event, PartBegins):
                     fields.begin(event.name)
             try:
+                if fields.has("sha256"):
+                    arrival.sha256 = sha256_from_hex(fields.require("sha256"))
                 directory, filename = fields.require("directory"), fields.require("filename")
                 if empty:
                     raise MissingArgument("body")
@@ -172,6 +185,16 @@ class Storing:
         async for chunks in body:
             budget.spend(sum(map(len, chunks)))
             yield chunks
+
+
+def _named(arrival: Arrival, part: PartBegins, filename: str) -> None:
+    arrival.named(part.name, filename)
+    try:
+        arrival.sha256 = declared_sha256(
+            part.headers.get("content-digest"), part.headers.get("repr-digest")
+        )
+    except MediaError as error:
+        arrival.fail(error)
 
 
 def _raise_failure(arrival: Arrival) -> None:
@@ -198,6 +221,9 @@ def _outcome(arrival: Arrival) -> FileOutcome:
         stored.size,
         stored.sha256,
         stored.etag,
+        identical=arrival.identical,
+        replaced=arrival.replacing is not None,
+        problem=arrival.problem,
     )
 
 
@@ -214,5 +240,3 @@ def _refuse_what_is_no_file(request: Request) -> None:
         raise UnsupportedContent("send the content without Content-Encoding")
     if header(request, "content-range") is not None:  # RFC 9110, 14.4: what curl -C - -T sends
         raise BadRequest("a part of a file cannot be stored; send the whole without Content-Range")
-    if header(request, "if-match") is not None:
-        raise PreconditionFailed("replacing is not possible yet; nothing was changed")

@@ -13,16 +13,14 @@ internals of `HTTPChannel`: `_command`, `_path`, `_version`, `_send100Continue`,
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    ITCPTransport,
-)
+from twisted.internet.interfaces import IDelayedCall, IPullProducer, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, server
@@ -37,6 +35,9 @@ if TYPE_CHECKING:
 # socket with unread data resets it, and the reset can overtake the answer (RFC 9112, 9.6).
 LINGER_BYTES = 4 << 20
 LINGER_S = 5.0
+# What the kernel buffers of an answer beyond what is on its way to the peer. It would take 4 MiB
+# from each reader that is slow (tcp(7), TCP_NOTSENT_LOWAT).
+UNSENT_BYTES = 256 << 10
 
 
 class StreamingRequest(server.Request):
@@ -114,6 +115,7 @@ class MediaChannel(http.HTTPChannel):
 
     site: MediaSite
     transport: Any
+    _networkProducer: Any  # the transport, where it can be paused
     callLater: Callable[..., IDelayedCall]  # the site's reactor's
     _held = False
     _idle_s: float | None = None  # the timeout that was in force when the peer was held
@@ -121,6 +123,20 @@ class MediaChannel(http.HTTPChannel):
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
     _lingering: IDelayedCall | None = None
     _dropped = 0
+
+    @property
+    def plain_socket(self) -> Any | None:
+        """The TCP socket to which goes as it is what is written here; None under TLS, or elsewhere
+        than on TCP.
+        """
+        if self._is_plain_tcp() and ISystemHandle.providedBy(self.transport):
+            return self.transport.getHandle()
+        return None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether answers that were written wait for the peer to take more."""
+        return bool(self._waitingForTransport)
 
     # Flow, for Body
 
@@ -143,11 +159,36 @@ class MediaChannel(http.HTTPChannel):
             self._expects_continue = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    # For those who send answers
+
+    def lend_transport(self, producer: IPullProducer) -> None:
+        """Have the transport call `producer`, instead of this channel, when it takes more. Nobody
+        else may write until it is taken back.
+        """
+        self._networkProducer.unregisterProducer()
+        self._networkProducer.registerProducer(producer, False)
+
+    def take_back_transport(self) -> None:
+        """The one whom it was lent to has written everything."""
+        self._networkProducer.unregisterProducer()
+        self._networkProducer.registerProducer(self, True)
+        if self._waitingForTransport:  # since before it was lent
+            self.resumeProducing()
+
+    def peer_is_slow(self) -> None:
+        """The answer in progress waits for the peer. May be called again."""
+        self.site.slow_readers.watch(self)
+
     # What the base class and the request call
 
     def connectionMade(self) -> None:
         super().connectionMade()
         self._request_piece = getattr(self.transport, "bufferSize", 1 << 16)
+        plain_socket = self.plain_socket
+        if plain_socket is not None:
+            # The end of an answer must not wait for the peer to acknowledge its beginning.
+            plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self.site.channels.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -231,6 +272,7 @@ class MediaChannel(http.HTTPChannel):
             self.transport.bufferSize = self.site.body_memory.piece
 
     def _end_request(self, request: StreamingRequest) -> None:
+        self.site.slow_readers.forget(self)
         self.release()
         self.transport.bufferSize = self._request_piece
         super().requestDone(request)
@@ -240,9 +282,11 @@ class MediaChannel(http.HTTPChannel):
     def _linger(self) -> None:
         self._dropped = 0
         self._lingering = self.callLater(LINGER_S, self._give_up)
-        plain = ITCPTransport.providedBy(self.transport) and not self.isSecure()
-        if plain and not self.persistent:
+        if self._is_plain_tcp() and not self.persistent:
             self.transport.loseWriteConnection()  # the peer sees the end of the answer now
+
+    def _is_plain_tcp(self) -> bool:
+        return ITCPTransport.providedBy(self.transport) and not self.isSecure()
 
     def _give_up(self) -> None:
         self._stop_lingering()

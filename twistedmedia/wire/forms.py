@@ -14,8 +14,8 @@ from __future__ import annotations
 import binascii
 import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from multipart import (
     MultipartError,
@@ -44,10 +44,13 @@ URLENCODED = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True, slots=True)
 class PartBegins:
-    """A part's headers are in. `filename` is None for a part that is no file."""
+    """A part's headers are in, their names in lower case. `filename` is None for a part that is no
+    file.
+    """
 
     name: str
     filename: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,11 @@ class MultipartDecoder:
             raise self._malformed(f"a form may have {MAX_FILE_PARTS} file parts")
         if self._others > MAX_OTHER_PARTS:
             raise self._malformed(f"a form may have {MAX_OTHER_PARTS} parts that are no files")
-        return PartBegins(options.get("name", ""), filename)
+        headers: dict[str, str] = {}
+        for name, value in segment.headerlist:
+            known = headers.get(name.lower())
+            headers[name.lower()] = value if known is None else f"{known}, {value}"
+        return PartBegins(options.get("name", ""), filename, headers)
 
     def _parameters_of(self, disposition: str) -> dict[str, str]:
         """The parameters of a Content-Disposition header. What is not understood whole is refused:

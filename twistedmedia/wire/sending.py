@@ -1,4 +1,8 @@
-"""A stored file to a connection: read piece by piece in threads, as fast as the peer takes it."""
+"""A stored file to a connection, as fast as the peer takes it and no faster.
+
+On plain TCP the kernel sends large spans by itself (`wire.kernel`); here is the choice, and the way
+for everything else: pieces read in threads, paused by the peer.
+"""
 
 from __future__ import annotations
 
@@ -10,54 +14,93 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedmedia.boundaries import Media
+from twistedmedia.boundaries import KernelMedia, Media
 from twistedmedia.faults import on_one_line
+from twistedmedia.wire.channel import MediaChannel
+from twistedmedia.wire.kernel import KernelSending
 
 # A read costs a hop through a thread, so it should bring more than the kernel takes at once; and
 # this is what a reader that takes nothing costs.
 BLOCK_BYTES = 128 << 10
+# Less than this is cheaper to read than to hand to the kernel, and goes out in one segment with the
+# headers: apart, it could wait for the peer's acknowledgement of them.
+WORTH_THE_KERNEL_BYTES = 64 << 10
+
+
+def send(request: Any, media: Media, offset: int, length: int) -> Deferred[None]:
+    """Send `length` bytes of `media` from `offset` to `request`, a Twisted one whose status and
+    headers, Content-Length among them, are set.
+
+    Fires when the last byte is written to the connection. When the file cannot be read, or is
+    shorter than was announced, the connection is cut: the peer must not take what it has for the
+    whole. Then, and when the peer goes, it never fires; whoever waits is cancelled with the
+    request.
+    """
+    channel = getattr(request, "channel", None)
+    if (
+        length > WORTH_THE_KERNEL_BYTES
+        and isinstance(channel, MediaChannel)
+        and channel.plain_socket is not None
+        and isinstance(media, KernelMedia)
+    ):
+        return KernelSending(request, channel, media, offset, length).start()
+    return PausedReads(request, media, offset, length).start()
 
 
 @implementer(IPushProducer)
 class PausedReads:
-    """Sends `length` bytes of a media from `offset`; reads only while the peer takes them."""
+    """Sends a span of a media; reads only while the peer takes what was read."""
 
     _log = Logger()
 
     def __init__(self, request: Any, media: Media, offset: int, length: int) -> None:
-        """`request` is a Twisted one whose status and headers are set."""
         self._request = request
+        channel = getattr(request, "channel", None)
+        self._channel = channel if isinstance(channel, MediaChannel) else None
         self._media = media
         self._offset = offset
         self._left = length
+        self._registered = False
         self._paused = False
         self._reading = False
         self._pumping = False
         self._ended = False
-        self._sent: Deferred[None] = Deferred()
+        self._sent: Deferred[None] = Deferred(self._left_alone)
 
     def start(self) -> Deferred[None]:
-        """Begin. Fires when the last byte is written to the connection.
-
-        When the file cannot be read, or is shorter than was announced, the connection is cut: the
-        peer must not take what it has for the whole. Then, and when the peer goes, this never
-        fires; whoever waits is cancelled with the request.
-        """
+        """Begin; see `send`."""
         if self._left == 0:
             self._sent.callback(None)
         else:
-            self._request.registerProducer(self, True)
-            self.resumeProducing()
+            if self._left > BLOCK_BYTES or (self._channel is not None and self._channel.is_full):
+                self._register()
+            self._pump()
         return self._sent
 
     def pauseProducing(self) -> None:
         self._paused = True
+        if self._channel is not None:
+            self._channel.peer_is_slow()
 
     def resumeProducing(self) -> None:
         self._paused = False
         self._pump()
 
     def stopProducing(self) -> None:
+        self._ended = True
+
+    def _register(self) -> None:
+        # What is sent in one piece is not worth it.
+        self._registered = True
+        self._request.registerProducer(self, True)
+        # Answers to requests that came before may still be waiting for the peer.
+        self._paused = self._channel is not None and self._channel.is_full
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._request.unregisterProducer()
+
+    def _left_alone(self, _: Deferred[None]) -> None:
         self._ended = True
 
     def _pump(self) -> None:
@@ -82,7 +125,7 @@ class PausedReads:
         self._request.write(data)
         if self._left == 0:
             self._ended = True
-            self._request.unregisterProducer()
+            self._unregister()
             self._sent.callback(None)
         else:
             self._pump()
@@ -92,5 +135,5 @@ class PausedReads:
         if not self._ended:
             self._ended = True
             self._log.error("a download was cut off: {why}", why=on_one_line(failure))
-            self._request.unregisterProducer()
+            self._unregister()
             self._request.transport.abortConnection()

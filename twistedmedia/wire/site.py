@@ -11,6 +11,7 @@ from twisted.web.resource import IResource
 
 from twistedmedia.wire.body import BodyMemory
 from twistedmedia.wire.channel import MediaChannel, StreamingRequest
+from twistedmedia.wire.patience import STALL_S, SlowReaders
 
 
 class MediaSite(server.Site):
@@ -24,9 +25,13 @@ class MediaSite(server.Site):
         resource: IResource,
         reactor: IReactorTime | None = None,
         memory: BodyMemory | None = None,
+        stall_s: float = STALL_S,
     ) -> None:
-        """`reactor` is the global one unless given."""
+        """`reactor` is the global one unless given. A reader that takes nothing of an answer for
+        `stall_s` is cut off.
+        """
         super().__init__(resource, requestFactory=StreamingRequest, reactor=reactor)
+        self.slow_readers = SlowReaders(self.reactor, stall_s)
         self.body_memory = memory or BodyMemory()
         self.channels: set[MediaChannel] = set()
         self._emptied: list[Deferred[None]] = []
@@ -50,6 +55,7 @@ class MediaSite(server.Site):
     def channel_lost(self, channel: MediaChannel) -> None:
         """`channel` has lost its connection."""
         self.channels.discard(channel)
+        self.slow_readers.forget(channel)
         self._tell_emptied()
 
     def _tell_emptied(self) -> None:

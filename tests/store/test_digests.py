@@ -1,0 +1,230 @@
+"""The digests of stored files: recorded with them, computed where they are not, and recognised."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError
+
+from tests.store.faults import CallsLayer, RecordingCalls, SlowCalls, descriptors
+from tests.store.test_contract import closed, stored
+from tests.store.test_directory import both_kinds
+from tests.support import asynchronous, named
+
+NAME = named("a/b/x.mp3")
+LARGE = bytes(range(256)) * 40_000  # 10 MB: more than is hashed at a time
+ATTRIBUTE = "user.twistedmedia.sha256"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+async def known(store: Any, name: Any = NAME) -> str | None:
+    """The digest that an opened media has at once."""
+    media = await store.open(name)
+    digest: str | None = media.sha256
+    await closed(media)
+    return digest
+
+
+async def computed(store: Any, name: Any = NAME) -> str:
+    media = await store.open(name)
+    digest: str = await media.digest()
+    await closed(media)
+    return digest
+
+
+@asynchronous
+@pytest.mark.parametrize("content", [b"", b"hello", LARGE], ids=["empty", "small", "large"])
+async def test_a_media_has_the_digest_of_its_content(store: Any, content: bytes) -> None:
+    await stored(store, NAME, content)
+    assert await computed(store) == sha256(content)
+
+
+@asynchronous
+async def test_a_file_is_recognised_by_its_digest(store: Any) -> None:
+    published = await stored(store, NAME, b"hello")
+    assert await store.recognise(NAME, sha256(b"hello")) == published
+    assert await store.recognise(NAME, sha256(b"other")) is None
+    assert await store.recognise(named("a/b/absent.mp3"), sha256(b"hello")) is None
+    assert await store.recognise(named("a/b"), sha256(b"hello")) is None
+
+
+# On a disk
+
+
+@asynchronous
+@both_kinds
+@pytest.mark.parametrize("content", [b"hello", LARGE], ids=["small", "large"])
+async def test_a_stored_file_has_its_digest_recorded(
+    start: Any, root: Path, kind: str, content: bytes
+) -> None:
+    store = start(None, kind)
+    await stored(store, NAME, content)
+    assert await known(store) == sha256(content)
+    record = os.getxattr(root / "a" / "b" / "x.mp3", ATTRIBUTE)
+    assert record.startswith(hashlib.sha256(content).digest())
+
+
+@asynchronous
+async def test_the_record_is_synced_with_the_content(start: Any, root: Path) -> None:
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    calls.events.clear()
+    await stored(store, NAME)
+    events = calls.of("writev", "set_modified", "set_attribute", "fsync", "link_descriptor")
+    assert events[:5] == [
+        "writev draft",
+        "set_modified draft",
+        "set_attribute draft",
+        "fsync draft",
+        "link_descriptor a/b/x.mp3",
+    ]
+
+
+@asynchronous
+@pytest.mark.parametrize("content", [b"hello", LARGE], ids=["small", "large"])
+async def test_a_record_of_another_content_is_not_believed(
+    start: Any, root: Path, content: bytes
+) -> None:
+    store = start()
+    await stored(store, NAME, content)
+    path = root / "a" / "b" / "x.mp3"
+    with path.open("r+b") as file:
+        file.write(b"J")
+    assert await known(store) is None
+    assert await computed(store) == sha256(b"J" + content[1:])
+
+
+@asynchronous
+@pytest.mark.parametrize("record", [b"", b"short", b"x" * 48, b"x" * 64])
+async def test_a_record_that_is_none_is_not_believed(start: Any, root: Path, record: bytes) -> None:
+    store = start()
+    await stored(store, NAME)
+    os.setxattr(root / "a" / "b" / "x.mp3", ATTRIBUTE, record)
+    assert await known(store) is None
+    assert await store.recognise(NAME, sha256(b"content")) is not None
+
+
+@asynchronous
+async def test_a_digest_that_was_computed_is_recorded(start: Any, root: Path) -> None:
+    store = start()
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "b" / "x.mp3").write_bytes(LARGE)
+    assert await known(store) is None
+    assert await computed(store) == sha256(LARGE)
+    assert await known(store) == sha256(LARGE)
+
+
+class NoAttributes(CallsLayer):
+    """A file system without extended attributes."""
+
+    def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
+        if operation in ("get_attribute", "set_attribute"):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return call()
+
+
+@asynchronous
+@pytest.mark.parametrize("content", [b"hello", LARGE], ids=["small", "large"])
+async def test_where_there_are_no_attributes_digests_are_computed(
+    start: Any, content: bytes
+) -> None:
+    store = start(NoAttributes())
+    published = await stored(store, NAME, content)
+    assert published.sha256 == sha256(content)
+    assert await known(store) is None
+    assert await computed(store) == sha256(content)
+    assert await store.recognise(NAME, sha256(content)) == published
+
+
+@asynchronous
+async def test_a_file_that_changes_while_it_is_hashed_gets_no_record(
+    start: Any, root: Path
+) -> None:
+    calls = SlowCalls()
+    store = start(calls)
+    (root / "a" / "b").mkdir(parents=True)
+    path = root / "a" / "b" / "x.mp3"
+    path.write_bytes(LARGE)
+    media = await store.open(NAME)
+    held = calls.hold("pread")
+    digest = media.digest()
+    await held
+    path.write_bytes(LARGE + b"more")
+    calls.release()
+    await digest
+    await closed(media)
+    assert await known(store) is None
+
+
+@asynchronous
+async def test_who_waits_for_a_digest_may_leave(start: Any, root: Path) -> None:
+    """Case 25."""
+    calls = SlowCalls()
+    before = descriptors()
+    store = start(calls)
+    (root / "a").mkdir()
+    (root / "a" / "x.mp3").write_bytes(LARGE)
+    media = await store.open(named("a/x.mp3"))
+    held = calls.hold("pread")
+    digest = media.digest()
+    await held
+    digest.cancel()
+    media.close()
+    calls.release()
+    with pytest.raises(CancelledError):
+        await digest
+    await store.stop()
+    assert descriptors() == before
+
+
+@asynchronous
+async def test_what_is_recognised_is_synced_with_all_that_leads_to_it(
+    start: Any, root: Path
+) -> None:
+    """Somebody else's link may not have been synced yet, or its process have died before it was."""
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "b" / "x.mp3").write_bytes(b"hello")
+    calls.events.clear()
+    assert await store.recognise(NAME, sha256(b"hello")) is not None
+    assert set(calls.of("fsync")) == {"fsync a/b/x.mp3", "fsync a/b", "fsync a", "fsync ."}
+
+
+@asynchronous
+async def test_what_goes_before_it_is_synced_is_not_recognised(start: Any, root: Path) -> None:
+    calls = SlowCalls()
+    store = start(calls)
+    await stored(store, NAME, b"hello")
+    held = calls.hold("fsync")
+    recognising = store.recognise(NAME, sha256(b"hello"))
+    await held
+    (root / "a" / "b" / "x.mp3").unlink()
+    calls.release()
+    assert await recognising is None
+
+
+@asynchronous
+async def test_who_waits_for_a_recognition_may_leave(start: Any) -> None:
+    """Case 25. The file is closed behind the thread that syncs it."""
+    calls = SlowCalls()
+    before = descriptors()
+    store = start(calls)
+    await stored(store, NAME, b"hello")
+    held = calls.hold("fsync")
+    recognising = store.recognise(NAME, sha256(b"hello"))
+    await held
+    recognising.cancel()
+    with pytest.raises(CancelledError):
+        await recognising
+    calls.release()
+    await store.stop()
+    assert descriptors() == before

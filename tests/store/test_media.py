@@ -1,0 +1,219 @@
+"""Opened files that the kernel sends by itself, as far as it has them in memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError
+
+from tests.store.faults import CallsLayer, RecordingCalls, SlowCalls, descriptors
+from tests.store.test_contract import closed, stored
+from tests.support import asynchronous, named
+from twistedmedia.boundaries import KernelMedia
+from twistedmedia.store.calls import SystemCalls
+
+NAME = named("a/b/x.mp3")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+CONTENT = os.urandom(1 << 20)
+
+
+@pytest.fixture
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection that takes some 200 kB unread."""
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    with one, other:
+        yield one, other
+
+
+def make_cold(path: Path) -> None:
+    """Have the kernel forget what it holds of a file, and make sure that it did."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert not SystemCalls().is_at_hand(fd, 0, 1)
+    finally:
+        os.close(fd)
+
+
+def test_what_is_in_memory_is_told_from_what_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    calls = SystemCalls()
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        assert calls.is_at_hand(fd, 0, len(CONTENT))
+        make_cold(path)
+        for offset, size in ((0, 1), (0, len(CONTENT)), (500_000, 10), (len(CONTENT) - 1, 1)):
+            assert not calls.is_at_hand(fd, offset, size)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
+        os.pread(fd, 1, 40 * PAGE)
+        for offset, size, at_hand in (
+            (40 * PAGE, PAGE, True),
+            (40 * PAGE + 5, 10, True),
+            (39 * PAGE, 2 * PAGE, False),
+            (40 * PAGE + 1, PAGE, False),
+        ):
+            assert calls.is_at_hand(fd, offset, size) is at_hand
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("brings", "at_hand"),
+    [
+        (100_000, True),
+        (131_072, True),
+        (99_999, False),
+        (BlockingIOError(errno.EAGAIN, "cold"), False),
+        (OSError(errno.EOPNOTSUPP, "a file system that cannot tell"), False),
+    ],
+)
+def test_an_old_kernel_is_asked_by_a_read_that_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch, brings: int | OSError, at_hand: bool
+) -> None:
+    """Before Linux 6.5 there is no cachestat(2)."""
+    asked = []
+
+    def preadv(fd: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        asked.append((sum(map(len, buffers)) >= 100_000, offset, flags))
+        if isinstance(brings, OSError):
+            raise brings
+        return brings
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr("twistedmedia.store.calls._CACHESTAT", 10_000)
+    with open(__file__, "rb") as file:
+        assert SystemCalls().is_at_hand(file.fileno(), 5000, 100_000) is at_hand
+    assert asked == [(True, 5000, os.RWF_NOWAIT)]
+
+
+@asynchronous
+async def test_what_is_at_hand_goes_to_a_socket_as_far_as_that_takes_it(
+    start: Any, sockets: tuple[socket.socket, socket.socket]
+) -> None:
+    store = start()
+    await stored(store, NAME, CONTENT)
+    media = await store.open(NAME)
+    assert isinstance(media, KernelMedia)
+    here, there = sockets
+    assert media.send_at_hand(here.fileno(), 1000, 50) == 50
+    sent = media.send_at_hand(here.fileno(), 1050, 1 << 20)
+    assert sent is not None
+    assert 0 < sent < 1 << 20
+    with pytest.raises(BlockingIOError):
+        media.send_at_hand(here.fileno(), 1050 + sent, 1 << 20)
+    assert there.recv(50 + sent, socket.MSG_WAITALL) == CONTENT[1000 : 1050 + sent]
+    await closed(media)
+
+
+@asynchronous
+async def test_what_is_cold_is_fetched_by_a_thread_first(
+    start: Any, root: Path, sockets: tuple[socket.socket, socket.socket]
+) -> None:
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    await stored(store, NAME, CONTENT)
+    make_cold(root / "a" / "b" / "x.mp3")
+    media = await store.open(NAME)
+    here, there = sockets
+    calls.events.clear()
+    assert media.send_at_hand(here.fileno(), 300_000, 100_000) is None
+    assert calls.of("sendfile", "pread") == []
+    await media.fetch(300_000, 100_000)
+    assert calls.of("sendfile", "pread") == ["pread a/b/x.mp3"]
+    assert media.send_at_hand(here.fileno(), 300_000, 100_000) == 100_000
+    assert there.recv(100_000, socket.MSG_WAITALL) == CONTENT[300_000:400_000]
+    await closed(media)
+
+
+class CannotTell(CallsLayer):
+    """A file system that never says that a page is in memory."""
+
+    def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
+        return False if operation == "is_at_hand" else call()
+
+
+@asynchronous
+async def test_what_was_fetched_counts_as_at_hand_and_no_more(
+    start: Any, sockets: tuple[socket.socket, socket.socket]
+) -> None:
+    """Else a service that is short of memory, or on such a file system, would fetch for ever."""
+    store = start(CannotTell())
+    await stored(store, NAME, CONTENT)
+    media = await store.open(NAME)
+    here, there = sockets
+    assert media.send_at_hand(here.fileno(), 0, 1000) is None
+    await media.fetch(0, 1000)
+    assert media.send_at_hand(here.fileno(), 0, 400) == 400
+    assert media.send_at_hand(here.fileno(), 400, 1000) == 600
+    assert media.send_at_hand(here.fileno(), 1000, 1000) is None
+    assert there.recv(2000) == CONTENT[:1000]
+    await closed(media)
+
+
+@asynchronous
+async def test_a_file_that_became_shorter_sends_nothing_where_it_ends(
+    start: Any, root: Path, sockets: tuple[socket.socket, socket.socket]
+) -> None:
+    store = start()
+    await stored(store, NAME, CONTENT)
+    media = await store.open(NAME)
+    os.truncate(root / "a" / "b" / "x.mp3", 1000)
+    here, _ = sockets
+    await media.fetch(1000, 1000)
+    assert media.send_at_hand(here.fileno(), 1000, 1000) == 0
+    await closed(media)
+
+
+@asynchronous
+async def test_who_waits_for_a_fetch_may_leave(start: Any) -> None:
+    """Case 25."""
+    calls = SlowCalls()
+    before = descriptors()
+    store = start(calls)
+    await stored(store, NAME, CONTENT)
+    media = await store.open(NAME)
+    held = calls.hold("pread")
+    fetching = media.fetch(0, 1000)
+    await held
+    fetching.cancel()
+    with pytest.raises(CancelledError):
+        await fetching
+    media.close()
+    calls.release()
+    await store.stop()
+    assert descriptors() == before
+
+
+class NothingAtHand(CallsLayer):
+    """A kernel without openat2(2)."""
+
+    def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
+        if operation == "open_at_hand":
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        return call()
+
+
+@asynchronous
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, (1 << 16) + 1, 1 << 20])
+async def test_a_thread_opens_the_same_as_the_loop(start: Any, size: int) -> None:
+    content = CONTENT[:size]
+    quick = start()
+    await stored(quick, NAME, content)
+    media = await quick.open(NAME)
+    seen = media.size, media.etag, media.modified_ns, media.sha256, type(media)
+    assert await media.read(0, size + 1) == content
+    await closed(media)
+    await quick.stop()
+    media = await start(NothingAtHand()).open(NAME)
+    assert (media.size, media.etag, media.modified_ns, media.sha256, type(media)) == seen
+    assert await media.read(0, size + 1) == content
+    await closed(media)

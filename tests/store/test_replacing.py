@@ -1,0 +1,282 @@
+"""A file takes the place of another in one step, if that is still the one that is meant."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import DeferredList, ensureDeferred
+
+from tests.store.faults import FailingCalls, RecordingCalls, SlowCalls, descriptors, tree
+from tests.store.test_contract import closed, content_of, holds, let_go, stored
+from tests.store.test_directory import ERRORS, both_kinds, only_told
+from tests.support import asynchronous, named
+from twistedmedia.boundaries import Condition, Stored
+from twistedmedia.errors import MediaError, NameConflict, PreconditionFailed
+
+NAME = named("a/b/x.mp3")
+
+
+def only(etag: str) -> Condition:
+    """The condition that a file has this tag."""
+    return lambda found, _: found == etag
+
+
+def always(etag: str | None, modified_ns: int) -> bool:
+    return True
+
+
+async def replaced(store: Any, name: Any, content: bytes, condition: Condition) -> Stored:
+    """`content` in the place of the file `name`."""
+    draft = store.begin()
+    try:
+        await draft.append([content])
+        published: Stored = await draft.publish(name, condition)
+        return published
+    finally:
+        await let_go(draft)
+
+
+@asynchronous
+async def test_a_file_of_which_the_condition_is_true_is_replaced(store: Any) -> None:
+    first = await stored(store, NAME, b"first")
+    second = await replaced(store, NAME, b"second", only(first.etag))
+    assert second.etag != first.etag
+    media = await store.open(NAME)
+    assert (media.etag, await media.read(0, 10)) == (second.etag, b"second")
+    await closed(media)
+
+
+@asynchronous
+async def test_a_file_of_which_it_is_not_stays(store: Any) -> None:
+    await stored(store, NAME, b"first")
+    with pytest.raises(PreconditionFailed):
+        await replaced(store, NAME, b"second", only('"another"'))
+    assert await content_of(store, NAME) == b"first"
+
+
+@asynchronous
+@pytest.mark.parametrize("name", ["a/b/absent.mp3", "a/absent/x.mp3", "a/b/x.mp3/y.mp3"])
+async def test_where_no_file_is_none_is_replaced(store: Any, name: str) -> None:
+    await stored(store, NAME)
+    with pytest.raises(PreconditionFailed):
+        await replaced(store, named(name), b"second", always)
+    assert not await holds(store, named(name))
+
+
+@asynchronous
+async def test_a_directory_is_not_replaced(store: Any) -> None:
+    await stored(store, NAME)
+    with pytest.raises(NameConflict):
+        await replaced(store, named("a/b"), b"second", always)
+
+
+@asynchronous
+async def test_preparing_a_replacement_finds_out_what_publishing_would(store: Any) -> None:
+    first = await stored(store, NAME)
+    draft = store.begin()
+    await draft.prepare(NAME, only(first.etag))
+    with pytest.raises(PreconditionFailed):
+        await draft.prepare(NAME, only('"another"'))
+    with pytest.raises(PreconditionFailed):
+        await draft.prepare(named("a/absent/x.mp3"), always)
+    with pytest.raises(NameConflict):
+        await draft.prepare(named("a/b"), always)
+    await let_go(draft)
+
+
+@asynchronous
+async def test_of_many_who_mean_the_same_file_one_replaces_it(store: Any) -> None:
+    for _ in range(5):
+        first = await stored(store, NAME, b"first")
+        contents = [b"content %d" % n for n in range(8)]
+        outcomes = await DeferredList(
+            [
+                ensureDeferred(replaced(store, NAME, content, only(first.etag)))
+                for content in contents
+            ],
+            consumeErrors=True,
+        )
+        won = [contents[n] for n, (success, _) in enumerate(outcomes) if success]
+        lost = [failure.type for success, failure in outcomes if not success]
+        assert len(won) == 1
+        assert lost == [PreconditionFailed] * 7
+        assert await content_of(store, NAME) == won[0]
+        assert await store.delete(NAME)
+
+
+@asynchronous
+async def test_versions_of_one_size_that_follow_at_once_have_tags_of_their_own(store: Any) -> None:
+    """The clock of a file system can stand still for milliseconds."""
+    first = await stored(store, NAME, b"0000")
+    tags = {first.etag}
+    for n in range(50):
+        tags.add((await replaced(store, NAME, b"%04d" % n, always)).etag)
+    assert len(tags) == 51
+
+
+@asynchronous
+async def test_a_reader_keeps_the_version_that_it_opened(store: Any) -> None:
+    """Case 30."""
+    await stored(store, NAME, b"first" * 50_000)
+    media = await store.open(NAME)
+    await replaced(store, NAME, b"second", always)
+    assert await media.read(249_990, 100) == b"firstfirst"
+    await closed(media)
+    assert await content_of(store, NAME) == b"second"
+
+
+@asynchronous
+@pytest.mark.parametrize(("tag", "deleted"), [("its own", True), ("another", False)])
+async def test_a_delete_on_a_condition(store: Any, tag: str, deleted: bool) -> None:
+    published = await stored(store, NAME)
+    condition = only(published.etag if tag == "its own" else '"another"')
+    if deleted:
+        assert await store.delete(NAME, condition) is True
+    else:
+        with pytest.raises(PreconditionFailed):
+            await store.delete(NAME, condition)
+    assert await holds(store, NAME) is not deleted
+
+
+@asynchronous
+@pytest.mark.parametrize("name", ["a/b/absent.mp3", "a/absent/x.mp3", "a/b/x.mp3/y.mp3"])
+async def test_a_delete_of_nothing_asks_the_condition_about_nothing(store: Any, name: str) -> None:
+    await stored(store, NAME)
+    asked = []
+
+    def condition(etag: str | None, modified_ns: int) -> bool:
+        asked.append((etag, modified_ns))
+        return len(asked) == 1
+
+    assert await store.delete(named(name), condition) is False
+    with pytest.raises(PreconditionFailed):
+        await store.delete(named(name), condition)
+    assert asked == [(None, 0)] * 2
+
+
+# On a disk
+
+
+@asynchronous
+@both_kinds
+async def test_a_replacement_leaves_nothing_but_the_new_file(
+    start: Any, root: Path, kind: str
+) -> None:
+    store = start(None, kind)
+    await stored(store, NAME, b"first")
+    await replaced(store, NAME, b"second", always)
+    assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
+    with pytest.raises(PreconditionFailed):
+        await replaced(store, NAME, b"third", only('"another"'))
+    assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
+
+
+@asynchronous
+async def test_a_replacement_fires_when_its_name_is_synced(start: Any, root: Path) -> None:
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    await stored(store, NAME, b"first")
+    calls.events.clear()
+    await replaced(store, NAME, b"second", always)
+    calls.note("done")
+    assert calls.of("writev", "fsync", "link_descriptor", "link", "rename", "unlink", "done") == [
+        "writev draft",
+        "fsync draft",
+        "link_descriptor draft",
+        "link draft",  # the old one, for as long as it may be needed
+        "rename a/b/x.mp3",
+        "fsync a/b",
+        "unlink draft",
+        "done",
+    ]
+
+
+@asynchronous
+async def test_what_is_no_file_is_not_replaced(start: Any, root: Path) -> None:
+    """Case 33."""
+    store = start()
+    await stored(store, NAME)
+    (root / "a" / "b" / "link.mp3").symlink_to("x.mp3")
+    with pytest.raises(PreconditionFailed):
+        await replaced(store, named("a/b/link.mp3"), b"second", always)
+    assert await content_of(store, NAME) == b"content"
+
+
+@asynchronous
+async def test_a_delete_waits_for_a_replacement_of_its_name(start: Any, root: Path) -> None:
+    """Between looking and renaming nobody may take the file away: a condition would be lost."""
+    calls = SlowCalls()
+    store = start(calls)
+    first = await stored(store, NAME, b"first")
+    held = calls.hold("rename")
+    replacing = ensureDeferred(replaced(store, NAME, b"second", only(first.etag)))
+    await held
+    deleting = store.delete(NAME, only(first.etag))
+    calls.release()
+    assert (await replacing).size == 6
+    with pytest.raises(PreconditionFailed):
+        await deleting
+    assert await content_of(store, NAME) == b"second"
+
+
+@asynchronous
+@both_kinds
+@pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
+async def test_a_replacement_whose_nth_operation_fails_leaves_one_version_whole(
+    start: Any, root: Path, kind: str, error: int, nothing_left_behind: list[Any]
+) -> None:
+    """Cases 5, 10, 14 and 25."""
+    calls = FailingCalls()
+    store = start(calls, kind)
+    failed: list[str] = []
+    wrong: list[str] = []
+    for nth in range(1, 200):
+        first = await stored(store, NAME, b"first")
+        before = descriptors()
+        told = None
+        with calls.armed(nth, error):
+            try:
+                await replaced(store, NAME, b"second", only(first.etag))
+            except Exception as failure:  # noqa: BLE001  # which one, is asked below
+                told = failure
+        if calls.failed is None:
+            assert told is None
+            break
+        failed.append(calls.failed)
+        left = tree(root)
+        drafts = {path for path in left if path.startswith(".twistedmedia/drafts/")}
+        expected = {
+            "told as what it is": told is None or isinstance(told, (OSError, MediaError)),
+            "as it was when told": told is None or left["a/b/x.mp3"] == b"first",
+            "replaced when not": told is not None or left["a/b/x.mp3"] == b"second",
+            "no draft": not drafts or calls.failed == "unlink",
+            "no descriptor": descriptors() == before,
+        }
+        wrong += [
+            f"operation {nth}, {calls.failed}: {told!r}: not so: {what}"
+            for what, so in expected.items()
+            if not so
+        ]
+        for draft in drafts:
+            (root / draft).unlink()
+        await store.delete(NAME)
+        assert tree(root) == {}
+    else:
+        pytest.fail("it never came to an end")
+    assert not wrong
+    only_told(nothing_left_behind)
+    assert {"rename", "link", "fsync", "lstat"} <= set(failed)
+
+
+@asynchronous
+async def test_what_a_crash_leaves_of_a_replacement_is_swept(start: Any, root: Path) -> None:
+    """Case 3. Between the rename and the end both links of the old version may still be there."""
+    store = start()
+    await stored(store, NAME, b"second")
+    await store.stop()
+    (root / ".twistedmedia" / "drafts" / ("0" * 32)).write_bytes(b"first")
+    store = start()
+    assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}

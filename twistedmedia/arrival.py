@@ -1,0 +1,311 @@
+"""One file on its way in, from the first byte to its name or its failure.
+
+It never knows how the bytes came. What docs/http.md says under "Storing" of one file is decided
+here and in the store, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Self, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twistedmedia.audio.verdict import AudioCheck
+from twistedmedia.boundaries import Condition, Store, Stored
+from twistedmedia.errors import (
+    AlreadyExists,
+    DigestMismatch,
+    FormatNotSupported,
+    MediaError,
+    NotAudio,
+    PreconditionFailed,
+    TooLarge,
+)
+from twistedmedia.faults import fault
+from twistedmedia.limits import ByteBudget
+from twistedmedia.names import MediaName, media_name
+
+T = TypeVar("T")
+
+# To look first whether a file can be stored costs as much as to write a small one.
+WORTH_PREPARING_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How a front end's bytes become the file's: `decode` one piece, or `measure` what it gives.
+
+    `decode` runs where the store writes, off the event loop.
+    """
+
+    decode: Callable[[bytes], bytes]
+    measure: Callable[[bytes], int]
+
+
+PLAIN = Coding(decode=lambda piece: piece, measure=len)
+
+
+class Checking(Enum):
+    """What is done about bytes that are not the audio that the name promises."""
+
+    OFF = "off"
+    FLAG = "flag"  # they are stored, and the answer says it
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`formats` are extensions in lower case, `max_upload` is in bytes, `max_form` too, and
+    `max_uploads` is how many requests may upload at once. `checking` is about audio.
+    """
+
+    formats: frozenset[str] = frozenset({"mp3", "wav"})
+    max_upload: int = 2 << 30
+    max_form: int = 8 << 30
+    max_uploads: int = 64
+    checking: Checking = Checking.FLAG
+
+
+class Arrival:
+    """One file on its way in. Use it as a context manager: at the end of that nothing is left of it
+    but what was published.
+
+    `sha256` is the digest in hex that was declared, if one was, and `replacing` the condition under
+    which it takes the place of the file that has its name; set both before the first byte is
+    written, the digest before `publish` at the latest.
+
+    `failure` is why it will not be stored: of several reasons the one that is judged first. An
+    arrival that has failed still takes bytes, counts them and drops them. `stored` is set once it
+    is published, or found `identical`: the name has the declared content already, so a client that
+    lost its answer tries again. `problem` is what is wrong with it as audio.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: Store,
+        limits: Limits,
+        source: str,
+        declared: int | None = None,
+        coding: Coding = PLAIN,
+    ) -> None:
+        """`source` is an address for the log, `declared` the size in bytes where that is known."""
+        self.name: MediaName | None = None
+        self.directory = ""
+        self.filename = ""
+        self.sha256: str | None = None
+        self.replacing: Condition | None = None
+        self.failure: MediaError | None = None
+        self.stored: Stored | None = None
+        self.identical = False
+        self.problem: str | None = None
+        self._store = store
+        self._limits = limits
+        self._source = source
+        self._declared = declared
+        self._coding = coding
+        self._budget = ByteBudget(limits.max_upload)
+        self._draft = store.begin(declared)
+        self._check = AudioCheck() if limits.checking is not Checking.OFF else None
+        self._batch: deque[bytes] = deque()  # pieces that are not written yet
+        self._writing: Deferred[None] | None = None
+        self.publishing = False  # and no longer ours to let go of
+
+    def named(self, directory: str, filename: str) -> None:
+        """The name is known; it may turn out not to be allowed, which is a `failure`."""
+        self.directory, self.filename = directory, filename
+        try:
+            self.accepted(media_name(directory, filename))
+        except MediaError as error:
+            self.fail(error)
+
+    def accepted(self, name: MediaName) -> None:
+        """The name is known and valid; its format may not be supported, which is a `failure`."""
+        self.directory, self.filename = name.directory, name.filename
+        if name.extension not in self._limits.formats:
+            self.fail(FormatNotSupported(self._limits.formats))
+            return
+        self.name = name
+        self._log.info("arriving: {name!r} from {source}", name=str(name), source=self._source)
+
+    def fail(self, error: MediaError) -> None:
+        """This file will not be stored."""
+        if self.failure is None or error.rank < self.failure.rank:
+            self.failure = error
+        self._draft.discard()
+
+    async def prepare(self) -> None:
+        """Judge what can be judged before the first byte: the declared size always, space and the
+        name where looking is worth its cost.
+        """
+        if self._declared is not None and self._declared > self._budget.limit:
+            self.fail(TooLarge(self._budget.limit))
+        worthwhile = (
+            self.replacing is not None
+            or self._declared is None
+            or self._declared >= WORTH_PREPARING_BYTES
+        )
+        if self.failure is None and self.name is not None and worthwhile:
+            await self._outcome(self._draft.prepare(self.name, self.replacing))
+
+    async def write(self, pieces: list[bytes]) -> None:
+        """More of the file, coded as the arrival's coding says. Comes back when the bytes before
+        these are written, so that these are written while the next ones are received.
+        """
+        await self._written()
+        self._batch.extend(pieces)
+        if self._wanted:
+            self._writing = self._draft.append(self._counted())
+        else:
+            self._drop_batch()
+
+    async def end(self) -> None:
+        """The last byte has come, and is written."""
+        await self._written()
+
+    async def seal(self) -> None:
+        """Bring the content to stable storage now, where the publish will not follow at once."""
+        if self._wanted:
+            await self._outcome(self._draft.seal())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writing is not None:
+            # Nobody waits for it any more, and what it says no longer matters.
+            self._writing.addErrback(lambda _: None)
+        if not self.publishing:
+            self.let_go()
+            self._log_failure(self.failure if error is None else error)
+
+    def _counted(self) -> Iterable[bytes]:
+        while self._batch:
+            decoded = self._coding.decode(self._batch.popleft())
+            self._budget.spend(len(decoded))
+            if self._check is not None:
+                self._check.feed(decoded)
+            yield decoded
+
+    def _drop_batch(self) -> None:
+        """Count what will not be written, if that may still matter: too large is judged before
+        space, and after what is wrong with the request or the name.
+        """
+        pieces = list(self._batch)
+        self._batch.clear()
+        if self.failure is None or self.failure.rank > TooLarge.rank:
+            try:
+                self._budget.spend(sum(map(self._coding.measure, pieces)))
+            except TooLarge as error:
+                self.fail(error)
+
+    async def _written(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            await self._outcome(writing)
+            if not self._wanted:
+                self._drop_batch()
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether its bytes are still of use."""
+        return self.failure is None and not self.identical
+
+    async def _outcome(self, work: Deferred[T]) -> T | None:
+        """What `work` for this file fires with, or None when it fails: then that is the file's
+        failure, and no other's, unless the file turns out to be stored already.
+        """
+        try:
+            try:
+                return await work
+            except (AlreadyExists, PreconditionFailed):
+                await self._recognise()
+                if not self.identical:
+                    raise
+        except CancelledError:
+            raise
+        except MediaError as error:
+            self.fail(error)
+        except Exception:  # noqa: BLE001  # logged and answered as a fault of ours
+            doing = f"storing {self.directory}/{self.filename}"
+            self.fail(fault(self._log, repr(doing), Failure()))
+        return None
+
+    async def _recognise(self) -> None:
+        """Find out whether the name has the declared content already."""
+        if self.name is not None and self.sha256 is not None:
+            self.stored = await self._store.recognise(self.name, self.sha256)
+            self.identical = self.stored is not None
+
+    async def publish(self) -> None:
+        """Called by `Intake.publish`, in its turn."""
+        if self._wanted and self.name is not None:
+            await self._judge_content(self.name)
+        if self._wanted and self.name is not None:
+            stored = await self._outcome(self._draft.publish(self.name, self.replacing))
+            self.stored = self.stored or stored
+        self._log_outcome()
+
+    async def _judge_content(self, name: MediaName) -> None:
+        """What is judged when the content is whole, and after whether the name is free."""
+        error = await self._digest_error() or self._audio_error(name)
+        if error is not None and self._wanted:
+            await self._outcome(self._draft.prepare(name, self.replacing))
+            if self._wanted:
+                self.fail(error)
+
+    async def _digest_error(self) -> MediaError | None:
+        if self.sha256 is not None:
+            sealed = await self._outcome(self._draft.seal())
+            if sealed is not None and sealed.sha256 != self.sha256:
+                return DigestMismatch()
+        return None
+
+    def _audio_error(self, name: MediaName) -> MediaError | None:
+        if self._check is not None:
+            self.problem = self._check.problem(name.extension)
+            if self.problem is not None and self._limits.checking is Checking.REJECT:
+                return NotAudio(self.problem)
+        return None
+
+    def let_go(self) -> None:
+        """Keep nothing but what is published. Idempotent."""
+        self._draft.discard()
+
+    def _log_outcome(self) -> None:
+        if self.stored is None:
+            self._log_failure(self.failure)
+            return
+        self._log.info(
+            "{what}: {name!r}, {size} bytes, from {source}{problem}",
+            what="stored before" if self.identical else "replaced" if self.replacing else "stored",
+            name=str(self.name),
+            size=self.stored.size,
+            source=self._source,
+            problem=f": {self.problem}" if self.problem else "",
+        )
+
+    def _log_failure(self, error: BaseException | None) -> None:
+        if error is None:
+            return
+        why = "the client went away" if isinstance(error, CancelledError) else str(error)
+        # The name may be anything that a client sent; repr escapes what could break the line.
+        self._log.warn(
+            "not stored: {name!r} from {source}: {why}",
+            name=f"{self.directory}/{self.filename}",
+            source=self._source,
+            why=why,
+        )

@@ -1,0 +1,92 @@
+"""How long a slow peer is waited for.
+
+A player drains a prompt at 8 kB/s for minutes and is welcome; a peer that takes nothing at all is
+cut off in the end. What counts is what the peer took: the kernel buffers megabytes, so a writable
+socket says little about it, and an event on it may be a minute away while the player plays.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISystemHandle
+from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper
+
+STALL_S = 300.0
+_LOOKS = 10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
+
+# tcpi_bytes_acked of struct tcp_info, since Linux 4.1 (include/uapi/linux/tcp.h).
+_BYTES_ACKED = struct.Struct("=120xQ")
+
+
+@dataclass(slots=True)
+class _Reader:
+    taken: int
+    since_s: float
+
+
+class SlowReaders:
+    """The connections that let an answer wait, each cut off when it takes nothing for too long."""
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, stall_s: float = STALL_S) -> None:
+        self._clock = clock
+        self._stall_s = stall_s
+        self._readers: dict[Any, _Reader] = {}
+        self._look: IDelayedCall | None = None
+
+    def watch(self, channel: Any) -> None:
+        """`channel` has more to send than its peer takes now. May be called again."""
+        if channel not in self._readers:
+            self._readers[channel] = _Reader(bytes_taken(channel), self._clock.seconds())
+            self._look_later()
+
+    def forget(self, channel: Any) -> None:
+        """The answer is sent, or the connection gone. Idempotent."""
+        if self._readers.pop(channel, None) is not None and not self._readers and self._look:
+            self._look.cancel()
+            self._look = None
+
+    def _look_later(self) -> None:
+        if self._look is None and self._readers:
+            self._look = self._clock.callLater(self._stall_s / _LOOKS, self._look_at_all)
+
+    def _look_at_all(self) -> None:
+        self._look = None
+        now_s = self._clock.seconds()
+        for channel, reader in list(self._readers.items()):
+            taken = bytes_taken(channel)
+            if taken != reader.taken:
+                reader.taken, reader.since_s = taken, now_s
+            elif now_s - reader.since_s >= self._stall_s:
+                self._log.warn(
+                    "cut off: {peer} took nothing for {stall_s:g} s",
+                    peer=getattr(channel.getPeer(), "host", "a local peer"),
+                    stall_s=self._stall_s,
+                )
+                self.forget(channel)
+                channel.transport.abortConnection()
+        self._look_later()
+
+
+def bytes_taken(channel: Any) -> int:
+    """A number that grows when the peer of `channel` takes bytes: on TCP what it has acknowledged,
+    elsewhere what was handed to the transport, which is paused by a peer that takes nothing.
+    """
+    transport = channel.transport
+    while isinstance(transport, ProtocolWrapper):  # TLS
+        transport = transport.transport
+    if ISystemHandle.providedBy(transport):
+        try:
+            info = transport.getHandle().getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size
+            )
+            return int(_BYTES_ACKED.unpack(info)[0])
+        except (OSError, struct.error):
+            pass  # a UNIX socket, or an old kernel
+    return sum(request.sentLength for request in channel.requests)
