@@ -95,6 +95,43 @@ def test_an_old_kernel_is_asked_by_a_read_that_does_not_wait(
     assert asked == [(True, 5000, os.RWF_NOWAIT)]
 
 
+class EveryPageThere:
+    """A kernel that says of every page that it is in memory (cachestat(2))."""
+
+    @staticmethod
+    def syscall(number: int, fd: int, span: Any, found: Any, flags: int) -> int:
+        found._obj.cached = 1 << 40
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "at_hand"),
+    [
+        (1, 1, True),
+        (BlockingIOError(errno.EAGAIN, "on its way"), 1, False),
+        (1, BlockingIOError(errno.EAGAIN, "on its way"), False),
+        (1, 0, False),  # the file ends before
+        (OSError(errno.EOPNOTSUPP, "a file system that cannot tell"),) * 2 + (True,),
+    ],
+)
+def test_a_page_that_is_on_its_way_from_the_disk_is_not_at_hand(
+    monkeypatch: pytest.MonkeyPatch, first: int | OSError, last: int | OSError, at_hand: bool
+) -> None:
+    """It has its place in memory already; who sends it waits for the disk all the same."""
+    outcomes = {5000: first, 104_999: last}
+
+    def preadv(fd: int, buffers: list[bytearray], offset: int, flags: int) -> int:
+        assert (sum(map(len, buffers)), flags) == (1, os.RWF_NOWAIT)
+        outcome = outcomes[offset]
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr("twistedmedia.store.calls._libc_with_lock", EveryPageThere)
+    assert SystemCalls().is_at_hand(0, 5000, 100_000) is at_hand
+
+
 @asynchronous
 async def test_what_is_at_hand_goes_to_a_socket_as_far_as_that_takes_it(
     start: Any, sockets: tuple[socket.socket, socket.socket]

@@ -33,6 +33,16 @@ def _pages(offset: int, size: int, page: int) -> int:
     return (offset + size - 1) // page - offset // page + 1
 
 
+def _has_come(fd: int, offset: int) -> bool:
+    """Whether the byte at `offset`, whose page is in memory, has been read into that."""
+    try:
+        return os.preadv(fd, [bytearray(1)], offset, _NOW) == 1
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that cannot tell
+        return True
+
+
 class _OpenHow(ctypes.Structure):
     _fields_ = (
         ("flags", ctypes.c_uint64),
@@ -94,7 +104,11 @@ class SystemCalls:
                 )
             except OSError:  # none of it, or a file system that cannot tell
                 return False
-        return bool(found.cached >= _pages(offset, size, _PAGE_BYTES))
+        if found.cached < _pages(offset, size, _PAGE_BYTES):
+            return False
+        # Pages that are on their way from the disk count as well; a read does not take them. They
+        # come in order, or nearly so.
+        return _has_come(fd, offset + size - 1) and _has_come(fd, offset)
 
     def sendfile(self, socket: int, fd: int, offset: int, size: int) -> int:
         return os.sendfile(socket, fd, offset, size)
