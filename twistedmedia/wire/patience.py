@@ -82,10 +82,9 @@ def bytes_taken(channel: Any) -> int:
     while isinstance(transport, ProtocolWrapper):  # TLS
         transport = transport.transport
     if ISystemHandle.providedBy(transport):
+        handle: Any = transport.getHandle()
         try:
-            info = transport.getHandle().getsockopt(
-                socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size
-            )
+            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
             return int(_BYTES_ACKED.unpack(info)[0])
         except (OSError, struct.error):
             pass  # a UNIX socket, or an old kernel
