@@ -1,8 +1,7 @@
 """
-The load: uploads and downloads over raw sockets, cheap enough not to be what is measured.
+The load of uploads and of small requests over raw sockets, cheap enough not to be what is measured.
 
-Bodies are one random block sent again and again, so a large one costs neither memory nor time to
-make. Every answer is checked. The functions are meant to run in a process of their own and report
+Every answer is checked; what reads large files is in reader.py. The functions are meant to run in a process of their own and report
 the CPU seconds that they used there.
 """
 
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import resource
 import selectors
 import socket
@@ -23,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
+from content import BLOCK, Content, wav
 from figures import percentile
 
 DIRECTORY = "bench"
-BLOCK = random.Random(1).randbytes(1 << 20)
 # The slowest peer takes a minute over a large form before it says a word.
 TIMEOUT_S = 300.0
 _SUCCESSES = (200, 201, 204)
@@ -39,8 +37,8 @@ class UnexpectedAnswerError(Exception):
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What an upload or several took: from the first connect to the last answer."""
+class Transfer:
+    """What moving files took: from the first connect to the end of the last answer."""
 
     size_bytes: int
     seconds: float
@@ -62,12 +60,17 @@ class Latencies:
 
 @dataclass(frozen=True)
 class Upload:
-    """One request in pieces: what comes before the file, the file as it is sent, the rest."""
+    """
+    One request in pieces: what comes before the blocks of the file, these as sent, the rest.
+
+    :ivar is_audio: whether the service is to find no fault with the file as audio.
+    """
 
     head: bytes
     block: bytes
     repeats: int
     tail: bytes
+    is_audio: bool
 
     def pieces(self) -> Iterator[bytes]:
         """The request from its first byte to its last."""
@@ -75,6 +78,33 @@ class Upload:
         for _ in range(self.repeats):
             yield self.block
         yield self.tail
+
+
+@dataclass(frozen=True)
+class Head:
+    """
+    The head of an answer.
+
+    :ivar headers: names and values in lower case.
+    :ivar size_bytes: its length, with the empty line that ends it.
+    """
+
+    status: int
+    headers: dict[bytes, bytes]
+    size_bytes: int
+
+
+def parse_head(received: bytes | bytearray) -> Head | None:
+    """The head that an answer begins with, None while it is incomplete."""
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    start_line, *lines = bytes(received[:end]).split(b"\r\n")
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        headers[name.strip().lower()] = value.strip().lower()
+    return Head(int(start_line.split()[1]), headers, end + 4)
 
 
 class Answer:
@@ -85,6 +115,11 @@ class Answer:
         self._total_bytes: int | None = None
         self._chunked = False
         self._status = 0
+
+    @property
+    def received(self) -> bytes:
+        """All that was fed."""
+        return bytes(self._received)
 
     def feed(self, data: bytes) -> bool:
         """
@@ -106,21 +141,16 @@ class Answer:
         return True
 
     def _read_head(self) -> None:
-        end = self._received.find(b"\r\n\r\n")
-        if end < 0:
+        head = parse_head(self._received)
+        if head is None:
             return
-        start_line, *lines = bytes(self._received[:end]).split(b"\r\n")
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(b":")
-            headers[name.strip().lower()] = value.strip().lower()
-        self._status = int(start_line.split()[1])
-        if headers.get(b"transfer-encoding") == b"chunked":
+        self._status = head.status
+        if head.headers.get(b"transfer-encoding") == b"chunked":
             self._chunked = True
-        elif b"content-length" in headers:
-            self._total_bytes = end + 4 + int(headers[b"content-length"])
+        elif b"content-length" in head.headers:
+            self._total_bytes = head.size_bytes + int(head.headers[b"content-length"])
         elif self._status == 204:
-            self._total_bytes = end + 4
+            self._total_bytes = head.size_bytes
         else:
             raise UnexpectedAnswerError(f"an answer without a length: {bytes(self._received)!r}")
 
@@ -130,17 +160,19 @@ class Answer:
         return self._total_bytes is not None and len(self._received) >= self._total_bytes
 
 
+def content_of(kind: str, size_bytes: int) -> Content:
+    """The file that an upload of a kind stores."""
+    return wav(size_bytes) if kind == "put-wav" else Content(size_bytes)
+
+
 def build_upload(kind: str, port: int, filename: str, size_bytes: int) -> Upload:
     """
-    An upload of a file of *size_bytes*: as a ``multipart`` or ``urlencoded`` form, or by ``put``.
-
-    :param size_bytes: a multiple of the block, or less than one block.
+    An upload of a file of *size_bytes*: as a ``multipart`` or ``urlencoded`` form, by ``put``, or
+    by ``put-wav``, which is a PUT of true audio; the others send noise without a header.
     """
-    file_block = BLOCK if size_bytes >= len(BLOCK) else BLOCK[:size_bytes]
-    repeats, rest = divmod(size_bytes, len(file_block))
-    if rest:
-        raise ValueError(f"{size_bytes} is not a multiple of {len(BLOCK)}")
-    target, content_type, before, block, after = "/media", "", b"", file_block, b""
+    content = content_of(kind, size_bytes)
+    block, rest = BLOCK, content.rest
+    target, content_type, before, after = "/media", "", content.header, b""
     match kind:
         case "multipart":
             content_type = f"multipart/form-data; boundary={_BOUNDARY}"
@@ -153,26 +185,27 @@ def build_upload(kind: str, port: int, filename: str, size_bytes: int) -> Upload
         case "urlencoded":
             content_type = "application/x-www-form-urlencoded"
             before = f"directory={DIRECTORY}&filename={filename}&body=".encode()
-            block = quote_from_bytes(file_block, safe="").encode()
-        case "put":
+            block, rest = (quote_from_bytes(data, safe="").encode() for data in (block, rest))
+        case "put" | "put-wav":
             target, content_type = f"/media/{DIRECTORY}/{filename}", "audio/wav"
         case _:
             raise ValueError(f"no such kind of upload: {kind}")
-    method = "PUT" if kind == "put" else "POST"
-    length = len(before) + repeats * len(block) + len(after)
+    method = "POST" if target == "/media" else "PUT"
+    tail = rest + after
+    length = len(before) + content.repeats * len(block) + len(tail)
     head = (
         f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
-    return Upload(head + before, block, repeats, after)
+    return Upload(head + before, block, content.repeats, tail, kind == "put-wav")
 
 
-def upload(kind: str, port: int, filename: str, size_bytes: int) -> Sent:
+def upload(kind: str, port: int, filename: str, size_bytes: int) -> Transfer:
     """Store one file on a new connection."""
     return uploads_at_once(kind, port, [filename], size_bytes)
 
 
-def uploads_at_once(kind: str, port: int, filenames: Sequence[str], size_bytes: int) -> Sent:
+def uploads_at_once(kind: str, port: int, filenames: Sequence[str], size_bytes: int) -> Transfer:
     """Store several files of the same size at the same time, each on a new connection."""
     uploads = [build_upload(kind, port, filename, size_bytes) for filename in filenames]
 
@@ -180,12 +213,12 @@ def uploads_at_once(kind: str, port: int, filenames: Sequence[str], size_bytes: 
         _send(port, uploads[number])
         return size_bytes
 
-    return _measured(len(uploads), send)
+    return measured(len(uploads), send)
 
 
 def uploads_until(
     kind: str, port: int, root: Path, size_bytes: int, clients: int, end_s: float
-) -> Sent:
+) -> Transfer:
     """
     Have some clients store one file after the other until a moment; the last ones are completed.
 
@@ -204,15 +237,15 @@ def uploads_until(
             count += 1
         return count * size_bytes
 
-    return _measured(clients, send)
+    return measured(clients, send)
 
 
-def _measured(threads: int, work: Callable[[int], int]) -> Sent:
-    """Run *work*, which gives the bytes that it stored, in some threads at once."""
-    cpu, start = _cpu_s(resource.RUSAGE_SELF), time.monotonic()
+def measured(threads: int, work: Callable[[int], int]) -> Transfer:
+    """Run *work*, which gives the bytes that it moved, in some threads at once."""
+    cpu, start = cpu_s(resource.RUSAGE_SELF), time.monotonic()
     with ThreadPoolExecutor(threads) as pool:
-        stored_bytes = sum(pool.map(work, range(threads)))
-    return Sent(stored_bytes, time.monotonic() - start, _cpu_s(resource.RUSAGE_SELF) - cpu)
+        moved_bytes = sum(pool.map(work, range(threads)))
+    return Transfer(moved_bytes, time.monotonic() - start, cpu_s(resource.RUSAGE_SELF) - cpu)
 
 
 def _send(port: int, request: Upload) -> None:
@@ -224,13 +257,23 @@ def _send(port: int, request: Upload) -> None:
             # Refused before the end: what the server said is of more use than the broken pipe.
             _receive(connection)
             raise
-        _receive(connection)
+        answer = _receive(connection)
+    if request.is_audio and b'"audio"' in answer:
+        raise UnexpectedAnswerError(f"a fault was found with true audio: {answer!r}")
 
 
-def _receive(connection: socket.socket) -> None:
+def _receive(connection: socket.socket) -> bytes:
     answer = Answer()
     while not answer.feed(connection.recv(_RECEIVE_BYTES)):
         pass
+    return answer.received
+
+
+def get_request(port: int, filename: str) -> bytes:
+    """A request for one file of the folder."""
+    return (
+        f"GET /media/{DIRECTORY}/{filename} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    ).encode()
 
 
 def small_gets(port: int, filename: str, seconds: float, interval_s: float) -> Latencies:
@@ -239,11 +282,9 @@ def small_gets(port: int, filename: str, seconds: float, interval_s: float) -> L
 
     A request waits for the answer before it; what was not asked meanwhile is not made up for.
     """
-    request = (
-        f"GET /media/{DIRECTORY}/{filename} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
-    ).encode()
+    request = get_request(port, filename)
     latencies: list[float] = []
-    cpu, start = _cpu_s(resource.RUSAGE_SELF), time.monotonic()
+    cpu, start = cpu_s(resource.RUSAGE_SELF), time.monotonic()
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
         while (asked := time.monotonic()) < start + seconds:
             connection.sendall(request)
@@ -251,25 +292,35 @@ def small_gets(port: int, filename: str, seconds: float, interval_s: float) -> L
             answered = time.monotonic()
             latencies.append(answered - asked)
             time.sleep(max(0.0, asked + interval_s - answered))
-    return _latencies(latencies, time.monotonic() - start, _cpu_s(resource.RUSAGE_SELF) - cpu)
+    return _latencies(latencies, time.monotonic() - start, cpu_s(resource.RUSAGE_SELF) - cpu)
 
 
 def small_uploads(kind: str, port: int, size_bytes: int, clients: int, seconds: float) -> Latencies:
     """Store small files under new names from keep-alive clients that wait for each answer."""
+    uploads = (
+        b"".join(build_upload(kind, port, f"small-{number}.wav", size_bytes).pieces())
+        for number in itertools.count(1)
+    )
+    return _keep_asking(port, uploads, clients, seconds)
+
+
+def small_gets_at_once(port: int, filename: str, clients: int, seconds: float) -> Latencies:
+    """Read one small file from keep-alive clients that wait for each answer."""
+    return _keep_asking(port, itertools.repeat(get_request(port, filename)), clients, seconds)
+
+
+def _keep_asking(port: int, requests: Iterator[bytes], clients: int, seconds: float) -> Latencies:
     selector = selectors.DefaultSelector()
-    numbers = itertools.count(1)
     latencies: list[float] = []
     sent_at: dict[socket.socket, float] = {}
     answers: dict[socket.socket, Answer] = {}
 
     def send_next(connection: socket.socket) -> None:
-        filename = f"small-{next(numbers)}.wav"
-        request = b"".join(build_upload(kind, port, filename, size_bytes).pieces())
         answers[connection] = Answer()
         sent_at[connection] = time.monotonic()
-        connection.sendall(request)
+        connection.sendall(next(requests))
 
-    cpu, start = _cpu_s(resource.RUSAGE_SELF), time.monotonic()
+    cpu, start = cpu_s(resource.RUSAGE_SELF), time.monotonic()
     try:
         for _ in range(clients):
             connection = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
@@ -296,48 +347,40 @@ def small_uploads(kind: str, port: int, size_bytes: int, clients: int, seconds: 
         for connection in sent_at:
             connection.close()
         selector.close()
-    return _latencies(latencies, time.monotonic() - start, _cpu_s(resource.RUSAGE_SELF) - cpu)
+    return _latencies(latencies, time.monotonic() - start, cpu_s(resource.RUSAGE_SELF) - cpu)
 
 
-def small_puts_by_wrk(
-    wrk: str, port: int, size_bytes: int, clients: int, seconds: int
+def small_uploads_by_wrk(
+    wrk: str, kind: str, port: int, size_bytes: int, clients: int, seconds: int
 ) -> Latencies:
     """Store small files as :func:`small_uploads` does with ``put``, by the program *wrk*."""
-    script = Path(__file__).with_name("small_put.lua")
     with tempfile.NamedTemporaryFile() as content:
-        content.write(BLOCK[:size_bytes])
+        content.writelines(content_of(kind, size_bytes).pieces())
         content.flush()
-        cpu = _cpu_s(resource.RUSAGE_CHILDREN)
-        load = ["--threads=1", f"--connections={clients}", f"--duration={seconds}s"]
-        limit = f"--timeout={TIMEOUT_S:.0f}s"
-        command = [wrk, *load, limit, f"--script={script}", f"http://127.0.0.1:{port}"]
-        script_arguments = ["--", f"/media/{DIRECTORY}/", content.name]
-        done = subprocess.run(
-            [*command, *script_arguments], check=True, capture_output=True, text=True
-        )
+        given = [f"/media/{DIRECTORY}/", content.name]
+        return _by_wrk(wrk, port, clients, seconds, given)
+
+
+def small_gets_by_wrk(
+    wrk: str, port: int, filename: str, clients: int, seconds: int
+) -> Latencies:
+    """Read one small file as :func:`small_gets_at_once` does, by the program *wrk*."""
+    return _by_wrk(wrk, port, clients, seconds, [f"/media/{DIRECTORY}/{filename}"])
+
+
+def _by_wrk(wrk: str, port: int, clients: int, seconds: int, given: list[str]) -> Latencies:
+    script = Path(__file__).with_name("small.lua")
+    cpu = cpu_s(resource.RUSAGE_CHILDREN)
+    load = ["--threads=1", f"--connections={clients}", f"--duration={seconds}s"]
+    limit = f"--timeout={TIMEOUT_S:.0f}s"
+    command = [wrk, *load, limit, f"--script={script}", f"http://127.0.0.1:{port}", "--", *given]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     seen = json.loads(done.stdout.splitlines()[-1])
     if seen.pop("failures"):
         raise UnexpectedAnswerError(
             f"not every request was answered with a success:\n{done.stdout}"
         )
-    return Latencies(client_cpu_s=_cpu_s(resource.RUSAGE_CHILDREN) - cpu, **seen)
-
-
-def verify(path: Path, size_bytes: int) -> None:
-    """
-    Check that the file at *path* is what an upload of *size_bytes* sent.
-
-    :raises ValueError: when its length, its first block or its last block is not.
-    """
-    found = path.stat().st_size
-    if found != size_bytes:
-        raise ValueError(f"the stored file has {found} bytes, {size_bytes} were sent")
-    block = BLOCK[:size_bytes]
-    with open(path, "rb") as file:
-        first = file.read(len(block))
-        file.seek(-len(block), 2)
-        if first != block or file.read() != block:
-            raise ValueError("the stored file has not the bytes that were sent")
+    return Latencies(client_cpu_s=cpu_s(resource.RUSAGE_CHILDREN) - cpu, **seen)
 
 
 def _latencies(latencies_s: list[float], seconds: float, client_cpu_s: float) -> Latencies:
@@ -353,6 +396,7 @@ def _latencies(latencies_s: list[float], seconds: float, client_cpu_s: float) ->
     )
 
 
-def _cpu_s(who: int) -> float:
+def cpu_s(who: int) -> float:
+    """The CPU seconds that this process (``RUSAGE_SELF``) or its ended children have used."""
     usage = resource.getrusage(who)
     return usage.ru_utime + usage.ru_stime

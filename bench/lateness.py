@@ -90,7 +90,17 @@ def samples_within(path: Path, spans: Sequence[tuple[float, float]]) -> list[flo
 
 def peak_rss_kib(pid: int | str) -> int:
     """The most memory (VmHWM) that process *pid* has held at any time, in KiB."""
+    return _status_kib(pid, "VmHWM")
+
+
+def rss_kib(pid: int | str) -> int:
+    """The memory (VmRSS) that process *pid* holds now, in KiB."""
+    return _status_kib(pid, "VmRSS")
+
+
+def _status_kib(pid: int | str, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    raise ValueError(f"process {pid} has no VmHWM")
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0])
+    raise ValueError(f"process {pid} has no {field}")

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from lateness import peak_rss_kib
+from lateness import peak_rss_kib, rss_kib
 
 _BENCH = Path(__file__).resolve().parent
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 60.0
+_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -80,6 +81,10 @@ class Running:
     def peak_rss_kib(self) -> int:
         """The most memory that it held at any time; with children, the sum of what each held."""
         return sum(peak_rss_kib(pid) for pid in self._pids())
+
+    def rss_kib(self) -> int:
+        """The memory that it holds now, with its children."""
+        return sum(rss_kib(pid) for pid in self._pids())
 
     def _pids(self) -> list[int]:
         pid = self.process.pid
@@ -140,6 +145,15 @@ def nginx() -> Server:
         return None if _nginx_program() else "nginx is not installed"
 
     return Server("nginx", command, missing, has_probe=False)
+
+
+def tcp_memory_kib() -> int:
+    """What the kernel holds for all TCP sockets of this machine, in KiB."""
+    for line in Path("/proc/net/sockstat").read_text().splitlines():
+        protocol, *fields = line.split()
+        if protocol == "TCP:":
+            return int(fields[fields.index("mem") + 1]) * _PAGE_KIB
+    raise ValueError("/proc/net/sockstat does not speak of TCP")
 
 
 def nginx_version() -> str | None:

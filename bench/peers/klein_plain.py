@@ -2,7 +2,7 @@
 A peer: plain Klein routes under a stock Site.
 
 Twisted spools the whole body and parses forms in memory before a route runs; the route has a thread
-write the file.
+write the file. Files are served by Twisted's own ``static.File``.
 Usage: ``python bench/peers/klein_plain.py --port N --dir DIR``.
 """
 
@@ -19,6 +19,7 @@ from klein import Klein
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.web.server import Request, Site
+from twisted.web.static import File
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lateness import LatenessProbe
@@ -44,8 +45,9 @@ def _copy(root: Path, directory: str, filename: str, content: BinaryIO) -> None:
 
 
 def media_routes(root: Path) -> Klein:
-    """The routes: a form with one file, an urlencoded form, or PUT."""
+    """The routes: a form with one file, an urlencoded form, PUT, or GET."""
     app = Klein()
+    files = File(str(root))
 
     @app.route("/media", methods=["POST"])
     async def post(request: Request) -> bytes:
@@ -71,11 +73,9 @@ def media_routes(root: Path) -> Klein:
         await deferToThread(_copy, root, directory, filename, cast(BinaryIO, request.content))
         return b"stored\n"
 
-    @app.route("/media/<path:name>", methods=["GET"])
-    async def get(request: Request, name: str) -> bytes:
-        request.setHeader(b"Content-Type", b"application/octet-stream")
-        body: bytes = await deferToThread((root / name).read_bytes)
-        return body
+    @app.route("/media/", methods=["GET"], branch=True)
+    def get(request: Request) -> File:
+        return files
 
     return app
 

@@ -1,122 +1,44 @@
 """
-What is measured: each scenario with its servers, its load, and the columns of its table.
-
-A scenario's load runs against one server that has just been started; running the servers in turn
-and making tables of the figures is the business of run.py.
+The scenarios of uploads: what is stored, by which servers, and what of it is shown.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import client
 import servers
-from figures import GIB, MIB, size_text
+from figures import GIB, size_text
+from scenario import (
+    AIOHTTP,
+    AIOHTTP_FSYNC,
+    DURABLE,
+    KLEIN,
+    NGINX,
+    NOT_DURABLE,
+    SMALL_CLIENTS,
+    SMALL_FILE_BYTES,
+    TORNADO,
+    Entry,
+    Figures,
+    Scenario,
+    Sizes,
+    latency_figures,
+)
 
-SMALL_FILE_BYTES = 20_000
-SMALL_CLIENTS = 16
 LARGE_UPLOADS = 3
 GET_INTERVAL_S = 0.002
 # Uploads begin this long before the first small request and end as long after the last.
 UPLOADS_LEAD_S = 0.5
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is sent: sizes of files, or seconds for loads that go on for a time."""
-
-    large: int = GIB
-    hungry: int = 128 * MIB
-    urlencoded_peer: int = 16 * MIB
-    many: int = 100 * MIB
-    many_count: int = 20
-    during: int = GIB
-    during_hungry: int = 256 * MIB
-    during_s: int = 10
-    small_s: int = 5
-    lateness_s: float = 3.0
-
-    def heavy(self) -> Sizes:
-        """The same with the large file for the servers that hold it in memory, too."""
-        return replace(self, hungry=self.large)
-
-
-FULL = Sizes()
-QUICK = Sizes(
-    large=64 * MIB,
-    hungry=16 * MIB,
-    urlencoded_peer=4 * MIB,
-    many=8 * MIB,
-    many_count=8,
-    during=64 * MIB,
-    during_hungry=32 * MIB,
-    during_s=2,
-    small_s=1,
-    lateness_s=1.0,
-)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """
-    One row of a table: a server and how files are sent to it.
-
-    :ivar kind: ``multipart``, ``urlencoded`` or ``put``.
-    :ivar compared_with: names of the servers beside which it is to be read.
-    """
-
-    server: servers.Server
-    kind: str
-    size_bytes: int
-    compared_with: tuple[str, ...] = ()
-
-
-Figures = dict[str, float]
-Measure = Callable[[servers.Running, Entry, Executor], Figures]
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """
-    A question, the servers that it is put to, and how the answer is shown.
-
-    :ivar measure: puts the load on a running server and gives its figures.
-    :ivar columns: the keys of the figures that the table shows.
-    :ivar ratio_of: the figure whose ratio to that of the other servers is shown.
-    :ivar lateness: whether a run with the probe in the server is of interest; its files are deleted
-        between one call of *measure* and the next.
-    :ivar keeps_files: whether what was stored is deleted only when all else is done.
-    """
-
-    name: str
-    title: str
-    remarks: tuple[str, ...]
-    entries: tuple[Entry, ...]
-    measure: Measure
-    columns: tuple[str, ...]
-    ratio_of: str
-    lateness: bool = False
-    keeps_files: bool = False
-
-
-DURABLE = servers.twistedmedia()
-NOT_DURABLE = servers.twistedmedia("--no-durable")
-AIOHTTP_FSYNC = servers.peer("aiohttp", "aiohttp_stream.py", "--fsync")
-AIOHTTP = servers.peer("aiohttp", "aiohttp_stream.py")
-TORNADO = servers.peer("tornado", "tornado_pool.py")
-KLEIN = servers.peer("klein", "klein_plain.py")
-NGINX = servers.nginx()
-
 _UPLOAD_COLUMNS = ("s/GiB", "MB/s", "server CPU s", "peak RSS MiB", "client CPU s")
 
 
-def all_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
+def upload_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
     """
-    Every scenario, in the order in which they are run.
+    The scenarios, in the order in which they are run.
 
     :param wrk: the path of the program wrk, None when there is none.
     """
@@ -127,6 +49,8 @@ def all_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
         _parallel(sizes),
         _during(sizes),
         _small(sizes, wrk),
+        _check(sizes),
+        _check_small(sizes, wrk),
     ]
 
 
@@ -149,7 +73,7 @@ def _multipart(sizes: Sizes) -> Scenario:
         ),
         _measure_upload,
         _UPLOAD_COLUMNS,
-        "s/GiB",
+        ("s/GiB",),
         lateness=True,
     )
 
@@ -168,7 +92,7 @@ def _put(sizes: Sizes) -> Scenario:
         ),
         _measure_upload,
         _UPLOAD_COLUMNS,
-        "s/GiB",
+        ("s/GiB",),
         lateness=True,
     )
 
@@ -192,7 +116,7 @@ def _urlencoded(sizes: Sizes) -> Scenario:
         ),
         _measure_upload,
         _UPLOAD_COLUMNS,
-        "s/GiB",
+        ("s/GiB",),
         lateness=True,
     )
 
@@ -232,7 +156,7 @@ def _during(sizes: Sizes) -> Scenario:
         given_gets = (server.port, filename, sizes.during_s, GET_INTERVAL_S)
         gets = load.submit(client.small_gets, *given_gets).result()
         sent = uploads.result()
-        return _latency_figures(gets) | {
+        return latency_figures(gets) | {
             "GETs/s": gets.count / gets.seconds,
             "uploads MB/s": sent.size_bytes / sent.seconds / 1e6,
             "peak RSS MiB": server.peak_rss_kib() / 1024,
@@ -268,7 +192,7 @@ def _during(sizes: Sizes) -> Scenario:
             "peak RSS MiB",
             "client CPU s",
         ),
-        "p99 ms",
+        ("p99 ms",),
     )
 
 
@@ -282,7 +206,7 @@ def _small(sizes: Sizes, wrk: str | None) -> Scenario:
             puts = load.submit(client.small_puts_by_wrk, wrk, *given).result()
         cpu_s = server.cpu_s() - cpu_s
         _check_count(server.root / client.DIRECTORY, puts.count, entry.size_bytes)
-        return _latency_figures(puts) | {
+        return latency_figures(puts) | {
             "files/s": puts.count / puts.seconds,
             "server CPU ms/file": cpu_s / puts.count * 1000,
             "peak RSS MiB": server.peak_rss_kib() / 1024,
@@ -316,7 +240,7 @@ def _small(sizes: Sizes, wrk: str | None) -> Scenario:
             "peak RSS MiB",
             "client CPU s",
         ),
-        "files/s",
+        ("files/s",),
         # ext4 is slow to make files where many were deleted in the last minutes.
         keeps_files=True,
     )
@@ -341,15 +265,6 @@ def _stored(server: servers.Running, entry: Entry, filenames: list[str], load: E
         "server CPU s": cpu_s,
         "peak RSS MiB": server.peak_rss_kib() / 1024,
         "client CPU s": sent.client_cpu_s,
-    }
-
-
-def _latency_figures(seen: client.Latencies) -> Figures:
-    return {
-        "p50 ms": seen.p50_ms,
-        "p99 ms": seen.p99_ms,
-        "p99.9 ms": seen.p999_ms,
-        "max ms": seen.max_ms,
     }
 
 

@@ -1,12 +1,18 @@
--- A script for wrk: every request puts the same small file under a new name.
--- Arguments: the folder's URL path, with its last slash, and a file that holds the content.
+-- A script for wrk: every request puts the same small file under a new name, or gets the same one.
+-- Arguments: to put, the folder's URL path, with its last slash, and a file that holds the content;
+-- to get, the URL path of the file.
 -- The last line of the output is JSON with the figures that client.py reads.
 
-local folder
+local path
 local count = 0
 
 function init(arguments)
-    folder = arguments[1]
+    path = arguments[1]
+    if arguments[2] == nil then
+        local get = wrk.format(nil, path)
+        request = function() return get end
+        return
+    end
     local file = assert(io.open(arguments[2], "rb"))
     wrk.body = file:read("*a")
     file:close()
@@ -16,7 +22,7 @@ end
 
 function request()
     count = count + 1
-    return wrk.format(nil, folder .. "small-" .. count .. ".wav")
+    return wrk.format(nil, path .. "small-" .. count .. ".wav")
 end
 
 function done(summary, latency, requests)
