@@ -60,11 +60,12 @@ def assert_stored(service: Process, answer: Answer, name: str, content: bytes) -
 
 
 def assert_is(service: Process, entry: dict[str, object], name: str, content: bytes) -> None:
+    """What is said of its audio is the subject of test_checking.py."""
     directory, _, filename = name.rpartition("/")
     shown = service.ask("GET", str(entry["url"]))
     assert shown.status == 200
     assert shown.content == content
-    assert entry == {
+    assert {key: value for key, value in entry.items() if key != "audio"} == {
         "code": 200,
         "reason": "OK",
         "directory": directory,
