@@ -10,6 +10,7 @@ import pytest
 from twisted.application.service import IService
 from twisted.python.usage import UsageError
 
+from twistedmedia.arrival import Checking
 from twistedmedia.tap import Options, makeService
 
 DEFAULTS = {
@@ -20,6 +21,7 @@ DEFAULTS = {
     "max-upload": 2 << 30,
     "max-form": 8 << 30,
     "max-uploads": 64,
+    "check": Checking.FLAG,
     "disk-threads": 5,
     "durable": True,
 }
@@ -39,6 +41,8 @@ VALUES = [
     ("max-form", "500 MB", 500 * 10**6),
     ("max-uploads", "1", 1),
     ("max-uploads", "10000", 10000),
+    ("check", "off", Checking.OFF),
+    ("check", "reject", Checking.REJECT),
     ("disk-threads", "1", 1),
     ("disk-threads", "32", 32),
 ]
@@ -76,6 +80,9 @@ NONSENSE = [
     ("max-uploads", "-5"),
     ("max-uploads", "10001"),
     ("max-uploads", "many"),
+    ("check", "REJECT"),
+    ("check", "yes"),
+    ("check", ""),
     ("disk-threads", "0"),
     ("disk-threads", "1.5"),
     ("disk-threads", "\u0665"),

@@ -27,11 +27,11 @@ _PCM, _FLOAT, _A_LAW, _MU_LAW = 1, 3, 6, 7
 # Of these a block is the samples of all channels at one moment: the numbers depend on each other.
 _PLAIN_BITS = {_PCM: range(1, 33), _FLOAT: (32, 64), _A_LAW: (8,), _MU_LAW: (8,)}
 # Others that telephones and programs use.
-_CODINGS = frozenset(
-    [0x02, 0x10, 0x11, 0x17, 0x20, 0x61, 0x62]  # ADPCM: Microsoft, OKI, IMA, Dialogic, Yamaha, Duck
-    + [0x14, 0x40, 0x41, 0x42, 0x45, 0x64, 0x65, 0x83, 0x85, 0x111, 0x28F]  # the ITU's G.72x
-    + [0x22, 0x31]  # TrueSpeech, GSM 6.10
-    + [0x50, 0x55, 0xFF, 0x1610]  # MPEG, MP3, AAC
+_CODINGS = frozenset[int]().union(
+    (0x02, 0x10, 0x11, 0x17, 0x20, 0x61, 0x62),  # ADPCM: Microsoft's, OKI's, IMA's, others'
+    (0x14, 0x40, 0x41, 0x42, 0x45, 0x64, 0x65, 0x83, 0x85, 0x111, 0x28F),  # the ITU's G.72x
+    (0x22, 0x31),  # TrueSpeech, GSM 6.10
+    (0x50, 0x55, 0xFF, 0x1610),  # MPEG, MP3, AAC
 )
 _RATES_HZ = range(1_000, 768_001)
 _MOST_CHANNELS = 64
