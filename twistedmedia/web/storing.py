@@ -63,7 +63,8 @@ class Storing:
         name = name_in_path(request)
         _refuse_what_is_no_file(request)
         _require_declared_content(request)
-        replacing = condition_of_change(request) if header(request, "if-match") else None
+        means_one = header(request, "if-match") is not None
+        replacing = condition_of_change(request) if means_one else None
         body = body_of(request)
         with (
             self._intake.upload(),
