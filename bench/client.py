@@ -1,8 +1,8 @@
 """
-The load of uploads and of small requests over raw sockets, cheap enough not to be what is measured.
+The load of uploads and of small requests: raw sockets, cheap enough not to be what is measured.
 
-Every answer is checked; what reads large files is in reader.py. The functions are meant to run in a process of their own and report
-the CPU seconds that they used there.
+Every answer is checked; what reads large files is in reader.py. The functions are meant to run in a
+process of their own and report the CPU seconds that they used there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-from content import BLOCK, Content, wav
+from content import Content, mp3, wav
 from figures import percentile
 
 DIRECTORY = "bench"
@@ -162,16 +162,27 @@ class Answer:
 
 def content_of(kind: str, size_bytes: int) -> Content:
     """The file that an upload of a kind stores."""
-    return wav(size_bytes) if kind == "put-wav" else Content(size_bytes)
+    match kind:
+        case "put-wav":
+            return wav(size_bytes)
+        case "put-mp3":
+            return mp3(size_bytes)
+        case _:
+            return Content(size_bytes)
+
+
+def extension_of(kind: str) -> str:
+    """How the name ends of a file that an upload of a kind stores."""
+    return "mp3" if kind == "put-mp3" else "wav"
 
 
 def build_upload(kind: str, port: int, filename: str, size_bytes: int) -> Upload:
     """
     An upload of a file of *size_bytes*: as a ``multipart`` or ``urlencoded`` form, by ``put``, or
-    by ``put-wav``, which is a PUT of true audio; the others send noise without a header.
+    by ``put-wav`` or ``put-mp3``, a PUT of true audio; the others send noise without a header.
     """
     content = content_of(kind, size_bytes)
-    block, rest = BLOCK, content.rest
+    block, rest = content.block, content.rest
     target, content_type, before, after = "/media", "", content.header, b""
     match kind:
         case "multipart":
@@ -186,8 +197,8 @@ def build_upload(kind: str, port: int, filename: str, size_bytes: int) -> Upload
             content_type = "application/x-www-form-urlencoded"
             before = f"directory={DIRECTORY}&filename={filename}&body=".encode()
             block, rest = (quote_from_bytes(data, safe="").encode() for data in (block, rest))
-        case "put" | "put-wav":
-            target, content_type = f"/media/{DIRECTORY}/{filename}", "audio/wav"
+        case "put" | "put-wav" | "put-mp3":
+            target, content_type = f"/media/{DIRECTORY}/{filename}", "application/octet-stream"
         case _:
             raise ValueError(f"no such kind of upload: {kind}")
     method = "POST" if target == "/media" else "PUT"
@@ -197,7 +208,7 @@ def build_upload(kind: str, port: int, filename: str, size_bytes: int) -> Upload
         f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
-    return Upload(head + before, block, content.repeats, tail, kind == "put-wav")
+    return Upload(head + before, block, content.repeats, tail, kind in ("put-wav", "put-mp3"))
 
 
 def upload(kind: str, port: int, filename: str, size_bytes: int) -> Transfer:
@@ -297,8 +308,9 @@ def small_gets(port: int, filename: str, seconds: float, interval_s: float) -> L
 
 def small_uploads(kind: str, port: int, size_bytes: int, clients: int, seconds: float) -> Latencies:
     """Store small files under new names from keep-alive clients that wait for each answer."""
+    extension = extension_of(kind)
     uploads = (
-        b"".join(build_upload(kind, port, f"small-{number}.wav", size_bytes).pieces())
+        b"".join(build_upload(kind, port, f"small-{number}.{extension}", size_bytes).pieces())
         for number in itertools.count(1)
     )
     return _keep_asking(port, uploads, clients, seconds)
@@ -353,17 +365,15 @@ def _keep_asking(port: int, requests: Iterator[bytes], clients: int, seconds: fl
 def small_uploads_by_wrk(
     wrk: str, kind: str, port: int, size_bytes: int, clients: int, seconds: int
 ) -> Latencies:
-    """Store small files as :func:`small_uploads` does with ``put``, by the program *wrk*."""
+    """Store small files as :func:`small_uploads` does with a kind of PUT, by the program *wrk*."""
     with tempfile.NamedTemporaryFile() as content:
         content.writelines(content_of(kind, size_bytes).pieces())
         content.flush()
-        given = [f"/media/{DIRECTORY}/", content.name]
+        given = [f"/media/{DIRECTORY}/small-", f".{extension_of(kind)}", content.name]
         return _by_wrk(wrk, port, clients, seconds, given)
 
 
-def small_gets_by_wrk(
-    wrk: str, port: int, filename: str, clients: int, seconds: int
-) -> Latencies:
+def small_gets_by_wrk(wrk: str, port: int, filename: str, clients: int, seconds: int) -> Latencies:
     """Read one small file as :func:`small_gets_at_once` does, by the program *wrk*."""
     return _by_wrk(wrk, port, clients, seconds, [f"/media/{DIRECTORY}/{filename}"])
 

@@ -14,7 +14,7 @@ import socket
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -233,13 +233,12 @@ class Listing:
     What a folder's listing took, page by page or at once.
 
     :ivar first_page_s: the first answer that the server ever gave for the folder.
-    :ivar page_s: the median of the first page, asked for again.
-    :ivar all_s: the time of all *pages* of the most entries, one after the other.
+    :ivar later_page_s: the median of a page from the middle.
+    :ivar all_s: the time of all pages of the most entries, one after the other.
     """
 
     first_page_s: float
-    page_s: float
-    pages: int
+    later_page_s: float
     all_s: float
     client_cpu_s: float
 
@@ -248,43 +247,62 @@ def list_by_pages(port: int, names: Sequence[str], repeats: int) -> Listing:
     """
     List the folder, which has files of these *names*, in pages.
 
-    :param repeats: how often the first page is asked for again.
+    :param repeats: how often a page from the middle is asked for.
     """
+    ordered = sorted(names, key=str.encode)
+    middle = ordered[len(ordered) // 2]
     cpu = cpu_s(resource.RUSAGE_SELF)
-    folder = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-    try:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)) as folder:
         first_page_s, _ = _timed_listing(folder, "")
-        page_s = statistics.median(_timed_listing(folder, "")[0] for _ in range(repeats))
-        seen: list[str] = []
-        pages, all_s = 0, 0.0
-        query = f"?limit={_MOST_ENTRIES}"
-        after: str | None = None
-        while pages == 0 or after is not None:
-            position = "" if after is None else f"&after={quote(after, safe='')}"
-            seconds, page = _timed_listing(folder, query + position)
-            seen += [entry["name"] for entry in page["entries"]]
-            after = page["next"]
-            pages += 1
-            all_s += seconds
-    finally:
-        folder.close()
-    if seen != sorted(names, key=str.encode):
+        later_pages_s = [_timed_listing(folder, f"?{_after(middle)}")[0] for _ in range(repeats)]
+        seen, all_s = _all_pages(folder)
+    if seen != ordered:
         raise UnexpectedAnswerError(f"other names than the folder's, or not in order: {len(seen)}")
-    return Listing(first_page_s, page_s, pages, all_s, cpu_s(resource.RUSAGE_SELF) - cpu)
+    cpu = cpu_s(resource.RUSAGE_SELF) - cpu
+    return Listing(first_page_s, statistics.median(later_pages_s), all_s, cpu)
 
 
 def list_at_once(port: int, names: Sequence[str], repeats: int) -> Listing:
     """List the folder as nginx does, all entries in one answer, which is what each figure is of."""
     cpu = cpu_s(resource.RUSAGE_SELF)
-    folder = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-    try:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)) as folder:
         first_s, entries = _timed_listing(folder, "")
         again_s = statistics.median(_timed_listing(folder, "")[0] for _ in range(repeats))
-    finally:
-        folder.close()
     if {entry["name"] for entry in entries} != set(names):
         raise UnexpectedAnswerError(f"other names than the folder's: {len(entries)}")
-    return Listing(first_s, again_s, 1, again_s, cpu_s(resource.RUSAGE_SELF) - cpu)
+    return Listing(first_s, again_s, again_s, cpu_s(resource.RUSAGE_SELF) - cpu)
+
+
+def list_until(port: int, end_s: float) -> int:
+    """
+    Ask for the folder's listing again and again until a moment.
+
+    :param end_s: the moment, on the monotonic clock.
+    :returns: how many answers came.
+    """
+    count = 0
+    with closing(HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)) as folder:
+        while time.monotonic() < end_s:
+            _timed_listing(folder, "")
+            count += 1
+    return count
+
+
+def _all_pages(folder: HTTPConnection) -> tuple[list[str], float]:
+    """The names of all pages of the most entries, and the seconds that these took."""
+    seen: list[str] = []
+    all_s = 0.0
+    position: str | None = ""
+    while position is not None:
+        seconds, page = _timed_listing(folder, f"?limit={_MOST_ENTRIES}{position}")
+        seen += [entry["name"] for entry in page["entries"]]
+        position = None if page["next"] is None else f"&{_after(page['next'])}"
+        all_s += seconds
+    return seen, all_s
+
+
+def _after(name: str) -> str:
+    return f"after={quote(name, safe='')}"
 
 
 def _timed_listing(folder: HTTPConnection, query: str) -> tuple[float, Any]:

@@ -26,9 +26,12 @@ from pathlib import Path
 
 import client
 import servers
+from content import Content
+from downloads import download_scenarios
 from figures import GIB, markdown_table, number_text, percentile, size_text
 from lateness import samples_within
-from scenarios import FULL, QUICK, SMALL_FILE_BYTES, Entry, Figures, Scenario, all_scenarios
+from scenario import FULL, QUICK, SMALL_FILE_BYTES, Entry, Figures, Scenario, Sizes
+from uploads import upload_scenarios
 
 _PACKAGES = ("twisted", "klein", "multipart", "aiohttp", "tornado")
 _NOT_ON_DISK = ("tmpfs", "ramfs")
@@ -57,7 +60,7 @@ def main() -> None:
     wrk = shutil.which("wrk")
     chosen = [
         scenario
-        for scenario in all_scenarios(sizes.heavy() if arguments.heavy else sizes, wrk)
+        for scenario in _all_scenarios(sizes.heavy() if arguments.heavy else sizes, wrk)
         if not arguments.only or scenario.name in arguments.only
     ]
     if wrk is None:
@@ -81,10 +84,14 @@ def main() -> None:
     sys.exit(1 if failed else 0)
 
 
+def _all_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
+    return [*upload_scenarios(sizes, wrk), *download_scenarios(sizes, wrk)]
+
+
 def _parse_arguments() -> argparse.Namespace:
-    names = [scenario.name for scenario in all_scenarios(FULL, None)]
+    names = [scenario.name for scenario in _all_scenarios(FULL, None)]
     parser = argparse.ArgumentParser(description="measure twistedmedia beside its peers")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each server (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each server (%(default)s)")
     parser.add_argument(
         "--only",
         action="append",
@@ -133,8 +140,8 @@ def _run_scenario(
                 _say(f"{progress}: failed")
                 traceback.print_exc()
             else:
-                seen = number_text(row.rounds[-1][scenario.ratio_of])
-                _say(f"{progress}: {seen} {scenario.ratio_of}")
+                figure = scenario.ratios_of[0]
+                _say(f"{progress}: {number_text(row.rounds[-1][figure])} {figure}")
     return rows
 
 
@@ -142,7 +149,7 @@ def _plain_run(scenario: Scenario, entry: Entry, load: Executor, scratch: Path) 
     """One run against the server as it is used."""
     folder = Path(tempfile.mkdtemp(dir=scratch))
     with servers.running(entry.server, folder) as server:
-        _warm_up(server, load)
+        _make_ready(scenario, entry, server, load)
         figures = scenario.measure(server, entry, load)
     if not scenario.keeps_files:
         shutil.rmtree(folder)
@@ -157,23 +164,26 @@ def _probed_run(
     folder = Path(tempfile.mkdtemp(dir=scratch))
     dump = folder / "lateness.json"
     with servers.running(entry.server, folder, dump) as server:
-        _warm_up(server, load)
+        _make_ready(scenario, entry, server, load)
         while sum(end - start for start, end in spans) < seconds:
             start = time.monotonic()
             scenario.measure(server, entry, load)
             spans.append((start, time.monotonic()))
-            shutil.rmtree(server.root / client.DIRECTORY)
+            if scenario.prepare is None:
+                shutil.rmtree(server.root / client.DIRECTORY)
     lates_ms = samples_within(dump, spans)
     shutil.rmtree(folder)
     return lates_ms
 
 
-def _warm_up(server: servers.Running, load: Executor) -> None:
-    """Have everything imported and opened once, and the disk idle, before the measurement."""
-    filename = "warm-up.wav"
-    load.submit(client.upload, "put", server.port, filename, SMALL_FILE_BYTES).result()
-    client.verify(server.root / client.DIRECTORY / filename, SMALL_FILE_BYTES)
-    (server.root / client.DIRECTORY / filename).unlink()
+def _make_ready(scenario: Scenario, entry: Entry, server: servers.Running, load: Executor) -> None:
+    """Have all imported and opened once, the files in place and the disk idle beforehand."""
+    path = server.root / client.DIRECTORY / "warm-up.wav"
+    load.submit(client.upload, "put", server.port, path.name, SMALL_FILE_BYTES).result()
+    Content(SMALL_FILE_BYTES).verify(path)
+    path.unlink()
+    if scenario.prepare is not None:
+        scenario.prepare(server.root, entry)
     # What others have left to be written must not be billed to this run.
     os.sync()
 
@@ -181,7 +191,8 @@ def _warm_up(server: servers.Running, load: Executor) -> None:
 def _table(scenario: Scenario, rows: list[Row]) -> str:
     """A scenario's title, remarks and table, in markdown."""
     lateness = ("loop late p99.9 ms", "loop late max ms") if scenario.lateness else ()
-    header = ["server", "file", *scenario.columns, *lateness, f"ratio of {scenario.ratio_of}"]
+    ratios = [f"ratio of {figure}" for figure in scenario.ratios_of]
+    header = ["server", "file", *scenario.columns, *lateness, *ratios]
     by_name = {row.entry.server.name: row for row in rows}
     lines = []
     for row in rows:
@@ -189,9 +200,11 @@ def _table(scenario: Scenario, rows: list[Row]) -> str:
         if row.problem:
             line.append(row.problem)
         else:
-            line += [_cell(row, column, column == scenario.ratio_of) for column in scenario.columns]
+            line += [
+                _cell(row, column, column in scenario.ratios_of) for column in scenario.columns
+            ]
             line += _lateness_cells(row) if lateness else []
-            line.append(_ratios(row, by_name, scenario.ratio_of))
+            line += [_ratios(row, by_name, figure) for figure in scenario.ratios_of]
         lines.append(line + [""] * (len(header) - len(line)))
     parts = [f"## {scenario.name}: {scenario.title}", *scenario.remarks]
     return "\n\n".join([*parts, markdown_table(header, lines)])

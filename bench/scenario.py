@@ -1,5 +1,5 @@
 """
-What a scenario is: a question, the servers that it is put to, its load and the columns of its table.
+What a scenario is: a question, the servers that it is put to, its load, its table's columns.
 
 A scenario's load runs against one server that has just been started; running the servers in turn
 and making tables of the figures is the business of run.py. The scenarios themselves are in
@@ -39,6 +39,7 @@ class Sizes:
     readers_s: int = 60
     cold: int = 64 * MIB
     cold_s: int = 5
+    listing_s: int = 5
     listed: int = 100_000
     lateness_s: float = 3.0
 
@@ -63,6 +64,7 @@ QUICK = Sizes(
     readers_s=5,
     cold=16 * MIB,
     cold_s=2,
+    listing_s=2,
     listed=5_000,
     lateness_s=1.0,
 )
@@ -73,7 +75,8 @@ class Entry:
     """
     One row of a table: a server and how files go to it or come from it.
 
-    :ivar kind: ``multipart``, ``urlencoded``, ``put`` or ``put-wav``; ``get`` where files are read.
+    :ivar kind: ``multipart``, ``urlencoded``, ``put``, ``put-wav`` or ``put-mp3``; where files are
+        read ``get``; ``pages`` or ``at once`` where a folder is listed.
     :ivar compared_with: names of the servers beside which it is to be read.
     """
 
@@ -118,11 +121,17 @@ class Scenario:
 
 DURABLE = servers.twistedmedia()
 NOT_DURABLE = servers.twistedmedia("--no-durable")
+CHECK_OFF = servers.twistedmedia("--check=off")
 AIOHTTP_FSYNC = servers.peer("aiohttp", "aiohttp_stream.py", "--fsync")
 AIOHTTP = servers.peer("aiohttp", "aiohttp_stream.py")
 TORNADO = servers.peer("tornado", "tornado_pool.py")
 KLEIN = servers.peer("klein", "klein_plain.py")
 NGINX = servers.nginx()
+
+
+def generator(wrk: str | None) -> str:
+    """What makes the load of small requests, for the remarks of a scenario."""
+    return "wrk" if wrk else "a generator in Python, as wrk is not installed"
 
 
 def latency_figures(seen: client.Latencies) -> Figures:

@@ -1,28 +1,28 @@
 -- A script for wrk: every request puts the same small file under a new name, or gets the same one.
--- Arguments: to put, the folder's URL path, with its last slash, and a file that holds the content;
--- to get, the URL path of the file.
+-- Arguments: to put, what comes before and after a number in the URL path, and a file that holds the
+-- content; to get, the URL path of the file.
 -- The last line of the output is JSON with the figures that client.py reads.
 
-local path
+local before, after
 local count = 0
 
 function init(arguments)
-    path = arguments[1]
-    if arguments[2] == nil then
-        local get = wrk.format(nil, path)
+    before, after = arguments[1], arguments[2]
+    if after == nil then
+        local get = wrk.format(nil, before)
         request = function() return get end
         return
     end
-    local file = assert(io.open(arguments[2], "rb"))
+    local file = assert(io.open(arguments[3], "rb"))
     wrk.body = file:read("*a")
     file:close()
     wrk.method = "PUT"
-    wrk.headers["Content-Type"] = "audio/wav"
+    wrk.headers["Content-Type"] = "application/octet-stream"
 end
 
 function request()
     count = count + 1
-    return wrk.format(nil, path .. "small-" .. count .. ".wav")
+    return wrk.format(nil, before .. count .. after)
 end
 
 function done(summary, latency, requests)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import client
 import servers
-from figures import GIB, size_text
+from figures import GIB, KIB, size_text
 from scenario import (
     AIOHTTP,
     AIOHTTP_FSYNC,
+    CHECK_OFF,
     DURABLE,
     KLEIN,
     NGINX,
@@ -25,6 +26,7 @@ from scenario import (
     Figures,
     Scenario,
     Sizes,
+    generator,
     latency_figures,
 )
 
@@ -33,7 +35,27 @@ GET_INTERVAL_S = 0.002
 # Uploads begin this long before the first small request and end as long after the last.
 UPLOADS_LEAD_S = 0.5
 
+CHECKED_SMALL_BYTES = 40_000
+# Of so many the mean time is taken.
+_CHECKED_SMALL_FILES = 1000
+# What the service receives at once.
+_ARRIVING_BYTES = 64 * KIB
+
 _UPLOAD_COLUMNS = ("s/GiB", "MB/s", "server CPU s", "peak RSS MiB", "client CPU s")
+_SMALL_COLUMNS = (
+    "files/s",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+    "server CPU ms/file",
+    "peak RSS MiB",
+    "client CPU s",
+)
+_CHECK_COLUMNS = ("check CPU ms/file", "check % of server CPU")
+_CHECK_REMARK = (
+    "The check's own CPU time is measured apart, on the same bytes in pieces of 64 KiB, since the "
+    "ratios of the uploads are less exact than what they are to show."
+)
 
 
 def upload_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
@@ -49,8 +71,10 @@ def upload_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
         _parallel(sizes),
         _during(sizes),
         _small(sizes, wrk),
-        _check(sizes),
-        _check_small(sizes, wrk),
+        _check(sizes, "put-wav"),
+        _check(sizes, "put-mp3"),
+        _check_small(sizes, wrk, "put-wav"),
+        _check_small(sizes, wrk, "put-mp3"),
     ]
 
 
@@ -139,7 +163,7 @@ def _parallel(sizes: Sizes) -> Scenario:
         ),
         measure,
         ("seconds", *_UPLOAD_COLUMNS[1:]),
-        "seconds",
+        ("seconds",),
         lateness=True,
     )
 
@@ -198,22 +222,8 @@ def _during(sizes: Sizes) -> Scenario:
 
 def _small(sizes: Sizes, wrk: str | None) -> Scenario:
     def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
-        cpu_s = server.cpu_s()
-        given = (server.port, entry.size_bytes, SMALL_CLIENTS, sizes.small_s)
-        if wrk is None:
-            puts = load.submit(client.small_uploads, entry.kind, *given).result()
-        else:
-            puts = load.submit(client.small_puts_by_wrk, wrk, *given).result()
-        cpu_s = server.cpu_s() - cpu_s
-        _check_count(server.root / client.DIRECTORY, puts.count, entry.size_bytes)
-        return latency_figures(puts) | {
-            "files/s": puts.count / puts.seconds,
-            "server CPU ms/file": cpu_s / puts.count * 1000,
-            "peak RSS MiB": server.peak_rss_kib() / 1024,
-            "client CPU s": puts.client_cpu_s,
-        }
+        return _small_stored(server, entry, load, sizes, wrk)
 
-    generator = "wrk" if wrk else "a generator in Python, as wrk is not installed"
     every = [DURABLE, AIOHTTP_FSYNC, NOT_DURABLE, AIOHTTP, TORNADO, KLEIN, NGINX]
     compared_with = {
         DURABLE.name: (AIOHTTP_FSYNC.name,),
@@ -224,30 +234,128 @@ def _small(sizes: Sizes, wrk: str | None) -> Scenario:
         "Small files by PUT",
         (
             f"{SMALL_CLIENTS} keep-alive clients for {sizes.small_s} s, every file under a new "
-            f"name in one folder; the load is made by {generator}.",
+            f"name in one folder; the load is made by {generator(wrk)}.",
         ),
         tuple(
             Entry(server, "put", SMALL_FILE_BYTES, compared_with.get(server.name, ()))
             for server in every
         ),
         measure,
-        (
-            "files/s",
-            "p50 ms",
-            "p99 ms",
-            "max ms",
-            "server CPU ms/file",
-            "peak RSS MiB",
-            "client CPU s",
-        ),
+        _SMALL_COLUMNS,
         ("files/s",),
         # ext4 is slow to make files where many were deleted in the last minutes.
         keeps_files=True,
     )
 
 
+def _check(sizes: Sizes, kind: str) -> Scenario:
+    def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
+        figures = _measure_upload(server, entry, load)
+        return figures | _check_figures(entry, load, 1, figures["server CPU s"])
+
+    return Scenario(
+        f"check-{client.extension_of(kind)}",
+        f"What it costs to look whether a large {client.extension_of(kind).upper()} file is audio",
+        (_CHECK_REMARK,),
+        _check_entries(kind, sizes.large),
+        measure,
+        ("s/GiB", "server CPU s", *_CHECK_COLUMNS),
+        ("s/GiB", "server CPU s"),
+    )
+
+
+def _check_small(sizes: Sizes, wrk: str | None, kind: str) -> Scenario:
+    def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
+        first = f"first.{client.extension_of(kind)}"
+        load.submit(client.upload, kind, server.port, first, entry.size_bytes).result()
+        figures = _small_stored(server, entry, load, sizes, wrk)
+        upload_cpu_s = figures["server CPU ms/file"] / 1000
+        return figures | _check_figures(entry, load, _CHECKED_SMALL_FILES, upload_cpu_s)
+
+    return Scenario(
+        f"check-small-{client.extension_of(kind)}",
+        f"What it costs to look whether a small {client.extension_of(kind).upper()} file is audio",
+        (_CHECK_REMARK, f"Uploads as in `small`, made by {generator(wrk)}."),
+        _check_entries(kind, CHECKED_SMALL_BYTES),
+        measure,
+        ("files/s", "server CPU ms/file", *_CHECK_COLUMNS),
+        ("files/s", "server CPU ms/file"),
+        keeps_files=True,
+    )
+
+
+def _check_entries(kind: str, size_bytes: int) -> tuple[Entry, ...]:
+    return (
+        Entry(DURABLE, kind, size_bytes, (CHECK_OFF.name,)),
+        Entry(CHECK_OFF, kind, size_bytes),
+    )
+
+
+def _check_figures(entry: Entry, load: Executor, files: int, upload_cpu_s: float) -> Figures:
+    """What the check by itself costs a file, and its part of an upload that took *upload_cpu_s*."""
+    check_cpu_s = 0.0
+    if entry.server is not CHECK_OFF:
+        given = (entry.kind, entry.size_bytes, files)
+        check_cpu_s = load.submit(audio_check_cpu_s, *given).result()
+    return {
+        "check CPU ms/file": check_cpu_s * 1000,
+        "check % of server CPU": check_cpu_s / upload_cpu_s * 100,
+    }
+
+
+def audio_check_cpu_s(kind: str, size_bytes: int, files: int) -> float:
+    """
+    The CPU seconds that the service's check takes for a file of true audio, fed as it arrives.
+
+    :param files: of how many, one after the other, the mean is taken.
+    """
+    # Here, so that the peers can be measured where the service is not installed.
+    from twistedmedia.audio.verdict import AudioCheck
+
+    extension = client.extension_of(kind)
+    pieces = [
+        block[start : start + _ARRIVING_BYTES]
+        for block in client.content_of(kind, size_bytes).pieces()
+        for start in range(0, len(block), _ARRIVING_BYTES)
+    ]
+
+    def problem() -> str | None:
+        check = AudioCheck()
+        for piece in pieces:
+            check.feed(piece)
+        return check.problem(extension)
+
+    found = problem()  # and what is made once in the life of a server is made
+    if found is not None:
+        raise ValueError(f"a fault was found with true audio: {found}")
+    start_s = time.process_time()
+    for _ in range(files):
+        problem()
+    return (time.process_time() - start_s) / files
+
+
+def _small_stored(
+    server: servers.Running, entry: Entry, load: Executor, sizes: Sizes, wrk: str | None
+) -> Figures:
+    """Store small files for a while, check that they are there, and say how fast it went."""
+    cpu_s = server.cpu_s()
+    given = (entry.kind, server.port, entry.size_bytes, SMALL_CLIENTS, sizes.small_s)
+    if wrk is None:
+        puts = load.submit(client.small_uploads, *given).result()
+    else:
+        puts = load.submit(client.small_uploads_by_wrk, wrk, *given).result()
+    cpu_s = server.cpu_s() - cpu_s
+    _check_count(server.root / client.DIRECTORY, puts.count, entry.size_bytes)
+    return latency_figures(puts) | {
+        "files/s": puts.count / puts.seconds,
+        "server CPU ms/file": cpu_s / puts.count * 1000,
+        "peak RSS MiB": server.peak_rss_kib() / 1024,
+        "client CPU s": puts.client_cpu_s,
+    }
+
+
 def _measure_upload(server: servers.Running, entry: Entry, load: Executor) -> Figures:
-    return _stored(server, entry, ["large.wav"], load)
+    return _stored(server, entry, [f"large.{client.extension_of(entry.kind)}"], load)
 
 
 def _stored(server: servers.Running, entry: Entry, filenames: list[str], load: Executor) -> Figures:
@@ -257,7 +365,8 @@ def _stored(server: servers.Running, entry: Entry, filenames: list[str], load: E
     sent = load.submit(client.uploads_at_once, *given).result()
     cpu_s = server.cpu_s() - cpu_s
     for filename in filenames:
-        client.verify(server.root / client.DIRECTORY / filename, entry.size_bytes)
+        content = client.content_of(entry.kind, entry.size_bytes)
+        content.verify(server.root / client.DIRECTORY / filename)
     return {
         "seconds": sent.seconds,
         "s/GiB": sent.seconds / sent.size_bytes * GIB,
