@@ -64,8 +64,11 @@ class Answer:
 class Connection:
     """A client's end of one connection."""
 
-    def __init__(self, port: int, timeout_s: float = 20.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+    def __init__(self, to: int | socket.socket, timeout_s: float = 20.0) -> None:
+        """`to` is a port, or a socket that is connected."""
+        if isinstance(to, int):
+            to = socket.create_connection(("127.0.0.1", to), timeout_s)
+        self.socket = to
         self._incoming = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:

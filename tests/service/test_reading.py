@@ -130,7 +130,6 @@ def test_one_range_is_given_and_what_is_none_gives_the_whole(
         ('"something else"', 200),
         ("*", 200),
         ("", 200),
-        ("{modified}", 200),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 200),
     ],
 )
@@ -138,7 +137,7 @@ def test_a_range_of_another_file_gives_the_whole(
     service: Process, digits: str, if_range: str, status: int
 ) -> None:
     shown = service.ask("HEAD", digits).headers
-    asked = if_range.format(etag=shown["ETag"], modified=shown["Last-Modified"])
+    asked = if_range.format(etag=shown["ETag"])
     answer = service.ask("GET", digits, headers={"Range": "bytes=2-3", "If-Range": asked})
     assert (answer.status, answer.content) == (status, b"23" if status == 206 else DIGITS)
 
