@@ -1,4 +1,4 @@
-"""Readers at a pace of their own: players, phones, those who stop, go, or never come back; over TCP,
+"""Readers at a pace of their own: players, phones, those who stop, go, never come back. Over TCP,
 where the kernel sends, and over TLS and a UNIX socket, where pieces are read in threads.
 """
 
