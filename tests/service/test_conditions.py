@@ -23,7 +23,12 @@ from tests.service.conditional import (
 from tests.service.exchange import Connection, head
 from tests.service.running import Process
 
-ROUNDS = 5
+# A header that is looked through once may cost its length once more: matching 3,000 tags takes half
+# a millisecond, as much as all else of such a request. Steps in Python for each of them would take
+# several, and a second look at everything from every place a thousand times as much.
+DEAREST = 4.0  # times a header that nobody looks at
+DEAREST_RANGES = 1.5  # as above, of several ranges, which are not even counted
+ROUNDS, MOST_ROUNDS = 5, 25
 REQUESTS = 20  # a round
 
 
@@ -65,7 +70,8 @@ def test_a_long_header_costs_what_any_header_of_its_length_does(
     service: Process, connection: Connection, row: Row
 ) -> None:
     """Case 20: 3,000 ranges, and whatever else is long in the table. What is compared is processor
-    time of the service, which other programs hardly change, and the least of several rounds.
+    time of the service, which other programs hardly change, and the least of several rounds; of
+    more, when they leave a doubt: what costs too much costs it in every round.
     """
     hostile = sent(connection, row, "/media")
     target = f"/media/{DIRECTORY}/{row.name}"
@@ -80,10 +86,14 @@ def test_a_long_header_costs_what_any_header_of_its_length_does(
             connection.answer()
         return _processor_time(service) - started
 
-    costs = [(cost(hostile), cost(harmless)) for _ in range(ROUNDS)]
-    least, usual = map(min, zip(*costs, strict=True))
-    print("RATIO", round(least / usual, 2), row)
-    assert least < 2 * usual
+    ranges = sum(value.count("-") for name, value in row.headers if name == "Range")
+    dearest = DEAREST_RANGES if ranges > 1 else DEAREST
+    least = usual = float("inf")
+    for done in range(1, MOST_ROUNDS + 1):
+        least, usual = min(least, cost(hostile)), min(usual, cost(harmless))
+        if done >= ROUNDS and least < dearest * usual:
+            break
+    assert least < dearest * usual
 
 
 def _processor_time(service: Process) -> float:
