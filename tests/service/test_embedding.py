@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -50,6 +51,14 @@ def test_urls_in_answers_carry_the_prefix(embed: Callable[..., Process], prefix:
     assert service.ask("GET", put.headers["Location"]).content == b"x"
     assert service.ask("HEAD", f"{base}/a/d.wav").headers["Content-Length"] == "1"
     assert service.ask("GET", "/media/a/d.wav").status == 404
+    listed = service.ask("GET", f"{base}/a/").json["entries"]
+    assert [entry["url"] for entry in listed] == [
+        f"{base}/a/{name}" for name in ("b%20c.wav", "d.wav", "e.wav", "f.wav")
+    ]
+    assert service.ask("GET", f"{base}/").json["entries"] == [{"name": "a/", "url": f"{base}/a/"}]
+    for directory in (base, f"{base}/a"):
+        location = service.ask("GET", directory).headers["Location"]
+        assert urljoin(directory, location) == f"{directory}/"
     assert service.ask("DELETE", f"{base}/a/d.wav").json["deleted"] is True
     assert service.ask("GET", f"/{prefix}/nowhere").brief == (404, 404)
     assert service.ask("GET", f"/{prefix}").status == 404

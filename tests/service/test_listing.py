@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -358,13 +359,13 @@ def test_names_that_come_and_go_disturb_no_other(service: Process, folder: str) 
 
     def change(own: int) -> None:
         with service.connect() as connection:
-            n = own
-            while not ended.is_set():
-                names = f"{n % 400:03}.wav", f"{n % 400:03}/in.wav"
-                url = f"/media/{folder}/{names[n // 400 % 2]}"
+            for n in count():
+                if ended.is_set():
+                    return
+                name = f"{(own + 14 * n) % 400:03}{('.wav', '/in.wav')[n % 2]}"
+                url = f"/media/{folder}/{name}"
                 changed.append(connection.ask("PUT", url, b"x").status)
                 changed.append(connection.ask("DELETE", url).status)
-                n += 14
 
     threads = [threading.Thread(target=change, args=(2 * own + 1,)) for own in range(7)]
     for thread in threads:
