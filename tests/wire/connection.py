@@ -4,6 +4,9 @@ and resources for the Site to serve.
 
 from __future__ import annotations
 
+import errno
+import socket
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,7 +14,7 @@ from typing import Any, TypeVar
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IConsumer, IPushProducer, ITCPTransport
+from twisted.internet.interfaces import IConsumer, IPushProducer, ISystemHandle, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -73,6 +76,7 @@ class Connection:
         self._outgoing = b""
         self._half_closing = False
         self._producer: Any = None
+        self._streaming = False
         self._producer_paused = False
         self._due: set[Callable[[], None]] = set()
         self.channel = site.buildProtocol(self.getPeer())
@@ -147,8 +151,9 @@ class Connection:
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         assert self._producer is None
-        assert streaming
-        self._producer = producer
+        self._producer, self._streaming = producer, streaming
+        if not streaming:
+            producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
         self._producer = None
@@ -202,7 +207,7 @@ class Connection:
             self._soon(self._do_read)
 
     def _do_write(self) -> None:
-        if not self.connected:
+        if not self.connected or self.aborted:
             return
         taken = len(self._outgoing) if self._window is None else self._window
         self.received += self._outgoing[:taken]
@@ -211,7 +216,7 @@ class Connection:
         self._outgoing = self._outgoing[taken:]
         if self._outgoing:
             return
-        if self._producer is not None and self._producer_paused:
+        if self._producer is not None and (self._producer_paused or not self._streaming):
             self._producer_paused = False
             self._producer.resumeProducing()
         elif self.disconnecting:
@@ -226,6 +231,64 @@ class Connection:
             if producer is not None:
                 producer.stopProducing()
             self.channel.connectionLost(Failure(reason))
+
+
+class Socket:
+    """The options of a TCP socket, and how many bytes its peer has acknowledged."""
+
+    def __init__(self) -> None:
+        self.options: dict[int, int] = {}
+        self.acknowledged = 0
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        assert level == socket.IPPROTO_TCP
+        self.options[option] = value
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
+        return (bytes(120) + self.acknowledged.to_bytes(8, sys.byteorder))[:size]
+
+
+@implementer(ISystemHandle)
+class SocketConnection(Connection):
+    """A connection with a socket, to which the kernel can send by itself."""
+
+    def __init__(self, site: Any, clock: Clock, window: int | None = None) -> None:
+        self.socket = Socket()
+        self._writing = False
+        super().__init__(site, clock, window)
+
+    def getHandle(self) -> Socket:
+        return self.socket
+
+    def fileno(self) -> int:
+        assert self.connected, "the descriptor may be another's by now"
+        return 1000
+
+    def startWriting(self) -> None:
+        """Call the producer when the socket takes more."""
+        assert self.connected, "the loop would wait for a descriptor that is closed"
+        self._writing = True
+        self._soon(self._do_write)
+
+    def sendfile(self, data: bytes) -> int:
+        """The kernel sends `data`: how much of that the client takes."""
+        assert self.connected
+        assert not self._outgoing, "it would overtake what was written"
+        taken = data if self._window is None else data[: self._window]
+        if not taken:
+            raise BlockingIOError(errno.EAGAIN, "the client takes no more")
+        if self._window is not None:
+            self._window -= len(taken)
+        self.received += taken
+        return len(taken)
+
+    def _do_write(self) -> None:
+        if self._outgoing or self.disconnecting or self._half_closing or self._streaming:
+            super()._do_write()
+        elif self._writing and self._window != 0:
+            self._writing = False
+            super()._do_write()
 
 
 @implementer(IStreamsBody)

@@ -1,0 +1,289 @@
+"""A slow reader is welcome, one that takes nothing is cut off."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.interfaces import ISystemHandle
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from tests.wire.connection import Connection, SocketConnection
+from tests.wire.test_kernel import SocketMedia
+from twistedmedia.wire.patience import SlowReaders, bytes_taken
+from twistedmedia.wire.sending import send
+from twistedmedia.wire.site import MediaSite
+
+STALL_S = 300.0
+LATEST_S = STALL_S * 1.2  # by when one that takes nothing is gone
+
+
+class Taking:
+    """A request of which so much was written."""
+
+    def __init__(self, sent: int) -> None:
+        self.sentLength = sent
+
+
+class Reader:
+    """A connection without a socket: what its peer takes is what was written to it."""
+
+    def __init__(self) -> None:
+        self.requests = [Taking(0)]
+        self.transport = self
+        self.cut = False
+
+    def takes(self, size: int) -> None:
+        self.requests[0].sentLength += size
+
+    def getPeer(self) -> object:
+        return object()  # a UNIX socket has no host
+
+    def abortConnection(self) -> None:
+        assert not self.cut, "it is cut off once"
+        self.cut = True
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[LogEvent]]:
+    logged: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.warn:
+            logged.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield logged
+    globalLogPublisher.removeObserver(observe)
+
+
+def advance(clock: Clock, seconds: float) -> None:
+    """In small steps, as time goes."""
+    for _ in range(int(seconds)):
+        clock.advance(1)
+
+
+def test_a_reader_that_takes_nothing_is_cut_off_in_time(warnings: list[LogEvent]) -> None:
+    """Case 24."""
+    clock = Clock()
+    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers.watch(reader)
+    advance(clock, STALL_S - 1)
+    assert not reader.cut
+    advance(clock, LATEST_S - STALL_S)
+    assert reader.cut
+    assert clock.getDelayedCalls() == []
+    assert [event["peer"] for event in warnings] == ["a local peer"]
+
+
+@pytest.mark.parametrize("every_s", [1, 60, 299])
+def test_a_reader_that_takes_a_byte_now_and_then_is_waited_for(every_s: int) -> None:
+    """A player that is paused for a while, or has a slow line."""
+    clock = Clock()
+    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers.watch(reader)
+    for _ in range(2000 // every_s + 2):
+        advance(clock, every_s)
+        reader.takes(1)
+    assert not reader.cut
+    advance(clock, LATEST_S)
+    assert reader.cut
+
+
+def test_each_reader_has_a_time_of_its_own() -> None:
+    clock = Clock()
+    readers, first, second = SlowReaders(clock, STALL_S), Reader(), Reader()
+    readers.watch(first)
+    advance(clock, 200)
+    readers.watch(second)
+    assert len(clock.getDelayedCalls()) == 1, "one clock for all"
+    advance(clock, LATEST_S - 200)
+    assert (first.cut, second.cut) == (True, False)
+    advance(clock, 200)
+    assert second.cut
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_reader_that_is_seen_again_and_again_gets_no_more_time() -> None:
+    clock = Clock()
+    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    for _ in range(int(LATEST_S)):
+        readers.watch(reader)
+        advance(clock, 1)
+    assert reader.cut
+
+
+def test_a_reader_that_has_all_is_forgotten() -> None:
+    clock = Clock()
+    readers, one, other = SlowReaders(clock, STALL_S), Reader(), Reader()
+    readers.forget(one)
+    readers.watch(one)
+    readers.watch(other)
+    readers.forget(one)
+    readers.forget(one)
+    advance(clock, LATEST_S)
+    assert (one.cut, other.cut) == (False, True)
+    readers.watch(one)
+    readers.forget(one)
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_reader_may_come_back_after_it_was_forgotten() -> None:
+    """The next answer on its connection."""
+    clock = Clock()
+    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers.watch(reader)
+    advance(clock, STALL_S - 1)
+    readers.forget(reader)
+    readers.watch(reader)
+    advance(clock, STALL_S - 1)
+    assert not reader.cut
+    advance(clock, LATEST_S - STALL_S + 1)
+    assert reader.cut
+
+
+# What counts as taken
+
+
+@implementer(ISystemHandle)
+class Handle:
+    """A transport with a real socket."""
+
+    def __init__(self, handle: socket.socket) -> None:
+        self._handle = handle
+
+    def getHandle(self) -> socket.socket:
+        return self._handle
+
+
+class Channel:
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        self.requests = [Taking(30), Taking(12)]
+
+
+def test_over_tcp_counts_what_the_peer_acknowledged() -> None:
+    """Not what the kernel has buffered (tcp_info, tcpi_bytes_acked)."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        there = socket.create_connection(listening.getsockname())
+        here, _ = listening.accept()
+    with here, there:
+        channel = Channel(Handle(here))
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        here.setblocking(False)
+        before = bytes_taken(channel)
+        assert before <= 1  # the SYN counts with some kernels
+        buffered = here.send(bytes(4 << 20))
+        there.recv(1)  # what it has, it has acknowledged
+        assert before < bytes_taken(channel) < buffered
+
+
+def test_under_another_protocol_counts_what_goes_over_its_socket() -> None:
+    """TLS."""
+    site = MediaSite(Resource(), reactor=Clock())
+    connection = SocketConnection(site, Clock())
+    wrapper = ProtocolWrapper(WrappingFactory(site), Protocol())
+    wrapper.transport = connection
+    outer = ProtocolWrapper(WrappingFactory(site), Protocol())
+    outer.transport = wrapper
+    connection.socket.acknowledged = 1 << 40
+    assert bytes_taken(Channel(outer)) == 1 << 40
+    connection.leave()
+
+
+def test_elsewhere_counts_what_was_written() -> None:
+    """A UNIX socket, which knows of no acknowledgements, or something that is no socket."""
+    here, there = socket.socketpair()
+    with here, there:
+        assert bytes_taken(Channel(Handle(here))) == 42
+    assert bytes_taken(Channel(object())) == 42
+
+
+def test_an_old_kernel_that_does_not_count_is_helped_out() -> None:
+    """Before Linux 4.1 the structure is shorter."""
+
+    class Short:
+        def getsockopt(self, *_: int) -> bytes:
+            return bytes(104)
+
+    class Unknown:
+        def getsockopt(self, *_: int) -> bytes:
+            raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+
+    for handle in (Short(), Unknown()):
+        assert bytes_taken(Channel(Handle(handle))) == 42  # type: ignore[arg-type]
+
+
+# Through a Site
+
+
+class Answering:
+    """A Site that answers with a megabyte, and a client that has taken the beginning of it."""
+
+    def __init__(self, kind: type[Connection]) -> None:
+        self.clock = Clock()
+        media = SocketMedia()
+        self.site = MediaSite(Large(media), reactor=self.clock, stall_s=STALL_S)
+        self.connection: Any = kind(self.site, self.clock, window=0)
+        media.connection = self.connection
+        self.connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        self.connection.take(1000)
+
+
+class Large(Resource):
+    isLeaf = True
+
+    def __init__(self, media: Any) -> None:
+        super().__init__()
+        self._media = media
+
+    def render(self, request: Any) -> int:
+        request.setHeader(b"content-length", b"1000000")
+        sending = send(request, self._media, 0, 1_000_000)
+        sending.addCallback(lambda _: request.finish())
+        return NOT_DONE_YET
+
+
+@pytest.mark.parametrize("kind", [Connection, SocketConnection])
+def test_a_client_that_stops_in_the_middle_of_an_answer_is_cut_off(
+    kind: type[Connection], warnings: list[LogEvent]
+) -> None:
+    """Cases 24 and 25."""
+    answering = Answering(kind)
+    advance(answering.clock, LATEST_S)
+    assert answering.connection.aborted
+    assert not answering.connection.connected
+    assert answering.clock.getDelayedCalls() == []
+    assert [event["peer"] for event in warnings] == ["192.0.2.1"]
+
+
+def test_a_client_whose_kernel_acknowledges_is_not_cut_off() -> None:
+    """Although no more fits into our own kernel's buffer."""
+    answering = Answering(SocketConnection)
+    for _ in range(10):
+        advance(answering.clock, STALL_S - 1)
+        answering.connection.socket.acknowledged += 1
+    assert answering.connection.connected
+    answering.connection.take()
+    (answer,) = answering.connection.answers()
+    assert len(answer.content) == 1_000_000
+
+
+def test_once_the_answer_is_taken_nobody_is_waited_for() -> None:
+    """What ends an idle connection is another timeout, and a client may be idle for a while."""
+    answering = Answering(SocketConnection)
+    answering.connection.take()
+    answering.connection.channel.setTimeout(None)
+    assert answering.clock.getDelayedCalls() == []
+    advance(answering.clock, LATEST_S)
+    assert answering.connection.connected
