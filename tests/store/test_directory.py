@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    ensureDeferred,
+    gatherResults,
+)
 
 from tests.store.faults import (
     CallsLayer,
@@ -1132,3 +1138,44 @@ async def test_a_folder_that_goes_before_the_link_is_made_again(
     await stored(start(calls, kind), NAME, b"hello")
     assert calls.times == 5
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"hello"}
+
+
+class SyncFailsOnce(SlowCalls):
+    """The next sync of one folder fails."""
+
+    folder: int | None = None  # its inode
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if operation == "fsync" and os.fstat(args[0]).st_ino == self.folder:
+            self.folder = None
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().around(operation, call, args)
+
+
+@asynchronous
+async def test_an_upload_that_fails_at_last_takes_back_its_own_name_and_nobody_elses(
+    start: Any, root: Path
+) -> None:
+    """Its file could be seen, so somebody may delete it before it is taken back, and the name be
+    another's, whose success was told.
+    """
+    calls = SyncFailsOnce()
+    store = start(calls, threads=5)
+    await stored(store, named("a/b/other.mp3"))
+    calls.folder = (root / "a" / "b").stat().st_ino
+    held = calls.hold("unlink")
+    failing = ensureDeferred(stored(store, NAME, b"fails"))
+    await held
+    following = ensureDeferred(deleted_and_stored(store, NAME, b"another"))
+    for n in range(3):  # meanwhile it comes as far as it can
+        await stored(store, named(f"a/b/{n}.mp3"))
+    calls.release()
+    with pytest.raises(OSError, match="Input/output error"):
+        await failing
+    await following
+    assert await content_of(store, NAME) == b"another"
+
+
+async def deleted_and_stored(store: Any, name: Any, content: bytes) -> None:
+    await store.delete(name)
+    await stored(store, name, content)

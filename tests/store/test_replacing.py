@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import DeferredList, ensureDeferred
+from twisted.internet.threads import deferToThread
 
-from tests.store.faults import FailingCalls, RecordingCalls, SlowCalls, descriptors, tree
+from tests.store.faults import (
+    CallsLayer,
+    FailingCalls,
+    RecordingCalls,
+    SlowCalls,
+    SwappingCalls,
+    descriptors,
+    tree,
+)
 from tests.store.test_contract import closed, content_of, holds, let_go, stored
 from tests.store.test_directory import ERRORS, both_kinds, only_told
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Condition, Stored
-from twistedmedia.errors import MediaError, NameConflict, PreconditionFailed
+from twistedmedia.errors import MediaError, NameConflict, NoSpace, PreconditionFailed
 
 NAME = named("a/b/x.mp3")
 
@@ -269,6 +281,196 @@ async def test_a_replacement_whose_nth_operation_fails_leaves_one_version_whole(
     assert not wrong
     only_told(nothing_left_behind)
     assert {"rename", "link", "fsync", "lstat"} <= set(failed)
+
+
+@asynchronous
+@both_kinds
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(errno.EIO, OSError), (errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace)],
+)
+async def test_a_folder_that_cannot_be_synced_has_the_old_version_again(
+    start: Any, root: Path, kind: str, error: int, told: type[Exception]
+) -> None:
+    """Cases 10 and 14. The tag is the old one as well, so the client can try again."""
+    calls = FailingCalls()
+    store = start(calls, kind)
+    first = await stored(store, NAME, b"first")
+    folder = (root / "a" / "b").stat().st_ino
+
+    def is_its_sync(operation: str, args: tuple[Any, ...]) -> bool:
+        return operation == "fsync" and os.fstat(args[0]).st_ino == folder
+
+    with calls.armed(1, error, is_its_sync), pytest.raises(told):
+        await replaced(store, NAME, b"second", only(first.etag))
+    assert calls.failed == "fsync"
+    assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"first"}
+    await replaced(store, NAME, b"third", only(first.etag))
+    assert await content_of(store, NAME) == b"third"
+
+
+@asynchronous
+@both_kinds
+async def test_a_way_back_that_fails_too_leaves_one_version_whole(
+    start: Any, root: Path, kind: str, nothing_left_behind: list[Any]
+) -> None:
+    """Case 14. Everything fails from the sync of the folder on."""
+    calls = FromThenOn("fsync", 2)
+    store = start(calls, kind)
+    await stored(store, NAME, b"first")
+    calls.arm()
+    with pytest.raises(OSError, match="Input/output error"):
+        await replaced(store, NAME, b"second", always)
+    calls.disarm()
+    left = tree(root)
+    assert left["a/b/x.mp3"] == b"second"
+    await store.stop()
+    assert await content_of(start(kind=kind), NAME) == b"second"
+    assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}, "the rest is swept"
+    only_told(nothing_left_behind)
+
+
+class FromThenOn(CallsLayer):
+    """Once armed, fails with EIO in the nth call of an operation, and in every call after it."""
+
+    def __init__(self, operation: str, nth: int) -> None:
+        self._operation = operation
+        self._nth = nth
+        self._left: int | None = None
+
+    def arm(self) -> None:
+        self._left = self._nth
+
+    def disarm(self) -> None:
+        self._left = None
+
+    def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
+        if self._left is not None:
+            self._left -= operation == self._operation and self._left > 0
+            if self._left == 0:
+                if operation == "close":
+                    call()
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return call()
+
+
+class NotOurs(CallsLayer):
+    """The stored files are another user's, who may not be linked to (proc(5),
+    protected_hardlinks); with `sync_fails`, their folders cannot be synced either.
+    """
+
+    sync_fails = False
+
+    def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
+        if operation == "link" and args[0] == "x.mp3":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        if operation == "fsync" and self.sync_fails and stat.S_ISDIR(os.fstat(args[0]).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return call()
+
+
+@asynchronous
+@both_kinds
+async def test_a_file_of_another_user_is_replaced_as_it_would_be_deleted(
+    start: Any, root: Path, kind: str
+) -> None:
+    """An administrator has put it there. A folder of ours is all that it takes."""
+    calls = NotOurs()
+    store = start(calls, kind)
+    first = await stored(store, NAME, b"first")
+    await replaced(store, NAME, b"second", only(first.etag))
+    assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
+    calls.sync_fails = True
+    with pytest.raises(OSError, match="Input/output error"):
+        await replaced(store, NAME, b"third", always)
+    assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"third"}
+
+
+@asynchronous
+@both_kinds
+async def test_a_new_version_has_the_permissions_of_a_new_file(
+    start: Any, root: Path, kind: str
+) -> None:
+    """Whatever the old one had, or the umask was."""
+    store = start(kind=kind)
+    before = os.umask(0o027)
+    try:
+        await stored(store, NAME, b"first")
+        (root / "a/b/x.mp3").chmod(0o600)
+        await replaced(store, NAME, b"second", always)
+    finally:
+        os.umask(before)
+    status = (root / "a/b/x.mp3").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_nlink) == (0o640, 1)
+
+
+@asynchronous
+@both_kinds
+async def test_a_reader_always_finds_a_version_while_they_change(
+    start: Any, root: Path, kind: str
+) -> None:
+    """Case 30. Renaming is one step: a name is never without its file."""
+    store = start(kind=kind)
+    await stored(store, NAME, b"0" * 100)
+    path, ended, seen = root / "a" / "b" / "x.mp3", threading.Event(), set()
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.add(path.read_bytes())
+
+    reading = deferToThread(read)
+    for n in range(1, 40):
+        await replaced(store, NAME, b"%d" % (n % 10) * 100, always)
+    ended.set()
+    await reading
+    assert seen <= {b"%d" % n * 100 for n in range(10)}
+    assert len(seen) > 1
+
+
+@asynchronous
+async def test_the_folder_for_drafts_that_goes_is_our_fault_and_no_condition_that_fails(
+    start: Any, root: Path
+) -> None:
+    """Somebody has cleaned up too well."""
+    store = start()
+    first = await stored(store, NAME, b"first")
+    (root / ".twistedmedia" / "drafts").rmdir()
+    with pytest.raises(FileNotFoundError):
+        await replaced(store, NAME, b"second", only(first.etag))
+    assert await content_of(store, NAME) == b"first"
+
+
+@asynchronous
+@both_kinds
+async def test_a_file_that_is_taken_away_by_hand_in_the_middle_is_no_longer_the_one_meant(
+    start: Any, root: Path, kind: str
+) -> None:
+    calls = SwappingCalls()
+    store = start(calls, kind)
+    outcomes = set()
+    for nth in range(1, 100):
+        first = await stored(store, NAME, b"first")
+        draft = store.begin()
+        await draft.append([b"second"])
+        await draft.seal()
+        calls.before(nth, lambda: (root / "a" / "b" / "x.mp3").unlink())
+        try:
+            await draft.publish(NAME, only(first.etag))
+            outcomes.add("replaced")
+        except PreconditionFailed:
+            outcomes.add("another")
+        swapped = calls.swapped
+        calls.disarm()
+        await let_go(draft)
+        left = set(tree(root))
+        assert left <= {"a", "a/b", "a/b/x.mp3"}
+        (root / "a" / "b" / "x.mp3").unlink(missing_ok=True)
+        (root / "a" / "b").rmdir()
+        if not swapped:
+            break
+    else:
+        pytest.fail("it never came to an end")
+    assert outcomes == {"replaced", "another"}
 
 
 @asynchronous

@@ -81,8 +81,8 @@ class Folders:
         :raises NameConflict: when it is a folder.
         """
         try:
-            with self._chain(name.folders, None) as chain:
-                self._check(name, condition, chain[-1])
+            with self.walk(name.folders) as folder:
+                self._check(name, condition, folder)
         except OSError as error:
             if error.errno in _NO_SUCH_FILE:
                 raise PreconditionFailed from None
@@ -127,20 +127,22 @@ class Folders:
 
     def replace(self, name: MediaName, link: Link, condition: Condition) -> None:
         """Have the file that `link` names take the place of the one that has `name`, in one step,
-        if `condition` is true of that; and sync. When anything fails, the name is as it was.
+        if `condition` is true of that; and sync. When anything fails, the name is as it was, unless
+        the file that has it is another user's: then it may be the new file's.
 
         :raises PreconditionFailed: when the condition is not true, or no file has the name.
         :raises NameConflict: when it is a folder's.
         :raises OSError: what `link` raises, or renaming or syncing.
         """
-        try:
-            with self._lock_of(name), self._chain(name.folders, None) as chain:
-                self._check(name, condition, chain[-1])
-                self._exchange(name.filename, link, chain[-1])
-        except OSError as error:
-            if error.errno in _NO_SUCH_FILE:
-                raise PreconditionFailed from None
-            raise
+        with self._hidden(link) as new:
+            try:
+                with self._lock_of(name), self.walk(name.folders) as folder:
+                    self._check(name, condition, folder)
+                    self._exchange(new, name.filename, folder)
+            except OSError as error:
+                if error.errno in _NO_SUCH_FILE:
+                    raise PreconditionFailed from None
+                raise
 
     def remove(self, name: MediaName, condition: Condition | None = None) -> bool:
         """Remove the file `name`, sync, and remove the folders that this leaves empty.
@@ -180,25 +182,39 @@ class Folders:
         if not stat.S_ISREG(status.st_mode) or not condition(etag, status.st_mtime_ns):
             raise PreconditionFailed
 
-    def _exchange(self, filename: str, link: Link, folder: int) -> None:
-        new, old = token_hex(16), token_hex(16)
-        drafts = self._drafts_fd
-        with contextlib.ExitStack() as hidden:
-            link(new, drafts)
-            hidden.callback(self._unlink_draft, new)
-            # The way back, for as long as it may be needed; a crash leaves it to the next sweep.
+    def _exchange(self, new: str, filename: str, folder: int) -> None:
+        def keep(old: str, drafts: int) -> None:
             self._calls.link(filename, old, source_dir_fd=folder, dir_fd=drafts)
-            hidden.callback(self._unlink_draft, old)
-            self._calls.rename(new, filename, source_dir_fd=drafts, dir_fd=folder)
+
+        with contextlib.ExitStack() as kept:
+            old = None
+            # The way back, for as long as it may be needed. Another user's file can be renamed but
+            # not linked (proc(5), protected_hardlinks): there is none then.
+            with contextlib.suppress(PermissionError):
+                old = kept.enter_context(self._hidden(keep))
+            self._rename_draft(new, filename, folder)
             try:
                 self._sync(folder)
             except BaseException:
-                self._calls.rename(old, filename, source_dir_fd=drafts, dir_fd=folder)
+                if old is not None:
+                    self._rename_draft(old, filename, folder)
                 raise
 
-    def _unlink_draft(self, name: str) -> None:
-        with contextlib.suppress(OSError):  # renamed, or left to the next sweep
-            self._calls.unlink(name, dir_fd=self._drafts_fd)
+    def _rename_draft(self, draft: str, filename: str, folder: int) -> None:
+        self._calls.rename(draft, filename, source_dir_fd=self._drafts_fd, dir_fd=folder)
+
+    @contextlib.contextmanager
+    def _hidden(self, link: Link) -> Iterator[str]:
+        """The name among the drafts of a file that `link` names. It goes at the end; after a crash,
+        at the next sweep.
+        """
+        name = token_hex(16)
+        link(name, self._drafts_fd)
+        try:
+            yield name
+        finally:
+            with contextlib.suppress(OSError):  # renamed
+                self._calls.unlink(name, dir_fd=self._drafts_fd)
 
     def _place(self, name: MediaName, link: Link, identity: tuple[int, int]) -> None:
         made: list[int] = []  # the depths at which a folder is new
@@ -268,8 +284,10 @@ class Folders:
     def _undo(
         self, name: MediaName, chain: list[int], made: list[int], identity: tuple[int, int]
     ) -> None:
-        # The failure that brought us here is the one to tell; a second one changes nothing.
-        with contextlib.suppress(OSError):
+        # The failure that brought us here is the one to tell; a second one changes nothing. The
+        # file could be seen: without the lock somebody could delete it and another take its name
+        # between the two calls.
+        with contextlib.suppress(OSError), self._lock_of(name):
             found = self._calls.lstat(name.filename, dir_fd=chain[-1])
             if (found.st_dev, found.st_ino) == identity:
                 self._calls.unlink(name.filename, dir_fd=chain[-1])
