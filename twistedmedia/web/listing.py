@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from twistedmedia.wire.sending import send
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 async def list_directory(
@@ -89,7 +91,7 @@ def _rfc3339(modified_ns: int) -> str:
 
 def _limit(request: Request) -> int:
     text = _argument(request, "limit") or str(DEFAULT_LIMIT)
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_LIMIT:
+    if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= MAX_LIMIT:
         raise BadRequest(f"'limit' is not a number from 1 to {MAX_LIMIT}")
     return int(text)
 

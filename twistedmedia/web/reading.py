@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from email.utils import formatdate
 from functools import lru_cache
+from string import punctuation
 from urllib.parse import quote
 
 from klein import Klein, Response
@@ -13,7 +14,7 @@ from twisted.web.server import Request
 from twistedmedia.boundaries import Media, Store
 from twistedmedia.errors import IsDirectory, MissingArgument
 from twistedmedia.formats import MEDIA_TYPES
-from twistedmedia.names import MediaName, folders_from_path, media_name_from_path, url_path
+from twistedmedia.names import MediaName, folders_from_path, media_name_from_path
 from twistedmedia.web.answering import add_route, klein_headers
 from twistedmedia.web.listing import list_directory
 from twistedmedia.web.requests import conditions_of, has_query_key, header, segments_below
@@ -87,9 +88,10 @@ def _with_slash(request: Request) -> Response:
     now, because a file can have the name tomorrow.
     """
     path, question_mark, query = request.uri.partition(b"?")
-    last = url_path([path.rpartition(b"/")[2]])
-    # With "./", or a colon in the name would make a scheme of it (RFC 3986, 4.2).
-    location = f"./{last}/".encode() + question_mark + query
+    sent = path.rpartition(b"/")[2] + b"/" + question_mark + query
+    # With "./", or a colon in the name would make a scheme of it (RFC 3986, 4.2). What was encoded
+    # stays so, and what should have been is.
+    location = "./" + quote(sent, safe=punctuation)
     return Response(307, {"Location": location, "Content-Length": "0"}, b"")
 
 
