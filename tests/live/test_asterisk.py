@@ -78,6 +78,8 @@ def test_the_prompts_by_multipart_forms(
         assert [entry["size"] for entry in done.json["files"]] == [
             file.stat().st_size for _, file in some
         ]
+        # They are the audio that their names promise.
+        assert [entry for entry in done.json["files"] if "audio" in entry] == []
     assert_all_there(service, folder, prompts, tmp_path)
 
 
@@ -112,6 +114,20 @@ def test_the_prompts_by_put(
     done = curl("-f", "-K", str(sent), cwd=tmp_path)
     assert done.exit == 0, done.errors
     assert_all_there(service, folder, prompts, tmp_path)
+
+
+def test_of_every_prompt_that_is_cut_off_it_is_told(
+    service: Process, folder: str, prompts: dict[str, Path]
+) -> None:
+    """By a third. Each as it is would have no problem."""
+    with service.connect() as connection:
+        for number, file in enumerate(prompts.values()):
+            content = file.read_bytes()
+            target = f"/media/{folder}/{number}.wav"
+            answer = connection.ask("PUT", target, content[: len(content) * 2 // 3])
+            (entry,) = answer.files
+            assert entry["audio"]["ok"] is False, file
+            assert entry["audio"]["problem"].startswith("header says "), (file, entry)
 
 
 def test_a_form_that_is_sent_again_stores_nothing_and_says_so_of_each_file(
