@@ -11,14 +11,17 @@ import errno
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from twistedmedia.store.calls import SystemCalls
+
+T = TypeVar("T")
 
 # These cannot fail as their callers see it.
 HINTS = {"start_writeback", "read_ahead", "get_attribute", "set_attribute"}
@@ -138,6 +141,32 @@ class FailingCalls(CallsLayer):
                 self.failed = operation
                 raise OSError(self._errno, os.strerror(self._errno))
         return os.fstat(args[0]) if operation == "fsync" else call()
+
+
+async def each_failure(
+    calls: FailingCalls, error: int, work: Callable[[], Awaitable[T]]
+) -> AsyncIterator[tuple[str, T | Exception]]:
+    """Does `work` once for each call that it makes, which fails with the errno `error`: the name of
+    the call, and what `work` came to. No descriptor may stay open.
+    """
+    for nth in range(1, 1000):
+        before = descriptors()
+        came: T | Exception
+        with calls.armed(nth, error):
+            try:
+                came = await work()
+            except Exception as failure:  # noqa: BLE001  # it is the outcome
+                came = failure
+            for _ in range(1000):  # a file is closed behind who has waited for it
+                if descriptors() == before:
+                    break
+                await deferLater(reactor, 0.001)
+        assert descriptors() == before, f"operation {nth}, {calls.failed}: a descriptor is left"
+        if calls.failed is None:
+            assert not isinstance(came, Exception)
+            return
+        yield calls.failed, came
+    raise AssertionError("it never came to an end")
 
 
 class SlowCalls(CallsLayer):

@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError
 
-from tests.store.faults import CallsLayer, RecordingCalls, SlowCalls, descriptors
+from tests.store.faults import (
+    CallsLayer,
+    FailingCalls,
+    RecordingCalls,
+    SlowCalls,
+    descriptors,
+    each_failure,
+)
 from tests.store.test_contract import closed, stored
-from tests.store.test_directory import both_kinds
+from tests.store.test_directory import both_kinds, only_told
 from tests.support import asynchronous, named
 
 NAME = named("a/b/x.mp3")
@@ -123,25 +130,95 @@ async def test_a_digest_that_was_computed_is_recorded(start: Any, root: Path) ->
 
 
 class NoAttributes(CallsLayer):
-    """A file system without extended attributes."""
+    """Extended attributes cannot be had, for reading or for writing."""
+
+    def __init__(self, error: int, *operations: str) -> None:
+        self._error = error
+        self._operations = operations
 
     def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
-        if operation in ("get_attribute", "set_attribute"):
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        if operation in self._operations:
+            raise OSError(self._error, os.strerror(self._error))
         return call()
 
 
 @asynchronous
 @pytest.mark.parametrize("content", [b"hello", LARGE], ids=["small", "large"])
-async def test_where_there_are_no_attributes_digests_are_computed(
-    start: Any, content: bytes
+@pytest.mark.parametrize(
+    ("error", "operations"),
+    [
+        (errno.EOPNOTSUPP, ("get_attribute", "set_attribute")),
+        (errno.EPERM, ("set_attribute",)),
+        (errno.EACCES, ("set_attribute",)),
+        (errno.ENOSPC, ("set_attribute",)),
+        (errno.EDQUOT, ("set_attribute",)),
+        (errno.EIO, ("get_attribute",)),
+        (errno.ERANGE, ("get_attribute",)),
+    ],
+)
+async def test_where_attributes_cannot_be_had_digests_are_computed(
+    start: Any, content: bytes, error: int, operations: tuple[str, ...]
 ) -> None:
-    store = start(NoAttributes())
+    """Case 10: nor is an upload refused for want of the room for one."""
+    store = start(NoAttributes(error, *operations))
     published = await stored(store, NAME, content)
     assert published.sha256 == sha256(content)
     assert await known(store) is None
     assert await computed(store) == sha256(content)
     assert await store.recognise(NAME, sha256(content)) == published
+
+
+@asynchronous
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
+async def test_a_recognition_whose_nth_operation_fails_is_no_recognition(
+    start: Any, root: Path, error: int, nothing_left_behind: list[Any]
+) -> None:
+    """Cases 5, 14 and 25. What is told as stored is on stable storage: nothing of that may have
+    failed.
+    """
+    calls = FailingCalls()
+    store = start(calls)
+    failed = []
+    published = None
+    path = root / "a" / "b" / "x.mp3"
+
+    async def recognise() -> Any:
+        if ATTRIBUTE in os.listxattr(path):
+            os.removexattr(path, ATTRIBUTE)
+        return await store.recognise(NAME, sha256(b"hello"))
+
+    path.parent.mkdir(parents=True)  # by hand, so that nothing is known to be synced
+    path.write_bytes(b"hello")
+    async for operation, came in each_failure(calls, error, recognise):
+        failed.append(operation)
+        if isinstance(came, Exception):
+            assert isinstance(came, OSError)
+            assert came.errno == error
+        else:
+            assert operation == "close"
+            published = published or came
+            assert came == published
+    assert await recognise() == published
+    assert {"open", "fstat", "pread", "fsync", "lstat", "close"} == set(failed)
+    only_told(nothing_left_behind)
+
+
+@asynchronous
+async def test_what_cannot_be_hashed_is_told_and_can_be_read_all_the_same(
+    start: Any, root: Path
+) -> None:
+    store = start(calls := FailingCalls())
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "b" / "x.mp3").write_bytes(LARGE)
+    media = await store.open(NAME)
+    failed = []
+    async for operation, came in each_failure(calls, errno.EIO, media.digest):
+        failed.append(operation)
+        assert isinstance(came, OSError)
+        assert (media.sha256, await media.read(5, 5)) == (None, LARGE[5:10])
+    assert failed == ["pread"] * 4 + ["fstat"]
+    assert media.sha256 == sha256(LARGE)
+    await closed(media)
 
 
 @asynchronous

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.store.faults import SwappingCalls
+from tests.store.faults import CallsLayer, FailingCalls, SwappingCalls, each_failure
 from tests.store.test_contract import stored
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Entry, Page
@@ -201,11 +202,74 @@ async def test_what_goes_while_it_is_listed_is_not_in_the_page(start: Any, root:
 
 
 @asynchronous
-async def test_many_names_are_sorted_across_all_of_them(start: Any, root: Path) -> None:
+async def test_many_names_are_sorted_across_all_of_them(
+    start: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twistedmedia.store.listing._SORTED_AT_ONCE", 100)
     store = start()
     await stored(store, named("a/b/x.wav"))
-    for n in range(9000):  # more than are sorted at once
-        (root / "a" / "b" / f"{n * 7919 % 9001:05}.wav").touch()
-    page = await page_of(store, limit=10_000)
-    assert len(page.entries) == 9001
+    for n in range(900):
+        (root / "a" / "b" / f"{n * 7919 % 907:03}.wav").touch()
+    page = await page_of(store)
+    assert len(page.entries) == 901
     assert all(one < other for one, other in pairwise(names(page)))
+    assert names(await page_of(store, after="450.wav", limit=3)) == [
+        "451.wav",
+        "452.wav",
+        "453.wav",
+    ]
+
+
+@asynchronous
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE], ids=errno.errorcode.get)
+async def test_a_listing_whose_nth_operation_fails_is_told_and_never_a_page_that_lacks_something(
+    start: Any, error: int
+) -> None:
+    """Case 25."""
+    calls = FailingCalls()
+    store = start(calls)
+    for name in ("a/b/x.wav", "a/b/deeper/y.wav", "a/b/z.wav"):
+        await stored(store, named(name))
+    whole = await page_of(store)
+    assert names(whole) == ["deeper/", "x.wav", "z.wav"]
+    failed = []
+    async for operation, came in each_failure(calls, error, lambda: page_of(store)):
+        failed.append(operation)
+        if isinstance(came, Exception):
+            assert isinstance(came, OSError)
+            assert came.errno == error
+        else:
+            assert (operation, came) == ("close", whole)
+    assert set(failed) == {"open", "scandir", "lstat", "close"}
+
+
+class NotOurs(CallsLayer):
+    """The folder `lost+found` may not be looked into; `goes` is gone when it is."""
+
+    def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
+        if operation == "open" and args[0] == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if operation == "open" and args[0] == "goes":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return call()
+
+
+@asynchronous
+async def test_a_folder_that_is_not_ours_or_goes_does_not_end_the_listing(
+    start: Any, root: Path
+) -> None:
+    store = start(NotOurs())
+    for name in ("lost+found", "goes", "prompts"):
+        (root / name).mkdir()
+        (root / name / "x.wav").touch()
+    assert await page_of(store, ()) == Page(("prompts/",), False, 0)
+
+
+@asynchronous
+async def test_an_error_of_the_disk_is_no_directory_that_is_missing(start: Any) -> None:
+    calls = FailingCalls()
+    store = start(calls)
+    await stored(store, named("a/b/x.wav"))
+    for error, told in ((errno.ENOENT, NotFound), (errno.ELOOP, NotFound), (errno.EIO, OSError)):
+        with calls.armed(1, error, lambda operation, _: operation == "open"), pytest.raises(told):
+            await page_of(store)

@@ -20,6 +20,7 @@ from tests.store.faults import (
     SlowCalls,
     SwappingCalls,
     descriptors,
+    each_failure,
     tree,
 )
 from tests.store.test_contract import closed, content_of, holds, let_go, stored
@@ -27,6 +28,7 @@ from tests.store.test_directory import ERRORS, both_kinds, only_told
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Condition, Stored
 from twistedmedia.errors import MediaError, NameConflict, NoSpace, PreconditionFailed
+from twistedmedia.store.validators import etag_of
 
 NAME = named("a/b/x.mp3")
 
@@ -482,3 +484,55 @@ async def test_what_a_crash_leaves_of_a_replacement_is_swept(start: Any, root: P
     (root / ".twistedmedia" / "drafts" / ("0" * 32)).write_bytes(b"first")
     store = start()
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
+
+
+@asynchronous
+@pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
+async def test_a_delete_on_a_condition_whose_nth_operation_fails_leaves_the_file_whole_or_gone(
+    start: Any, root: Path, error: int
+) -> None:
+    """Cases 14 and 25. An error of the disk is no condition that fails."""
+    calls = FailingCalls()
+    store = start(calls)
+    path = root / "a" / "b" / "x.mp3"
+    failed = []
+
+    def put_there() -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"first")
+        return etag_of(5, path.stat().st_mtime_ns)
+
+    async for operation, came in each_failure(
+        calls, error, lambda: store.delete(NAME, only(put_there()))
+    ):
+        failed.append(operation)
+        stands = tree(root).get("a/b/x.mp3")
+        if isinstance(came, Exception):
+            assert isinstance(came, OSError)
+            assert (came.errno, stands in (None, b"first")) == (error, True)
+        else:
+            assert (operation, came, stands) == ("close", True, None)
+    assert {"open", "lstat", "unlink", "fsync", "rmdir", "close"} == set(failed)
+
+
+@asynchronous
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES], ids=errno.errorcode.get)
+async def test_to_look_whether_a_file_is_the_one_meant_may_fail(start: Any, error: int) -> None:
+    """Which is no condition that fails."""
+    calls = FailingCalls()
+    store = start(calls)
+    first = await stored(store, NAME, b"first")
+    failed = []
+    draft = store.begin()
+    await draft.append([b"second"])
+    async for operation, came in each_failure(
+        calls, error, lambda: draft.prepare(NAME, only(first.etag))
+    ):
+        failed.append(operation)
+        if operation == "close":
+            assert came is None
+        else:
+            assert isinstance(came, OSError)
+            assert came.errno == error
+    assert failed == ["open", "open", "lstat", "close", "close"]
+    await let_go(draft)

@@ -99,7 +99,9 @@ class Listing:
         return Entry(name, status.st_size, status.st_mtime_ns, etag)
 
     def _has_something(self, folder: int, name: str) -> bool:
-        """A folder without anything in it is being made or removed: it is not there."""
+        """A folder without anything in it is being made or removed: it is not there. Nor is one
+        that is not ours to look into, as the `lost+found` of a file system.
+        """
         try:
             fd = self._calls.open(name.removesuffix("/"), _FOLDER, dir_fd=folder)
             try:
@@ -107,5 +109,7 @@ class Listing:
                     return next(found, None) is not None
             finally:
                 self._calls.close(fd)
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno in (*_NOT_THERE, errno.EACCES):
+                return False
+            raise
