@@ -69,14 +69,15 @@ def names_in(shown: dict[str, Any]) -> list[str]:
 def pages(connection: Connection, folder: str, limit: int) -> list[dict[str, Any]]:
     """All pages, each asked for by what the one before says."""
     found = []
-    after = ""
-    while True:
+    after = last = ""
+    while last is not None:
         url = f"/media/{folder}/?limit={limit}{after}"
         shown = listing(connection.ask("GET", url), folder)
         found.append(shown)
-        if shown["next"] is None:
-            return found
-        after = f"&after={quote(shown['next'], safe='')}"
+        assert shown["next"] is None or shown["next"] > last  # else there is no end to it
+        last = shown["next"]
+        after = f"&after={quote(last or '', safe='')}"
+    return found
 
 
 def test_an_entry_says_what_reading_the_file_says(service: Process, folder: str) -> None:

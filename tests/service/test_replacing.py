@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random, randrange
 
@@ -23,7 +24,7 @@ from tests.service.running import Process, drafts_in, start, tree_of
 
 LOAD_S = 2.5  # 8 readers and 2 writers on one name
 READERS, WRITERS = 8, 2
-RACES = 40
+RACES = 30
 KILLS = 5
 KILLED_NAMES = 6
 LARGE = Random(51).randbytes((24 << 20) + 3)
@@ -347,41 +348,44 @@ def in_threads(*jobs: Callable[[], None]) -> None:
         raise failures[0]
 
 
-def test_of_two_writers_with_one_tag_one_replaces_the_file(service: Process, folder: str) -> None:
-    """Case 2, of replacements. The other is told; nothing is lost between two writers."""
+@pytest.mark.parametrize("writers", [2, 6])
+def test_of_writers_with_one_tag_one_replaces_the_file(
+    service: Process, folder: str, writers: int
+) -> None:
+    """Case 2, of replacements. The others are told; nothing is lost between two writers."""
     name = f"{folder}/a.wav"
     etag = stored(service, name, b"first")
-    with service.connect() as one, service.connect() as other:
+    with ExitStack() as open_:
+        connections = [open_.enter_context(service.connect()) for _ in range(writers)]
         for number in range(RACES):
-            contents = [
-                Random(2 * number + n).randbytes((10, 5_000, 1 << 21)[number % 3] + n)
-                for n in range(2)
-            ]
-            answers: dict[int, Answer] = {}
-            ready = threading.Barrier(2)
+            size = (10, 5_000, 1 << 20)[number % 3] // writers
+            contents = [Random(number * writers + n).randbytes(size + n) for n in range(writers)]
+            answers: list[Answer | None] = [None] * writers
+            ready = threading.Barrier(writers)
 
             def put(
                 n: int,
                 sent: bytes,
-                answers: dict[int, Answer] = answers,
+                answers: list[Answer | None] = answers,
                 ready: threading.Barrier = ready,
             ) -> None:
-                connection = (one, other)[n]
-                connection.send(sent[:-1])
+                connections[n].send(sent[:-1])
                 ready.wait()
-                connection.send(sent[-1:])
-                answers[n] = connection.answer()
+                connections[n].send(sent[-1:])
+                answers[n] = connections[n].answer()
 
             sent = [
                 request("PUT", f"/media/{name}", content, {"If-Match": etag})
                 for content in contents
             ]
-            in_threads(lambda: put(0, sent[0]), lambda: put(1, sent[1]))  # noqa: B023
-            assert sorted(answer.brief for answer in answers.values()) == [(200, 200), (412, 412)]
-            winner = 0 if answers[0].status == 200 else 1
-            etag = answers[winner].files[0]["etag"]
-            shown = one.ask("GET", f"/media/{name}")
-            assert (shown.headers["ETag"], shown.content) == (etag, contents[winner])
+            in_threads(*(partial(put, n, sent[n]) for n in range(writers)))
+            briefs = [answer.brief for answer in answers if answer is not None]
+            assert sorted(briefs) == [(200, 200)] + [(412, 412)] * (writers - 1)
+            winner = briefs.index((200, 200))
+            shown = connections[0].ask("GET", f"/media/{name}")
+            assert shown.headers["ETag"] != etag
+            etag = shown.headers["ETag"]
+            assert shown.content == contents[winner]
     assert os.listdir(service.root / folder) == ["a.wav"]
     assert drafts_in(service.root) == []
 
