@@ -10,8 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import CancelledError
 
-from tests.store.faults import CallsLayer, FailingCalls, SwappingCalls, each_failure
+from tests.store.faults import (
+    CallsLayer,
+    FailingCalls,
+    SlowCalls,
+    SwappingCalls,
+    descriptors,
+    each_failure,
+)
 from tests.store.test_contract import stored
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Entry, Page
@@ -273,3 +281,24 @@ async def test_an_error_of_the_disk_is_no_directory_that_is_missing(start: Any) 
     for error, told in ((errno.ENOENT, NotFound), (errno.ELOOP, NotFound), (errno.EIO, OSError)):
         with calls.armed(1, error, lambda operation, _: operation == "open"), pytest.raises(told):
             await page_of(store)
+
+
+@asynchronous
+async def test_who_waits_for_a_listing_may_leave(start: Any) -> None:
+    """Case 25. The one thread that reads ends its work, and is there for the next one."""
+    calls = SlowCalls()
+    before = descriptors()
+    store = start(calls, threads=1)
+    await stored(store, named("a/b/x.wav"))
+    held = calls.hold("scandir")
+    rendered: list[Page] = []
+    listing = store.list(DIRECTORY, "", 10, rendered.append)
+    await held
+    listing.cancel()
+    with pytest.raises(CancelledError):
+        await listing
+    calls.release()
+    assert names(await page_of(store)) == ["x.wav"]
+    assert len(rendered) == 1
+    await store.stop()
+    assert descriptors() == before

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import DeferredList, ensureDeferred
+from twisted.internet.defer import CancelledError, DeferredList, ensureDeferred
 from twisted.internet.threads import deferToThread
 
 from tests.store.faults import (
@@ -536,3 +536,50 @@ async def test_to_look_whether_a_file_is_the_one_meant_may_fail(start: Any, erro
             assert came.errno == error
     assert failed == ["open", "open", "lstat", "close", "close"]
     await let_go(draft)
+
+
+@asynchronous
+@both_kinds
+@pytest.mark.parametrize("step", ["lstat", "link", "rename", "fsync"])
+async def test_a_replacement_whose_waiter_leaves_is_done_all_the_same(
+    start: Any, root: Path, kind: str, step: str
+) -> None:
+    """Cases 1 and 25."""
+    calls = SlowCalls()
+    before = descriptors()
+    store = start(calls, kind, threads=2)
+    first = await stored(store, NAME, b"first")
+    draft = store.begin()
+    await draft.append([b"second"])
+    held = calls.hold(step)
+    publishing = draft.publish(NAME, only(first.etag))
+    await held
+    publishing.cancel()
+    draft.discard()
+    with pytest.raises(CancelledError):
+        await publishing
+    calls.release()
+    await let_go(draft)
+    assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
+    await store.stop()
+    assert descriptors() == before
+
+
+@asynchronous
+async def test_a_delete_on_a_condition_whose_waiter_leaves_is_done_all_the_same(
+    start: Any, root: Path
+) -> None:
+    """Case 25."""
+    calls = SlowCalls()
+    before = descriptors()
+    store = start(calls)
+    first = await stored(store, NAME)
+    held = calls.hold("lstat")
+    deleting = store.delete(NAME, only(first.etag))
+    await held
+    deleting.cancel()
+    with pytest.raises(CancelledError):
+        await deleting
+    calls.release()
+    await store.stop()
+    assert (tree(root), descriptors()) == ({}, before)
