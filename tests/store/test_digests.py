@@ -305,3 +305,19 @@ async def test_who_waits_for_a_recognition_may_leave(start: Any) -> None:
     calls.release()
     await store.stop()
     assert descriptors() == before
+
+
+@asynchronous
+async def test_what_another_takes_the_place_of_before_it_is_synced_is_not_recognised(
+    start: Any, root: Path
+) -> None:
+    calls = SlowCalls()
+    store = start(calls)
+    await stored(store, NAME, b"hello")
+    (root / "new").write_bytes(b"other")
+    held = calls.hold("fsync")
+    recognising = store.recognise(NAME, sha256(b"hello"))
+    await held
+    (root / "new").rename(root / "a" / "b" / "x.mp3")
+    calls.release()
+    assert await recognising is None

@@ -1179,3 +1179,65 @@ async def test_an_upload_that_fails_at_last_takes_back_its_own_name_and_nobody_e
 async def deleted_and_stored(store: Any, name: Any, content: bytes) -> None:
     await store.delete(name)
     await stored(store, name, content)
+
+
+class GoneForEver(CallsLayer):
+    """Whatever folder is made, it is gone when something is put into it."""
+
+    links = 0
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if operation in ("link", "link_descriptor") and args[-2] == "x.mp3":
+            self.links += 1
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return call()
+
+
+@asynchronous
+@both_kinds
+async def test_a_folder_that_goes_again_and_again_is_a_fault_in_the_end(
+    start: Any, root: Path, kind: str
+) -> None:
+    calls = GoneForEver()
+    store = start(calls, kind)
+    draft = store.begin()
+    with pytest.raises(FileNotFoundError):
+        await draft.publish(NAME)
+    await let_go(draft)
+    assert 10 < calls.links < 1000
+    assert tree(root) == {}
+
+
+@asynchronous
+async def test_folders_that_are_known_to_be_synced_are_not_remembered_without_end(
+    start: Any, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was forgotten is synced once more, and that is all."""
+    monkeypatch.setattr("twistedmedia.store.folders._SETTLED_AT_MOST", 5)
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    for n in range(10):
+        await stored(store, named(f"{n}/x.mp3"))
+    calls.events.clear()
+    await stored(store, named("9/y.mp3"))
+    assert calls.of("fsync") == ["fsync draft", "fsync 9"]
+    calls.events.clear()
+    await stored(store, named("0/y.mp3"))
+    assert calls.of("fsync") == ["fsync draft", "fsync 0", "fsync ."]
+
+
+@asynchronous
+@pytest.mark.parametrize("durable", [True, False])
+async def test_a_large_file_is_written_out_while_it_arrives(
+    start: Any, root: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    """So that the last sync is short; where nothing is synced there is no hurry."""
+    monkeypatch.setattr("twistedmedia.store.drafts._WRITEBACK_BYTES", 100_000)
+    calls = RecordingCalls(str(root))
+    store = start(calls, durable=durable)
+    draft = store.begin()
+    for _ in range(5):
+        await draft.append([bytes(60_000)])
+    await draft.publish(NAME)
+    assert calls.of("start_writeback") == ["start_writeback draft"] * 2 * durable
+    assert await content_of(store, NAME) == bytes(300_000)

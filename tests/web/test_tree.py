@@ -1,0 +1,161 @@
+"""What the tree says to requests that are odd: always one of ours, whatever Klein would say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent
+
+from tests.support import named
+from tests.wire.connection import Answer, Connection, chunked, result
+from twistedmedia.arrival import Limits
+from twistedmedia.intake import Intake
+from twistedmedia.store.memory import MemoryStore
+from twistedmedia.web.tree import media_resource
+from twistedmedia.wire.site import MediaSite
+
+HELLO = named("prompts/en/hello.mp3")
+URL = "/media/prompts/en/hello.mp3"
+FORM = "Content-Type: application/x-www-form-urlencoded"
+MULTIPART = "Content-Type: multipart/form-data; boundary=xyz"
+DISPOSITION = b'Content-Disposition: form-data; name="prompts"; filename="a.mp3"\r\n'
+
+
+def part(content: bytes, *headers: bytes) -> bytes:
+    """A form of one file."""
+    head = DISPOSITION + b"".join(header + b"\r\n" for header in headers)
+    return b"--xyz\r\n%s\r\n%s\r\n--xyz--\r\n" % (head, content)
+
+
+def asked(
+    line: str, *headers: str, content: bytes = b"", store: Any = None, limits: Limits | None = None
+) -> Answer:
+    """The answer to one request of a tree in which HELLO is stored."""
+    if store is None:
+        store = MemoryStore()
+        draft = store.begin()
+        result(draft.append([b"hello"]))
+        result(draft.publish(HELLO))
+    clock = Clock()
+    tree = media_resource(Intake(store, limits or Limits(max_upload=1000, max_form=3000)))
+    connection = Connection(MediaSite(tree, reactor=clock), clock)
+    lines = [f"{line} HTTP/1.1", *headers]
+    if not any(header.lower().startswith("host:") for header in headers):
+        lines.append("Host: localhost")
+    if content and not any("chunked" in header for header in headers):
+        lines.append(f"Content-Length: {len(content)}")
+    connection.send("\r\n".join([*lines, "", ""]).encode("latin-1") + content)
+    (answer,) = connection.answers()
+    connection.leave()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "content", "status", "code"),
+    [
+        ("GET /nothing", (), b"", 404, 404),
+        ("PATCH /media", (), b"", 405, 405),
+        ("PUT /media", ("Content-Length: 0",), b"", 400, 503),
+        ("GET /media/%FF/x.mp3", (), b"", 400, 505),
+        ("GET /media/", ("Host: \xff",), b"", 400, 400),
+        ("GET /media/", ("Host: " + "x" * 64,), b"", 400, 400),
+        ("GET /media/", ("Expect: the impossible",), b"", 417, 417),
+        ("GET /media/", ("Transfer-Encoding: identity",), b"", 400, 400),
+        ("GET /media/?limit=0", (), b"", 400, 400),
+        ("GET /media/?limit=1&limit=2", (), b"", 400, 400),
+        ("GET /media/prompts/en/hello.mp3/", (), b"", 404, 404),
+        (f"GET {URL}", ("If-Match: *", "If-Unmodified-Since: x"), b"", 200, None),
+        (f"PUT {URL}", (), b"", 400, 400),
+        (f"PUT {URL}", ("Content-Encoding: gzip",), b"x", 415, 415),
+        (f"PUT {URL}", ("Content-Range: bytes 0-0/2",), b"x", 400, 400),
+        (f"PUT {URL}", ("Repr-Digest: sha-256=x",), b"x", 400, 510),
+        ("PUT /media/prompts/new.mp3", (), b"x" * 1001, 413, 506),
+        (
+            "PUT /media/prompts/new.mp3",
+            ("Transfer-Encoding: chunked",),
+            chunked(b"x" * 1001, 300),
+            413,
+            506,
+        ),
+        ("PUT /media/prompts/new.txt", (), b"x", 415, 504),
+        ("POST /media", ("Content-Type: text/plain",), b"x", 415, 415),
+        ("POST /media", (MULTIPART,), b"x" * 3001, 413, 506),
+        (
+            "POST /media",
+            (MULTIPART, "Transfer-Encoding: chunked"),
+            chunked(part(b"x" * 3001), 500),
+            413,
+            506,
+        ),
+        ("POST /media", (MULTIPART,), b"--xyz--\r\n", 400, 502),
+        ("POST /media", (MULTIPART,), b"--xyz\r\n", 400, 510),
+        ("POST /media", (MULTIPART,), part(b"x" * 1001), 413, 506),
+        ("POST /media", (MULTIPART,), part(b"x", b"Content-Digest: sha-256=x"), 400, 510),
+        ("POST /media", (FORM,), b"directory=a&filename=b.mp3&body=", 400, 503),
+        ("POST /media", (FORM,), b"directory=a&filename=b.mp3&body=x&sha256=y", 400, 510),
+        ("POST /media", (FORM,), b"directory=a&body=x&filename", 400, 503),
+        ("POST /media", (FORM,), b"body=x&directory=a&filename=b.mp3&other=y&last", 201, 200),
+        ("POST /media", (FORM,), b"body=%4&directory=a&filename=b.mp3", 400, 510),
+        ("POST /media?directory=a", (FORM,), b"directory=a&filename=b.mp3&body=x", 400, 510),
+        ("DELETE /media/prompts", (), b"", 409, 409),
+        ("DELETE /media/prompts/en/", (), b"", 409, 409),
+        ("DELETE /media", ("Content-Type: text/plain",), b"x", 415, 415),
+        ("DELETE /media", (FORM,), b"x" * 8193, 413, 506),
+        (
+            "DELETE /media",
+            (FORM, "Transfer-Encoding: chunked"),
+            chunked(b"directory=" + b"x" * 8190, 3000),
+            413,
+            506,
+        ),
+        ("DELETE /media", (FORM,), b"directory=a&filename", 400, 503),
+        ("DELETE /media?directory=prompts/en&filename=hello.mp3", (), b"", 200, 200),
+        ("DELETE /media/a/b.mp3", ("If-None-Match: *",), b"", 200, 200),
+        ("DELETE /media/a/b.mp3", ("If-Match: *",), b"", 412, 412),
+    ],
+)
+def test_every_answer_is_one_of_ours(
+    line: str, headers: tuple[str, ...], content: bytes, status: int, code: int | None
+) -> None:
+    """Cases 8, 9, 16, 17, 19, 32, 37 and 48: refused before it can do harm, and told why."""
+    answer = asked(line, *headers, content=content)
+    assert answer.status == status
+    if code is not None:
+        said = json.loads(answer.content)
+        assert (said["code"], bool(said["reason"])) == (code, True)
+    if status >= 400:
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_what_a_method_may_be_is_said() -> None:
+    answer = asked("PATCH /media")
+    assert set(answer.headers["allow"].split(", ")) >= {"POST", "DELETE", "GET"}
+
+
+@pytest.mark.parametrize("path", ["/media", "/media/prompts", "/media/prompts/en"])
+def test_a_directory_without_its_slash_is_redirected_to_it(path: str) -> None:
+    answer = asked(f"GET {path}?limit=1")
+    last = path.rpartition("/")[2]
+    assert (answer.status, answer.headers["location"]) == (307, f"./{last}/?limit=1")
+
+
+class Broken(MemoryStore):
+    """A store that does what nobody has thought of."""
+
+    def open(self, name: Any) -> Deferred[Any]:
+        return fail(RuntimeError("/srv/secret/path"))
+
+
+def test_a_fault_of_ours_has_an_id_and_no_secret(nothing_left_behind: list[LogEvent]) -> None:
+    answer = asked(f"GET {URL}", store=Broken())
+    said = json.loads(answer.content)
+    assert (answer.status, said["code"]) == (500, 500)
+    assert b"secret" not in answer.content
+    (event,) = nothing_left_behind
+    assert event["incident"] == said["incident"]
+    assert "/srv/secret/path" in event["why"]
+    nothing_left_behind.clear()
