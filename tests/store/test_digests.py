@@ -129,6 +129,25 @@ async def test_a_digest_that_was_computed_is_recorded(start: Any, root: Path) ->
     assert await known(store) == sha256(LARGE)
 
 
+@asynchronous
+@pytest.mark.parametrize(
+    ("modified_s", "recorded"), [(-(2**31), True), (2**33, True), (2**34, False)]
+)
+async def test_a_file_of_any_time_has_its_digest(
+    start: Any, root: Path, modified_s: int, recorded: bool
+) -> None:
+    """1901, 2242 and 2514; in nanoseconds, times after 2262 are more than 64 bits."""
+    store = start()
+    (root / "a" / "b").mkdir(parents=True)
+    path = root / "a" / "b" / "x.mp3"
+    path.write_bytes(LARGE)
+    os.utime(path, ns=(0, modified_s * 10**9))
+    if path.stat().st_mtime_ns != modified_s * 10**9:  # this file system cuts it at its own end
+        recorded = path.stat().st_mtime_ns < 2**63
+    assert await computed(store) == sha256(LARGE)
+    assert await known(store) == (sha256(LARGE) if recorded else None)
+
+
 class NoAttributes(CallsLayer):
     """Extended attributes cannot be had, for reading or for writing."""
 

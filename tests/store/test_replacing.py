@@ -24,7 +24,7 @@ from tests.store.faults import (
     tree,
 )
 from tests.store.test_contract import closed, content_of, holds, let_go, stored
-from tests.store.test_directory import ERRORS, both_kinds, only_told
+from tests.store.test_directory import CLEANING, ERRORS, both_kinds, only_told
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Condition, Stored
 from twistedmedia.errors import MediaError, NameConflict, NoSpace, PreconditionFailed
@@ -264,6 +264,7 @@ async def test_a_replacement_whose_nth_operation_fails_leaves_one_version_whole(
         drafts = {path for path in left if path.startswith(".twistedmedia/drafts/")}
         expected = {
             "told as what it is": told is None or isinstance(told, (OSError, MediaError)),
+            "told": told is not None or calls.failed in CLEANING,
             "as it was when told": told is None or left["a/b/x.mp3"] == b"first",
             "replaced when not": told is not None or left["a/b/x.mp3"] == b"second",
             "no draft": not drafts or calls.failed == "unlink",

@@ -42,8 +42,9 @@ def record_digest(calls: SystemCalls, fd: int, status: os.stat_result, sha256: s
 
     Where that is not possible it is left: what is not recorded is computed when it is asked for.
     """
-    record = _RECORD.pack(bytes.fromhex(sha256), status.st_size, status.st_mtime_ns)
-    with contextlib.suppress(OSError):  # no such attributes here, or not ours to write
+    # No such attributes here, or not ours to write; or a time after 2262.
+    with contextlib.suppress(OSError, struct.error):
+        record = _RECORD.pack(bytes.fromhex(sha256), status.st_size, status.st_mtime_ns)
         calls.set_attribute(fd, _ATTRIBUTE, record)
 
 
