@@ -168,8 +168,8 @@ def test_mpv_plays_to_the_end(
 def test_safari_asks_for_two_bytes_and_then_for_the_rest(
     service: Process, store: Callable[[Path], str], original: Path
 ) -> None:
-    """Case 45: it plays nothing from a server that does not answer exactly that. It asks for the
-    end of a range that it does not know before it knows the size, and for a known one later.
+    """Case 45: what does not answer exactly that it does not play. Its later ranges have both ends,
+    for it knows the size by then.
     """
     target = urlsplit(store(original)).path
     content = original.read_bytes()
