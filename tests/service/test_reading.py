@@ -106,7 +106,7 @@ def test_one_range_is_given_and_what_is_none_gives_the_whole(
     content: bytes | None,
     content_range: str | None,
 ) -> None:
-    """Case 21."""
+    """Cases 20, 21 and 45."""
     with service.connect() as connection:
         answer = connection.ask("GET", digits, headers={"Range": asked})
         assert answer.status == status
