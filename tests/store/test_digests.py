@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -77,6 +78,19 @@ async def test_a_stored_file_has_its_digest_recorded(
     assert await known(store) == sha256(content)
     record = os.getxattr(root / "a" / "b" / "x.mp3", ATTRIBUTE)
     assert record.startswith(hashlib.sha256(content).digest())
+
+
+@asynchronous
+async def test_what_is_recorded_is_not_computed_again(start: Any, root: Path) -> None:
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    await stored(store, NAME, LARGE)
+    calls.events.clear()
+    media = await store.open(NAME)
+    assert await media.digest() == sha256(LARGE)
+    assert await store.recognise(NAME, sha256(LARGE)) is not None
+    assert calls.of("pread") == []
+    await closed(media)
 
 
 @asynchronous
@@ -321,9 +335,21 @@ async def test_who_waits_for_a_recognition_may_leave(start: Any) -> None:
     recognising.cancel()
     with pytest.raises(CancelledError):
         await recognising
+    for _ in range(3):  # what the threads for reading have to do, they do
+        assert await store.recognise(named("a/b/absent.mp3"), sha256(b"")) is None
+    assert "x.mp3" in {os.path.basename(path) for path in open_paths()}
     calls.release()
     await store.stop()
     assert descriptors() == before
+
+
+def open_paths() -> list[str]:
+    """What this process has open."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return found
 
 
 @asynchronous

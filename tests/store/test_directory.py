@@ -1241,3 +1241,36 @@ async def test_a_large_file_is_written_out_while_it_arrives(
     await draft.publish(NAME)
     assert calls.of("start_writeback") == ["start_writeback draft"] * 2 * durable
     assert await content_of(store, NAME) == bytes(300_000)
+
+
+class DuringSync(RecordingCalls):
+    """Does something while the root is synced for the first time from when it is set."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        doing = self.meanwhile
+        if doing is not None and operation == "fsync" and self._what(operation, args) == ".":
+            self.meanwhile = None
+            doing()
+        return super().around(operation, call, args)
+
+
+@asynchronous
+async def test_a_folder_that_goes_and_comes_while_it_is_synced_is_not_known_to_be_synced(
+    start: Any, root: Path
+) -> None:
+    """The sync was of the folder before. Who puts a file into the new one has to sync that."""
+    calls = DuringSync(str(root))
+    store = start(calls)
+
+    def go_and_come() -> None:
+        assert store._folders.remove(named("a/x.mp3"))
+        (root / "a").mkdir()
+
+    calls.meanwhile = go_and_come
+    await stored(store, named("a/x.mp3"))
+    assert calls.meanwhile is None
+    calls.events.clear()
+    await stored(store, named("a/y.mp3"))
+    assert calls.of("fsync") == ["fsync draft", "fsync a", "fsync ."]

@@ -254,3 +254,20 @@ async def test_a_thread_opens_the_same_as_the_loop(start: Any, size: int) -> Non
     assert (media.size, media.etag, media.modified_ns, media.sha256, type(media)) == seen
     assert await media.read(0, size + 1) == content
     await closed(media)
+
+
+class HalfAtHand(CallsLayer):
+    """Of what is in memory a read that does not wait brings a half."""
+
+    def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
+        found = call()
+        return found[: len(found) // 2] if operation == "read_at_hand" else found
+
+
+@asynchronous
+async def test_what_is_at_hand_in_part_is_read_by_a_thread(start: Any) -> None:
+    store = start(HalfAtHand())
+    await stored(store, NAME, CONTENT[:20_000])
+    media = await store.open(NAME)
+    assert (media.size, await media.read(0, 1 << 20)) == (20_000, CONTENT[:20_000])
+    await closed(media)

@@ -226,6 +226,27 @@ def test_whoever_waits_for_the_end_may_stop_waiting(media: HeldMedia) -> None:
     assert (stopped, request.written) == ([], [])
 
 
+def test_thousands_of_reads_that_come_at_once_are_no_recursion(
+    media: HeldMedia, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twistedmedia.wire.sending.BLOCK_BYTES", 16)
+    sending = Sending(media, length=100_000)
+    assert sending.content == CONTENT[:100_000]
+    assert len(media.spans) == 6250
+
+
+def test_nothing_is_read_for_a_client_that_has_not_taken_the_answer_before() -> None:
+    """Case 24. Of a hundred requests that are sent ahead as of one."""
+    media = HeldMedia()
+    sending = Sending(media, length=100_000, window=0, requests=100)
+    read = len(media.spans)
+    assert read <= 2
+    sending.connection.take(50_000)
+    assert len(media.spans) == read
+    sending.connection.take()
+    assert [each.content for each in sending.connection.answers()] == [CONTENT[:100_000]] * 100
+
+
 class Recorder:
     """A request that is written to and no more."""
 

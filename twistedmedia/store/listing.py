@@ -48,7 +48,7 @@ class Listing:
         left_out = since_last = 0
         longest = MAX_NAME_BYTES - len("/".join((*folders, "")).encode())
         runs = self._sorted_runs(folder, after, at_root=not folders)
-        if not runs and not after and folders:
+        if not runs and folders:
             raise NotFound("there is no such directory")
         for name in heapq.merge(*runs):
             entry = self._entry(folder, name, longest, at_root=not folders)

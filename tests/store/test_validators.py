@@ -1,0 +1,33 @@
+"""What tells one content of a file from another."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from twistedmedia.store.validators import Instants, etag_of
+
+
+@pytest.mark.parametrize(
+    ("clock", "instants"),
+    [
+        ([5, 5, 5, 9], [5, 6, 7, 9]),
+        ([5, 3, 1, 6], [5, 6, 7, 8]),  # set back
+        ([5, 6, 6, 8], [5, 6, 7, 8]),
+    ],
+)
+def test_no_two_instants_are_the_same_whatever_the_clock_does(
+    monkeypatch: pytest.MonkeyPatch, clock: list[int], instants: list[int]
+) -> None:
+    left = iter(clock)
+    monkeypatch.setattr(time, "time_ns", lambda: next(left))
+    made = Instants()
+    assert [made.now_ns() for _ in clock] == instants
+
+
+def test_a_tag_is_of_a_size_and_a_time() -> None:
+    tags = {etag_of(size, modified_ns) for size in (0, 1, 16) for modified_ns in (-1, 0, 1, 2**64)}
+    assert len(tags) == 12
+    assert all(tag[0] == tag[-1] == '"' and tag[1:-1].isascii() for tag in tags)
+    assert etag_of(16, 255) == '"10-ff"'
