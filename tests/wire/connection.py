@@ -236,6 +236,8 @@ class Connection:
 class Socket:
     """The options of a TCP socket, and how many bytes its peer has acknowledged."""
 
+    family = socket.AF_INET
+
     def __init__(self) -> None:
         self.options: dict[int, int] = {}
         self.acknowledged = 0

@@ -228,28 +228,31 @@ def test_an_old_kernel_that_does_not_count_is_helped_out() -> None:
 
 
 class Answering:
-    """A Site that answers with a megabyte, and a client that has taken the beginning of it."""
+    """A Site that answers with so many bytes, and a client that has taken some of them."""
 
-    def __init__(self, kind: type[Connection]) -> None:
+    def __init__(
+        self, kind: type[Connection], length: int = 1_000_000, requests: int = 1, taken: int = 1000
+    ) -> None:
         self.clock = Clock()
         media = SocketMedia()
-        self.site = MediaSite(Large(media), reactor=self.clock, stall_s=STALL_S)
+        self.site = MediaSite(Large(media, length), reactor=self.clock, stall_s=STALL_S)
         self.connection: Any = kind(self.site, self.clock, window=0)
         media.connection = self.connection
-        self.connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.connection.take(1000)
+        self.connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
+        self.connection.take(taken)
 
 
 class Large(Resource):
     isLeaf = True
 
-    def __init__(self, media: Any) -> None:
+    def __init__(self, media: Any, length: int) -> None:
         super().__init__()
         self._media = media
+        self._length = length
 
     def render(self, request: Any) -> int:
-        request.setHeader(b"content-length", b"1000000")
-        sending = send(request, self._media, 0, 1_000_000)
+        request.setHeader(b"content-length", b"%d" % self._length)
+        sending = send(request, self._media, 0, self._length)
         sending.addCallback(lambda _: request.finish())
         return NOT_DONE_YET
 
@@ -265,6 +268,19 @@ def test_a_client_that_stops_in_the_middle_of_an_answer_is_cut_off(
     assert not answering.connection.connected
     assert answering.clock.getDelayedCalls() == []
     assert [event["peer"] for event in warnings] == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("kind", [Connection, SocketConnection])
+@pytest.mark.parametrize("window", [0, 70_000, 150_000, 400_000])
+@pytest.mark.parametrize("length", [60_000, 100_000, 1_000_000])
+def test_a_client_that_asks_for_more_and_takes_nothing_is_cut_off(
+    kind: type[Connection], length: int, window: int
+) -> None:
+    """Case 24. It waits for answers that wait for those before them."""
+    answering = Answering(kind, length, requests=10, taken=window)
+    advance(answering.clock, LATEST_S)
+    assert not answering.connection.connected
+    assert answering.clock.getDelayedCalls() == []
 
 
 def test_a_client_whose_kernel_acknowledges_is_not_cut_off() -> None:

@@ -51,6 +51,8 @@ class KernelSending:
         """Begin; see `wire.sending.send`."""
         self._request.write(b"")  # the headers, into the transport's buffer
         self._channel.lend_transport(self)
+        # Until the first call: answers to requests that came before may be waiting for the peer.
+        self._channel.peer_is_slow()
         self._started = True
         return self._sent
 

@@ -94,7 +94,8 @@ class PausedReads:
         self._registered = True
         self._request.registerProducer(self, True)
         # Answers to requests that came before may still be waiting for the peer.
-        self._paused = self._channel is not None and self._channel.is_full
+        if self._channel is not None and self._channel.is_full:
+            self.pauseProducing()
 
     def _unregister(self) -> None:
         if self._registered:
