@@ -133,7 +133,7 @@ def _small_get(sizes: Sizes, wrk: str | None) -> Scenario:
             "peak RSS MiB",
             "client CPU s",
         ),
-        ("GETs/s",),
+        ("GETs/s", "server CPU ms/GET"),
         prepare=_put_file,
     )
 
@@ -144,22 +144,25 @@ def _readers(sizes: Sizes) -> Scenario:
     )
 
     def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
-        idle_kib = server.rss_kib()
+        idle_kib, idle_tcp_kib = server.rss_kib(), servers.tcp_memory_kib()
         cpu_s = server.cpu_s()
         given = (server.port, _FILE, entry.size_bytes, pace)
         draining = load.submit(reader.drain, *given)
-        time.sleep(LEAD_S)
-        start_kib = server.rss_kib()
+        time.sleep(sizes.readers_s / 2)
+        half_kib, half_tcp_kib = server.rss_kib(), servers.tcp_memory_kib()
+        half_cpu_s = server.cpu_s()
         drained = draining.result()
+        end_cpu_s = server.cpu_s()
         return {
             "cut off": drained.cut_off,
             "kB/s each": drained.size_bytes / drained.seconds / READERS / 1000,
             "starved": drained.starved,
-            "server CPU %": (server.cpu_s() - cpu_s) / drained.seconds * 100,
+            "server CPU s, 1st half": half_cpu_s - cpu_s,
+            "2nd half": end_cpu_s - half_cpu_s,
             "RSS before MiB": idle_kib / 1024,
-            "RSS at start MiB": start_kib / 1024,
+            "RSS at half MiB": half_kib / 1024,
             "RSS at end MiB": server.rss_kib() / 1024,
-            "peak RSS MiB": server.peak_rss_kib() / 1024,
+            "kernel TCP MiB": (half_tcp_kib - idle_tcp_kib) / 1024,
         }
 
     return Scenario(
@@ -179,13 +182,14 @@ def _readers(sizes: Sizes) -> Scenario:
             "cut off",
             "kB/s each",
             "starved",
-            "server CPU %",
+            "server CPU s, 1st half",
+            "2nd half",
             "RSS before MiB",
-            "RSS at start MiB",
+            "RSS at half MiB",
             "RSS at end MiB",
-            "peak RSS MiB",
+            "kernel TCP MiB",
         ),
-        ("server CPU %",),
+        ("kernel TCP MiB",),
         lateness=True,
         prepare=_put_file,
     )
