@@ -142,14 +142,15 @@ class Arrival:
             self.failure = error
         self._draft.discard()
 
-    async def prepare(self) -> None:
+    async def prepare(self, *, awaited: bool = False) -> None:
         """Judge what can be judged before the first byte: the declared size always, space and the
-        name where looking is worth its cost.
+        name where looking is worth its cost, as it is when the client waits for it, `awaited`.
         """
         if self._declared is not None and self._declared > self._budget.limit:
             self.fail(TooLarge(self._budget.limit))
         worthwhile = (
-            self.replacing is not None
+            awaited
+            or self.replacing is not None
             or self._declared is None
             or self._declared >= WORTH_PREPARING_BYTES
         )
@@ -202,10 +203,13 @@ class Arrival:
 
     def _drop_batch(self) -> None:
         """Count what will not be written, if that may still matter: too large is judged before
-        space, and after what is wrong with the request or the name.
+        space, and after what is wrong with the request or the name. Look at what is stored already.
         """
         pieces = list(self._batch)
         self._batch.clear()
+        if self.identical and self._check is not None:
+            for piece in pieces:
+                self._check.feed(self._coding.decode(piece))
         if self.failure is None or self.failure.rank > TooLarge.rank:
             try:
                 self._budget.spend(sum(map(self._coding.measure, pieces)))
@@ -254,6 +258,8 @@ class Arrival:
         """Called by `Intake.publish`, in its turn."""
         if self._wanted and self.name is not None:
             await self._judge_content(self.name)
+        elif self.stored is not None and self._budget.spent == self.stored.size:
+            self._audio_error(self.stored.name)  # to be told; for a refusal it is too late
         if self._wanted and self.name is not None:
             stored = await self._outcome(self._draft.publish(self.name, self.replacing))
             self.stored = self.stored or stored

@@ -256,6 +256,7 @@ def test_who_lost_the_answer_is_told_again_what_is_wrong(
     for again in (
         service.ask("POST", "/media", sent, FORM),
         service.ask("PUT", f"/media/{folder}/a.wav", content, headers),
+        service.ask("PUT", f"/media/{folder}/a.wav", content, {**headers, "If-Match": '"x"'}),
     ):
         assert again.files[0]["identical"] is True
         assert audio_of(again) == audio_of(first) is not None

@@ -54,6 +54,25 @@ def test_a_file_has_all_the_headers_that_players_and_browsers_want(
     }
 
 
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8000", "HTTP://example.org", "https://[::1]"])
+def test_a_client_may_take_the_service_for_a_proxy(
+    service: Process, folder: str, origin: str
+) -> None:
+    """RFC 9112, 3.2.2: a server has to accept the absolute form of a target. What is in an answer
+    stays a path.
+    """
+    url = f"/media/{folder}/a%20b.wav"
+    stored = service.ask("PUT", origin + url, DIGITS)
+    assert stored.brief == (201, 200)
+    assert stored.files[0]["url"] == stored.headers["Location"] == url
+    assert service.ask("GET", f"{origin}{url}?download").content == DIGITS
+    listing = service.ask("GET", f"{origin}/media/{folder}/?limit=1")
+    assert listing.json["entries"][0]["url"] == url
+    assert service.ask("GET", f"{origin}/media/{folder}").headers["Location"] == f"./{folder}/"
+    for nothing in ("", "/", "?x=1", "/nothing"):
+        assert service.ask("GET", origin + nothing).brief == (404, 404)
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "content", "content_range"),
     [

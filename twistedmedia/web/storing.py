@@ -72,9 +72,10 @@ class Storing:
         ):
             arrival.sha256, arrival.replacing = sha256, replacing
             arrival.accepted(name)
-            await arrival.prepare()
+            waits = header(request, "expect") is not None
+            await arrival.prepare(awaited=waits)
             _raise_failure(arrival)
-            if not (arrival.identical and header(request, "expect")):  # who waits need not send
+            if not (arrival.identical and waits):  # who waits need not send
                 async for chunks in body:
                     await arrival.write(chunks)
                     _raise_failure(arrival)

@@ -13,6 +13,7 @@ internals of `HTTPChannel`: `_command`, `_path`, `_version`, `_send100Continue`,
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
 from io import BytesIO
@@ -38,6 +39,8 @@ LINGER_S = 5.0
 # What the kernel buffers of an answer beyond what is on its way to the peer. It would take 4 MiB
 # from each reader that is slow (tcp(7), TCP_NOTSENT_LOWAT).
 UNSENT_BYTES = 256 << 10
+# RFC 9112, 3.2.2: what a client sends who takes us for a proxy. The host and what follows it.
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?]+)(/?)", re.IGNORECASE)
 
 
 class StreamingRequest(server.Request):
@@ -130,7 +133,10 @@ class MediaChannel(http.HTTPChannel):
         than on TCP.
         """
         if self._is_plain_tcp() and ISystemHandle.providedBy(self.transport):
-            return self.transport.getHandle()
+            handle: Any = self.transport.getHandle()
+            # Twisted says of a UNIX socket as well that it is TCP.
+            if handle.family in (socket.AF_INET, socket.AF_INET6):
+                return handle
         return None
 
     @property
@@ -198,6 +204,10 @@ class MediaChannel(http.HTTPChannel):
         super().connectionLost(reason)
 
     def allHeadersReceived(self) -> None:
+        absolute = _ABSOLUTE_FORM.match(self._path)
+        if absolute is not None:
+            self.requests[-1].requestHeaders.setRawHeaders(b"host", [absolute[1]])
+            self._path = (b"" if absolute[2] else b"/") + self._path[absolute.end(1) :]
         super().allHeadersReceived()
         codings = self.requests[-1].requestHeaders.getRawHeaders(b"transfer-encoding", [])
         if any(coding.lower() != b"chunked" for coding in codings):
