@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -16,6 +17,7 @@ from twistedmedia.arrival import Limits
 from twistedmedia.intake import Intake
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
+from twistedmedia.wire.digests import repr_digest
 from twistedmedia.wire.site import MediaSite
 
 HELLO = named("prompts/en/hello.mp3")
@@ -31,15 +33,20 @@ def part(content: bytes, *headers: bytes) -> bytes:
     return b"--xyz\r\n%s\r\n%s\r\n--xyz--\r\n" % (head, content)
 
 
+def holding(content: bytes) -> MemoryStore:
+    """A store in which that is the content of HELLO."""
+    store = MemoryStore()
+    draft = store.begin()
+    result(draft.append([content]))
+    result(draft.publish(HELLO))
+    return store
+
+
 def asked(
     line: str, *headers: str, content: bytes = b"", store: Any = None, limits: Limits | None = None
 ) -> Answer:
     """The answer to one request of a tree in which HELLO is stored."""
-    if store is None:
-        store = MemoryStore()
-        draft = store.begin()
-        result(draft.append([b"hello"]))
-        result(draft.publish(HELLO))
+    store = store or holding(b"hello")
     clock = Clock()
     tree = media_resource(Intake(store, limits or Limits(max_upload=1000, max_form=3000)))
     connection = Connection(MediaSite(tree, reactor=clock), clock)
@@ -141,6 +148,29 @@ def test_a_directory_without_its_slash_is_redirected_to_it(path: str) -> None:
     answer = asked(f"GET {path}?limit=1")
     last = path.rpartition("/")[2]
     assert (answer.status, answer.headers["location"]) == (307, f"./{last}/?limit=1")
+
+
+def test_a_digest_that_is_known_is_told_to_everybody() -> None:
+    store = holding(b"hello")
+    digest = repr_digest(hashlib.sha256(b"hello").hexdigest())
+    told = [
+        asked(f"GET {URL}", *headers, store=store).headers.get("repr-digest")
+        for headers in ((), ("Want-Repr-Digest: sha-256=1",), (), ("Want-Repr-Digest: md5=1",))
+    ]
+    assert told == [None, digest, digest, digest]
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 2000000", "Transfer-Encoding: chunked"])
+def test_a_client_that_waits_need_not_send_what_is_stored_already(framing: str) -> None:
+    digest = repr_digest(hashlib.sha256(b"hello").hexdigest())
+    answer = asked(
+        f"PUT {URL}",
+        framing,
+        f"Repr-Digest: {digest}",
+        "Expect: 100-continue",
+        limits=Limits(max_upload=3_000_000),
+    )
+    assert (answer.status, json.loads(answer.content)["files"][0]["identical"]) == (200, True)
 
 
 class Broken(MemoryStore):

@@ -252,6 +252,24 @@ def test_a_malformed_content_for_a_plain_resource_is_a_bad_request(serving: Serv
     assert not connection.connected
 
 
+class Failing(Resource):
+    """Somebody else's, with a fault."""
+
+    def getChild(self, path: bytes, request: Any) -> Resource:
+        raise RuntimeError("a fault of somebody else")
+
+
+def test_a_fault_of_another_resource_is_seen_when_it_is_rendered_and_ends_nothing_else(
+    serving: Serving, nothing_left_behind: list[Any]
+) -> None:
+    serving.site.resource.putChild(b"failing", Failing())
+    connection = serving.connect()
+    connection.send(put(3, path="/failing/x") + b"abc" + put(3) + b"abc")
+    assert connection.statuses() == [500, 200]
+    assert len(nothing_left_behind) == 1
+    nothing_left_behind.clear()
+
+
 # 100 Continue
 
 
