@@ -213,10 +213,12 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
         riff(fmt(FLOAT, bits=16), data),
         "it says that 1 samples of 16 bits take 2 bytes",
     )
+    variable = fmt(IN_MPEG, bits=0, block=1152, bytes_s=0)
+    yield "MPEG of a variable bit rate, in WAV", riff(variable, data), None
     yield (
-        "GSM of no size",
-        riff(fmt(GSM, bits=0, block=0, bytes_s=0), data),
-        "its format says nothing about its size",
+        "the same, cut off",
+        riff(variable, data)[:-300],
+        "header says 800 bytes, data ends after 500",
     )
     yield (
         "an unknown coding",

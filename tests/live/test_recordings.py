@@ -43,7 +43,15 @@ def _wav() -> Iterator[Made]:
     for rate in ("11025", "16000", "22050", "32000", "48000", "96000", "192000"):
         yield _made("wav", f"-ar {rate}")
     yield _made("wav", "-ac 6")
-    for coding in ("adpcm_ima_wav", "adpcm_ms", "g722", "aac", "libmp3lame -b:a 64k"):
+    for coding in (
+        "adpcm_ima_wav",
+        "adpcm_ms",
+        "g722",
+        "aac",
+        "libmp3lame",
+        "libmp3lame -b:a 64k",
+        "ac3",
+    ):
         yield _made("wav", f"-c:a {coding} -ar 16000")
     yield _made("wav", "-c:a g726 -ar 8000 -ac 1")
     yield _made("wav", "-c:a libgsm_ms -ar 8000 -ac 1")

@@ -31,7 +31,7 @@ _CODINGS = frozenset[int]().union(
     (0x02, 0x10, 0x11, 0x17, 0x20, 0x61, 0x62),  # ADPCM: Microsoft's, OKI's, IMA's, others'
     (0x14, 0x40, 0x41, 0x42, 0x45, 0x64, 0x65, 0x83, 0x85, 0x111, 0x28F),  # the ITU's G.72x
     (0x22, 0x31),  # TrueSpeech, GSM 6.10
-    (0x50, 0x55, 0xFF, 0x1610),  # MPEG, MP3, AAC
+    (0x50, 0x55, 0xFF, 0x1610, 0x2000, 0x2001),  # MPEG, MP3, AAC, AC-3, DTS
 )
 _RATES_HZ = range(1_000, 768_001)
 _MOST_CHANNELS = 64
@@ -98,9 +98,11 @@ def _problem_of_data(stream: Stream[Any], format_: _Format, size: int) -> Parser
     stream.unread(head)
     yield Skip(size)
     came = stream.position - begin
-    if came < size:
-        return cut_off(size / format_.bytes_s, came / format_.bytes_s)
-    return None
+    if came >= size:
+        return None
+    if not format_.bytes_s:  # of a variable bit rate
+        return f"header says {size} bytes, data ends after {came}"
+    return cut_off(size / format_.bytes_s, came / format_.bytes_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,4 @@ class _Format:
                     f"it says that {self.channels} samples of {self.bits} bits take "
                     f"{self.block_bytes} bytes"
                 )
-        elif not self.block_bytes or not self.declared_bytes_s:
-            return "its format says nothing about its size"
         return None
