@@ -50,9 +50,9 @@ def _wav() -> Iterator[Made]:
         "aac",
         "libmp3lame",
         "libmp3lame -b:a 64k",
-        "ac3",
     ):
         yield _made("wav", f"-c:a {coding} -ar 16000")
+    yield _made("wav", "-c:a ac3 -ar 48000")
     yield _made("wav", "-c:a g726 -ar 8000 -ac 1")
     yield _made("wav", "-c:a libgsm_ms -ar 8000 -ac 1")
     yield _made("wav", "-c:a g723_1 -ar 8000 -ac 1 -b:a 6300")
