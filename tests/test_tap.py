@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,13 @@ def test_to_make_the_service_opens_starts_and_binds_nothing(
     assert not service.running
     assert list(bare_surroundings.iterdir()) == []
     assert threading.active_count() == threads
+
+
+def test_the_garbage_collector_is_spared_what_was_made_at_the_start(
+    bare_surroundings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda: frozen.append("collected"))
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append("frozen"))
+    makeService(parsed())  # the reactor runs already: at once
+    assert frozen == ["collected", "frozen"]

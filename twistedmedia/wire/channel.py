@@ -123,6 +123,8 @@ class MediaChannel(http.HTTPChannel):
     _held = False
     _idle_s: float | None = None  # the timeout that was in force when the peer was held
     _expects_continue = False
+    _host: Any = None
+    _is_secure: bool | None = None
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
     _lingering: IDelayedCall | None = None
     _dropped = 0
@@ -186,6 +188,16 @@ class MediaChannel(http.HTTPChannel):
         self.site.slow_readers.watch(self)
 
     # What the base class and the request call
+
+    def getHost(self) -> Any:
+        if self._host is None:  # it stays, and asking costs a system call
+            self._host = super().getHost()
+        return self._host
+
+    def isSecure(self) -> bool:
+        if self._is_secure is None:
+            self._is_secure = bool(super().isSecure())
+        return self._is_secure
 
     def connectionMade(self) -> None:
         super().connectionMade()
