@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -38,6 +39,11 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def folder(request: pytest.FixtureRequest) -> str:
-    """A directory that no other test uses."""
-    return f"{request.function.__name__[:80]}-{next(_NUMBERS)}"
+def folder(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A directory that no other test uses. What is in it afterwards goes: others look at all there
+    is.
+    """
+    name = f"{request.function.__name__[:80]}-{next(_NUMBERS)}"
+    yield name
+    if "service" in request.fixturenames:
+        shutil.rmtree(request.getfixturevalue("service").root / name, ignore_errors=True)
