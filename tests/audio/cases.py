@@ -275,6 +275,12 @@ def _mp3() -> Iterator[tuple[str, bytes, str | None]]:
     yield "lyrics", frames(5) + b"LYRICSBEGIN" + noise(3000) + b"000010LYRICS200" + id3v1(), None
     yield "some zeros behind it", frames(5) + bytes(512), None
     yield "two files, one behind the other", frames(5) + id3v1() + id3(100) + frames(5), None
+    yield "a hundred tags between frames", (frames(1) + id3(9)) * 100, None
+    yield (
+        "tags without end",
+        frames(5) + id3(0) * 4000,
+        "there are more than 256 tags in it",
+    )
     yield "large, with tags behind it", frames(4000) + ape(500) + id3v1(), None
     yield "large, with a picture behind it", frames(4000) + ape(200_000), None
     yield (

@@ -197,6 +197,21 @@ async def test_what_was_fetched_counts_as_at_hand_and_no_more(
 
 
 @asynchronous
+async def test_what_was_fetched_is_looked_for_again_after_a_while(
+    start: Any, sockets: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow reader comes back for the rest of it when the kernel may have dropped that."""
+    store = start(CannotTell())
+    await stored(store, NAME, CONTENT)
+    media = await store.open(NAME)
+    here, _ = sockets
+    monkeypatch.setattr("twistedmedia.store.media._FETCHED_S", 0.0)
+    await media.fetch(0, 1000)
+    assert media.send_at_hand(here.fileno(), 400, 600) is None
+    await closed(media)
+
+
+@asynchronous
 async def test_a_file_that_became_shorter_sends_nothing_where_it_ends(
     start: Any, root: Path, sockets: tuple[socket.socket, socket.socket]
 ) -> None:

@@ -390,6 +390,24 @@ async def test_a_file_of_another_user_is_replaced_as_it_would_be_deleted(
 
 
 @asynchronous
+async def test_the_folders_above_a_replaced_file_are_synced_before_it_is(
+    start: Any, root: Path
+) -> None:
+    """Another upload, or an administrator, has made them and not synced them yet: without them a
+    crash would take what is acknowledged here.
+    """
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "b" / "x.mp3").write_bytes(b"first")
+    calls.events.clear()
+    await replaced(store, NAME, b"second", always)
+    events = calls.of("fsync", "rename")
+    assert set(events[:-2]) == {"fsync draft", "fsync .", "fsync a"}
+    assert events[-2:] == ["rename a/b/x.mp3", "fsync a/b"]
+
+
+@asynchronous
 @both_kinds
 async def test_a_new_version_has_the_permissions_of_a_new_file(
     start: Any, root: Path, kind: str
@@ -485,6 +503,31 @@ async def test_what_a_crash_leaves_of_a_replacement_is_swept(start: Any, root: P
     (root / ".twistedmedia" / "drafts" / ("0" * 32)).write_bytes(b"first")
     store = start()
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
+
+
+LEFT = "0" * 32
+
+
+class ReadOnly(CallsLayer):
+    """What is left may not be opened for writing: root, who may run this, can open anything."""
+
+    def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
+        if operation == "open" and args[0] == LEFT and args[1] & os.O_ACCMODE == os.O_WRONLY:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return call()
+
+
+@asynchronous
+async def test_what_a_crash_leaves_of_a_file_that_nobody_may_write_is_swept(
+    start: Any, root: Path
+) -> None:
+    """The old version was read-only: a link to it is the way back."""
+    await start().stop()
+    left = root / ".twistedmedia" / "drafts" / LEFT
+    left.write_bytes(b"first")
+    left.chmod(0o444)
+    start(ReadOnly())
+    assert not left.exists()
 
 
 @asynchronous

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -234,13 +234,14 @@ class Connection:
 
 
 class Socket:
-    """The options of a TCP socket, and how many bytes its peer has acknowledged."""
+    """The options of a TCP socket, how many bytes its peer has acknowledged, and how many wait."""
 
     family = socket.AF_INET
 
     def __init__(self) -> None:
         self.options: dict[int, int] = {}
         self.acknowledged = 0
+        self.unsent = 0
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
         assert level == socket.IPPROTO_TCP
@@ -248,7 +249,7 @@ class Socket:
 
     def getsockopt(self, level: int, option: int, size: int) -> bytes:
         assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
-        return (bytes(120) + self.acknowledged.to_bytes(8, sys.byteorder))[:size]
+        return struct.pack("=120xQ16xI", self.acknowledged, self.unsent)[:size]
 
 
 @implementer(ISystemHandle)
@@ -261,6 +262,7 @@ class SocketConnection(Connection):
         super().__init__(site, clock, window)
 
     def getHandle(self) -> Socket:
+        self.socket.unsent = int(self._window == 0)  # what was sent last waits for the client
         return self.socket
 
     def fileno(self) -> int:

@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from tests.wire.connection import Connection, SocketConnection
 from tests.wire.test_kernel import SocketMedia
-from twistedmedia.wire.patience import SlowReaders, bytes_taken
+from twistedmedia.wire.patience import SlowReaders, progress_of
 from twistedmedia.wire.sending import send
 from twistedmedia.wire.site import MediaSite
 
@@ -41,6 +41,7 @@ class Reader:
     def __init__(self) -> None:
         self.requests = [Taking(0)]
         self.transport = self
+        self.is_full = True
         self.cut = False
 
     def takes(self, size: int) -> None:
@@ -170,6 +171,7 @@ class Channel:
     def __init__(self, transport: Any) -> None:
         self.transport = transport
         self.requests = [Taking(30), Taking(12)]
+        self.is_full = False
 
 
 def test_over_tcp_counts_what_the_peer_acknowledged() -> None:
@@ -181,11 +183,13 @@ def test_over_tcp_counts_what_the_peer_acknowledged() -> None:
         channel = Channel(Handle(here))
         there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         here.setblocking(False)
-        before = bytes_taken(channel)
+        before = progress_of(channel).taken
         assert before <= 1  # the SYN counts with some kernels
+        assert not progress_of(channel).lags
         buffered = here.send(bytes(4 << 20))
         there.recv(1)  # what it has, it has acknowledged
-        assert before < bytes_taken(channel) < buffered
+        assert before < progress_of(channel).taken < buffered
+        assert progress_of(channel).lags
 
 
 def test_under_another_protocol_counts_what_goes_over_its_socket() -> None:
@@ -197,7 +201,7 @@ def test_under_another_protocol_counts_what_goes_over_its_socket() -> None:
     outer = ProtocolWrapper(WrappingFactory(site), Protocol())
     outer.transport = wrapper
     connection.socket.acknowledged = 1 << 40
-    assert bytes_taken(Channel(outer)) == 1 << 40
+    assert progress_of(Channel(outer)).taken == 1 << 40
     connection.leave()
 
 
@@ -205,12 +209,15 @@ def test_elsewhere_counts_what_was_written() -> None:
     """A UNIX socket, which knows of no acknowledgements, or something that is no socket."""
     here, there = socket.socketpair()
     with here, there:
-        assert bytes_taken(Channel(Handle(here))) == 42
-    assert bytes_taken(Channel(object())) == 42
+        assert progress_of(Channel(Handle(here))).taken == 42
+    channel = Channel(object())
+    assert progress_of(channel) == (42, False)
+    channel.is_full = True
+    assert progress_of(channel) == (42, True)
 
 
 def test_an_old_kernel_that_does_not_count_is_helped_out() -> None:
-    """Before Linux 4.1 the structure is shorter."""
+    """Before Linux 4.6 the structure is shorter."""
 
     class Short:
         def getsockopt(self, *_: int) -> bytes:
@@ -221,7 +228,22 @@ def test_an_old_kernel_that_does_not_count_is_helped_out() -> None:
             raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
 
     for handle in (Short(), Unknown()):
-        assert bytes_taken(Channel(Handle(handle))) == 42  # type: ignore[arg-type]
+        assert progress_of(Channel(Handle(handle))).taken == 42  # type: ignore[arg-type]
+
+
+def test_a_reader_that_could_take_nothing_is_not_to_blame() -> None:
+    """It is the disk that is slow."""
+    clock = Clock()
+    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers.watch(reader)
+    reader.is_full = False
+    advance(clock, 3 * STALL_S)
+    assert not reader.cut
+    reader.is_full = True
+    advance(clock, STALL_S - STALL_S / 10)
+    assert not reader.cut
+    advance(clock, LATEST_S - STALL_S)
+    assert reader.cut
 
 
 # Through a Site
@@ -303,3 +325,41 @@ def test_once_the_answer_is_taken_nobody_is_waited_for() -> None:
     assert answering.clock.getDelayedCalls() == []
     advance(answering.clock, LATEST_S)
     assert answering.connection.connected
+
+
+IDLE_S = 60 + 15  # Twisted's timeouts: a connection is closed, and cut when that does not help
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_who_is_still_taking_an_answer_is_not_idle(connection: str) -> None:
+    """All of it went to the kernel long ago; a player that is paused does not take it from there,
+    and a socket that is closed too early would lose it.
+    """
+    clock = Clock()
+    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, stall_s=STALL_S)
+    client: Any = SocketConnection(site, clock, window=0)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n" % connection.encode())
+    for _ in range(5):  # now and then a byte, for longer than any timeout
+        advance(clock, STALL_S - 1)
+        assert client.connected
+        client.socket.acknowledged += 1
+    client.take(5000)
+    assert len(client.answers()[0].content) == 1000
+    advance(clock, 2 * IDLE_S)
+    assert (client.connected, client.aborted) == (False, False)
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_who_takes_nothing_of_an_answer_that_has_ended_is_cut_off(connection: str) -> None:
+    """Case 24."""
+    clock = Clock()
+    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, stall_s=STALL_S)
+    client: Any = SocketConnection(site, clock, window=0)
+    client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n" % connection.encode())
+    advance(clock, IDLE_S + 1)
+    assert client.connected
+    advance(clock, IDLE_S + LATEST_S)
+    assert client.aborted
+    assert not client.connected
+    assert clock.getDelayedCalls() == []

@@ -19,6 +19,8 @@ _WHOLE_BYTES = 128 << 10
 _INTERVAL_BYTES = 1 << 20
 # Some programs write a wrong size into a tag: so far behind it the first frame is looked for.
 _JUNK_BYTES = 4096
+# Between frames. A chain of millions of small ones would cost more than to store it.
+_MOST_TAGS = 256
 _PADDING_BYTES = 4096  # zeros that may follow a tag or the last frame
 # So far from any byte of a stream the third frame is that begins behind it.
 _THREE_BYTES = 4 * LARGEST_BYTES
@@ -70,6 +72,7 @@ def _to_the_end(stream: Stream[Any], header: FrameHeader) -> Parser[tuple[str | 
     when that was not reached.
     """
     whole_until = stream.position + _WHOLE_BYTES
+    tags = 0
     while True:
         piece = yield Take(_PIECE_BYTES)
         rest = piece[header.run_end(piece) :]
@@ -80,6 +83,9 @@ def _to_the_end(stream: Stream[Any], header: FrameHeader) -> Parser[tuple[str | 
             tag = tag_size(rest)
             if tag is None:
                 return _break(header, rest, stream.position), None
+            tags += 1
+            if tags > _MOST_TAGS:
+                return f"there are more than {_MOST_TAGS} tags in it", None
             yield Skip(tag)
             padding = yield Take(_PADDING_BYTES)
             stream.unread(padding.lstrip(b"\0"))

@@ -214,7 +214,7 @@ class DirectoryStore:
         for name in self._calls.listdir(self._drafts_fd):
             if not stat.S_ISREG(self._calls.lstat(name, dir_fd=self._drafts_fd).st_mode):
                 continue  # not ours
-            fd = self._calls.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self._drafts_fd)
+            fd = self._open_draft(name)
             try:
                 self._calls.lock(fd)
                 self._calls.unlink(name, dir_fd=self._drafts_fd)
@@ -223,6 +223,12 @@ class DirectoryStore:
                 continue
             finally:
                 self._calls.close(fd)
+
+    def _open_draft(self, name: str) -> int:
+        try:
+            return self._calls.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self._drafts_fd)
+        except PermissionError:  # a file that was being replaced, and that nobody may write
+            return self._calls.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._drafts_fd)
 
     def _probe(self) -> None:
         """Find out which kind of draft this file system can publish.

@@ -134,11 +134,14 @@ class Folders:
         :raises NameConflict: when it is a folder's.
         :raises OSError: what `link` raises, or renaming or syncing.
         """
+        with self._lock:
+            removals = self._removals
         with self._hidden(link) as new:
             try:
-                with self._lock_of(name), self.walk(name.folders) as folder:
-                    self._check(name, condition, folder)
-                    self._exchange(new, name.filename, folder)
+                with self._lock_of(name), self._chain(name.folders, None) as chain:
+                    self._check(name, condition, chain[-1])
+                    self._settle(name.folders, chain, [], removals)  # now: there is a way back
+                    self._exchange(new, name.filename, chain[-1])
             except OSError as error:
                 if error.errno in _NO_SUCH_FILE:
                     raise PreconditionFailed from None

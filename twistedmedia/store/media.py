@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import stat
+import time
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
@@ -27,6 +28,8 @@ _SMALL_BYTES = 64 << 10
 # O_NONBLOCK: a FIFO that somebody has put there must not hold a thread.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
+# A slow reader comes back for the rest when it may be long gone.
+_FETCHED_S = 1.0
 _HASH_BYTES = 4 << 20  # at a time, so that other readers get their turn
 
 
@@ -129,6 +132,7 @@ class DirectoryMedia:
         self._calls = calls
         self._lane = Lane(readers)
         self._fetched = range(0)
+        self._fetched_until_s = 0.0
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
         return self._lane.run(self._calls.pread, self.fd, size, offset)
@@ -140,7 +144,7 @@ class DirectoryMedia:
         size = min(size, self.size - offset)
         # What was fetched a moment ago is not looked for again: some file systems cannot tell, and
         # where memory is short enough that it is gone by now, looking would go on for ever.
-        if offset in self._fetched:
+        if offset in self._fetched and time.monotonic() < self._fetched_until_s:
             size = min(size, self._fetched.stop - offset)
         elif not self._calls.is_at_hand(self.fd, offset, size):
             return None
@@ -149,6 +153,7 @@ class DirectoryMedia:
     def fetch(self, offset: int, size: int) -> Deferred[None]:
         def fetched(_: None) -> None:
             self._fetched = range(offset, offset + size)
+            self._fetched_until_s = time.monotonic() + _FETCHED_S
 
         return self._lane.run(self._fetch, offset, size).addCallback(fetched)
 

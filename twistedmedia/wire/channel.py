@@ -28,6 +28,7 @@ from twisted.web import http, server
 
 from twistedmedia.errors import Malformed
 from twistedmedia.wire.body import Body, IStreamsBody
+from twistedmedia.wire.patience import progress_of
 
 if TYPE_CHECKING:
     from twistedmedia.wire.site import MediaSite
@@ -184,8 +185,9 @@ class MediaChannel(http.HTTPChannel):
             self.resumeProducing()
 
     def peer_is_slow(self) -> None:
-        """The answer in progress waits for the peer. May be called again."""
-        self.site.slow_readers.watch(self)
+        """What was written waits for the peer. May be called again."""
+        if self in self.site.channels:  # else there is no peer any more
+            self.site.slow_readers.watch(self)
 
     # What the base class and the request call
 
@@ -214,6 +216,18 @@ class MediaChannel(http.HTTPChannel):
         self._held = False
         self._stop_lingering()
         super().connectionLost(reason)
+
+    def timeoutConnection(self) -> None:
+        """No request has come for a while. Who is still taking the last answer is not idle."""
+        if progress_of(self).lags:
+            self.peer_is_slow()
+            self.setTimeout(self.timeOut)
+        else:
+            super().timeoutConnection()
+
+    def loseConnection(self) -> Any:
+        self.peer_is_slow()  # it closes when the peer has taken what was written before
+        return super().loseConnection()
 
     def allHeadersReceived(self) -> None:
         absolute = _ABSOLUTE_FORM.match(self._path)

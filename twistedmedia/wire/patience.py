@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISystemHandle
 from twisted.logger import Logger
@@ -19,8 +19,16 @@ from twisted.protocols.policies import ProtocolWrapper
 STALL_S = 300.0
 _LOOKS = 10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
 
-# tcpi_bytes_acked of struct tcp_info, since Linux 4.1 (include/uapi/linux/tcp.h).
-_BYTES_ACKED = struct.Struct("=120xQ")
+# Of struct tcp_info, since Linux 4.6 (include/uapi/linux/tcp.h): tcpi_unacked, which counts
+# segments, tcpi_bytes_acked and tcpi_notsent_bytes.
+_TCP_INFO = struct.Struct("=24xI92xQ16xI")
+
+
+class Progress(NamedTuple):
+    """A number that grows when a peer takes bytes, and whether there are any that it could take."""
+
+    taken: int
+    lags: bool
 
 
 @dataclass(slots=True)
@@ -43,7 +51,7 @@ class SlowReaders:
     def watch(self, channel: Any) -> None:
         """`channel` has more to send than its peer takes now. May be called again."""
         if channel not in self._readers:
-            self._readers[channel] = _Reader(bytes_taken(channel), self._clock.seconds())
+            self._readers[channel] = _Reader(progress_of(channel).taken, self._clock.seconds())
             self._look_later()
 
     def forget(self, channel: Any) -> None:
@@ -60,8 +68,8 @@ class SlowReaders:
         self._look = None
         now_s = self._clock.seconds()
         for channel, reader in list(self._readers.items()):
-            taken = bytes_taken(channel)
-            if taken != reader.taken:
+            taken, lags = progress_of(channel)
+            if taken != reader.taken or not lags:  # without anything to take it is we who are slow
                 reader.taken, reader.since_s = taken, now_s
             elif now_s - reader.since_s >= self._stall_s:
                 self._log.warn(
@@ -74,9 +82,9 @@ class SlowReaders:
         self._look_later()
 
 
-def bytes_taken(channel: Any) -> int:
-    """A number that grows when the peer of `channel` takes bytes: on TCP what it has acknowledged,
-    elsewhere what was handed to the transport, which is paused by a peer that takes nothing.
+def progress_of(channel: Any) -> Progress:
+    """How the peer of `channel` gets on: on TCP by what it has acknowledged, elsewhere by what was
+    handed to the transport, which is paused by a peer that takes nothing.
     """
     transport = channel.transport
     while isinstance(transport, ProtocolWrapper):  # TLS
@@ -84,8 +92,9 @@ def bytes_taken(channel: Any) -> int:
     if ISystemHandle.providedBy(transport):
         handle: Any = transport.getHandle()
         try:
-            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
-            return int(_BYTES_ACKED.unpack(info)[0])
+            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
+            return Progress(acknowledged, bool(unacknowledged or unsent))
         except (OSError, struct.error):
             pass  # a UNIX socket, or an old kernel
-    return sum(request.sentLength for request in channel.requests)
+    return Progress(sum(request.sentLength for request in channel.requests), channel.is_full)
