@@ -159,6 +159,11 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
         "header says 0:01.500, data ends at 0:01.475",
     )
     yield (
+        "a sample less",
+        riff(fmt(rate=48_000, bits=8), chunk(b"data", noise(72_000), 72_001)),
+        "header says 0:01.500020, data ends at 0:01.500000",
+    )
+    yield (
         "RF64 that is cut off",
         riff(ds64(1600), fmt(bits=8), chunk(b"data", noise(800), 0xFFFFFFFF), form=b"RF64"),
         "header says 0:00.200, data ends at 0:00.100",

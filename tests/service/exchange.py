@@ -148,8 +148,10 @@ class Connection:
 
 def head(method: str, target: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
     """The head of a request; `target` and the headers go out as they are, in Latin-1."""
-    lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1"]
-    lines += [f"{name}: {value}" for name, value in headers]
+    fields = list(headers)
+    if not any(name.lower() == "host" for name, _ in fields):
+        fields.insert(0, ("Host", "127.0.0.1"))
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 

@@ -341,3 +341,25 @@ def test_a_transfer_coding_of_old_is_refused_and_nothing_after_it_is_a_request(
         assert answer.brief == (400, 400)
         assert connection.read_to_the_end() == b""
     assert service.ask("GET", "/media/coded/a.wav").status == 404
+
+
+@pytest.mark.parametrize(
+    ("version", "hosts", "status"),
+    [
+        ("1.1", [], 400),
+        ("1.1", ["localhost"], 404),
+        ("1.1", ["localhost", "localhost"], 400),
+        ("1.1", ["localhost", "example.org"], 400),
+        ("1.0", [], 404),
+        ("1.0", ["localhost"], 404),
+        ("1.0", ["localhost", "localhost"], 400),
+    ],
+)
+def test_a_request_has_one_host(
+    service: Process, version: str, hosts: list[str], status: int
+) -> None:
+    """RFC 9112, 3.2; HTTP/1.0 knew of none."""
+    lines = [f"GET /media/host/none.wav HTTP/{version}", *(f"Host: {host}" for host in hosts)]
+    with service.connect() as connection:
+        connection.send(("\r\n".join(lines) + "\r\n\r\n").encode())
+        assert connection.answer().brief == (status, status)

@@ -6,6 +6,7 @@ import hashlib
 import os
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from random import Random
 
@@ -222,6 +223,17 @@ def test_what_an_administrator_puts_into_the_root_is_served(
     assert answer.headers["Content-Disposition"] == f'{kind}; filename="{filename}"'
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Security-Policy"].startswith("sandbox;")
+
+
+def test_a_file_of_the_future_was_modified_by_now(service: Process, folder: str) -> None:
+    """RFC 9110, 8.8.2.1: no date that is still to come is told."""
+    (service.root / folder).mkdir()
+    path = service.root / folder / "ahead.wav"
+    path.write_bytes(b"put there")
+    os.utime(path, (4e9, 4e9))
+    headers = service.ask("HEAD", f"/media/{folder}/ahead.wav").headers
+    told, now = (parsedate_to_datetime(headers[name]) for name in ("Last-Modified", "Date"))
+    assert timedelta(0) <= now - told < timedelta(seconds=5)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 def cut_off(declared_s: float, came_s: float) -> str:
     """That less came than was declared, for people: "header says 10:00, data ends at 4:12"."""
-    declared, came = _clock(declared_s, 0), _clock(came_s, 0)
-    if declared == came:
-        declared, came = _clock(declared_s, 3), _clock(came_s, 3)
+    declared = came = ""
+    for digits in (0, 3, 6, 9):
+        declared, came = _clock(declared_s, digits), _clock(came_s, digits)
+        if declared != came:
+            break
     return f"header says {declared}, data ends at {came}"
 
 

@@ -63,10 +63,9 @@ class Reading:
             media.close()
 
     async def _answer(self, request: Request, name: MediaName, media: Media) -> Response | None:
-        modified_s = media.modified_ns // _NS
-        conditions = conditions_of(request)
-        what = plan(conditions, media.size, media.etag, modified_s, int(time.time()))
-        headers = _validators(media)
+        modified_s, now_s = media.modified_ns // _NS, int(time.time())
+        what = plan(conditions_of(request), media.size, media.etag, modified_s, now_s)
+        headers = _validators(media.etag, min(modified_s, now_s))
         if what.status == 304:
             return Response(304, klein_headers(headers), b"")
         headers |= _about(name, what, attachment=has_query_key(request, b"download"))
@@ -95,11 +94,13 @@ def _with_slash(request: Request) -> Response:
     return Response(307, {"Location": location, "Content-Length": "0"}, b"")
 
 
-def _validators(media: Media) -> dict[str, str]:
-    """What a cache needs to know, also with a 304 (RFC 9110, 15.4.5)."""
+def _validators(etag: str, modified_s: int) -> dict[str, str]:
+    """What a cache needs to know, also with a 304 (RFC 9110, 15.4.5). `modified_s` is not to come
+    (8.8.2.1).
+    """
     return {
-        "ETag": media.etag,
-        "Last-Modified": _http_date(media.modified_ns // _NS),
+        "ETag": etag,
+        "Last-Modified": _http_date(modified_s),
         "Cache-Control": "no-cache",  # a name can be deleted and stored anew
     }
 

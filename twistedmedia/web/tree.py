@@ -65,6 +65,9 @@ def _answer(request: Request, error: MediaError) -> bytes:
 
 
 def _refuse(request: Request) -> None:
+    hosts = request.requestHeaders.getRawHeaders(b"host", [])
+    if len(hosts) != 1 and (hosts or request.clientproto == b"HTTP/1.1"):  # RFC 9112, 3.2
+        raise BadRequest("there has to be one Host header")
     expectation = header(request, "expect")
     if expectation is not None and expectation.lower() != "100-continue":
         raise ExpectationFailed

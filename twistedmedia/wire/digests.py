@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import re
 
-from twistedmedia.errors import DigestMismatch, Malformed
+from twistedmedia.errors import Malformed
 
 _ALGORITHM = "sha-256"
 
@@ -46,12 +46,12 @@ def declared_sha256(*fields: str | None) -> str | None:
     They are given in any order, None where absent. None when they declare none in sha-256; other
     algorithms are passed over.
 
-    :raises Malformed: when a field is no dictionary, or its sha-256 is not 32 bytes.
-    :raises DigestMismatch: when two of them contradict each other.
+    :raises Malformed: when a field is no dictionary, its sha-256 is not 32 bytes, or two of them
+        contradict each other.
     """
     declared = {digest for field in fields if (digest := _sha256_in(field)) is not None}
     if len(declared) > 1:
-        raise DigestMismatch("the digests that the request declares contradict each other")
+        raise Malformed("the digests that the request declares contradict each other")
     return declared.pop() if declared else None
 
 
