@@ -19,7 +19,7 @@ PLUGIN = HOUSE.parent / "twisted" / "plugins" / "twistedmedia_plugin.py"
 # floor are strangers to each other.
 FLOORS = [
     {"errors", "answers", "names", "limits", "formats"},
-    {"boundaries", "faults", "shielding"},
+    {"boundaries", "faults", "shielding", "streaming"},
     {"wire", "store", "audio", "fetching"},
     {"arrival"},
     {"intake"},

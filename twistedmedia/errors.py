@@ -127,7 +127,7 @@ class NameConflict(MediaError):
 
 
 class Busy(MediaError):
-    """As many uploads are in progress as this service allows."""
+    """As many uploads, or fetches, are in progress as this service allows."""
 
     code, status = 514, 503
 
@@ -138,10 +138,47 @@ class Busy(MediaError):
         )
 
 
+class AddressRefused(MediaError):
+    """What is not to be fetched. Nobody learns why: whether a name leads to an address that is not
+    allowed, or nowhere, is the business of our own network.
+    """
+
+    code, status = 511, 403
+
+    def __init__(self) -> None:
+        super().__init__("that address may not be fetched")
+
+
+class UpstreamFailed(MediaError):
+    """The service that a URL names did not give what it was asked for. `why` completes "the
+    upstream ...".
+    """
+
+    code, status = 512, 502
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the upstream {why}")
+
+
+class UpstreamTooSlow(MediaError):
+    """The service that a URL names took too long; `why` as before."""
+
+    code, status = 513, 504
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the upstream took too long: {why}")
+
+
 class BadRequest(MediaError):
     """400: the request makes no sense to this resource."""
 
     code = status = 400
+
+
+class Forbidden(MediaError):
+    """403: this service does not do that."""
+
+    code = status = 403
 
 
 class NotFound(MediaError):

@@ -1,4 +1,4 @@
-"""Sizes as people write them, and an exact budget of bytes.
+"""Sizes and times as people write them, an exact budget of bytes, and a least rate.
 
 Pure. "Exact" means that N bytes pass a limit of N and N+1 do not.
 """
@@ -30,6 +30,39 @@ def parse_size(text: str) -> int:
         raise ValueError(f"{text!r} is not a size; write it like 2GiB, 500MB or 1048576")
     whole, fraction = int(match[1]), match[2] or ""
     return whole * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+_DURATION = re.compile(r"([0-9]{1,6})\s*([a-z]*)", re.IGNORECASE | re.ASCII)
+
+
+def parse_duration(text: str) -> int:
+    """Seconds meant by `text`: "30s", "5m", "1h", "90".
+
+    :raises ValueError: with a sentence that says what a time looks like.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    unit = _SECONDS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise ValueError(f"{text!r} is not a time; write it like 30s, 5m or 1h")
+    return int(match[1]) * unit
+
+
+class LeastRate:
+    """Tells whether bytes come as fast as they have to, window by window."""
+
+    def __init__(self, bytes_per_s: int, window_s: int) -> None:
+        self.window_s = window_s
+        self._least = bytes_per_s * window_s
+        self._before = 0
+
+    def kept(self, received: int, excused: bool) -> bool:
+        """Whether a window that ends now was fast enough, when `received` bytes have come in all.
+        One that is `excused` always was: it was not the sender who was slow.
+        """
+        came = received - self._before
+        self._before = received
+        return excused or came >= self._least
 
 
 class ByteBudget:

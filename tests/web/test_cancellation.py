@@ -24,7 +24,7 @@ from twistedmedia.intake import Intake
 from twistedmedia.names import MediaName
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
-from twistedmedia.wire.body import BodyMemory
+from twistedmedia.streaming import BodyMemory
 from twistedmedia.wire.digests import repr_digest
 from twistedmedia.wire.site import MediaSite
 

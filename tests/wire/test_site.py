@@ -21,7 +21,7 @@ from tests.wire.connection import (
     result,
 )
 from twistedmedia.errors import Malformed, TooLarge
-from twistedmedia.wire.body import EACH_BYTES, LARGEST_PIECE_BYTES, Body, BodyMemory
+from twistedmedia.streaming import EACH_BYTES, LARGEST_PIECE_BYTES, Body, BodyMemory
 from twistedmedia.wire.channel import LINGER_BYTES, LINGER_S
 from twistedmedia.wire.site import MediaSite
 

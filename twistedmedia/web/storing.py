@@ -20,6 +20,7 @@ from twistedmedia.errors import (
 )
 from twistedmedia.intake import Intake
 from twistedmedia.limits import ByteBudget
+from twistedmedia.streaming import Body
 from twistedmedia.web.answering import add_route, respond
 from twistedmedia.web.fields import Fields
 from twistedmedia.web.requests import (
@@ -29,7 +30,7 @@ from twistedmedia.web.requests import (
     media_url,
     name_in_path,
 )
-from twistedmedia.wire.body import Body, body_of
+from twistedmedia.wire.body import body_of
 from twistedmedia.wire.digests import declared_sha256, sha256_from_hex
 from twistedmedia.wire.forms import (
     MULTIPART,

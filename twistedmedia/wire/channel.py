@@ -27,7 +27,8 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 
 from twistedmedia.errors import Malformed
-from twistedmedia.wire.body import Body, IStreamsBody
+from twistedmedia.streaming import Body
+from twistedmedia.wire.body import IStreamsBody
 from twistedmedia.wire.patience import progress_of
 
 if TYPE_CHECKING:

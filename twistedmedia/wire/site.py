@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web import server
 from twisted.web.resource import IResource
 
-from twistedmedia.wire.body import BodyMemory
+from twistedmedia.streaming import BodyMemory
 from twistedmedia.wire.channel import MediaChannel, StreamingRequest
 from twistedmedia.wire.patience import STALL_S, SlowReaders
 

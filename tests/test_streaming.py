@@ -9,13 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 
 from tests.wire.connection import outcome, result
 from twistedmedia.errors import Malformed
-from twistedmedia.wire.body import (
-    EACH_BYTES,
-    TOTAL_BYTES,
-    Body,
-    BodyMemory,
-    body_of,
-)
+from twistedmedia.streaming import EACH_BYTES, TOTAL_BYTES, Body, BodyMemory
+from twistedmedia.wire.body import body_of
 
 WORTH_BYTES = 256 << 10
 OVERHEAD_BYTES = 64

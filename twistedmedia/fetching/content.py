@@ -1,0 +1,114 @@
+"""The content of an upstream's response: counted, watched, and paused when nobody reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+
+from twistedmedia.errors import MediaError, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.fetching.hops import Hop
+from twistedmedia.limits import LeastRate
+from twistedmedia.streaming import Body, BodyMemory
+
+# Less than the slowest codec of speech needs; who sends less keeps a place for nothing.
+LEAST_BYTES_PER_S = 256
+RATE_WINDOW_S = 20
+
+
+class BrokeOff(UpstreamFailed):
+    """The connection was lost in the middle of the content. What has come is right."""
+
+
+class Content(Protocol):
+    """Receives the content of the response on `hop` into `body`."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        hop: Hop,
+        length: int | None,
+        memory: BodyMemory,
+        limit: int | None,
+        too_large: Callable[[int], MediaError],
+    ) -> None:
+        """More than `limit` bytes fail with what `too_large` makes of the limit."""
+        self.body = Body(length, memory, self)
+        self.ended: float | None = None
+        self._reactor = reactor
+        self._hop = hop
+        self._limit = limit
+        self._too_large = too_large
+        self._rate = LeastRate(LEAST_BYTES_PER_S, RATE_WINDOW_S)
+        self._held = self._was_held = False
+        self._watch: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """Content may come from now on."""
+        self._watch = self._reactor.callLater(RATE_WINDOW_S, self._judge)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Some of it."""
+        self.body.feed(data)
+        if self._limit is not None and self.body.received > self._limit:
+            self.fail(self._too_large(self._limit))
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """The last byte has come, or none will."""
+        self.ended = self._hop.clock()
+        whole = reason.check(ResponseDone) or (
+            # Without a length the end of the connection is the end of the content, if it is one.
+            reason.check(PotentialDataLoss) and self._hop.ended_cleanly
+        )
+        if whole:
+            self._hop.connection = None  # it is kept for another request
+            self.body.end()
+        else:
+            self.body.fail(BrokeOff(f"broke off after {self.body.received} bytes"))
+        self._stop_watching()
+
+    def fail(self, error: MediaError) -> None:
+        """It is not wanted any more, because of `error`."""
+        self.ended = self._hop.clock()
+        self.body.fail(error)
+        self.stop()
+
+    def stop(self) -> None:
+        """Nobody reads it any more. Idempotent."""
+        self._stop_watching()
+        self._hop.abort()
+        self.body.drop()
+
+    def hold(self) -> None:
+        """Nothing more is to come: too much is unread."""
+        self._held = self._was_held = True
+        if self.transport is not None:
+            self.transport.pauseProducing()  # type: ignore[attr-defined]
+
+    def release(self) -> None:
+        """More may come."""
+        self._held = False
+        if self.transport is not None and self.ended is None:
+            self.transport.resumeProducing()  # type: ignore[attr-defined]
+
+    def send_continue(self) -> None:
+        """An upstream waits for nothing."""
+
+    def _judge(self) -> None:
+        self._watch = None
+        excused, self._was_held = self._was_held, self._held
+        if self._rate.kept(self.body.received, excused):
+            self._watch = self._reactor.callLater(RATE_WINDOW_S, self._judge)
+        else:
+            least = f"fewer than {LEAST_BYTES_PER_S} bytes a second"
+            self.fail(UpstreamTooSlow(f"it sends {least}"))
+
+    def _stop_watching(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()

@@ -1,0 +1,347 @@
+"""One fetch: hop after hop to the response, with limits on everything an upstream could overdo.
+
+What comes of it is a `Response`, whose content is read piece by piece. Whatever goes wrong is one
+of our errors, and closes the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.cookiejar import CookieJar
+from typing import Any
+
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
+
+from twistedmedia.errors import Busy, MediaError, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.fetching.addresses import Policy, origin_only
+from twistedmedia.fetching.content import Content
+from twistedmedia.fetching.failures import told, was_cancelled
+from twistedmedia.fetching.freshness import lifetime_s
+from twistedmedia.fetching.guard import Guard
+from twistedmedia.fetching.hops import Hop
+from twistedmedia.fetching.lookups import Lookups
+from twistedmedia.fetching.timings import Timings
+from twistedmedia.fetching.urls import Url, resolve
+from twistedmedia.streaming import Body, BodyMemory
+
+MAX_REDIRECTS = 5
+RETRY_AFTER_S = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_STALE_CONNECTIONS = 3  # kept ones that the upstream has closed just now, one after the other
+_USER_AGENT = "twistedmedia"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The service whose page `GET /` shows. Its own origin is open, wherever it is, on the first
+    hop. `authorization` is sent to that origin and to no other.
+    """
+
+    url: Url
+    authorization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long a fetch may take, in all and to the final headers, in seconds, and how many bytes of
+    content it may bring; None where somebody else counts them.
+    """
+
+    total_s: float
+    head_s: float
+    max_bytes: int | None = None
+
+
+class Fetcher:
+    """Fetches what may be fetched."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        lookups: Lookups,
+        trust: IPolicyForHTTPS,
+        policy: Policy,
+        upstream: Upstream | None = None,
+        connections: int,
+        memory: BodyMemory,
+    ) -> None:
+        """At most `connections` fetches go on at once. `memory` is what content may take that
+        nobody has read.
+        """
+        self.reactor = reactor
+        self.memory = memory
+        self._upstream = upstream
+        self._connections = connections
+        self._fetches = 0
+        self._strangers = Guard(reactor, policy, lookups, trust, connections)
+        # Connections that only the upstream may have are kept apart from those of strangers' URLs.
+        self._own = self._strangers
+        if upstream is not None:
+            own = origin_only(upstream.url.host, upstream.url.port)
+            self._own = Guard(reactor, own, lookups, trust, connections)
+
+    @property
+    def fetches(self) -> int:
+        """How many are going on."""
+        return self._fetches
+
+    @property
+    def upstream(self) -> Url | None:
+        """The URL that is fetched when none is named."""
+        return None if self._upstream is None else self._upstream.url
+
+    @asynccontextmanager
+    async def open(
+        self,
+        url: Url | None,
+        terms: Terms,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Response]:
+        """Fetch `url`, or the upstream's own if it is None. The response is there when its headers
+        are; with the context ends the fetch.
+
+        :raises AddressRefused: when it may not be fetched.
+        :raises UpstreamFailed: when nothing comes that could be read as a response.
+        :raises UpstreamTooSlow: when the terms are not kept.
+        :raises Busy: when as many fetches go on as may.
+        """
+        if self._fetches >= self._connections:
+            raise Busy(RETRY_AFTER_S)
+        self._fetches += 1
+        fetch = _Fetch(self, terms)
+        try:
+            yield await fetch.respond(url, headers or {})
+        finally:
+            self._fetches -= 1
+            fetch.end()
+
+    async def close(self) -> None:
+        """Close the connections that no fetch uses."""
+        await self._strangers.close()
+        if self._own is not self._strangers:
+            await self._own.close()
+
+    def way(self, url: Url | None) -> tuple[Guard, Url, str | None]:
+        """Who makes the first request for `url`, where to, and with which authorization."""
+        if url is not None:
+            return self._strangers, url, None
+        assert self._upstream is not None, "no URL, and no upstream"
+        return self._own, self._upstream.url, self._upstream.authorization
+
+    @property
+    def strangers(self) -> Guard:
+        """Who makes requests for URLs that somebody else has named."""
+        return self._strangers
+
+
+class Response:
+    """A final response. `body` is its content, an async iterator of lists of chunks; what may be
+    wrong with that is raised there. `length` is the declared size in bytes, None without one.
+    `lifetime_s` is how long all that led to it stays true.
+    """
+
+    def __init__(
+        self, fetch: _Fetch, url: Url, status: int, headers: Headers, length: int | None, body: Body
+    ) -> None:
+        self.url = url
+        self.status = status
+        self.length = length
+        self.body = body
+        self.lifetime_s = fetch.lifetime_s
+        self._fetch = fetch
+        self._headers = headers
+
+    def header(self, name: str) -> str | None:
+        """The value of a header, a list of all values when it came more than once."""
+        return _header(self._headers, name)
+
+    @property
+    def timings(self) -> Timings:
+        """What it has cost until now."""
+        return self._fetch.timings()
+
+
+class _Fetch:
+    """A fetch under way."""
+
+    def __init__(self, fetcher: Fetcher, terms: Terms) -> None:
+        self.lifetime_s = 1 << 31
+        self._fetcher = fetcher
+        self._terms = terms
+        self._clock = fetcher.reactor.seconds
+        self._begun: float = self._clock()
+        self._redirected: float | None = None
+        self._hop = Hop(self._clock)
+        self._requesting: Deferred[Any] | None = None
+        self._content: Content | None = None
+        self._late: UpstreamTooSlow | None = None
+        self._deadlines: list[IDelayedCall] = []
+
+    async def respond(self, url: Url | None, headers: Mapping[str, str]) -> Response:
+        """The final response, after redirects."""
+        self._deadline(self._terms.total_s)
+        head = self._deadline(self._terms.head_s)
+        guard, at, authorization = self._fetcher.way(url)
+        first = at.origin
+        for _ in range(MAX_REDIRECTS + 1):
+            own = {"Authorization": authorization} if authorization and at.origin == first else {}
+            response = await self._request(guard, at, {**headers, **own})
+            self._age(response)
+            location = _header(response.headers, "location")
+            if response.code not in _REDIRECTS or location is None:
+                head.cancel()
+                return self._final(response, at)
+            if response.length != 0:  # else its connection is kept
+                self._hop.abort()
+            self._redirected = self._clock() - self._begun
+            at, guard = _followed(location, at), self._fetcher.strangers
+        raise UpstreamFailed(f"redirects more than {MAX_REDIRECTS} times")
+
+    def end(self) -> None:
+        """Whatever is still under way is not wanted any more."""
+        for deadline in self._deadlines:
+            if deadline.active():
+                deadline.cancel()
+        if self._content is not None:
+            self._content.stop()
+        self._hop.abort()
+
+    def timings(self) -> Timings:
+        """What it has cost until now, or to the end of the content."""
+        hop = self._hop
+        ended = self._content and self._content.ended
+        return Timings(
+            self._redirected,
+            *(
+                None if end is None else end - self._begun
+                for end in (hop.lookup, hop.connect, hop.tls, hop.first_byte)
+            ),
+            total=(ended or self._clock()) - self._begun,
+        )
+
+    async def _request(self, guard: Guard, at: Url, headers: Mapping[str, str]) -> IResponse:
+        """One hop: the response when its head is complete."""
+        for _ in range(_STALE_CONNECTIONS):
+            hop = self._hop = Hop(self._clock)
+            try:
+                self._requesting = _ask(guard.agent(hop), at, headers, self._fetcher.reactor)
+                response = await self._requesting
+            except Exception as error:
+                hop.abort()
+                if self._late is not None:
+                    raise self._late from error
+                if was_cancelled(error):
+                    raise CancelledError from error
+                if hop.reused and hop.first_byte is None:
+                    continue
+                raise told(error, hop) from error
+            finally:
+                self._requesting = None
+            hop.head_is_complete = True
+            return response
+        raise UpstreamFailed("closes its connections without a response")
+
+    def _final(self, response: IResponse, at: Url) -> Response:
+        limit = self._terms.max_bytes
+        length = response.length if isinstance(response.length, int) else None
+        if not 200 <= response.code <= 599 or (length is not None and length < 0):
+            raise UpstreamFailed("does not respond in HTTP")
+        if limit is not None and length is not None and length > limit:
+            raise _too_large(limit)
+        content = self._content = Content(
+            self._fetcher.reactor, self._hop, length, self._fetcher.memory, limit, _too_large
+        )
+        response.deliverBody(content)
+        return Response(self, at, response.code, response.headers, length, content.body)
+
+    def _age(self, response: IResponse) -> None:
+        headers = response.headers
+        fresh = lifetime_s(*(_header(headers, name) for name in ("cache-control", "age", "vary")))
+        self.lifetime_s = min(self.lifetime_s, fresh)
+
+    def _deadline(self, seconds: float) -> IDelayedCall:
+        call: IDelayedCall = self._fetcher.reactor.callLater(seconds, self._too_late)
+        self._deadlines.append(call)
+        return call
+
+    def _too_late(self) -> None:
+        what = "no response" if self._content is None else "not all of its content"
+        self._late = UpstreamTooSlow(f"{what} came in time")
+        if self._requesting is not None:
+            self._requesting.cancel()
+        elif self._content is not None:
+            self._content.fail(self._late)
+
+
+def _too_large(limit: int) -> MediaError:
+    return UpstreamFailed(f"sends more than the limit of {limit} bytes")
+
+
+def _followed(location: str, at: Url) -> Url:
+    try:
+        to = resolve(location, at)
+    except ValueError as error:
+        raise UpstreamFailed(f"redirects to a URL that cannot be fetched: {error}") from error
+    if at.scheme == "https" and to.scheme == "http":
+        raise UpstreamFailed("redirects from https to http")
+    return to
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    values = headers.getRawHeaders(name.encode())
+    return b", ".join(values).decode("utf-8", "replace") if values else None
+
+
+class _Exact(EncodedURL):
+    """A URL that treq sends as it is. By itself it would encode it anew, which signed URLs do not
+    survive, which fails for IPv6 addresses, and which takes a third of the time of a request.
+    """
+
+    def __init__(self, url: Url) -> None:
+        self._exact = str(url)
+
+    def to_uri(self) -> _Exact:
+        """It is one."""
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        """In ASCII."""
+        return self._exact
+
+
+class _NoCookies(IndexableCookieJar):
+    """What one request is told to remember is no business of the next one's."""
+
+    def add_cookie_header(self, request: Any) -> None:
+        """None is sent."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """None is kept."""
+
+
+_NO_COOKIES = _NoCookies()
+_NONE_MORE = CookieJar()
+
+
+def _ask(agent: IAgent, url: Url, headers: Mapping[str, str], reactor: Any) -> Deferred[Any]:
+    sent = Headers({"User-Agent": [_USER_AGENT], "Accept": ["*/*"]})
+    for name, value in headers.items():
+        sent.setRawHeaders(name, [value])
+    return HTTPClient(agent, _NO_COOKIES).request(
+        "GET",
+        _Exact(url),
+        headers=sent,
+        cookies=_NONE_MORE,
+        allow_redirects=False,
+        unbuffered=True,
+        reactor=reactor,
+    )

@@ -1,0 +1,168 @@
+"""An agent that connects where a policy lets it, and nowhere else.
+
+The addresses of a name are looked up once, judged, and connected to; nothing looks again in
+between. Connections are kept for the next request to the same origin, under the same policy. No
+environment variable and no proxy has a say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from ipaddress import IPv4Address, ip_address
+from typing import Any
+
+from twisted.internet import address
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import (
+    IHostnameResolver,
+    IProtocol,
+    IProtocolFactory,
+    IReactorPluggableNameResolver,
+    IStreamClientEndpoint,
+)
+from twisted.web.client import Agent, HTTPConnectionPool, URI
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS, IResponse
+from zope.interface import implementer
+
+from twistedmedia.errors import AddressRefused, UpstreamFailed
+from twistedmedia.fetching.addresses import Address, Policy
+from twistedmedia.fetching.hops import Connecting, Connection, Hop
+from twistedmedia.fetching.lookups import Lookups
+
+CONNECT_S = 10.0  # for each address; the next one is tried after 0.3 s (RFC 8305)
+KEEP_S = 30.0  # an idle connection; most servers close theirs after 60 s or more
+
+
+class Guard:
+    """Makes requests under one policy. See `agent`."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        policy: Policy,
+        lookups: Lookups,
+        trust: IPolicyForHTTPS,
+        connections: int,
+    ) -> None:
+        """`trust` says whose certificates are believed; `connections` is how many idle ones are
+        kept for an origin.
+        """
+        self._reactor = reactor
+        self._policy = policy
+        self._lookups = lookups
+        self._trust = trust
+        self._pool = _Pool(reactor)
+        self._pool.maxPersistentPerHost = connections
+        self._pool.cachedConnectionTimeout = KEEP_S
+        self._pool.retryAutomatically = False
+
+    def agent(self, hop: Hop) -> IAgent:
+        """An agent for the one request that `hop` is about.
+
+        Its Deferred fails with `AddressRefused` when the host has no address, or one that is not
+        allowed; then nothing was connected to.
+        """
+        return _Agent(Agent.usingEndpointFactory(self._reactor, _Way(self, hop), self._pool))
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that no request uses."""
+        return self._pool.closeCachedConnections()
+
+    async def connect(self, uri: URI, hop: Hop, factory: IProtocolFactory) -> IProtocol:
+        """A connection to the host and port of `uri`, with TLS where it asks for that."""
+        host, port = uri.host.decode("ascii"), uri.port
+        addresses = await self._lookups.addresses(host)
+        hop.lookup = hop.clock()
+        if not self._policy.admits_all(host, addresses, port):
+            raise AddressRefused
+        to = HostnameEndpoint(_Judged(self._reactor, addresses), host, port, timeout=CONNECT_S)
+        if uri.scheme == b"https":
+            to = wrapClientTLS(self._trust.creatorForNetloc(uri.host, port), to)
+        return await to.connect(Connecting(factory, hop))
+
+
+@implementer(IAgent)
+class _Agent:
+    """Asks for content as it is, and takes no other. treq adds gzip to that whatever it is told,
+    and would inflate a small answer to any size before it could be counted; hence below treq.
+    """
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None
+    ) -> Deferred[IResponse]:
+        headers = Headers() if headers is None else headers.copy()
+        headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        return self._agent.request(method, uri, headers, bodyProducer).addCallback(_uncoded)
+
+
+def _uncoded(response: IResponse) -> IResponse:
+    codings = response.headers.getRawHeaders(b"Content-Encoding", [])
+    if any(coding.strip().lower() != b"identity" for coding in codings):
+        raise UpstreamFailed("sends its content in a coding that it was not asked for")
+    response.headers.removeHeader(b"Content-Encoding")
+    return response
+
+
+@implementer(IAgentEndpointFactory, IStreamClientEndpoint)
+class _Way:
+    """The way of one hop to its connection, as Twisted's agent asks for it."""
+
+    def __init__(self, guard: Guard, hop: Hop) -> None:
+        self.hop = hop
+        self._guard = guard
+        self._uri: URI
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        self._uri = uri
+        return self
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return ensureDeferred(self._guard.connect(self._uri, self.hop, protocolFactory))
+
+
+class _Pool(HTTPConnectionPool):
+    """Tells a hop which connection it has got, and a connection which hop it carries."""
+
+    def getConnection(self, key: Hashable, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        assert isinstance(endpoint, _Way)
+        return super().getConnection(key, endpoint).addCallback(self._got, endpoint.hop)
+
+    def _got(self, protocol: Any, hop: Hop) -> Any:
+        connection: Connection = protocol.transport
+        hop.reused = connection.hop is not hop
+        hop.connection, connection.hop = connection, hop
+        return protocol
+
+
+@implementer(IReactorPluggableNameResolver, IHostnameResolver)
+class _Judged:
+    """A reactor for one connection, in which its host has those addresses that were judged, and
+    which connects to nothing else.
+    """
+
+    def __init__(self, reactor: Any, addresses: Sequence[Address]) -> None:
+        self._reactor = reactor
+        self._addresses = addresses
+        self.nameResolver = self
+        self.callLater = reactor.callLater
+        self.seconds = reactor.seconds
+
+    def resolveHostName(
+        self, receiver: Any, hostName: str, portNumber: int = 0, *args: Any, **kwargs: Any
+    ) -> Any:
+        receiver.resolutionBegan(self)
+        for each in self._addresses:
+            kind = address.IPv4Address if isinstance(each, IPv4Address) else address.IPv6Address
+            receiver.addressResolved(kind("TCP", str(each), portNumber))
+        receiver.resolutionComplete()
+        return self
+
+    def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> Any:
+        if ip_address(host) not in self._addresses:
+            raise AddressRefused
+        return self._reactor.connectTCP(host, *args, **kwargs)

@@ -1,0 +1,102 @@
+"""One request to one upstream, as it goes: when its phases were over, and on which connection.
+
+A fetch is a hop, and another for each redirect. `Connection` stands between the socket and
+Twisted's HTTP client, which counts no headers, knows no times, and forgets how a connection ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IHandshakeListener, IProtocol, IProtocolFactory
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+# Status line and headers, of all responses that precede the final one as well.
+MAX_HEAD_BYTES = 64 << 10
+
+
+class Hop:
+    """What is known of a request to an upstream. Times are the clock's, None where there was no
+    such phase.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.lookup: float | None = None
+        self.connect: float | None = None
+        self.tls: float | None = None
+        self.first_byte: float | None = None
+        self.connection: Connection | None = None
+        self.reused = False  # the connection has carried other requests before
+        self.head_bytes = 0
+        self.head_is_endless = False
+        self.head_is_complete = False
+        self.ended_cleanly = False  # the peer has closed the connection as one does
+
+    def abort(self) -> None:
+        """Cut the connection, if it is still this request's. Idempotent."""
+        connection, self.connection = self.connection, None
+        if connection is not None and connection.hop is self:
+            connection.transport.abortConnection()
+
+    def received(self, size: int) -> bool:
+        """Bytes have come; whether they may be looked at."""
+        if self.first_byte is None:
+            self.first_byte = self.clock()
+        if not self.head_is_complete:
+            self.head_bytes += size
+            # What has come with the last piece of the head may be content.
+            if self.head_bytes - size > MAX_HEAD_BYTES:
+                self.head_is_endless = True
+        return not self.head_is_endless
+
+
+@implementer(IHandshakeListener)
+class Connection(ProtocolWrapper):
+    """A connection to an upstream, below HTTP and above TLS. `hop` is the request that it carries."""
+
+    hop: Hop | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        """TCP has connected; with TLS the handshake follows."""
+        if self.hop is not None:
+            self.hop.connect = self.hop.clock()
+        super().makeConnection(transport)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is set up."""
+        if self.hop is not None:
+            self.hop.tls = self.hop.clock()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on, unless the head of the response does not end."""
+        if self.hop is None or self.hop.received(len(data)):
+            super().dataReceived(data)
+        else:
+            self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Remember how it ended; Twisted does not tell it of a response without a length."""
+        if self.hop is not None:
+            self.hop.ended_cleanly = reason.check(ConnectionDone) is not None
+        super().connectionLost(reason)
+
+
+class Connecting(WrappingFactory):
+    """Makes the one connection that `hop` needs, with what `factory` makes inside."""
+
+    noisy = False
+
+    def __init__(self, factory: IProtocolFactory, hop: Hop) -> None:
+        super().__init__(factory)
+        self._hop = hop
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol:
+        """The connection has been made."""
+        connection = Connection(self, self.wrappedFactory.buildProtocol(addr))
+        connection.hop = self._hop
+        return connection

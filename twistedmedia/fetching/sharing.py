@@ -1,0 +1,146 @@
+"""One fetch for all who ask for the same URL at once, and its outcome again while it is fresh.
+
+Of an outcome the figures are kept, never the content.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
+
+from twistedmedia.fetching.fetcher import Fetcher, Terms
+from twistedmedia.fetching.timings import Timings
+from twistedmedia.fetching.urls import Url
+
+MAX_OUTCOMES = 1_000
+
+
+class Origin(Enum):
+    """Where an outcome comes from."""
+
+    MISS = "miss"  # fetched for the one who asked
+    HIT = "hit"  # fetched before, and still fresh
+    SHARED = "shared"  # somebody else was fetching it
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a fetch came to. `url` is where redirects have led, `size` that of the content in bytes,
+    and `timings` begin when it was asked for.
+    """
+
+    url: str
+    status: int
+    size: int
+    timings: Timings
+    origin: Origin
+
+
+class _Flight:
+    """A fetch under way, and those who wait for it."""
+
+    def __init__(self, begun: float) -> None:
+        self.begun = begun
+        self.waiting: list[tuple[float, Origin, Deferred[Outcome]]] = []
+        self.work: Deferred[None]
+
+
+class Sharing:
+    """Fetches for many."""
+
+    def __init__(self, fetcher: Fetcher, terms: Terms, max_outcomes: int = MAX_OUTCOMES) -> None:
+        """At most `max_outcomes` are kept, those that were asked for last."""
+        self.fetcher = fetcher
+        self._terms = terms
+        self._clock: Callable[[], float] = fetcher.reactor.seconds
+        self._max = max_outcomes
+        self._flights: dict[Url | None, _Flight] = {}
+        # With when it was begun, and until when it is fresh.
+        self._kept: OrderedDict[Url | None, tuple[Outcome, float, float]] = OrderedDict()
+
+    def ask(self, url: Url | None, *, fresh: bool = False) -> Deferred[Outcome]:
+        """The outcome of fetching `url`, or the upstream's own if it is None. With `fresh` it is
+        fetched for this one, whatever is kept or under way.
+
+        Fails as `Fetcher.open` does, and as its content. Cancelling leaves a fetch to those others
+        who wait for it, and ends it when nobody does.
+        """
+        now = self._clock()
+        asked: Deferred[Outcome]
+        kept = None if fresh else self._fresh(url, now)
+        if kept is not None:
+            asked = Deferred()
+            asked.callback(kept)
+            return asked
+        flight = None if fresh else self._flights.get(url)
+        origin = Origin.MISS if flight is None else Origin.SHARED
+        joined = flight or _Flight(now)
+        asked = Deferred(lambda asked: self._leave(url, joined, asked))
+        joined.waiting.append((now, origin, asked))
+        if flight is None:
+            if not fresh:
+                self._flights[url] = joined
+            joined.work = ensureDeferred(self._fetch(url))
+            joined.work.addBoth(self._land, url, joined)
+        return asked
+
+    def _fresh(self, url: Url | None, now: float) -> Outcome | None:
+        kept = self._kept.get(url)
+        if kept is None:
+            return None
+        outcome, begun, until = kept
+        if now >= until:
+            del self._kept[url]
+            return None
+        self._kept.move_to_end(url)
+        return _seen(outcome, now - begun, Origin.HIT)
+
+    async def _fetch(self, url: Url | None) -> tuple[Outcome, int]:
+        size = 0
+        async with self.fetcher.open(url, self._terms) as response:
+            async for chunks in response.body:
+                size += sum(map(len, chunks))
+            outcome = Outcome(
+                str(response.url), response.status, size, response.timings, Origin.MISS
+            )
+            return outcome, response.lifetime_s
+
+    def _land(
+        self, result: tuple[Outcome, int] | Failure, url: Url | None, flight: _Flight
+    ) -> None:
+        if self._flights.get(url) is flight:
+            del self._flights[url]
+        if not isinstance(result, Failure):
+            self._keep(url, flight.begun, *result)
+        waiting, flight.waiting = flight.waiting, []
+        for since, origin, asked in waiting:
+            if isinstance(result, Failure):
+                asked.errback(result)
+            else:
+                asked.callback(_seen(result[0], since - flight.begun, origin))
+
+    def _keep(self, url: Url | None, begun: float, outcome: Outcome, lifetime_s: int) -> None:
+        self._kept.pop(url, None)
+        if lifetime_s > 0:
+            self._kept[url] = (outcome, begun, self._clock() + lifetime_s)
+            if len(self._kept) > self._max:
+                self._kept.popitem(last=False)
+
+    def _leave(self, url: Url | None, flight: _Flight, asked: Deferred[Any]) -> None:
+        flight.waiting = [each for each in flight.waiting if each[2] is not asked]
+        if not flight.waiting:
+            if self._flights.get(url) is flight:
+                del self._flights[url]
+            flight.work.cancel()
+
+
+def _seen(outcome: Outcome, later: float, origin: Origin) -> Outcome:
+    """The outcome as it was for one who asked `later` seconds after the fetch began."""
+    timings = outcome.timings.since(later)
+    return Outcome(outcome.url, outcome.status, outcome.size, timings, origin)

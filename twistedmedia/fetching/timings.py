@@ -1,0 +1,69 @@
+"""What a fetch cost in time, phase by phase.
+
+Pure. All times are in seconds since the fetch began, as curl counts them: each says when its phase
+was over, None where there was no such phase (a connection that was kept needs no look-up).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """When each phase was over. `redirect` is the last redirect that was followed; the phases after
+    it are those of the last hop.
+    """
+
+    redirect: float | None = None
+    lookup: float | None = None
+    connect: float | None = None
+    tls: float | None = None
+    first_byte: float | None = None
+    total: float = 0.0
+
+    def since(self, later: float) -> Timings:
+        """As somebody saw it who joined `later` seconds after the beginning: what was over by then
+        has cost them nothing.
+        """
+        return Timings(
+            *(
+                None if end is None or end <= later else end - later
+                for end in (getattr(self, field.name) for field in fields(self)[:-1])
+            ),
+            total=max(0.0, self.total - later),
+        )
+
+    def durations(self) -> Iterator[tuple[str, float]]:
+        """Each phase that took place and how long it took, in their order; together, `total`."""
+        begun = 0.0
+        for name, label in (
+            ("redirect", "redirect"),
+            ("lookup", "lookup"),
+            ("connect", "connect"),
+            ("tls", "tls"),
+            ("first_byte", "wait"),
+            ("total", "receive"),
+        ):
+            end = getattr(self, name)
+            if end is not None:
+                yield label, max(0.0, end - begun)
+                begun = max(begun, end)
+
+    @property
+    def json(self) -> dict[str, float | None]:
+        """As docs/http.md describes it, rounded to a tenth of a millisecond."""
+        rounded = {
+            field.name: None if (end := getattr(self, field.name)) is None else round(end, 4)
+            for field in fields(self)
+        }
+        if self.redirect is None:
+            del rounded["redirect"]
+        return rounded
+
+    @property
+    def header(self) -> str:
+        """The value of Server-Timing (W3C Server Timing, 3): durations, in milliseconds."""
+        phases = [f"{name};dur={1000 * took:.1f}" for name, took in self.durations()]
+        return ", ".join([*phases, f"total;dur={1000 * self.total:.1f}"])

@@ -1,0 +1,141 @@
+"""URLs to fetch: taken apart once, strictly, and put together as they go to the wire.
+
+Pure. What the guard judges, what the connection is made to and what the Host header says all come
+from the same parts, so no two readings of a URL can differ. A path and a query are sent as they
+were given, but for characters that no URI may hold (RFC 3986, 2), which are escaped as browsers do.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from urllib.parse import unquote_to_bytes, urljoin
+
+import idna
+
+MAX_URL_BYTES = 8 << 10
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# RFC 3986, appendix B, for URLs with an authority; the rest is up to the parts.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_REST = re.compile(r"//([^/?#\\]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?")
+_AUTHORITY = re.compile(r"(?:\[([^\[\]@]*)\]|([^\[\]:@]*))(?::([0-9]*))?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HOST = re.compile(
+    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+)
+# What may stand in a path and, with the question mark, in a query (RFC 3986, 3.3 and 3.4).
+_NOT_IN_PATH = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
+_NOT_IN_QUERY = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%]")
+_BARE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """An absolute URL of http or https. `host` is in ASCII and lower case, without the brackets of
+    an IPv6 address; `target` is path and query, beginning with a slash.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port (RFC 6454, 6.2), the port where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
+
+    @property
+    def filename(self) -> bytes:
+        """The last segment of the path, decoded."""
+        return unquote_to_bytes(self.target.partition("?")[0].rpartition("/")[2])
+
+    def __str__(self) -> str:
+        return self.origin + self.target
+
+
+def parse_url(text: str) -> Url:
+    """The URL that `text` is; its fragment is dropped.
+
+    :raises ValueError: with a sentence that says what is wrong with it.
+    """
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_URL_BYTES:
+        raise ValueError(f"it is longer than {MAX_URL_BYTES} bytes")
+    if _CONTROL.search(text):
+        raise ValueError("it holds a control character")
+    text = text.strip(" ")
+    begun = _SCHEME.match(text)
+    if begun is None:
+        raise ValueError("it is none: it begins with http:// or https://")
+    scheme = begun[1].lower()
+    if scheme not in DEFAULT_PORTS:
+        raise ValueError("only http and https can be fetched")
+    rest = _REST.fullmatch(text, begun.end())
+    if rest is None or not rest[1]:
+        raise ValueError("it has no host")
+    if "@" in rest[1]:
+        raise ValueError("it holds a user name or password, which are not sent")
+    host, port = _host_and_port(rest[1], scheme)
+    target = _escaped(rest[2], _NOT_IN_PATH)
+    if rest[3] is not None:
+        target += "?" + _escaped(rest[3], _NOT_IN_QUERY)
+    return Url(scheme, host, port, target if target.startswith("/") else "/" + target)
+
+
+def resolve(location: str, at: Url) -> Url:
+    """Where a `Location` leads that the response to `at` has (RFC 9110, 10.2.2).
+
+    :raises ValueError: as `parse_url` does.
+    """
+    if _CONTROL.search(location):  # which urljoin would remove
+        raise ValueError("it holds a control character")
+    return parse_url(urljoin(str(at), location.strip(" ")))
+
+
+def normal_host(text: str) -> str:
+    """A host name in ASCII (IDNA 2008 with the mapping of UTS 46, as browsers have it) and in lower
+    case, without the dot of the root.
+
+    :raises ValueError: when it is no host name.
+    """
+    host = text.lower()
+    if not host.isascii():
+        try:
+            host = idna.encode(text, uts46=True).decode("ascii").lower()
+        except UnicodeError:
+            raise ValueError("its host is none") from None
+    host = host.removesuffix(".")
+    if len(host) > 253 or _HOST.fullmatch(host) is None:
+        raise ValueError("its host is none")
+    return host
+
+
+def _host_and_port(text: str, scheme: str) -> tuple[str, int]:
+    authority = _AUTHORITY.fullmatch(text)
+    if authority is None:
+        raise ValueError("its host is none")
+    host = normal_host(authority[2]) if authority[1] is None else _six(authority[1])
+    port = int(authority[3][:6]) if authority[3] else DEFAULT_PORTS[scheme]
+    if not 1 <= port <= 65535:
+        raise ValueError("its port is none")
+    return host, port
+
+
+def _six(text: str) -> str:
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        raise ValueError("its host is none") from None
+    if address.scope_id is not None:
+        raise ValueError("its host has a zone, which means something on one machine only")
+    return str(address)
+
+
+def _escaped(text: str, forbidden: re.Pattern[bytes]) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    data = _BARE_PERCENT.sub(b"%25", data)
+    return forbidden.sub(lambda match: b"%%%02X" % match[0][0], data).decode("ascii")
