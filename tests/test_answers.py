@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from tests.support import named
 from twistedmedia.answers import Answer, FileOutcome, deleted_answer, error_answer, stored_answer
 from twistedmedia.errors import (
+    AddressRefused,
     AlreadyExists,
     BadRequest,
     Busy,
     DigestMismatch,
     EmptyUpload,
     ExpectationFailed,
+    Forbidden,
     FormatNotSupported,
     InternalError,
     IsDirectory,
@@ -35,6 +37,9 @@ from twistedmedia.errors import (
     RangeNotSatisfiable,
     TooLarge,
     UnsupportedContent,
+    UpstreamBrokeOff,
+    UpstreamFailed,
+    UpstreamTooSlow,
 )
 from twistedmedia.names import MediaName
 
@@ -65,6 +70,11 @@ ERRORS = [
     (TooLarge(2048), 506, 413, "limit of 2048 bytes"),
     (NoSpace(), 507, 507, "no space"),
     (Malformed("it ends in part 3"), 510, 400, "it ends in part 3"),
+    (Forbidden("this service fetches nothing"), 403, 403, "fetches nothing"),
+    (AddressRefused(), 511, 403, "that address may not be fetched"),
+    (UpstreamFailed("refuses the connection"), 512, 502, "the upstream refuses the connection"),
+    (UpstreamBrokeOff(7), 512, 502, "the upstream broke off after 7 bytes"),
+    (UpstreamTooSlow("it drips"), 513, 504, "the upstream took too long: it drips"),
     (Busy(5), 514, 503, "5 s"),
 ]
 

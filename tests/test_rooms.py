@@ -24,7 +24,7 @@ FLOORS = [
     {"arrival"},
     {"intake"},
     {"web"},
-    {"service"},
+    {"service", "options"},
     {"tap"},
 ]
 
@@ -45,6 +45,11 @@ PURE = [
     "twistedmedia.audio.tags",
     "twistedmedia.audio.verdict",
     "twistedmedia.audio.wav",
+    "twistedmedia.fetching",
+    "twistedmedia.fetching.addresses",
+    "twistedmedia.fetching.freshness",
+    "twistedmedia.fetching.timings",
+    "twistedmedia.fetching.urls",
     "twistedmedia.wire.forms",
     "twistedmedia.wire.conditions",
     "twistedmedia.wire.digests",

@@ -71,19 +71,46 @@ def error_answer(error: MediaError) -> Answer:
     return Answer(error.status, payload, error.headers)
 
 
-def stored_answer(files: Sequence[FileOutcome], url_of: Callable[[MediaName], str]) -> Answer:
+def stored_answer(
+    files: Sequence[FileOutcome],
+    url_of: Callable[[MediaName], str],
+    more_headers: Mapping[str, str] | None = None,
+) -> Answer:
     """The answer to an upload of one file or more, in their order."""
     entries = [_entry(file, url_of) for file in files]
     failures = [file.failure for file in files if file.failure is not None]
     if not failures:
         created = any(not (file.identical or file.replaced) for file in files)
-        headers = {"ETag": files[0].etag} if len(files) == 1 else {}
+        headers = {**(more_headers or {})}
+        if len(files) == 1:
+            headers["ETag"] = files[0].etag
         if created and len(files) == 1:
             headers["Location"] = entries[0]["url"]
         return Answer(201 if created else 200, {**OK, "files": entries}, headers)
     first = failures[0]
     status = first.status if len(failures) == len(files) else 207
     return Answer(status, {"code": first.code, "reason": first.reason, "files": entries})
+
+
+def fetched_answer(
+    url: str,
+    status: int,
+    size: int,
+    timings: Mapping[str, float | None],
+    cache: str,
+    headers: Mapping[str, str],
+) -> Answer:
+    """The answer to a fetch: where it has led, and what it has cost."""
+    payload = {
+        **OK,
+        "url": url,
+        "status": status,
+        "size": size,
+        "time_cost": timings["total"],
+        "timings": timings,
+        "cache": cache,
+    }
+    return Answer(200, payload, headers)
 
 
 def deleted_answer(deleted: bool) -> Answer:

@@ -157,6 +157,18 @@ class Arrival:
         if self.failure is None and self.name is not None and worthwhile:
             await self._outcome(self._draft.prepare(self.name, self.replacing))
 
+    async def declare(self, size: int) -> None:
+        """It turns out that `size` bytes will come, of which none has: judge that as well."""
+        self._declared = size
+        self._draft.discard()
+        self._draft = self._store.begin(size)
+        await self.prepare(awaited=True)
+
+    def raise_failure(self) -> None:
+        """Raise the failure, if there is one."""
+        if self.failure is not None:
+            raise self.failure
+
     async def write(self, pieces: list[bytes]) -> None:
         """More of the file, coded as the arrival's coding says. Comes back when the bytes before
         these are written, so that these are written while the next ones are received.

@@ -160,6 +160,13 @@ class UpstreamFailed(MediaError):
         super().__init__(f"the upstream {why}")
 
 
+class UpstreamBrokeOff(UpstreamFailed):
+    """It lost the connection in the middle of the content. `received` bytes had come."""
+
+    def __init__(self, received: int) -> None:
+        super().__init__(f"broke off after {received} bytes")
+
+
 class UpstreamTooSlow(MediaError):
     """The service that a URL names took too long; `why` as before."""
 

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 
 from twistedmedia.errors import ConfigurationError
+from twistedmedia.fetching.fetcher import Fetcher
 from twistedmedia.intake import Intake
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.wire.site import MediaSite
@@ -50,11 +51,13 @@ class MediaService(Service):
         site: MediaSite,
         intake: Intake,
         store: DirectoryStore,
+        fetcher: Fetcher | None,
     ) -> None:
         self._endpoints = endpoints
         self._site = site
         self._intake = intake
         self._store = store
+        self._fetcher = fetcher
         self._ports: list[IListeningPort] = []
 
     def privilegedStartService(self) -> None:
@@ -98,6 +101,8 @@ class MediaService(Service):
         for port in ports:
             await maybeDeferred(port.stopListening)
         await self._site.disconnect()
+        if self._fetcher is not None:
+            await self._fetcher.close()
         await self._intake.quiet()
         await self._store.stop()
 

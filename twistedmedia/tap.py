@@ -1,4 +1,4 @@
-"""`twistd media`: the options, and the service that they describe.
+"""`twistd media`: the service that the options describe.
 
 The only place that names the global reactor.
 """
@@ -6,151 +6,28 @@ The only place that names the global reactor.
 from __future__ import annotations
 
 import gc
-import ipaddress
-import os
-from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.python import usage
+from twisted.web.client import BrowserLikePolicyForHTTPS
 
-from twistedmedia.arrival import Checking, Limits
-from twistedmedia.formats import parse_formats
+from twistedmedia.arrival import Limits
+from twistedmedia.fetching.addresses import Policy
+from twistedmedia.fetching.fetcher import Fetcher, Terms
+from twistedmedia.fetching.lookups import Lookups
 from twistedmedia.intake import Intake
-from twistedmedia.limits import parse_size
+from twistedmedia.options import Options
 from twistedmedia.service import MediaService
 from twistedmedia.store.directory import DirectoryStore
-from twistedmedia.web.tree import media_resource
+from twistedmedia.streaming import BodyMemory
+from twistedmedia.web.tree import Fetches, media_resource
 from twistedmedia.wire.site import MediaSite
 
-_ENVIRONMENT = "TWISTEDMEDIA_"
+__all__ = ["Options", "makeService"]
 
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise ValueError(f"{text!r} is not a port; it is a number from 0 to 65535")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    size = parse_size(text)
-    if size == 0:
-        raise ValueError("a limit of 0 bytes would refuse everything")
-    return size
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
-        raise ValueError(f"{text!r} is not a number from 1 to 10000")
-    return int(text)
-
-
-def _checking(text: str) -> Checking:
-    try:
-        return Checking(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is none of {', '.join(c.value for c in Checking)}") from None
-
-
-def _interface(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text))
-    except ValueError:
-        raise ValueError(f"{text!r} is not an IP address") from None
-
-
-def _folder(text: str) -> str:
-    if not text:
-        raise ValueError("the name of the folder is empty")
-    return os.path.abspath(text)  # now: a daemon changes its directory
-
-
-def _flag(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError(f"{text!r} is neither 1 nor 0")
-    return text == "1"
-
-
-class Options(usage.Options):
-    """The options of `twistd media`. Each can come from the environment as TWISTEDMEDIA_<NAME>; the
-    command line wins.
-    """
-
-    synopsis = "[options]"
-    longdesc = (
-        "Store and serve audio over HTTP: uploads are streamed and durable, files seekable. "
-        "Every option can be given in the environment as well: --max-upload as "
-        "TWISTEDMEDIA_MAX_UPLOAD, flags as 1 or 0."
-    )
-    optParameters = [  # noqa: RUF012  # Twisted's way
-        ["port", "p", "8000", "TCP port to listen on."],
-        ["interface", "i", "127.0.0.1", "Address to listen on; beyond loopback it needs --open."],
-        ["root", "r", "./media", "The folder that holds the media; made if it is missing."],
-        ["formats", None, "mp3,wav", "Extensions that may be stored, separated by commas."],
-        ["max-upload", None, "2GiB", "The largest single file."],
-        ["max-form", None, "8GiB", "The largest form in all."],
-        ["max-uploads", None, "64", "Uploads in progress at once; one more is told to come back."],
-        ["check", None, "flag", "Bytes that are not the audio they are named: off, flag, reject."],
-        ["disk-threads", None, "5", "Threads that write; as many more read."],
-    ]
-    optFlags = [  # noqa: RUF012
-        ["open", None, "Let anybody who can connect read, write and delete."],
-        ["durable", None, "A success waits until file and folder are synced (the default)."],
-        ["no-durable", None, "A success does not wait for that."],
-    ]
-    _coercions: dict[str, Callable[[str], Any]] = {  # noqa: RUF012
-        "port": _port,
-        "interface": _interface,
-        "root": _folder,
-        "formats": parse_formats,
-        "max-upload": _size,
-        "max-form": _size,
-        "max-uploads": _count,
-        "check": _checking,
-        "disk-threads": _count,
-    }
-
-    def __init__(self) -> None:
-        super().__init__()
-        for option in self._coercions:
-            self[option] = os.environ.get(_variable(option), self[option])
-
-    def opt_durable(self) -> None:
-        """A success waits until file and folder are synced (the default)."""
-        self["durable"], self["no-durable"] = 1, 0
-
-    def opt_no_durable(self) -> None:
-        """A success does not wait until file and folder are synced."""
-        self["durable"], self["no-durable"] = 0, 1
-
-    def postOptions(self) -> None:
-        """Turn texts into values.
-
-        :raises usage.UsageError: naming the option whose value makes no sense.
-        """
-        for option, coerce in self._coercions.items():
-            self[option] = self._coerced(option, coerce, self[option])
-        for flag in ("open", "durable"):
-            text = os.environ.get(_variable(flag))
-            chosen = self[flag] or self[f"no-{flag}"] if flag == "durable" else self[flag]
-            if text is not None and not chosen:
-                self[flag] = self._coerced(flag, _flag, text)
-            elif flag == "durable":
-                self[flag] = not self["no-durable"]
-        if os.path.lexists(self["root"]) and not os.path.isdir(self["root"]):
-            raise usage.UsageError(f"--root: {self['root']} is not a folder")
-        if not ipaddress.ip_address(self["interface"]).is_loopback and not self["open"]:
-            raise usage.UsageError(
-                f"--interface: {self['interface']} can be reached from elsewhere, and there is no "
-                "authentication; say --open to let everybody in"
-            )
-
-    def _coerced(self, option: str, coerce: Callable[[str], Any], text: str) -> Any:
-        try:
-            return coerce(text)
-        except ValueError as error:
-            raise usage.UsageError(f"--{option}: {error}") from error
+# An import may take this long in all; while it lasts, an endless stream keeps one of the places.
+IMPORT_S = 3600
 
 
 def makeService(options: Options) -> IService:
@@ -175,13 +52,34 @@ def makeService(options: Options) -> IService:
         checking=options["check"],
     )
     intake = Intake(store, limits)
-    site = MediaSite(media_resource(intake), reactor)
+    memory = BodyMemory()
+    fetches = None if options["no-fetch"] else _fetches(options, reactor, memory)
+    site = MediaSite(media_resource(intake, fetches), reactor, memory)
     six = ":" in options["interface"]
     endpoint = (TCP6ServerEndpoint if six else TCP4ServerEndpoint)(
         reactor, options["port"], backlog=128, interface=options["interface"]
     )
     reactor.callWhenRunning(_keep_what_was_made)
-    return MediaService([endpoint], site, intake, store)
+    fetcher = None if fetches is None else fetches.fetcher
+    return MediaService([endpoint], site, intake, store, fetcher)
+
+
+def _fetches(options: Options, reactor: Any, memory: BodyMemory) -> Fetches:
+    fetcher = Fetcher(
+        reactor,
+        lookups=Lookups(reactor),
+        trust=BrowserLikePolicyForHTTPS(),
+        policy=Policy(options["fetch-allow"]),
+        upstream=options["upstream"],
+        connections=options["fetch-connections"],
+        memory=memory,
+    )
+    timeout_s = options["fetch-timeout"]
+    return Fetches(
+        fetcher,
+        asking=Terms(timeout_s, timeout_s, options["fetch-max"]),
+        importing=Terms(max(IMPORT_S, timeout_s), timeout_s),
+    )
 
 
 def _keep_what_was_made() -> None:
@@ -190,7 +88,3 @@ def _keep_what_was_made() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _variable(option: str) -> str:
-    return _ENVIRONMENT + option.upper().replace("-", "_")

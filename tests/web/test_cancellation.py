@@ -23,8 +23,8 @@ from twistedmedia.boundaries import Condition, Draft, Media, Page, Sealed, Store
 from twistedmedia.intake import Intake
 from twistedmedia.names import MediaName
 from twistedmedia.store.memory import MemoryStore
-from twistedmedia.web.tree import media_resource
 from twistedmedia.streaming import BodyMemory
+from twistedmedia.web.tree import media_resource
 from twistedmedia.wire.digests import repr_digest
 from twistedmedia.wire.site import MediaSite
 

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
-from twistedmedia.errors import MediaError, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.errors import MediaError, UpstreamBrokeOff, UpstreamTooSlow
 from twistedmedia.fetching.hops import Hop
 from twistedmedia.limits import LeastRate
 from twistedmedia.streaming import Body, BodyMemory
@@ -19,10 +19,6 @@ from twistedmedia.streaming import Body, BodyMemory
 # Less than the slowest codec of speech needs; who sends less keeps a place for nothing.
 LEAST_BYTES_PER_S = 256
 RATE_WINDOW_S = 20
-
-
-class BrokeOff(UpstreamFailed):
-    """The connection was lost in the middle of the content. What has come is right."""
 
 
 class Content(Protocol):
@@ -69,7 +65,7 @@ class Content(Protocol):
             self._hop.connection = None  # it is kept for another request
             self.body.end()
         else:
-            self.body.fail(BrokeOff(f"broke off after {self.body.received} bytes"))
+            self.body.fail(UpstreamBrokeOff(self.body.received))
         self._stop_watching()
 
     def fail(self, error: MediaError) -> None:

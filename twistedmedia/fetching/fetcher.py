@@ -217,15 +217,19 @@ class _Fetch:
 
     def timings(self) -> Timings:
         """What it has cost until now, or to the end of the content."""
+
+        def since(moment: float | None) -> float | None:
+            return None if moment is None else moment - self._begun
+
         hop = self._hop
         ended = self._content and self._content.ended
         return Timings(
             self._redirected,
-            *(
-                None if end is None else end - self._begun
-                for end in (hop.lookup, hop.connect, hop.tls, hop.first_byte)
-            ),
-            total=(ended or self._clock()) - self._begun,
+            since(hop.lookup),
+            since(hop.connect),
+            since(hop.tls),
+            since(hop.first_byte),
+            (ended or self._clock()) - self._begun,
         )
 
     async def _request(self, guard: Guard, at: Url, headers: Mapping[str, str]) -> IResponse:
@@ -234,7 +238,7 @@ class _Fetch:
             hop = self._hop = Hop(self._clock)
             try:
                 self._requesting = _ask(guard.agent(hop), at, headers, self._fetcher.reactor)
-                response = await self._requesting
+                response: IResponse = await self._requesting
             except Exception as error:
                 hop.abort()
                 if self._late is not None:

@@ -15,13 +15,16 @@ from twisted.internet import address
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
+    IAddress,
     IHostnameResolver,
+    IHostResolution,
     IProtocol,
     IProtocolFactory,
     IReactorPluggableNameResolver,
+    IResolutionReceiver,
     IStreamClientEndpoint,
 )
-from twisted.web.client import Agent, HTTPConnectionPool, URI
+from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -32,7 +35,7 @@ from twistedmedia.fetching.hops import Connecting, Connection, Hop
 from twistedmedia.fetching.lookups import Lookups
 
 CONNECT_S = 10.0  # for each address; the next one is tried after 0.3 s (RFC 8305)
-KEEP_S = 30.0  # an idle connection; most servers close theirs after 60 s or more
+KEEP_S = 30  # an idle connection; most servers close theirs after 60 s or more
 
 
 class Guard:
@@ -68,19 +71,23 @@ class Guard:
 
     def close(self) -> Deferred[None]:
         """Close the connections that no request uses."""
-        return self._pool.closeCachedConnections()
+        closing: Deferred[None] = self._pool.closeCachedConnections()
+        return closing
 
-    async def connect(self, uri: URI, hop: Hop, factory: IProtocolFactory) -> IProtocol:
+    async def connect(self, uri: URI, hop: Hop, factory: Any) -> IProtocol:
         """A connection to the host and port of `uri`, with TLS where it asks for that."""
         host, port = uri.host.decode("ascii"), uri.port
         addresses = await self._lookups.addresses(host)
         hop.lookup = hop.clock()
         if not self._policy.admits_all(host, addresses, port):
             raise AddressRefused
-        to = HostnameEndpoint(_Judged(self._reactor, addresses), host, port, timeout=CONNECT_S)
+        judged = _Judged(self._reactor, addresses)
+        to: IStreamClientEndpoint = HostnameEndpoint(judged, host, port, timeout=CONNECT_S)
         if uri.scheme == b"https":
             to = wrapClientTLS(self._trust.creatorForNetloc(uri.host, port), to)
-        return await to.connect(Connecting(factory, hop))
+        connection = await to.connect(Connecting(factory, hop))
+        assert isinstance(connection, Connection)
+        return connection.wrappedProtocol
 
 
 @implementer(IAgent)
@@ -139,11 +146,13 @@ class _Pool(HTTPConnectionPool):
         return protocol
 
 
-@implementer(IReactorPluggableNameResolver, IHostnameResolver)
+@implementer(IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
 class _Judged:
     """A reactor for one connection, in which its host has those addresses that were judged, and
     which connects to nothing else.
     """
+
+    name = ""  # of the resolution, which nobody asks for
 
     def __init__(self, reactor: Any, addresses: Sequence[Address]) -> None:
         self._reactor = reactor
@@ -152,15 +161,26 @@ class _Judged:
         self.callLater = reactor.callLater
         self.seconds = reactor.seconds
 
+    def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
+        raise NotImplementedError("the addresses are known")
+
     def resolveHostName(
-        self, receiver: Any, hostName: str, portNumber: int = 0, *args: Any, **kwargs: Any
-    ) -> Any:
-        receiver.resolutionBegan(self)
+        self,
+        resolutionReceiver: IResolutionReceiver,
+        hostName: str,
+        portNumber: int = 0,
+        addressTypes: Sequence[type[IAddress]] | None = None,
+        transportSemantics: str = "TCP",
+    ) -> IHostResolution:
+        resolutionReceiver.resolutionBegan(self)
         for each in self._addresses:
             kind = address.IPv4Address if isinstance(each, IPv4Address) else address.IPv6Address
-            receiver.addressResolved(kind("TCP", str(each), portNumber))
-        receiver.resolutionComplete()
+            resolutionReceiver.addressResolved(kind("TCP", str(each), portNumber))
+        resolutionReceiver.resolutionComplete()
         return self
+
+    def cancel(self) -> None:
+        """It is over already."""
 
     def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> Any:
         if ip_address(host) not in self._addresses:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IHandshakeListener, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IHandshakeListener
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -41,7 +41,7 @@ class Hop:
         """Cut the connection, if it is still this request's. Idempotent."""
         connection, self.connection = self.connection, None
         if connection is not None and connection.hop is self:
-            connection.transport.abortConnection()
+            connection.abortConnection()
 
     def received(self, size: int) -> bool:
         """Bytes have come; whether they may be looked at."""
@@ -57,45 +57,43 @@ class Hop:
 
 @implementer(IHandshakeListener)
 class Connection(ProtocolWrapper):
-    """A connection to an upstream, below HTTP and above TLS. `hop` is the request that it carries."""
+    """A connection to an upstream, below HTTP and above TLS. `hop` is the request it carries."""
 
-    hop: Hop | None = None
+    hop: Hop
 
     def makeConnection(self, transport: Any) -> None:
         """TCP has connected; with TLS the handshake follows."""
-        if self.hop is not None:
-            self.hop.connect = self.hop.clock()
+        self.hop.connect = self.hop.clock()
         super().makeConnection(transport)
 
     def handshakeCompleted(self) -> None:
         """TLS is set up."""
-        if self.hop is not None:
-            self.hop.tls = self.hop.clock()
+        self.hop.tls = self.hop.clock()
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on, unless the head of the response does not end."""
-        if self.hop is None or self.hop.received(len(data)):
+        if self.hop.received(len(data)):
             super().dataReceived(data)
         else:
-            self.transport.abortConnection()
+            self.abortConnection()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Remember how it ended; Twisted does not tell it of a response without a length."""
-        if self.hop is not None:
-            self.hop.ended_cleanly = reason.check(ConnectionDone) is not None
+        self.hop.ended_cleanly = reason.check(ConnectionDone) is not None
         super().connectionLost(reason)
 
 
-class Connecting(WrappingFactory):
+class Connecting(WrappingFactory[Connection]):
     """Makes the one connection that `hop` needs, with what `factory` makes inside."""
 
     noisy = False
 
-    def __init__(self, factory: IProtocolFactory, hop: Hop) -> None:
+    def __init__(self, factory: Any, hop: Hop) -> None:
         super().__init__(factory)
+        factory.noisy = False  # else two lines in the log for each connection
         self._hop = hop
 
-    def buildProtocol(self, addr: IAddress) -> IProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
         """The connection has been made."""
         connection = Connection(self, self.wrappedFactory.buildProtocol(addr))
         connection.hop = self._hop

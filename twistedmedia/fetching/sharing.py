@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
@@ -86,8 +85,7 @@ class Sharing:
         if flight is None:
             if not fresh:
                 self._flights[url] = joined
-            joined.work = ensureDeferred(self._fetch(url))
-            joined.work.addBoth(self._land, url, joined)
+            joined.work = ensureDeferred(self._fly(url, joined))
         return asked
 
     def _fresh(self, url: Url | None, now: float) -> Outcome | None:
@@ -101,7 +99,23 @@ class Sharing:
         self._kept.move_to_end(url)
         return _seen(outcome, now - begun, Origin.HIT)
 
-    async def _fetch(self, url: Url | None) -> tuple[Outcome, int]:
+    async def _fly(self, url: Url | None, flight: _Flight) -> None:
+        """Fetch, and tell all who wait what it comes to."""
+        result: Outcome | Failure
+        try:
+            result = await self._fetch(url, flight.begun)
+        except Exception:  # noqa: BLE001  # told to those who wait
+            result = Failure()
+        if self._flights.get(url) is flight:
+            del self._flights[url]
+        waiting, flight.waiting = flight.waiting, []
+        for since, origin, asked in waiting:
+            if isinstance(result, Failure):
+                asked.errback(result)
+            else:
+                asked.callback(_seen(result, since - flight.begun, origin))
+
+    async def _fetch(self, url: Url | None, begun: float) -> Outcome:
         size = 0
         async with self.fetcher.open(url, self._terms) as response:
             async for chunks in response.body:
@@ -109,21 +123,8 @@ class Sharing:
             outcome = Outcome(
                 str(response.url), response.status, size, response.timings, Origin.MISS
             )
-            return outcome, response.lifetime_s
-
-    def _land(
-        self, result: tuple[Outcome, int] | Failure, url: Url | None, flight: _Flight
-    ) -> None:
-        if self._flights.get(url) is flight:
-            del self._flights[url]
-        if not isinstance(result, Failure):
-            self._keep(url, flight.begun, *result)
-        waiting, flight.waiting = flight.waiting, []
-        for since, origin, asked in waiting:
-            if isinstance(result, Failure):
-                asked.errback(result)
-            else:
-                asked.callback(_seen(result[0], since - flight.begun, origin))
+            self._keep(url, begun, outcome, response.lifetime_s)
+            return outcome
 
     def _keep(self, url: Url | None, begun: float, outcome: Outcome, lifetime_s: int) -> None:
         self._kept.pop(url, None)
@@ -132,7 +133,7 @@ class Sharing:
             if len(self._kept) > self._max:
                 self._kept.popitem(last=False)
 
-    def _leave(self, url: Url | None, flight: _Flight, asked: Deferred[Any]) -> None:
+    def _leave(self, url: Url | None, flight: _Flight, asked: Deferred[Outcome]) -> None:
         flight.waiting = [each for each in flight.waiting if each[2] is not asked]
         if not flight.waiting:
             if self._flights.get(url) is flight:

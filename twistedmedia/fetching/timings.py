@@ -27,12 +27,17 @@ class Timings:
         """As somebody saw it who joined `later` seconds after the beginning: what was over by then
         has cost them nothing.
         """
+
+        def seen(end: float | None) -> float | None:
+            return None if end is None or end <= later else end - later
+
         return Timings(
-            *(
-                None if end is None or end <= later else end - later
-                for end in (getattr(self, field.name) for field in fields(self)[:-1])
-            ),
-            total=max(0.0, self.total - later),
+            seen(self.redirect),
+            seen(self.lookup),
+            seen(self.connect),
+            seen(self.tls),
+            seen(self.first_byte),
+            max(0.0, self.total - later),
         )
 
     def durations(self) -> Iterator[tuple[str, float]]:

@@ -8,6 +8,7 @@ were given, but for characters that no URI may hold (RFC 3986, 2), which are esc
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from urllib.parse import unquote_to_bytes, urljoin
@@ -84,6 +85,16 @@ def parse_url(text: str) -> Url:
     if rest[3] is not None:
         target += "?" + _escaped(rest[3], _NOT_IN_QUERY)
     return Url(scheme, host, port, target if target.startswith("/") else "/" + target)
+
+
+def without_credentials(text: str) -> tuple[str | None, str]:
+    """The user name and password in a URL, as the value of Authorization (RFC 7617), and the URL
+    without them.
+    """
+    match = re.fullmatch(r"([A-Za-z]+://)([^/?#\\@]*)@(.*)", text)
+    if match is None:
+        return None, text
+    return f"Basic {b64encode(unquote_to_bytes(match[2])).decode()}", match[1] + match[3]
 
 
 def resolve(location: str, at: Url) -> Url:

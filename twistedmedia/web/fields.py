@@ -40,7 +40,14 @@ class Fields:
 
         :raises Malformed: when it is too long, or encoded wrongly.
         """
-        value = self._values.get(name, b"") + decode_urlencoded(piece)
+        self.give(name, decode_urlencoded(piece))
+
+    def give(self, name: str, piece: bytes) -> None:
+        """More of a field's value, as it is.
+
+        :raises Malformed: when it is too long.
+        """
+        value = self._values.get(name, b"") + piece
         if len(value) > MAX_FIELD_BYTES:
             raise Malformed(f"the field {name[:64]!r} is longer than {MAX_FIELD_BYTES} bytes")
         self._values[name] = value

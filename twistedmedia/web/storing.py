@@ -1,4 +1,4 @@
-"""Routes that store: `PUT` of one file, `POST` of a form."""
+"""Routes that store: `PUT` of one file, `POST` of a form or of the URL of an import."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from twistedmedia.arrival import Arrival, Coding
 from twistedmedia.errors import (
     BadRequest,
     EmptyUpload,
+    Forbidden,
+    Malformed,
     MediaError,
     MissingArgument,
     TooLarge,
     UnsupportedContent,
 )
+from twistedmedia.fetching.timings import Timings
 from twistedmedia.intake import Intake
 from twistedmedia.limits import ByteBudget
 from twistedmedia.streaming import Body
 from twistedmedia.web.answering import add_route, respond
-from twistedmedia.web.fields import Fields
+from twistedmedia.web.fields import MAX_FIELD_BYTES, Fields
+from twistedmedia.web.importing import ARGUMENTS, Importing, read_json
 from twistedmedia.web.requests import (
     client_address,
     condition_of_change,
@@ -44,14 +48,18 @@ from twistedmedia.wire.forms import (
     decoded_size,
 )
 
+JSON = "application/json"
+
 _URLENCODED = Coding(decode=decode_urlencoded, measure=decoded_size)
 
 
 class Storing:
     """`PUT /media/<directory>/<filename>` and `POST /media`."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, importing: Importing | None) -> None:
+        """Without `importing` no URL is fetched."""
         self._intake = intake
+        self._importing = importing
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
@@ -75,14 +83,14 @@ class Storing:
             arrival.accepted(name)
             waits = header(request, "expect") is not None
             await arrival.prepare(awaited=waits)
-            _raise_failure(arrival)
+            arrival.raise_failure()
             if not (arrival.identical and waits):  # who waits need not send
                 async for chunks in body:
                     await arrival.write(chunks)
-                    _raise_failure(arrival)
+                    arrival.raise_failure()
             await arrival.end()
             await self._intake.publish([arrival])
-            _raise_failure(arrival)
+            arrival.raise_failure()
         return _stored(request, [arrival])
 
     async def post(self, request: Request) -> Response:
@@ -95,26 +103,35 @@ class Storing:
         with self._intake.upload():
             if media_type == MULTIPART:
                 decoder = MultipartDecoder(parameters.get("boundary"))
-                return _stored(request, await self._multipart(request, body, decoder))
+                return await self._multipart(request, body, decoder)
             if media_type == URLENCODED:
-                return _stored(request, [await self._urlencoded(request, body)])
-        raise UnsupportedContent(f"send {MULTIPART} or {URLENCODED}")
+                return await self._urlencoded(request, body)
+            if media_type == JSON:
+                fields = _named_in_query(request)
+                await read_json(body, fields)
+                return await self._import(request, fields)
+        raise UnsupportedContent(f"send {MULTIPART}, {URLENCODED} or {JSON}")
 
-    async def _multipart(
-        self, request: Request, body: Body, decoder: MultipartDecoder
-    ) -> list[Arrival]:
-        """Each file part is a file: the part's name is the directory, its filename the filename."""
+    async def _multipart(self, request: Request, body: Body, decoder: MultipartDecoder) -> Response:
+        """Each file part is a file: the part's name is the directory, its filename the filename.
+        Without any, the text parts may be the arguments of an import.
+        """
         source = client_address(request)
         arrivals: list[Arrival] = []
+        texts: list[tuple[str, bytearray]] = []
         with ExitStack() as arriving:
             arrival: Arrival | None = None  # of the part that is being received, if it is a file
+            text = bytearray()
             empty = True
             async for chunks in self._counted(body):
                 pieces: list[bytes] = []
                 for chunk in chunks:
                     for event in decoder.feed(chunk):
                         if isinstance(event, bytes):
-                            pieces.append(event)
+                            if arrival is not None:
+                                pieces.append(event)
+                            elif len(text) <= MAX_FIELD_BYTES:
+                                text += event
                             continue
                         if arrival is not None and pieces:
                             await arrival.write(pieces)
@@ -122,6 +139,9 @@ class Storing:
                         pieces = []
                         if isinstance(event, PartBegins):
                             if event.filename is None:
+                                text = bytearray()
+                                if event.name in ARGUMENTS:
+                                    texts.append((event.name, text))
                                 continue
                             empty = True
                             arrival = arriving.enter_context(self._intake.arrival(source))
@@ -136,14 +156,22 @@ class Storing:
                     await arrival.write(pieces)
                     empty = False
             decoder.end()
-            if not arrivals:
-                raise EmptyUpload
-            await self._intake.publish(arrivals)
-        return arrivals
+            if arrivals:
+                await self._intake.publish(arrivals)
+                return _stored(request, arrivals)
+        if not any(name == "url" for name, _ in texts):
+            raise EmptyUpload
+        fields = _named_in_query(request)
+        for name, text in texts:
+            fields.begin(name)
+            fields.give(name, bytes(text))
+        return await self._import(request, fields)
 
-    async def _urlencoded(self, request: Request, body: Body) -> Arrival:
-        """The fields `directory`, `filename` and `body` are a file, in any order."""
-        fields = Fields(request.args, ("directory", "filename"))
+    async def _urlencoded(self, request: Request, body: Body) -> Response:
+        """The fields `directory`, `filename` and `body` are a file, in any order. With `url` in
+        place of `body` they are an import.
+        """
+        fields = _named_in_query(request)
         decoder = UrlencodedDecoder()
         source = client_address(request)
         with self._intake.arrival(source, coding=_URLENCODED) as arrival:
@@ -160,7 +188,7 @@ class Storing:
                             field = ""
                         elif field == "body":
                             pieces.append(event)
-                        elif field in ("directory", "filename", "sha256"):
+                        elif field in ARGUMENTS:
                             fields.add(field, event)
                 if pieces:
                     await arrival.write(pieces)
@@ -168,26 +196,44 @@ class Storing:
             for event in decoder.end():
                 if isinstance(event, PartBegins):
                     fields.begin(event.name)
-            try:
-                if fields.has("sha256"):
-                    arrival.sha256 = sha256_from_hex(fields.require("sha256"))
-                directory, filename = fields.require("directory"), fields.require("filename")
-                if empty:
-                    raise MissingArgument("body")
-            except MediaError as error:
-                arrival.fail(error)
-            else:
-                arrival.named(directory, filename)
-            await arrival.end()
-            await self._intake.publish([arrival])
-            _raise_failure(arrival)
-        return arrival
+            if not fields.has("url"):
+                _named_by(fields, arrival, empty)
+                await arrival.end()
+                await self._intake.publish([arrival])
+                arrival.raise_failure()
+                return _stored(request, [arrival])
+        if fields.has("body"):
+            raise Malformed("send either the body or the url, not both")
+        return await self._import(request, fields)
+
+    async def _import(self, request: Request, fields: Fields) -> Response:
+        if self._importing is None:
+            raise Forbidden("this service fetches nothing")
+        arrival, timings = await self._importing.store(request, fields)
+        return _stored(request, [arrival], timings)
 
     async def _counted(self, body: Body) -> AsyncIterator[list[bytes]]:
         budget = ByteBudget(self._intake.limits.max_form, "the form")
         async for chunks in body:
             budget.spend(sum(map(len, chunks)))
             yield chunks
+
+
+def _named_in_query(request: Request) -> Fields:
+    return Fields(request.args, ("directory", "filename"))
+
+
+def _named_by(fields: Fields, arrival: Arrival, empty: bool) -> None:
+    try:
+        if fields.has("sha256"):
+            arrival.sha256 = sha256_from_hex(fields.require("sha256"))
+        directory, filename = fields.require("directory"), fields.require("filename")
+        if empty:
+            raise MissingArgument("body")
+    except MediaError as error:
+        arrival.fail(error)
+    else:
+        arrival.named(directory, filename)
 
 
 def _named(arrival: Arrival, part: PartBegins, filename: str) -> None:
@@ -200,15 +246,12 @@ def _named(arrival: Arrival, part: PartBegins, filename: str) -> None:
         arrival.fail(error)
 
 
-def _raise_failure(arrival: Arrival) -> None:
-    if arrival.failure is not None:
-        raise arrival.failure
-
-
-def _stored(request: Request, arrivals: list[Arrival]) -> Response:
+def _stored(request: Request, arrivals: list[Arrival], timings: Timings | None = None) -> Response:
     return respond(
         stored_answer(
-            [_outcome(arrival) for arrival in arrivals], lambda name: media_url(request, name)
+            [_outcome(arrival) for arrival in arrivals],
+            lambda name: media_url(request, name),
+            {} if timings is None else {"Server-Timing": timings.header},
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from klein import Klein
@@ -13,13 +14,28 @@ from zope.interface import implementer
 
 from twistedmedia.answers import error_answer
 from twistedmedia.errors import BadRequest, ExpectationFailed, MediaError, NameNotAllowed
+from twistedmedia.fetching.fetcher import Fetcher, Terms
+from twistedmedia.fetching.sharing import Sharing
 from twistedmedia.intake import Intake
 from twistedmedia.web.answering import add_error_layer
 from twistedmedia.web.deleting import Deleting
+from twistedmedia.web.fetching import Fetching
+from twistedmedia.web.importing import Importing
 from twistedmedia.web.reading import Reading
 from twistedmedia.web.requests import header, segments_below
 from twistedmedia.web.storing import Storing
 from twistedmedia.wire.body import IStreamsBody
+
+
+@dataclass(frozen=True, slots=True)
+class Fetches:
+    """What a tree fetches with, and on which terms: for those who ask what a fetch costs, and for
+    imports.
+    """
+
+    fetcher: Fetcher
+    asking: Terms
+    importing: Terms
 
 
 class _AnyPath(PathConverter):
@@ -29,14 +45,23 @@ class _AnyPath(PathConverter):
     part_isolating = False
 
 
-def media_resource(intake: Intake) -> MediaResource:
-    """The tree for `intake` and its store."""
+def media_resource(intake: Intake, fetches: Fetches | None = None) -> MediaResource:
+    """The tree for `intake` and its store. Without `fetches` it fetches nothing."""
     app = Klein()
     # Klein's redirects name the host and port that a client claims; and no path here has a twin.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters = {**app.url_map.converters, "path": _AnyPath}
-    for family in (Storing(intake), Reading(intake.store), Deleting(intake.store)):
+    importing = sharing = None
+    if fetches is not None:
+        importing = Importing(intake, fetches.fetcher, fetches.importing)
+        sharing = Sharing(fetches.fetcher, fetches.asking)
+    for family in (
+        Storing(intake, importing),
+        Reading(intake.store),
+        Deleting(intake.store),
+        Fetching(sharing),
+    ):
         family.add_to(app)
     add_error_layer(app)
     return MediaResource(app)

@@ -1,0 +1,145 @@
+"""The whole content behind a URL, for an import: a transfer that breaks off is resumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+from twisted.internet.task import deferLater
+
+from twistedmedia.errors import UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.fetching.fetcher import Fetcher, Response, Terms
+from twistedmedia.fetching.timings import Timings
+from twistedmedia.fetching.urls import Url
+
+# How long to wait before each attempt to resume: a service that restarts needs a moment.
+RESUME_AFTER_S = (0.2, 1.0, 3.0)
+
+_STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\uffff]*"')  # RFC 9110, 8.8.3
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
+
+
+@asynccontextmanager
+async def downloading(fetcher: Fetcher, url: Url, terms: Terms) -> AsyncIterator[Download]:
+    """Begin to fetch the content of `url`; with the context it ends.
+
+    :raises UpstreamFailed: also when the response is another than 200 with the whole content.
+    """
+    download = Download(fetcher, url, terms)
+    try:
+        await download.begin()
+        yield download
+    finally:
+        await download.end()
+
+
+class Download:
+    """An async iterator of lists of chunks. `length` is how many bytes they will be, None when the
+    upstream does not say.
+    """
+
+    def __init__(self, fetcher: Fetcher, url: Url, terms: Terms) -> None:
+        self.length: int | None = None
+        self.received = 0
+        self._fetcher = fetcher
+        self._url = url
+        self._terms = terms
+        self._begun: float = fetcher.reactor.seconds()
+        self._fetching = AsyncExitStack()
+        self._response: Response
+        self._timings = Timings()
+        self._etag: str | None = None
+        self._skip = 0  # bytes of the response that came before, from another one
+        self._attempts = iter(RESUME_AFTER_S)
+
+    @property
+    def timings(self) -> Timings:
+        """What it has cost: the phases of the first response, and all the time until now."""
+        return replace(self._timings, total=self._spent_s)
+
+    async def begin(self) -> None:
+        """Called by `downloading`."""
+        response = await self._open({})
+        if response.status != 200:
+            raise UpstreamFailed(f"responds with status {response.status}")
+        self.length = response.length
+        self._timings = response.timings
+        etag = response.header("etag")
+        self._etag = etag if etag is not None and _STRONG.fullmatch(etag) else None
+
+    async def end(self) -> None:
+        """Called by `downloading`."""
+        await self._fetching.aclose()
+
+    def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        while True:
+            try:
+                chunks = await self._response.body.read()
+            except UpstreamBrokeOff as error:
+                await self._resume(error)
+                continue
+            if not chunks:
+                raise StopAsyncIteration
+            if self._skip:
+                chunks = self._new(chunks)
+            if chunks:
+                self.received += sum(map(len, chunks))
+                return chunks
+
+    async def _resume(self, broke_off: UpstreamBrokeOff) -> None:
+        """Have the content go on where it has ended.
+
+        :raises UpstreamFailed: when that cannot be, or has been tried as often as it is worth.
+        """
+        if self._etag is None:
+            raise broke_off
+        error: Exception = broke_off
+        for pause_s in self._attempts:
+            await self._fetching.aclose()
+            await deferLater(self._fetcher.reactor, pause_s)
+            wanted = {"Range": f"bytes={self.received}-", "If-Range": self._etag}
+            try:
+                response = await self._open(wanted)
+            except (UpstreamFailed, UpstreamTooSlow) as again:
+                error = again
+                continue
+            self._skip = self._overlap(response)
+            return
+        raise error
+
+    def _overlap(self, response: Response) -> int:
+        """How many bytes of `response` have come before."""
+        if response.status == 200 and response.header("etag") == self._etag:
+            return self.received  # it knows no ranges, but has the same content
+        where = _CONTENT_RANGE.fullmatch(response.header("content-range") or "")
+        if response.status != 206 or where is None:
+            raise UpstreamFailed(f"broke off after {self.received} bytes, and cannot resume")
+        total = None if where[3] == "*" else int(where[3])
+        if int(where[1]) != self.received or (self.length or total) != total:
+            raise UpstreamFailed("resumes with another part than was asked for")
+        return 0
+
+    async def _open(self, headers: Mapping[str, str]) -> Response:
+        left_s = self._terms.total_s - self._spent_s
+        if left_s <= 0:
+            raise UpstreamTooSlow("not all of its content came in time")
+        terms = replace(self._terms, total_s=left_s)
+        opening = self._fetcher.open(self._url, terms, headers)
+        self._response = await self._fetching.enter_async_context(opening)
+        return self._response
+
+    def _new(self, chunks: list[bytes]) -> list[bytes]:
+        data = b"".join(chunks)
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        return [data[skipped:]] if skipped < len(data) else []
+
+    @property
+    def _spent_s(self) -> float:
+        now: float = self._fetcher.reactor.seconds()
+        return now - self._begun

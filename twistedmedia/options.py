@@ -1,0 +1,198 @@
+"""The options of `twistd media`: what they are called, where they come from, what they mean."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.python import usage
+
+from twistedmedia.arrival import Checking
+from twistedmedia.fetching.addresses import Opening, parse_opening
+from twistedmedia.fetching.fetcher import Upstream
+from twistedmedia.fetching.urls import parse_url, without_credentials
+from twistedmedia.formats import parse_formats
+from twistedmedia.limits import parse_duration, parse_size
+
+_ENVIRONMENT = "TWISTEDMEDIA_"
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ValueError(f"{text!r} is not a port; it is a number from 0 to 65535")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    size = parse_size(text)
+    if size == 0:
+        raise ValueError("a limit of 0 bytes would refuse everything")
+    return size
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
+        raise ValueError(f"{text!r} is not a number from 1 to 10000")
+    return int(text)
+
+
+def _checking(text: str) -> Checking:
+    try:
+        return Checking(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is none of {', '.join(c.value for c in Checking)}") from None
+
+
+def _interface(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if text == "localhost" else text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+
+
+def _folder(text: str) -> str:
+    if not text:
+        raise ValueError("the name of the folder is empty")
+    return os.path.abspath(text)  # now: a daemon changes its directory
+
+
+def _duration(text: str) -> int:
+    seconds = parse_duration(text)
+    if seconds == 0:
+        raise ValueError("in no time nothing can be fetched")
+    return seconds
+
+
+def _upstream(text: str) -> Upstream | None:
+    if not text:
+        return None
+    credentials, url = without_credentials(text)
+    try:
+        return Upstream(parse_url(url), credentials)
+    except ValueError as error:
+        raise ValueError(f"it is no URL to fetch: {error}") from error
+
+
+def _openings(texts: Iterable[str]) -> tuple[Opening, ...]:
+    return tuple(parse_opening(text.strip()) for text in texts if text.strip())
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(f"{text!r} is neither 1 nor 0")
+    return text == "1"
+
+
+class Options(usage.Options):
+    """The options of `twistd media`. Each can come from the environment as TWISTEDMEDIA_<NAME>; the
+    command line wins.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "Store and serve audio over HTTP: uploads are streamed and durable, files seekable. "
+        "Every option can be given in the environment as well: --max-upload as "
+        "TWISTEDMEDIA_MAX_UPLOAD, flags as 1 or 0."
+    )
+    optParameters = [  # noqa: RUF012  # Twisted's way
+        ["port", "p", "8000", "TCP port to listen on."],
+        ["interface", "i", "127.0.0.1", "Address to listen on; beyond loopback it needs --open."],
+        ["root", "r", "./media", "The folder that holds the media; made if it is missing."],
+        ["formats", None, "mp3,wav", "Extensions that may be stored, separated by commas."],
+        ["max-upload", None, "2GiB", "The largest single file."],
+        ["max-form", None, "8GiB", "The largest form in all."],
+        ["max-uploads", None, "64", "Uploads in progress at once; one more is told to come back."],
+        ["check", None, "flag", "Bytes that are not the audio they are named: off, flag, reject."],
+        ["disk-threads", None, "5", "Threads that write; as many more read."],
+        ["upstream", "u", "", "The URL that GET / fetches, and GET /fetch when it is given none."],
+        [
+            "fetch-timeout",
+            None,
+            "30s",
+            "The longest fetch; of an import, to its headers.",
+        ],
+        ["fetch-max", None, "64MiB", "The most that GET /fetch reads; imports have --max-upload."],
+        ["fetch-connections", None, "2000", "Fetches at once; one more is told to come back."],
+    ]
+    optFlags = [  # noqa: RUF012
+        ["open", None, "Let anybody who can connect read, write and delete."],
+        ["durable", None, "A success waits until file and folder are synced (the default)."],
+        ["no-durable", None, "A success does not wait for that."],
+        ["no-fetch", None, "Fetch and import nothing."],
+    ]
+    _coercions: dict[str, Callable[[str], Any]] = {  # noqa: RUF012
+        "port": _port,
+        "interface": _interface,
+        "root": _folder,
+        "formats": parse_formats,
+        "max-upload": _size,
+        "max-form": _size,
+        "max-uploads": _count,
+        "check": _checking,
+        "disk-threads": _count,
+        "upstream": _upstream,
+        "fetch-timeout": _duration,
+        "fetch-max": _size,
+        "fetch-connections": _count,
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        for option in self._coercions:
+            self[option] = os.environ.get(_variable(option), self[option])
+        self["fetch-allow"] = []
+
+    def opt_fetch_allow(self, place: str) -> None:
+        """A network, address or host (*. before it for all below it) that may be fetched from as
+        well, with :PORT for that port only. Can be given more than once.
+        """
+        self["fetch-allow"].append(place)
+
+    def opt_durable(self) -> None:
+        """A success waits until file and folder are synced (the default)."""
+        self["durable"], self["no-durable"] = 1, 0
+
+    def opt_no_durable(self) -> None:
+        """A success does not wait until file and folder are synced."""
+        self["durable"], self["no-durable"] = 0, 1
+
+    def postOptions(self) -> None:
+        """Turn texts into values.
+
+        :raises usage.UsageError: naming the option whose value makes no sense.
+        """
+        for option, coerce in self._coercions.items():
+            self[option] = self._coerced(option, coerce, self[option])
+        for flag in ("open", "durable"):
+            text = os.environ.get(_variable(flag))
+            chosen = self[flag] or self[f"no-{flag}"] if flag == "durable" else self[flag]
+            if text is not None and not chosen:
+                self[flag] = self._coerced(flag, _flag, text)
+            elif flag == "durable":
+                self[flag] = not self["no-durable"]
+        places = self["fetch-allow"] or os.environ.get(_variable("fetch-allow"), "").split(",")
+        self["fetch-allow"] = self._coerced("fetch-allow", _openings, places)
+        self["no-fetch"] = bool(self["no-fetch"]) or self._coerced(
+            "no-fetch", _flag, os.environ.get(_variable("no-fetch"), "0")
+        )
+        if self["no-fetch"] and self["upstream"] is not None:
+            raise usage.UsageError("--no-fetch: then the --upstream cannot be fetched either")
+        if os.path.lexists(self["root"]) and not os.path.isdir(self["root"]):
+            raise usage.UsageError(f"--root: {self['root']} is not a folder")
+        if not ipaddress.ip_address(self["interface"]).is_loopback and not self["open"]:
+            raise usage.UsageError(
+                f"--interface: {self['interface']} can be reached from elsewhere, and there is no "
+                "authentication; say --open to let everybody in"
+            )
+
+    def _coerced(self, option: str, coerce: Callable[[Any], Any], text: Any) -> Any:
+        try:
+            return coerce(text)
+        except ValueError as error:
+            raise usage.UsageError(f"--{option}: {error}") from error
+
+
+def _variable(option: str) -> str:
+    return _ENVIRONMENT + option.upper().replace("-", "_")

@@ -1,0 +1,146 @@
+"""Routes that fetch and say what it cost: `GET /fetch`, and `GET /` for the upstream's own page."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from klein import Klein, Response
+from twisted.logger import Logger
+from twisted.web.server import Request
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+
+from twistedmedia.answers import fetched_answer
+from twistedmedia.errors import (
+    AddressRefused,
+    BadRequest,
+    Forbidden,
+    Malformed,
+    MissingArgument,
+    NotFound,
+)
+from twistedmedia.fetching.freshness import asks_for_fresh
+from twistedmedia.fetching.sharing import Outcome, Sharing
+from twistedmedia.fetching.urls import Url, parse_url
+from twistedmedia.names import decode
+from twistedmedia.web.answering import add_route, klein_headers, respond
+from twistedmedia.web.pages import PAGE_POLICY, time_cost_page
+from twistedmedia.web.requests import client_address, has_query_key, header
+
+JSON, PAGE = "application/json", "text/html"
+
+
+class Fetching:
+    """`GET /fetch` and `GET /`."""
+
+    _log = Logger()
+
+    def __init__(self, sharing: Sharing | None) -> None:
+        """Without `sharing` nothing is fetched."""
+        self._sharing = sharing
+
+    def add_to(self, app: Klein) -> None:
+        """Add the routes."""
+        add_route(app, "/fetch", ["GET"], self.fetch)
+        add_route(app, "/", ["GET"], self.front)
+
+    async def fetch(self, request: Request) -> Response:
+        """Fetch the URL that the query gives, or the upstream's own."""
+        sharing = fetching_or_forbidden(self._sharing)
+        url = _url_asked_for(request, sharing)
+        preferred = _preferred(header(request, "accept"), JSON, PAGE)
+        return await self._answer(request, sharing, url, preferred)
+
+    async def front(self, request: Request) -> Response:
+        """Fetch the upstream's own URL, for people first of all."""
+        if self._sharing is None or self._sharing.fetcher.upstream is None:
+            raise NotFound("there is nothing here")
+        preferred = _preferred(header(request, "accept"), PAGE, JSON)
+        return await self._answer(request, self._sharing, None, preferred)
+
+    async def _answer(
+        self, request: Request, sharing: Sharing, url: Url | None, media_type: str
+    ) -> Response:
+        fresh = asks_for_fresh(header(request, "cache-control"), header(request, "pragma"))
+        try:
+            outcome = await sharing.ask(url, fresh=fresh)
+        except AddressRefused:
+            log_refused(self._log, url, request)
+            raise
+        return _page(outcome) if media_type == PAGE else _json(outcome)
+
+
+def fetching_or_forbidden(sharing: Sharing | None) -> Sharing:
+    """`sharing`, where there is one.
+
+    :raises Forbidden: where fetching is switched off.
+    """
+    if sharing is None:
+        raise Forbidden("this service fetches nothing")
+    return sharing
+
+
+def url_to_fetch(text: str) -> Url:
+    """The URL that an argument gives.
+
+    :raises BadRequest: when it is none that could be fetched.
+    """
+    try:
+        return parse_url(text)
+    except ValueError as error:
+        raise BadRequest(f"the url cannot be fetched: {error}") from error
+
+
+def log_refused(log: Logger, url: Url | None, request: Request) -> None:
+    """Tell the operator, and nobody else, who has tried to go where."""
+    where = "the upstream" if url is None else url.origin  # paths and queries may hold secrets
+    log.warn("not fetched: {where!r}, for {source}", where=where, source=client_address(request))
+
+
+def _url_asked_for(request: Request, sharing: Sharing) -> Url | None:
+    values = request.args.get(b"url", [])
+    if len(values) > 1:
+        raise Malformed("the argument 'url' is given twice")
+    if values and values[0]:
+        return url_to_fetch(decode(values[0]))
+    if has_query_key(request, b"url") or sharing.fetcher.upstream is None:
+        raise MissingArgument("url")
+    return None
+
+
+@lru_cache(maxsize=256)
+def _preferred(accept: str | None, *offered: str) -> str:
+    """Which of the media types that are offered is to be sent, the first of those that are as
+    welcome as each other (RFC 9110, 12.5.1); the first, too, when none is welcome.
+    """
+    accepted = parse_accept_header(accept, MIMEAccept)
+    return accepted.best_match(offered, offered[0]) or offered[0]
+
+
+def _json(outcome: Outcome) -> Response:
+    answer = fetched_answer(
+        outcome.url,
+        outcome.status,
+        outcome.size,
+        outcome.timings.json,
+        outcome.origin.value,
+        {**_HEADERS, "Server-Timing": outcome.timings.header},
+    )
+    return respond(answer)
+
+
+def _page(outcome: Outcome) -> Response:
+    body = time_cost_page(outcome)
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Length": str(len(body)),
+        "Content-Security-Policy": PAGE_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Server-Timing": outcome.timings.header,
+        **_HEADERS,
+    }
+    return Response(200, klein_headers(headers), body)
+
+
+_HEADERS = {"Cache-Control": "no-store", "Vary": "Accept"}

@@ -1,0 +1,114 @@
+"""Imports: what a URL gives is stored as if it had been sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from twistedmedia.arrival import Arrival
+from twistedmedia.errors import AddressRefused, Malformed, MediaError, MissingArgument
+from twistedmedia.fetching.downloading import downloading
+from twistedmedia.fetching.fetcher import Fetcher, Terms
+from twistedmedia.fetching.timings import Timings
+from twistedmedia.fetching.urls import Url
+from twistedmedia.intake import Intake
+from twistedmedia.limits import ByteBudget
+from twistedmedia.names import media_name
+from twistedmedia.streaming import Body
+from twistedmedia.web.fetching import log_refused, url_to_fetch
+from twistedmedia.web.fields import Fields
+from twistedmedia.web.requests import client_address
+from twistedmedia.wire.digests import sha256_from_hex
+
+ARGUMENTS = ("url", "directory", "filename", "sha256")
+MAX_JSON_BYTES = 32 << 10
+
+
+class Importing:
+    """Stores what URLs give."""
+
+    _log = Logger()
+
+    def __init__(self, intake: Intake, fetcher: Fetcher, terms: Terms) -> None:
+        self._intake = intake
+        self._fetcher = fetcher
+        self._terms = terms
+
+    async def store(self, request: Request, fields: Fields) -> tuple[Arrival, Timings | None]:
+        """Fetch the URL that `fields` give and publish what comes; also what the fetch has cost, if
+        there was one.
+
+        :raises MediaError: why it is not stored.
+        """
+        url = url_to_fetch(fields.require("url"))
+        directory = fields.require("directory")
+        filename = fields.require("filename") if fields.has("filename") else _filename(url)
+        sha256 = sha256_from_hex(fields.require("sha256")) if fields.has("sha256") else None
+        timings = None
+        with self._intake.arrival(client_address(request)) as arrival:
+            arrival.sha256 = sha256
+            arrival.named(directory, filename)
+            await arrival.prepare(awaited=True)
+            arrival.raise_failure()
+            if not arrival.identical:
+                timings = await self._transfer(request, url, arrival)
+            await self._intake.publish([arrival])
+            arrival.raise_failure()
+        return arrival, timings
+
+    async def _transfer(self, request: Request, url: Url, arrival: Arrival) -> Timings:
+        try:
+            async with downloading(self._fetcher, url, self._terms) as download:
+                if download.length is not None:
+                    await arrival.declare(download.length)
+                    arrival.raise_failure()
+                async for chunks in download:
+                    await arrival.write(chunks)
+                    arrival.raise_failure()
+                await arrival.end()
+                return download.timings
+        except AddressRefused:
+            log_refused(self._log, url, request)
+            raise
+
+
+async def read_json(body: Body, fields: Fields) -> None:
+    """Read the arguments of an import from a JSON object.
+
+    :raises Malformed: when it is none, or one of them is no text, or given twice.
+    """
+    budget = ByteBudget(MAX_JSON_BYTES, "the JSON")
+    data = bytearray()
+    async for chunks in body:
+        for chunk in chunks:
+            budget.spend(len(chunk))
+            data += chunk
+    try:
+        pairs = json.loads(data.decode("utf-8-sig"), object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"the content is no JSON: {error}") from error
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        raise Malformed("the content is no JSON object")
+    for name, value in pairs:
+        if name in ARGUMENTS:
+            _give(fields, name, value)
+
+
+def _give(fields: Fields, name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise Malformed(f"the argument '{name}' is no text")
+    fields.begin(name)
+    fields.give(name, value.encode("utf-8", "surrogatepass"))
+
+
+def _filename(url: Url) -> str:
+    """The last segment of the path of `url`, if it can be a filename."""
+    try:
+        filename = url.filename.decode("utf-8")
+        media_name("any", filename)
+    except (UnicodeDecodeError, MediaError):
+        raise MissingArgument("filename", "the URL does not end in one") from None
+    return filename
