@@ -28,12 +28,13 @@ import client
 import servers
 from content import Content
 from downloads import download_scenarios
+from fetches import fetch_scenarios
 from figures import GIB, markdown_table, number_text, percentile, size_text
 from lateness import samples_within
 from scenario import FULL, QUICK, SMALL_FILE_BYTES, Entry, Figures, Scenario, Sizes
 from uploads import upload_scenarios
 
-_PACKAGES = ("twisted", "klein", "multipart", "aiohttp", "tornado")
+_PACKAGES = ("twisted", "klein", "treq", "multipart", "aiohttp", "tornado")
 _NOT_ON_DISK = ("tmpfs", "ramfs")
 
 
@@ -85,7 +86,11 @@ def main() -> None:
 
 
 def _all_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
-    return [*upload_scenarios(sizes, wrk), *download_scenarios(sizes, wrk)]
+    return [
+        *upload_scenarios(sizes, wrk),
+        *download_scenarios(sizes, wrk),
+        *fetch_scenarios(sizes),
+    ]
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -178,10 +183,11 @@ def _probed_run(
 
 def _make_ready(scenario: Scenario, entry: Entry, server: servers.Running, load: Executor) -> None:
     """Have all imported and opened once, the files in place and the disk idle beforehand."""
-    path = server.root / client.DIRECTORY / "warm-up.wav"
-    load.submit(client.upload, "put", server.port, path.name, SMALL_FILE_BYTES).result()
-    Content(SMALL_FILE_BYTES).verify(path)
-    path.unlink()
+    if scenario.stores:
+        path = server.root / client.DIRECTORY / "warm-up.wav"
+        load.submit(client.upload, "put", server.port, path.name, SMALL_FILE_BYTES).result()
+        Content(SMALL_FILE_BYTES).verify(path)
+        path.unlink()
     if scenario.prepare is not None:
         scenario.prepare(server.root, entry)
     # What others have left to be written must not be billed to this run.

@@ -3,7 +3,7 @@ What a scenario is: a question, the servers that it is put to, its load, its tab
 
 A scenario's load runs against one server that has just been started; running the servers in turn
 and making tables of the figures is the business of run.py. The scenarios themselves are in
-uploads.py and downloads.py.
+uploads.py, downloads.py and fetches.py.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Sizes:
     cold: int = 64 * MIB
     cold_s: int = 5
     listing_s: int = 5
+    fetch_s: int = 10
     listed: int = 100_000
     lateness_s: float = 3.0
 
@@ -65,6 +66,7 @@ QUICK = Sizes(
     cold=16 * MIB,
     cold_s=2,
     listing_s=2,
+    fetch_s=3,
     listed=5_000,
     lateness_s=1.0,
 )
@@ -76,7 +78,8 @@ class Entry:
     One row of a table: a server and how files go to it or come from it.
 
     :ivar kind: ``multipart``, ``urlencoded``, ``put``, ``put-wav`` or ``put-mp3``; where files are
-        read ``get``; ``pages`` or ``at once`` where a folder is listed.
+        read ``get``; ``pages`` or ``at once`` where a folder is listed; the target of the request
+        where something is fetched.
     :ivar compared_with: names of the servers beside which it is to be read.
     """
 
@@ -104,6 +107,7 @@ class Scenario:
         in it.
     :ivar prepare: puts the files that are read into the folder of a running server, once. Without
         it, what is in the folder is deleted between one call of *measure* and the next.
+    :ivar stores: whether the servers store files; then each gets a small one beforehand.
     :ivar keeps_files: whether what was stored is deleted only when all else is done.
     """
 
@@ -116,6 +120,7 @@ class Scenario:
     ratios_of: tuple[str, ...]
     lateness: bool = False
     prepare: Prepare | None = None
+    stores: bool = True
     keeps_files: bool = False
 
 

@@ -105,7 +105,7 @@ def twistedmedia(*options: str) -> Server:
         return [*start, f"--port={launch.port}", f"--root={launch.root}", *limits, *options]
 
     name = " ".join(["twistedmedia", *options])
-    return Server(name, command, lambda: _missing_module("twistedmedia"))
+    return Server(name, command, lambda: missing_module("twistedmedia"))
 
 
 def peer(name: str, script: str, *options: str) -> Server:
@@ -117,7 +117,7 @@ def peer(name: str, script: str, *options: str) -> Server:
         given = [f"--port={launch.port}", f"--dir={launch.root}", *probe, *options]
         return [sys.executable, str(path), *given]
 
-    return Server(" ".join([name, *options]), command, lambda: _missing_module(name))
+    return Server(" ".join([name, *options]), command, lambda: missing_module(name))
 
 
 def nginx() -> Server:
@@ -173,7 +173,7 @@ def running(server: Server, folder: Path, lateness: Path | None = None) -> Itera
     :param lateness: where to put the figures of a lateness probe; None for a run without one.
     :raises ServerFailedError: when it does not begin to listen, or has ended by itself.
     """
-    launch = Launch(_free_port(), folder / "root", folder / "work", lateness)
+    launch = Launch(free_port(), folder / "root", folder / "work", lateness)
     launch.root.mkdir()
     launch.work.mkdir()
     log_path = folder / "server.log"
@@ -225,7 +225,8 @@ def _tail(log_path: Path) -> str:
     return log_path.read_text(errors="replace")[-4000:]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -239,7 +240,8 @@ def _cpu_s(pid: int) -> float:
     return (user_ticks + system_ticks) / _TICKS_PER_S
 
 
-def _missing_module(name: str) -> str | None:
+def missing_module(name: str) -> str | None:
+    """Why what needs a module cannot run here, or None."""
     return None if importlib.util.find_spec(name) else f"{name} is not installed"
 
 
