@@ -1,4 +1,4 @@
-"""Sizes as people write them, and a budget that is exact to the byte."""
+"""Sizes and times as people write them, a budget that is exact to the byte, and a least rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia.errors import TooLarge
-from twistedmedia.limits import ByteBudget, parse_size
+from twistedmedia.limits import ByteBudget, LeastRate, parse_duration, parse_size
 
 quick = settings(max_examples=200, deadline=None)
 
@@ -100,6 +100,140 @@ def test_any_text_is_a_size_or_a_value_error_on_one_line(text: str) -> None:
         assert size >= 0
         return
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("0s", 0),
+        ("90", 90),
+        ("30s", 30),
+        ("30S", 30),
+        ("5m", 300),
+        ("5M", 300),
+        ("5min", 300),
+        ("5 min", 300),
+        ("1h", 3600),
+        ("24H", 86400),
+        ("030s", 30),
+        (" 30s\n", 30),
+        ("999999h", 999999 * 3600),
+    ],
+)
+def test_a_time_is_read_as_it_is_meant(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "soon",
+        "s",
+        "h",
+        "-1",
+        "+1",
+        "1.5h",
+        ".5s",
+        "1,5s",
+        "1e3",
+        "0x10",
+        "1_000",
+        "1 0",
+        "1h30m",
+        "1:30",
+        "30 seconds",
+        "30sec",
+        "500ms",
+        "1d",
+        "1 s s",
+        "inf",
+        "nan",
+        "3\n0",
+        "\uff13\uff10s",
+        "\u0663",
+        "30\u017f",
+        "1000000",
+        pytest.param("9" * 5000, id="5000 digits"),
+    ],
+)
+def test_what_is_no_time_is_refused_with_an_example_of_one(text: str) -> None:
+    """Case 37."""
+    with pytest.raises(ValueError, match="30s, 5m or 1h") as caught:
+        parse_duration(text)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@quick
+@given(st.integers(0, 999_999))
+def test_a_time_in_seconds_minutes_and_hours(number: int) -> None:
+    assert parse_duration(str(number)) == parse_duration(f"{number}s") == number
+    assert parse_duration(f"{number}m") == 60 * number
+    assert parse_duration(f"{number}h") == 3600 * number
+
+
+@quick
+@given(st.text(st.sampled_from("0123456789.-+ sSmMiInNhH\uff11\u0130\u017f")) | st.text())
+def test_any_text_is_a_time_or_a_value_error_on_one_line(text: str) -> None:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        lines = str(error).splitlines()
+    else:
+        assert seconds >= 0
+        return
+    assert len(lines) == 1
+
+
+# Of a window of 5 s at no less than 10 B/s: what had come in all at its end, whether the sender was
+# excused, and whether the rate was kept.
+WINDOWS: dict[str, list[tuple[int, bool, bool]]] = {
+    "exactly fast enough": [(50, False, True), (100, False, True), (150, False, True)],
+    "a byte too slow": [(49, False, False)],
+    "nothing": [(0, False, False)],
+    "nothing, excused": [(0, True, True), (0, True, True)],
+    "slow, excused": [(1, True, True), (2, True, True)],
+    "slow later": [(1000, False, True), (1049, False, False)],
+    "what was ahead does not last": [(10_000, False, True), (10_000, False, False)],
+    "what is excused is not owed": [(0, True, True), (50, False, True), (99, False, False)],
+    "what came while excused is gone": [(500, True, True), (549, False, False)],
+    "fast again": [(10, False, False), (60, False, True)],
+    "2 GiB and more": [(1 << 31, False, True), ((1 << 31) + 49, False, False)],
+}
+
+
+@pytest.mark.parametrize("windows", WINDOWS.values(), ids=WINDOWS)
+def test_each_window_is_judged_by_what_came_in_it(windows: list[tuple[int, bool, bool]]) -> None:
+    """Case 24."""
+    rate = LeastRate(bytes_per_s=10, window_s=5)
+    assert rate.window_s == 5
+    assert [rate.kept(received, excused) for received, excused, _ in windows] == [
+        kept for *_, kept in windows
+    ]
+
+
+def test_no_least_rate_is_always_kept() -> None:
+    rate = LeastRate(bytes_per_s=0, window_s=60)
+    assert rate.kept(0, excused=False)
+    assert rate.kept(0, excused=False)
+
+
+@quick
+@given(
+    st.integers(0, 20),
+    st.integers(1, 10),
+    st.lists(st.tuples(st.integers(0, 300), st.booleans()), max_size=8),
+)
+def test_a_window_is_too_slow_only_if_it_brings_less_and_nobody_else_is_to_blame(
+    bytes_per_s: int, window_s: int, windows: list[tuple[int, bool]]
+) -> None:
+    rate = LeastRate(bytes_per_s, window_s)
+    received = 0
+    for came, excused in windows:
+        received += came
+        assert rate.kept(received, excused) is (excused or came >= bytes_per_s * window_s)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 10, (1 << 31) - 1, 1 << 31, 1 << 32])

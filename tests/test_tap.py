@@ -12,6 +12,9 @@ from twisted.application.service import IService
 from twisted.python.usage import UsageError
 
 from twistedmedia.arrival import Checking
+from twistedmedia.fetching.addresses import parse_opening
+from twistedmedia.fetching.fetcher import Upstream
+from twistedmedia.fetching.urls import parse_url
 from twistedmedia.tap import Options, makeService
 
 DEFAULTS = {
@@ -25,6 +28,12 @@ DEFAULTS = {
     "check": Checking.FLAG,
     "disk-threads": 5,
     "durable": True,
+    "upstream": None,
+    "fetch-allow": (),
+    "fetch-timeout": 30,
+    "fetch-max": 64 << 20,
+    "fetch-connections": 2000,
+    "no-fetch": False,
 }
 
 # The option, a text, and the value that it means.
@@ -46,6 +55,29 @@ VALUES = [
     ("check", "reject", Checking.REJECT),
     ("disk-threads", "1", 1),
     ("disk-threads", "32", 32),
+    ("upstream", "http://127.0.0.1:9000/a?b", Upstream(parse_url("http://127.0.0.1:9000/a?b"))),
+    ("upstream", "HTTPS://Example.org", Upstream(parse_url("https://example.org/"))),
+    ("upstream", "http://[::1]:81/#c", Upstream(parse_url("http://[::1]:81/"))),
+    (
+        "upstream",
+        "http://me:s%40cret@example.org/",
+        Upstream(parse_url("http://example.org/"), "Basic bWU6c0BjcmV0"),
+    ),
+    ("upstream", "", None),
+    ("fetch-allow", "10.0.0.0/8", (parse_opening("10.0.0.0/8"),)),
+    ("fetch-allow", "[fd00::/8]:8080", (parse_opening("[fd00::/8]:8080"),)),
+    ("fetch-allow", "*.example.org:443", (parse_opening("*.example.org:443"),)),
+    ("fetch-allow", " localhost ", (parse_opening("localhost"),)),
+    ("fetch-allow", "", ()),
+    ("fetch-timeout", "1", 1),
+    ("fetch-timeout", "90s", 90),
+    ("fetch-timeout", "5 min", 300),
+    ("fetch-timeout", "1h", 3600),
+    ("fetch-max", "1", 1),
+    ("fetch-max", "1.5MiB", 3 << 19),
+    ("fetch-max", "4294967297", (1 << 32) + 1),
+    ("fetch-connections", "1", 1),
+    ("fetch-connections", "10000", 10000),
 ]
 
 NONSENSE = [
@@ -88,6 +120,44 @@ NONSENSE = [
     ("disk-threads", "1.5"),
     ("disk-threads", "\u0665"),
     ("root", ""),
+    ("upstream", "example.org"),
+    ("upstream", "nonsense"),
+    ("upstream", "ftp://example.org/"),
+    ("upstream", "http://"),
+    ("upstream", "http://example.org:0/"),
+    ("upstream", "http://example.org:99999/"),
+    ("upstream", "http://exam ple.org/"),
+    ("upstream", "http://[::1"),
+    ("upstream", "http://[fe80::1%eth0]/"),
+    ("upstream", "http://example.org/\r\nX: y"),
+    ("upstream", "http://me:secret@"),
+    ("upstream", "http://me@you@example.org/"),
+    ("fetch-allow", "10.0.0.0/33"),
+    ("fetch-allow", "10.0.0.1/8"),
+    ("fetch-allow", "127.1"),
+    ("fetch-allow", "fd00::/8:8080"),
+    ("fetch-allow", "[::1"),
+    ("fetch-allow", "*"),
+    ("fetch-allow", "a.*.org"),
+    ("fetch-allow", "example.org:0"),
+    ("fetch-allow", "example.org:65536"),
+    ("fetch-allow", "http://example.org"),
+    ("fetch-allow", "exam\nple.org"),
+    ("fetch-timeout", "0"),
+    ("fetch-timeout", "0h"),
+    ("fetch-timeout", "-1"),
+    ("fetch-timeout", "1.5s"),
+    ("fetch-timeout", "soon"),
+    ("fetch-timeout", ""),
+    pytest.param("fetch-timeout", "9" * 5000, id="fetch-timeout-5000 digits"),
+    ("fetch-max", "0"),
+    ("fetch-max", "big"),
+    ("fetch-max", ""),
+    ("fetch-connections", "0"),
+    ("fetch-connections", "10001"),
+    ("fetch-connections", "-1"),
+    ("fetch-connections", "1e3"),
+    ("fetch-connections", ""),
 ]
 
 
@@ -137,6 +207,7 @@ def test_an_option_means_the_same_on_the_command_line_and_in_the_environment(
         (["-p", "81"], "port", 81),
         (["-i", "::1"], "interface", "::1"),
         (["-r", "/srv/media"], "root", "/srv/media"),
+        (["-u", "http://a.test"], "upstream", Upstream(parse_url("http://a.test"))),
     ],
 )
 def test_what_is_typed_often_has_a_short_name(
@@ -223,7 +294,7 @@ def test_the_refusal_of_an_interface_says_which_word_is_missing(
         parsed("--interface", "0.0.0.0")
 
 
-@pytest.mark.parametrize("flag", ["open", "durable"])
+@pytest.mark.parametrize("flag", ["open", "durable", "no-fetch"])
 @pytest.mark.parametrize("text", ["yes", "true", "", "2", " 1"])
 def test_a_flag_in_the_environment_is_1_or_0(
     monkeypatch: pytest.MonkeyPatch, flag: str, text: str
@@ -232,6 +303,99 @@ def test_a_flag_in_the_environment_is_1_or_0(
     with pytest.raises(UsageError) as caught:
         parsed()
     assert_clear(caught.value, flag)
+
+
+# Fetching
+
+
+def test_places_to_fetch_from_are_given_one_by_one_or_with_commas_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = ["10.0.0.0/8", "[fd00::/8]:8080", "*.example.org:443", "::1"]
+    openings = tuple(map(parse_opening, places))
+    assert parsed(*[f"--fetch-allow={place}" for place in places])["fetch-allow"] == openings
+    for text in (",".join(places), " , ".join(["", *places, ""])):
+        monkeypatch.setenv("TWISTEDMEDIA_FETCH_ALLOW", text)
+        assert parsed()["fetch-allow"] == openings
+
+
+def test_a_place_on_the_command_line_stands_instead_of_those_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TWISTEDMEDIA_FETCH_ALLOW", "10.0.0.0/8,example.org")
+    assert parsed("--fetch-allow", "::1")["fetch-allow"] == (parse_opening("::1"),)
+    assert parsed("--fetch-allow", "")["fetch-allow"] == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.0/8,10.0.0.1/8", "example.org;example.com", "a.example b.example", ",*,"]
+)
+def test_one_bad_place_of_several_is_one_too_many(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Case 41."""
+    monkeypatch.setenv("TWISTEDMEDIA_FETCH_ALLOW", text)
+    with pytest.raises(UsageError) as caught:
+        parsed()
+    assert_clear(caught.value, "fetch-allow")
+
+
+def test_what_is_parsed_twice_is_not_there_twice() -> None:
+    assert parsed("--fetch-allow", "::1")["fetch-allow"] == (parse_opening("::1"),)
+    assert parsed()["fetch-allow"] == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["http://me:secret@", "http://me:secret@exam ple.org/", "ftp://me:secret@example.org/"]
+)
+def test_a_refusal_does_not_show_the_password_of_the_upstream(text: str) -> None:
+    """Case 42."""
+    with pytest.raises(UsageError) as caught:
+        parsed("--upstream", text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "no_fetch"),
+    [
+        (None, [], False),
+        (None, ["--no-fetch"], True),
+        ("0", [], False),
+        ("1", [], True),
+        ("0", ["--no-fetch"], True),
+        ("yes", ["--no-fetch"], True),
+    ],
+)
+def test_fetching_is_switched_off_by_a_flag(
+    monkeypatch: pytest.MonkeyPatch, environment: str | None, arguments: list[str], no_fetch: bool
+) -> None:
+    if environment is not None:
+        monkeypatch.setenv("TWISTEDMEDIA_NO_FETCH", environment)
+    assert parsed(*arguments)["no-fetch"] is no_fetch
+
+
+@pytest.mark.parametrize("off", ["argument", "environment"])
+@pytest.mark.parametrize("upstream", ["argument", "environment"])
+def test_an_upstream_that_may_not_be_fetched_is_refused(
+    monkeypatch: pytest.MonkeyPatch, off: str, upstream: str
+) -> None:
+    arguments = []
+    for given, option, value in ((off, "no-fetch", "1"), (upstream, "upstream", "http://a.test")):
+        if given == "environment":
+            monkeypatch.setenv(variable(option), value)
+        else:
+            arguments += [f"--{option}"] if option == "no-fetch" else [f"--{option}={value}"]
+    with pytest.raises(UsageError, match="--upstream") as caught:
+        parsed(*arguments)
+    assert_clear(caught.value, "no-fetch")
+
+
+def test_an_upstream_that_is_taken_back_does_not_stand_against_no_fetch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TWISTEDMEDIA_UPSTREAM", "http://example.org/")
+    options = parsed("--no-fetch", "--upstream", "")
+    assert (options["no-fetch"], options["upstream"]) == (True, None)
 
 
 # The root
@@ -300,8 +464,12 @@ def test_to_make_the_service_opens_starts_and_binds_nothing(
 def test_the_garbage_collector_is_spared_what_was_made_at_the_start(
     bare_surroundings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And looks less often for what is not."""
     frozen: list[str] = []
+    often: list[int] = []
     monkeypatch.setattr(gc, "collect", lambda: frozen.append("collected"))
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append("frozen"))
+    monkeypatch.setattr(gc, "set_threshold", lambda young, *_: often.append(young))
     makeService(parsed())  # the reactor runs already: at once
     assert frozen == ["collected", "frozen"]
+    assert often[0] > 700

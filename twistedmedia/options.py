@@ -68,15 +68,22 @@ def _duration(text: str) -> int:
 def _upstream(text: str) -> Upstream | None:
     if not text:
         return None
-    credentials, url = without_credentials(text)
     try:
+        credentials, url = without_credentials(text)
         return Upstream(parse_url(url), credentials)
     except ValueError as error:
         raise ValueError(f"it is no URL to fetch: {error}") from error
 
 
 def _openings(texts: Iterable[str]) -> tuple[Opening, ...]:
-    return tuple(parse_opening(text.strip()) for text in texts if text.strip())
+    return tuple(_opening(text.strip()) for text in texts if text.strip())
+
+
+def _opening(text: str) -> Opening:
+    try:
+        return parse_opening(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from error
 
 
 def _flag(text: str) -> bool:

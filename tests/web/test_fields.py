@@ -142,6 +142,86 @@ def test_a_reason_shows_of_a_long_field_name_no_more_than_its_beginning() -> Non
     assert len(caught.value.reason.splitlines()) == 1
 
 
+# What comes as it is, not urlencoded
+
+
+@pytest.mark.parametrize("value", ["a b+c", "%41%2f", "%zz", "a&b=c", "caf\u00e9", "\0\r\n", "%"])
+def test_a_value_that_is_given_as_it_is_is_not_decoded(value: str) -> None:
+    """Case 32: double encoding."""
+    fields = fields_of()
+    fields.begin("directory")
+    fields.give("directory", value.encode())
+    assert fields.require("directory") == value
+    assert fields.has("directory")
+
+
+def test_a_value_that_is_given_in_pieces_is_put_together() -> None:
+    fields = fields_of()
+    fields.begin("directory")
+    for piece in (b"a%", b"", b"\xf0\x9f", b"\x8e\xb5"):
+        fields.give("directory", piece)
+    assert fields.require("directory") == "a%\U0001f3b5"
+
+
+@pytest.mark.parametrize("size", [1, 100, MAX_FIELD_BYTES])
+def test_a_value_that_is_given_is_bounded_while_it_comes(size: int) -> None:
+    """Case 16."""
+    fields = fields_of()
+    fields.begin("directory")
+    for start in range(0, MAX_FIELD_BYTES, size):
+        fields.give("directory", b"%" * min(size, MAX_FIELD_BYTES - start))
+    with pytest.raises(Malformed, match=f"'directory' is longer than {MAX_FIELD_BYTES} bytes"):
+        fields.give("directory", b"%")
+    assert len(fields.require("directory")) == MAX_FIELD_BYTES
+
+
+def test_a_value_that_is_given_has_the_bound_of_one_that_is_decoded() -> None:
+    fields = fields_of()
+    fields.begin("directory")
+    fields.add("directory", b"%64" * MAX_FIELD_BYTES)
+    with pytest.raises(Malformed, match="is longer than"):
+        fields.give("directory", b"d")
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"\xc0\xaf", "\ud800".encode("utf-8", "surrogatepass")])
+def test_a_value_that_is_given_and_is_not_utf8_is_no_name(value: bytes) -> None:
+    """Cases 32 and 35: of JSON a lone surrogate can come."""
+    fields = fields_of()
+    fields.begin("directory")
+    fields.give("directory", value)
+    with pytest.raises(NameNotAllowed, match="UTF-8"):
+        fields.require("directory")
+
+
+def test_nothing_that_is_given_is_missing_and_yet_was_given() -> None:
+    fields = fields_of()
+    assert not fields.has("directory")
+    fields.begin("directory")
+    fields.give("directory", b"")
+    assert fields.has("directory")
+    with pytest.raises(MissingArgument):
+        fields.require("directory")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.binary(max_size=20), max_size=6))
+def test_any_pieces_that_are_given_are_the_text_that_they_make(pieces: list[bytes]) -> None:
+    fields = fields_of()
+    fields.begin("directory")
+    for piece in pieces:
+        fields.give("directory", piece)
+    data = b"".join(pieces)
+    try:
+        text = fields.require("directory")
+    except MissingArgument:
+        assert data == b""
+    except NameNotAllowed:
+        with pytest.raises(UnicodeDecodeError):
+            data.decode()
+    else:
+        assert text.encode() == data
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     st.dictionaries(

@@ -100,6 +100,7 @@ class Opening:
         return host == self.host
 
 
+_ENDS_IN_A_NUMBER = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
 _WITH_PORT = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([0-9]{1,5}))?")
 
 
@@ -117,13 +118,22 @@ def parse_opening(text: str) -> Opening:
     if port is not None and not 1 <= port <= 65535:
         raise ValueError(f"{port} is not a port; it is a number from 1 to 65535")
     place = match[1] or match[2]
-    if match[1] or re.fullmatch(r"[0-9.]+(/.*)?", place):
-        try:
-            return Opening(_plain_network(ip_network(place)), port=port)
-        except ValueError as error:
-            raise ValueError(f"{place!r} is no network: {error}") from None
+    if match[1] or "/" in place:
+        return Opening(_parse_network(place), port=port)
     star, name = ("*.", place[2:]) if place.startswith("*.") else ("", place)
-    return Opening(None, star + normal_host(name), port)
+    host = normal_host(name)
+    if _ENDS_IN_A_NUMBER.search(host):  # then it is no name (WHATWG URL, 3.5)
+        return Opening(_parse_network(star + host), port=port)
+    return Opening(None, star + host, port)
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        if "%" in text:
+            raise ValueError("a zone means something on one machine only")
+        return _plain_network(ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no network: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +163,7 @@ class Policy:
 def origin_only(host: str, port: int) -> Policy:
     """A policy that admits this origin, wherever it is, and nothing else."""
     try:
-        opening = Opening(ip_network(ip_address(host)), port=port)
+        opening = Opening(_plain_network(ip_network(ip_address(host))), port=port)
     except ValueError:
         opening = Opening(None, host, port)
     return Policy((opening,), public=False)

@@ -189,7 +189,8 @@ class _Fetch:
     async def respond(self, url: Url | None, headers: Mapping[str, str]) -> Response:
         """The final response, after redirects."""
         self._deadline(self._terms.total_s)
-        head = self._deadline(self._terms.head_s)
+        if self._terms.head_s < self._terms.total_s:
+            self._deadline(self._terms.head_s)
         guard, at, authorization = self._fetcher.way(url)
         first = at.origin
         for _ in range(MAX_REDIRECTS + 1):
@@ -198,7 +199,8 @@ class _Fetch:
             self._age(response)
             location = _header(response.headers, "location")
             if response.code not in _REDIRECTS or location is None:
-                head.cancel()
+                if self._terms.head_s < self._terms.total_s:
+                    self._deadlines.pop().cancel()
                 return self._final(response, at)
             if response.length != 0:  # else its connection is kept
                 self._hop.abort()
@@ -237,7 +239,8 @@ class _Fetch:
         for _ in range(_STALE_CONNECTIONS):
             hop = self._hop = Hop(self._clock)
             try:
-                self._requesting = _ask(guard.agent(hop), at, headers, self._fetcher.reactor)
+                agent = guard.agent(hop, _sent(at, headers))
+                self._requesting = _ask(agent, at, self._fetcher.reactor)
                 response: IResponse = await self._requesting
             except Exception as error:
                 hop.abort()
@@ -334,16 +337,26 @@ class _NoCookies(IndexableCookieJar):
 
 _NO_COOKIES = _NoCookies()
 _NONE_MORE = CookieJar()
+_NO_HEADERS = Headers()  # the guard's agent has them
 
 
-def _ask(agent: IAgent, url: Url, headers: Mapping[str, str], reactor: Any) -> Deferred[Any]:
-    sent = Headers({"User-Agent": [_USER_AGENT], "Accept": ["*/*"]})
-    for name, value in headers.items():
-        sent.setRawHeaders(name, [value])
+def _sent(url: Url, headers: Mapping[str, str]) -> Headers:
+    """All headers of a request for `url`, those that are of this one only last."""
+    sent = {
+        "Host": url.authority,
+        "User-Agent": _USER_AGENT,
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",
+        **headers,
+    }
+    return Headers({name: [value] for name, value in sent.items()})
+
+
+def _ask(agent: IAgent, url: Url, reactor: Any) -> Deferred[Any]:
     return HTTPClient(agent, _NO_COOKIES).request(
         "GET",
         _Exact(url),
-        headers=sent,
+        headers=_NO_HEADERS,
         cookies=_NONE_MORE,
         allow_redirects=False,
         unbuffered=True,

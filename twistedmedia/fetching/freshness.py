@@ -35,7 +35,9 @@ def asks_for_fresh(cache_control: str | None, pragma: str | None = None) -> bool
     if cache_control is None:
         return pragma is not None and "no-cache" in pragma.lower()
     said = _directives(cache_control)
-    return said is None or "no-cache" in said or "no-store" in said or said.get("max-age") == ["0"]
+    if said is None or "no-cache" in said or "no-store" in said:
+        return True
+    return "max-age" in said and _seconds(said["max-age"]) == 0
 
 
 def _directives(text: str) -> dict[str, list[str]] | None:

@@ -61,13 +61,14 @@ class Guard:
         self._pool.cachedConnectionTimeout = KEEP_S
         self._pool.retryAutomatically = False
 
-    def agent(self, hop: Hop) -> IAgent:
-        """An agent for the one request that `hop` is about.
+    def agent(self, hop: Hop, headers: Headers) -> IAgent:
+        """An agent for the one request that `hop` is about, which has these `headers` and no other.
 
         Its Deferred fails with `AddressRefused` when the host has no address, or one that is not
         allowed; then nothing was connected to.
         """
-        return _Agent(Agent.usingEndpointFactory(self._reactor, _Way(self, hop), self._pool))
+        way = _Way(self, hop)
+        return _Agent(Agent.usingEndpointFactory(self._reactor, way, self._pool), headers)
 
     def close(self) -> Deferred[None]:
         """Close the connections that no request uses."""
@@ -96,15 +97,14 @@ class _Agent:
     and would inflate a small answer to any size before it could be counted; hence below treq.
     """
 
-    def __init__(self, agent: IAgent) -> None:
+    def __init__(self, agent: IAgent, headers: Headers) -> None:
         self._agent = agent
+        self._headers = headers
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None
     ) -> Deferred[IResponse]:
-        headers = Headers() if headers is None else headers.copy()
-        headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
-        return self._agent.request(method, uri, headers, bodyProducer).addCallback(_uncoded)
+        return self._agent.request(method, uri, self._headers, bodyProducer).addCallback(_uncoded)
 
 
 def _uncoded(response: IResponse) -> IResponse:

@@ -6,11 +6,12 @@ Twisted's HTTP client, which counts no headers, knows no times, and forgets how 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHandshakeListener
+from twisted.internet.tcp import Connection as TCPConnection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -60,11 +61,28 @@ class Connection(ProtocolWrapper):
     """A connection to an upstream, below HTTP and above TLS. `hop` is the request it carries."""
 
     hop: Hop
+    _send: Callable[[bytes], int | Exception] | None = None
+    _is_paused = False
+    _unread: list[bytes]
+
+    transport: Any
 
     def makeConnection(self, transport: Any) -> None:
         """TCP has connected; with TLS the handshake follows."""
         self.hop.connect = self.hop.clock()
+        self._unread = []
+        if isinstance(transport, TCPConnection) and not transport.TLS:
+            self._send = transport.writeSomeData
         super().makeConnection(transport)
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send a request now, where the socket takes it: everything else that this turn of the loop
+        has to do is time in which the upstream can work. The one before has gone: it was answered.
+        """
+        request = b"".join(iovec)
+        sent = 0 if self._send is None else self._send(request)
+        if sent != len(request):
+            self.transport.write(request[sent:] if isinstance(sent, int) else request)
 
     def handshakeCompleted(self) -> None:
         """TLS is set up."""
@@ -72,10 +90,28 @@ class Connection(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on, unless the head of the response does not end."""
-        if self.hop.received(len(data)):
-            super().dataReceived(data)
-        else:
+        if not self.hop.received(len(data)):
             self.abortConnection()
+        elif self._is_paused:
+            self._unread.append(data)
+            self.transport.pauseProducing()
+        else:
+            self.wrappedProtocol.dataReceived(data)
+
+    def pauseProducing(self) -> None:
+        """Pass nothing on. The socket is told when something comes: Twisted pauses for a moment at
+        the end of each head, and most content is there by then.
+        """
+        self._is_paused = True
+
+    def resumeProducing(self) -> None:
+        """Pass on what comes, and what has come."""
+        self._is_paused = False
+        if self._unread:
+            data = b"".join(self._unread)
+            self._unread.clear()
+            self.transport.resumeProducing()
+            self.wrappedProtocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Remember how it ended; Twisted does not tell it of a response without a length."""

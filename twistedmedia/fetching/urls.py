@@ -11,7 +11,7 @@ import re
 from base64 import b64encode
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from urllib.parse import unquote_to_bytes, urljoin
+from urllib.parse import unquote_to_bytes
 
 import idna
 
@@ -22,6 +22,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _REST = re.compile(r"//([^/?#\\]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?")
 _AUTHORITY = re.compile(r"(?:\[([^\[\]@]*)\]|([^\[\]:@]*))(?::([0-9]*))?")
+_CREDENTIALS = re.compile(r"([A-Za-z]+://)([^/?#\\@]*)@(.*)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(
     r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -46,9 +47,13 @@ class Url:
     @property
     def origin(self) -> str:
         """Scheme, host and port (RFC 6454, 6.2), the port where it is not the scheme's own."""
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """Host and, where it is not the scheme's own, port, as in a Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}"
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def filename(self) -> bytes:
@@ -89,22 +94,50 @@ def parse_url(text: str) -> Url:
 
 def without_credentials(text: str) -> tuple[str | None, str]:
     """The user name and password in a URL, as the value of Authorization (RFC 7617), and the URL
-    without them.
+    without them; None when there are none.
     """
-    match = re.fullmatch(r"([A-Za-z]+://)([^/?#\\@]*)@(.*)", text)
+    match = _CREDENTIALS.fullmatch(text)
     if match is None:
         return None, text
-    return f"Basic {b64encode(unquote_to_bytes(match[2])).decode()}", match[1] + match[3]
+    user, _, password = match[2].partition(":")
+    pair = b"%b:%b" % (unquote_to_bytes(user), unquote_to_bytes(password))
+    return (f"Basic {b64encode(pair).decode()}" if match[2] else None), match[1] + match[3]
 
 
 def resolve(location: str, at: Url) -> Url:
-    """Where a `Location` leads that the response to `at` has (RFC 9110, 10.2.2).
+    """Where a `Location` leads that the response to `at` has (RFC 9110, 10.2.2; RFC 3986, 5.2). Not
+    by `urljoin`, which drops what is empty, and so changes URLs that are signed.
 
     :raises ValueError: as `parse_url` does.
     """
-    if _CONTROL.search(location):  # which urljoin would remove
-        raise ValueError("it holds a control character")
-    return parse_url(urljoin(str(at), location.strip(" ")))
+    text = location.strip(" ").partition("#")[0]
+    if _SCHEME.match(text):
+        return parse_url(text)
+    if text.startswith("//"):
+        return parse_url(f"{at.scheme}:{text}")
+    path, question, query = text.partition("?")
+    at_path, at_question, at_query = at.target.partition("?")
+    if not path:
+        path = at_path
+        if not question:
+            question, query = at_question, at_query
+    elif not path.startswith("/"):
+        path = at_path.rpartition("/")[0] + "/" + path
+    return parse_url(at.origin + _without_dots(path) + question + query)
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986, 5.2.4, for a path that begins with a slash."""
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
 
 
 def normal_host(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from klein import Klein, Response
 from twisted.logger import Logger
@@ -17,7 +17,6 @@ from twistedmedia.errors import (
     Forbidden,
     Malformed,
     MissingArgument,
-    NotFound,
 )
 from twistedmedia.fetching.freshness import asks_for_fresh
 from twistedmedia.fetching.sharing import Outcome, Sharing
@@ -31,7 +30,7 @@ JSON, PAGE = "application/json", "text/html"
 
 
 class Fetching:
-    """`GET /fetch` and `GET /`."""
+    """`GET /fetch`, and `GET /` where there is an upstream."""
 
     _log = Logger()
 
@@ -42,7 +41,8 @@ class Fetching:
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
         add_route(app, "/fetch", ["GET"], self.fetch)
-        add_route(app, "/", ["GET"], self.front)
+        if self._sharing is not None and self._sharing.fetcher.upstream is not None:
+            add_route(app, "/", ["GET"], partial(self._front, self._sharing))
 
     async def fetch(self, request: Request) -> Response:
         """Fetch the URL that the query gives, or the upstream's own."""
@@ -51,12 +51,9 @@ class Fetching:
         preferred = _preferred(header(request, "accept"), JSON, PAGE)
         return await self._answer(request, sharing, url, preferred)
 
-    async def front(self, request: Request) -> Response:
-        """Fetch the upstream's own URL, for people first of all."""
-        if self._sharing is None or self._sharing.fetcher.upstream is None:
-            raise NotFound("there is nothing here")
-        preferred = _preferred(header(request, "accept"), PAGE, JSON)
-        return await self._answer(request, self._sharing, None, preferred)
+    async def _front(self, sharing: Sharing, request: Request) -> Response:
+        preferred = _preferred(header(request, "accept"), PAGE, JSON)  # for people, first of all
+        return await self._answer(request, sharing, None, preferred)
 
     async def _answer(
         self, request: Request, sharing: Sharing, url: Url | None, media_type: str

@@ -23,6 +23,7 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IPullProducer, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import connectionDone
+from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
 from twisted.web import http, server
 
@@ -130,6 +131,7 @@ class MediaChannel(http.HTTPChannel):
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
     _lingering: IDelayedCall | None = None
     _dropped = 0
+    _is_unsent = False  # an answer was written, to the transport's buffer
 
     @property
     def plain_socket(self) -> Any | None:
@@ -182,6 +184,7 @@ class MediaChannel(http.HTTPChannel):
         """The one whom it was lent to has written everything."""
         self._networkProducer.unregisterProducer()
         self._networkProducer.registerProducer(self, True)
+        self._is_unsent = False
         if self._waitingForTransport:  # since before it was lent
             self.resumeProducing()
 
@@ -288,6 +291,7 @@ class MediaChannel(http.HTTPChannel):
 
     def answering(self, body: Body) -> None:
         """An answer is about to be written: decide whether the connection survives it."""
+        self._is_unsent = True
         unasked, self._expects_continue = self._expects_continue, False  # it would come too late
         if body.complete:
             return
@@ -312,7 +316,21 @@ class MediaChannel(http.HTTPChannel):
         self.site.slow_readers.forget(self)
         self.release()
         self.transport.bufferSize = self._request_piece
+        self._send_now()
         super().requestDone(request)
+
+    def _send_now(self) -> None:
+        """Give the kernel what it takes of the answer. The transport would do that in the next turn
+        of the loop, after all else that this one has to do.
+        """
+        transport = self.transport
+        if (
+            self._is_unsent
+            and isinstance(transport, TCPConnection)
+            and not (transport.TLS or transport.disconnecting or self._waitingForTransport)
+        ):
+            transport.doWrite()  # what fails here fails there again
+        self._is_unsent = False
 
     # Reading on after an early answer
 
