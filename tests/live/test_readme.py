@@ -10,12 +10,17 @@ import wave
 from pathlib import Path
 
 from tests.live.support import clean_environment
-from tests.service.running import Process
+from tests.service.running import Process, running
 
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_lines_under_try_it_work_in_their_order(service: Process, tmp_path: Path) -> None:
+def test_the_lines_under_try_it_work_in_their_order(tmp_path: Path) -> None:
+    with running(tmp_path / "service" / "media", "--fetch-allow", "127.0.0.1") as service:
+        try_it(service, tmp_path)
+
+
+def try_it(service: Process, tmp_path: Path) -> None:
     section = README.read_text(encoding="utf-8").split("## Try it\n")[1].split("\n## ")[0]
     lines = re.findall(r"^    ((?:python3|curl) .+)$", section, re.MULTILINE)
     assert sum(line.startswith("curl ") for line in lines) >= 6
@@ -53,13 +58,16 @@ def test_the_lines_under_try_it_work_in_their_order(service: Process, tmp_path: 
         "/media/prompts/it/ciao.wav",
         "/media/prompts/en/hello.wav",
         "/media/prompts/it/ciao.wav",
+        "/media/prompts/es/hola.wav",
     ]
     entries = [entry for answer in answers["store"] for entry in answer["files"]]  # type: ignore[attr-defined]
-    assert [entry.get("replaced", False) for entry in entries] == [False] * 4 + [True, False]
-    assert [entry.get("identical", False) for entry in entries] == [False] * 5 + [True]
+    assert [entry.get("replaced", False) for entry in entries] == [False] * 4 + [True, False, False]
+    assert [entry.get("identical", False) for entry in entries] == [False] * 5 + [True, False]
     listings = [json.loads(said) for said in outputs.values() if b'"entries"' in said]
     names = [entry["name"] for listing in listings for entry in listing["entries"]]
     assert names == ["de/", "en/", "fr/", "it/"]
+    fetched = [json.loads(said) for said in outputs.values() if b'"time_cost"' in said]
+    assert [(each["status"], each["size"]) for each in fetched] == [(200, len(original))]
     gone, *left = stored[:4]
     assert service.ask("GET", gone).status == 404
     for url in left:
