@@ -69,7 +69,9 @@ class Content(Protocol):
         self._stop_watching()
 
     def fail(self, error: MediaError) -> None:
-        """It is not wanted any more, because of `error`."""
+        """It is not wanted any more, because of `error`; unless all of it has come."""
+        if self.ended is not None:
+            return
         self.ended = self._hop.clock()
         self.body.fail(error)
         self.stop()

@@ -84,6 +84,7 @@ class Download:
                 await self._resume(error)
                 continue
             if not chunks:
+                self._check_length()
                 raise StopAsyncIteration
             if self._skip:
                 chunks = self._new(chunks)
@@ -120,9 +121,17 @@ class Download:
         if response.status != 206 or where is None:
             raise UpstreamFailed(f"broke off after {self.received} bytes, and cannot resume")
         total = None if where[3] == "*" else int(where[3])
-        if int(where[1]) != self.received or (self.length or total) != total:
+        first, last = int(where[1]), int(where[2])
+        if first != self.received or total not in (None, last + 1):
             raise UpstreamFailed("resumes with another part than was asked for")
+        if self.length is not None and self.length != last + 1:
+            raise UpstreamFailed("resumes with content of another length")
         return 0
+
+    def _check_length(self) -> None:
+        """A response that resumed another can be whole and yet not the rest of it."""
+        if self._skip or self.length not in (None, self.received):
+            raise UpstreamFailed("resumes with content of another length")
 
     async def _open(self, headers: Mapping[str, str]) -> Response:
         left_s = self._terms.total_s - self._spent_s

@@ -35,7 +35,6 @@ from twistedmedia.streaming import Body, BodyMemory
 MAX_REDIRECTS = 5
 RETRY_AFTER_S = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_STALE_CONNECTIONS = 3  # kept ones that the upstream has closed just now, one after the other
 _USER_AGENT = "twistedmedia"
 
 
@@ -192,10 +191,10 @@ class _Fetch:
         if self._terms.head_s < self._terms.total_s:
             self._deadline(self._terms.head_s)
         guard, at, authorization = self._fetcher.way(url)
-        first = at.origin
+        if authorization is not None:
+            headers = {**headers, "Authorization": authorization}
         for _ in range(MAX_REDIRECTS + 1):
-            own = {"Authorization": authorization} if authorization and at.origin == first else {}
-            response = await self._request(guard, at, {**headers, **own})
+            response = await self._request(guard, at, headers)
             self._age(response)
             location = _header(response.headers, "location")
             if response.code not in _REDIRECTS or location is None:
@@ -205,7 +204,10 @@ class _Fetch:
             if response.length != 0:  # else its connection is kept
                 self._hop.abort()
             self._redirected = self._clock() - self._begun
-            at, guard = _followed(location, at), self._fetcher.strangers
+            to = _followed(location, at)
+            if to.origin != at.origin:  # credentials do not come along, nor back
+                headers = {name: headers[name] for name in headers if name != "Authorization"}
+            at, guard = to, self._fetcher.strangers
         raise UpstreamFailed(f"redirects more than {MAX_REDIRECTS} times")
 
     def end(self) -> None:
@@ -224,19 +226,19 @@ class _Fetch:
             return None if moment is None else moment - self._begun
 
         hop = self._hop
-        ended = self._content and self._content.ended
+        ended = None if self._content is None else self._content.ended
         return Timings(
             self._redirected,
             since(hop.lookup),
             since(hop.connect),
             since(hop.tls),
             since(hop.first_byte),
-            (ended or self._clock()) - self._begun,
+            (self._clock() if ended is None else ended) - self._begun,
         )
 
     async def _request(self, guard: Guard, at: Url, headers: Mapping[str, str]) -> IResponse:
         """One hop: the response when its head is complete."""
-        for _ in range(_STALE_CONNECTIONS):
+        while True:
             hop = self._hop = Hop(self._clock)
             try:
                 agent = guard.agent(hop, _sent(at, headers))
@@ -249,13 +251,12 @@ class _Fetch:
                 if was_cancelled(error):
                     raise CancelledError from error
                 if hop.reused and hop.first_byte is None:
-                    continue
+                    continue  # the upstream has closed it just now; there are only so many
                 raise told(error, hop) from error
             finally:
                 self._requesting = None
             hop.head_is_complete = True
             return response
-        raise UpstreamFailed("closes its connections without a response")
 
     def _final(self, response: IResponse, at: Url) -> Response:
         limit = self._terms.max_bytes
@@ -286,7 +287,7 @@ class _Fetch:
         if self._requesting is not None:
             self._requesting.cancel()
         elif self._content is not None:
-            self._content.fail(self._late)
+            self._content.fail(self._late)  # if it has not ended
 
 
 def _too_large(limit: int) -> MediaError:

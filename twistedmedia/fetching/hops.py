@@ -84,6 +84,13 @@ class Connection(ProtocolWrapper):
         if sent != len(request):
             self.transport.write(request[sent:] if isinstance(sent, int) else request)
 
+    def loseConnection(self) -> None:
+        """Close it. Nothing is left to be sent; TLS would wait for the peer to agree, for ever."""
+        if self._send is not None:
+            super().loseConnection()
+        else:
+            self.abortConnection()
+
     def handshakeCompleted(self) -> None:
         """TLS is set up."""
         self.hop.tls = self.hop.clock()

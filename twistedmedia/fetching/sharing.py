@@ -129,7 +129,8 @@ class Sharing:
     def _keep(self, url: Url | None, begun: float, outcome: Outcome, lifetime_s: int) -> None:
         self._kept.pop(url, None)
         if lifetime_s > 0:
-            self._kept[url] = (outcome, begun, self._clock() + lifetime_s)
+            said = begun + (outcome.timings.first_byte or 0.0)
+            self._kept[url] = (outcome, begun, said + lifetime_s)
             if len(self._kept) > self._max:
                 self._kept.popitem(last=False)
 
