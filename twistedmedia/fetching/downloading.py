@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from twisted.internet.task import deferLater
 
-from twistedmedia.errors import UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.errors import Busy, UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
 from twistedmedia.fetching.fetcher import Fetcher, Response, Terms
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import Url
@@ -17,6 +17,7 @@ from twistedmedia.fetching.urls import Url
 # How long to wait before each attempt to resume: a service that restarts needs a moment.
 RESUME_AFTER_S = (0.2, 1.0, 3.0)
 
+_FOR_A_WHILE = frozenset({502, 503, 504})  # what proxies say of a service that restarts
 _STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\uffff]*"')  # RFC 9110, 8.8.3
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
@@ -102,30 +103,34 @@ class Download:
         error: Exception = broke_off
         for pause_s in self._attempts:
             await self._fetching.aclose()
-            await deferLater(self._fetcher.reactor, pause_s)
+            await deferLater(self._fetcher.reactor, min(pause_s, self._left_s))
             wanted = {"Range": f"bytes={self.received}-", "If-Range": self._etag}
             try:
                 response = await self._open(wanted)
-            except (UpstreamFailed, UpstreamTooSlow) as again:
+            except (UpstreamFailed, UpstreamTooSlow, Busy) as again:
                 error = again
                 continue
-            self._skip = self._overlap(response)
-            return
+            if response.status not in _FOR_A_WHILE:
+                self._skip = self._overlap(response)
+                return
+            error = UpstreamFailed(f"responds with status {response.status} when it is to resume")
         raise error
 
     def _overlap(self, response: Response) -> int:
         """How many bytes of `response` have come before."""
-        if response.status == 200 and response.header("etag") == self._etag:
+        same = response.header("etag") == self._etag
+        if response.status == 200 and same:
             return self.received  # it knows no ranges, but has the same content
         where = _CONTENT_RANGE.fullmatch(response.header("content-range") or "")
-        if response.status != 206 or where is None:
+        changed = not same and response.header("etag") is not None
+        if response.status != 206 or where is None or changed:
             raise UpstreamFailed(f"broke off after {self.received} bytes, and cannot resume")
-        total = None if where[3] == "*" else int(where[3])
-        first, last = int(where[1]), int(where[2])
-        if first != self.received or total not in (None, last + 1):
+        total = self.length if where[3] == "*" else int(where[3])
+        if int(where[1]) != self.received or int(where[2]) + 1 != total:
             raise UpstreamFailed("resumes with another part than was asked for")
-        if self.length is not None and self.length != last + 1:
+        if self.length not in (None, total):
             raise UpstreamFailed("resumes with content of another length")
+        self.length = total
         return 0
 
     def _check_length(self) -> None:
@@ -134,10 +139,9 @@ class Download:
             raise UpstreamFailed("resumes with content of another length")
 
     async def _open(self, headers: Mapping[str, str]) -> Response:
-        left_s = self._terms.total_s - self._spent_s
-        if left_s <= 0:
+        if self._left_s == 0:
             raise UpstreamTooSlow("not all of its content came in time")
-        terms = replace(self._terms, total_s=left_s)
+        terms = replace(self._terms, total_s=self._left_s)
         opening = self._fetcher.open(self._url, terms, headers)
         self._response = await self._fetching.enter_async_context(opening)
         return self._response
@@ -147,6 +151,10 @@ class Download:
         skipped = min(self._skip, len(data))
         self._skip -= skipped
         return [data[skipped:]] if skipped < len(data) else []
+
+    @property
+    def _left_s(self) -> float:
+        return max(0.0, self._terms.total_s - self._spent_s)
 
     @property
     def _spent_s(self) -> float:

@@ -121,8 +121,15 @@ class Connection(ProtocolWrapper):
             self.wrappedProtocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Remember how it ended; Twisted does not tell it of a response without a length."""
-        self.hop.ended_cleanly = reason.check(ConnectionDone) is not None
+        """Pass on what has come before, and remember how it ended: of a response without a length
+        Twisted does not tell that.
+        """
+        hop = self.hop
+        if hop.connection is self:
+            hop.connection = None
+        hop.ended_cleanly = reason.check(ConnectionDone) is not None
+        if self._unread:
+            self.wrappedProtocol.dataReceived(b"".join(self._unread))
         super().connectionLost(reason)
 
 

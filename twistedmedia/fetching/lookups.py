@@ -17,12 +17,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
+from twistedmedia.errors import Busy
 from twistedmedia.fetching.addresses import Address
 
 # A look-up takes some 30 s when no server answers. Threads that wait for it cost next to nothing.
 AT_ONCE = 64
 # Beyond these of one name, nobody connects to more: a server may give thousands.
 MOST_ADDRESSES = 16
+
+_RETRY_AFTER_S = 5
 
 # As socket.getaddrinfo.
 Resolve = Callable[..., Sequence[tuple[Any, Any, Any, Any, Any]]]
@@ -74,7 +77,11 @@ class Lookups:
                 continue
             self._free -= 1
             # A thread of its own for each: one that hangs keeps no process from ending.
-            Thread(target=self._look_up, args=(host,), name=f"lookup-{host}", daemon=True).start()
+            thread = Thread(target=self._look_up, args=(host,), name=f"lookup-{host}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # as many as the system allows
+                self._told(host, Failure(Busy(_RETRY_AFTER_S)))
 
     def _look_up(self, host: str) -> None:  # in the thread
         try:

@@ -46,6 +46,7 @@ class _Flight:
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
+        self.landed = False
         self.waiting: list[tuple[float, Origin, Deferred[Outcome]]] = []
         self.work: Deferred[None]
 
@@ -108,8 +109,10 @@ class Sharing:
             result = Failure()
         if self._flights.get(url) is flight:
             del self._flights[url]
-        waiting, flight.waiting = flight.waiting, []
-        for since, origin, asked in waiting:
+        flight.landed = True
+        for since, origin, asked in flight.waiting:
+            if asked.called:  # one of those before has had it cancelled
+                continue
             if isinstance(result, Failure):
                 asked.errback(result)
             else:
@@ -127,6 +130,8 @@ class Sharing:
             return outcome
 
     def _keep(self, url: Url | None, begun: float, outcome: Outcome, lifetime_s: int) -> None:
+        if url in self._kept and self._kept[url][1] > begun:
+            return  # one that was begun later has ended before
         self._kept.pop(url, None)
         if lifetime_s > 0:
             said = begun + (outcome.timings.first_byte or 0.0)
@@ -136,7 +141,7 @@ class Sharing:
 
     def _leave(self, url: Url | None, flight: _Flight, asked: Deferred[Outcome]) -> None:
         flight.waiting = [each for each in flight.waiting if each[2] is not asked]
-        if not flight.waiting:
+        if not flight.waiting and not flight.landed:
             if self._flights.get(url) is flight:
                 del self._flights[url]
             flight.work.cancel()

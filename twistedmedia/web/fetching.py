@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from klein import Klein, Response
 from twisted.logger import Logger
@@ -42,7 +42,7 @@ class Fetching:
         """Add the routes."""
         add_route(app, "/fetch", ["GET"], self.fetch)
         if self._sharing is not None and self._sharing.fetcher.upstream is not None:
-            add_route(app, "/", ["GET"], partial(self._front, self._sharing))
+            add_route(app, "/", ["GET"], self.front)
 
     async def fetch(self, request: Request) -> Response:
         """Fetch the URL that the query gives, or the upstream's own."""
@@ -51,8 +51,10 @@ class Fetching:
         preferred = _preferred(header(request, "accept"), JSON, PAGE)
         return await self._answer(request, sharing, url, preferred)
 
-    async def _front(self, sharing: Sharing, request: Request) -> Response:
-        preferred = _preferred(header(request, "accept"), PAGE, JSON)  # for people, first of all
+    async def front(self, request: Request) -> Response:
+        """Fetch the upstream's own URL, for people first of all."""
+        sharing = fetching_or_forbidden(self._sharing)
+        preferred = _preferred(header(request, "accept"), PAGE, JSON)
         return await self._answer(request, sharing, None, preferred)
 
     async def _answer(
