@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 from twisted.internet.protocol import ClientFactory
 
-from tests.fetching.reactor import PUBLIC, Asked, World, head, resolving
+from tests.fetching.reactor import PUBLIC, Asked, Network, World, head, resolving
 from twistedmedia.errors import AddressRefused
 from twistedmedia.fetching.addresses import Policy, parse_opening
 from twistedmedia.fetching.fetcher import Upstream
