@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.service.nasty import Nasty
 from tests.service.running import Process, running
 
 _NUMBERS = count(1)
@@ -47,3 +48,11 @@ def folder(request: pytest.FixtureRequest) -> Iterator[str]:
     yield name
     if "service" in request.fixturenames:
         shutil.rmtree(request.getfixturevalue("service").root / name, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def nasty() -> Iterator[Nasty]:
+    """An upstream that does everything wrong."""
+    upstream = Nasty()
+    yield upstream
+    upstream.stop()

@@ -48,7 +48,8 @@ class Importing:
         filename = fields.require("filename") if fields.has("filename") else _filename(url)
         sha256 = sha256_from_hex(fields.require("sha256")) if fields.has("sha256") else None
         timings = None
-        with self._intake.arrival(client_address(request)) as arrival:
+        source = f"{client_address(request)} by {url.origin}"
+        with self._intake.arrival(source) as arrival:
             arrival.sha256 = sha256
             arrival.named(directory, filename)
             await arrival.prepare(awaited=True)
