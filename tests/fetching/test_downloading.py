@@ -404,16 +404,14 @@ def test_a_download_that_is_cancelled_leaves_nothing(world: World, when: str) ->
     assert world.network.pending == []
 
 
-def test_a_pause_keeps_no_connection(world: World) -> None:
+def test_content_that_is_no_http_is_not_resumed(world: World) -> None:
     download = Downloading(world)
     peer = world.accept()
     peer.send(head(200, ETag=ETAG, Transfer_Encoding="chunked") + b"3\r\nabc\r\nnonsense\r\n")
-    world.network.turn()
+    world.advance(10)
     assert not peer.connected
-    peer = download.resume(RESUME_AFTER_S[0])
-    peer.send(partial(3, Content_Range="bytes 3-5/6", Content_Length="3") + b"def")
-    assert download.outcome == [None]
-    assert (download.content, download.length) == (b"abcdef", None)
+    assert type(download.error) is UpstreamFailed
+    assert str(download.error) == "the upstream does not send its content in HTTP"
 
 
 def begin_chunked(download: Downloading) -> None:

@@ -202,10 +202,10 @@ def test_with_a_length_a_clean_end_before_it_is_not_whole(world: World, sent: by
     assert asked.content == b"hello"
 
 
-def test_chunks_that_make_no_sense_are_a_transfer_that_broke_off(world: World) -> None:
+def test_chunks_that_make_no_sense_are_no_http(world: World) -> None:
     asked, peer = answered(world)
     peer.send(head(Transfer_Encoding="chunked") + b"5\r\nhello\r\nnonsense\r\n")
-    assert type(asked.error) is UpstreamBrokeOff
+    assert type(asked.error) is UpstreamFailed
     assert asked.content == b"hello"
 
 
@@ -666,7 +666,7 @@ def test_endless_headers_are_cut_off(world: World, line: bytes) -> None:
         world.network.turn()
     assert sent >= MAX_HEAD_BYTES
     assert type(asked.error) is UpstreamFailed
-    assert str(asked.error) == f"the upstream sends more than {MAX_HEAD_BYTES} bytes of headers"
+    assert f"more than {MAX_HEAD_BYTES} bytes of headers" in str(asked.error)
     assert not peer.connected
 
 

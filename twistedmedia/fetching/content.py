@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
-from twistedmedia.errors import MediaError, UpstreamBrokeOff, UpstreamTooSlow
+from twistedmedia.errors import MediaError, UpstreamTooSlow
+from twistedmedia.fetching.failures import of_content
 from twistedmedia.fetching.hops import Hop
 from twistedmedia.limits import LeastRate
 from twistedmedia.streaming import Body, BodyMemory
@@ -65,7 +66,7 @@ class Content(Protocol):
             self._hop.connection = None  # it is kept for another request
             self.body.end()
         else:
-            self.body.fail(UpstreamBrokeOff(self.body.received))
+            self.body.fail(of_content(reason, self.body.received))
         self._stop_watching()
 
     def fail(self, error: MediaError) -> None:

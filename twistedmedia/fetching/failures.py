@@ -14,14 +14,21 @@ from twisted.internet.error import (
     TCPTimedOutError,
     TimeoutError,
 )
+from twisted.python.failure import Failure
 from twisted.web.client import (
     RequestGenerationFailed,
     RequestTransmissionFailed,
     ResponseFailed,
 )
 
-from twistedmedia.errors import AddressRefused, MediaError, UpstreamFailed, UpstreamTooSlow
-from twistedmedia.fetching.hops import MAX_HEAD_BYTES, Hop
+from twistedmedia.errors import (
+    AddressRefused,
+    MediaError,
+    UpstreamBrokeOff,
+    UpstreamFailed,
+    UpstreamTooSlow,
+)
+from twistedmedia.fetching.hops import MAX_HEAD_BYTES, MAX_INTERIM, Hop
 
 
 def told(error: BaseException, hop: Hop) -> Exception:
@@ -46,6 +53,14 @@ def told(error: BaseException, hop: Hop) -> Exception:
     return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
+def of_content(reason: Failure, received: int) -> UpstreamFailed:
+    """What to tell of content that has ended for `reason`, before its end."""
+    causes = reason.value.reasons if isinstance(reason.value, ResponseFailed) else []
+    if causes and not isinstance(causes[0].value, ConnectionClosed):
+        return UpstreamFailed("does not send its content in HTTP")
+    return UpstreamBrokeOff(received)
+
+
 def was_cancelled(error: BaseException) -> bool:
     """Whether the request was cancelled; Twisted wraps that up once a connection is there."""
     return isinstance(error, CancelledError | ConnectingCancelledError) or any(
@@ -55,10 +70,12 @@ def was_cancelled(error: BaseException) -> bool:
 
 def _of_a_connection(reasons: list[BaseException], hop: Hop) -> UpstreamFailed:
     if hop.head_is_endless:
-        return UpstreamFailed(f"sends more than {MAX_HEAD_BYTES} bytes of headers")
+        return UpstreamFailed(
+            f"sends more than {MAX_HEAD_BYTES} bytes of headers, or {MAX_INTERIM} interim responses"
+        )
     if any(isinstance(reason, TLSError | VerificationError) for reason in reasons):
         return UpstreamFailed("cannot be trusted: TLS fails, or its certificate is not its own")
-    if all(isinstance(reason, ConnectionClosed) for reason in reasons):
+    if not hop.given_up and all(isinstance(reason, ConnectionClosed) for reason in reasons):
         when = "without a response" if hop.first_byte is None else "in the middle of its headers"
         return UpstreamFailed(f"closed the connection {when}")
     return UpstreamFailed("does not respond in HTTP")

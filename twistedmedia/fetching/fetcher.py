@@ -241,7 +241,7 @@ class _Fetch:
         while True:
             hop = self._hop = Hop(self._clock)
             try:
-                agent = guard.agent(hop, _sent(at, headers))
+                agent = guard.agent(at, hop, _sent(at, headers))
                 self._requesting = _ask(agent, at, self._fetcher.reactor)
                 response: IResponse = await self._requesting
             except Exception as error:

@@ -26,13 +26,14 @@ from twisted.internet.interfaces import (
 )
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS, IResponse
+from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from twistedmedia.errors import AddressRefused, UpstreamFailed
 from twistedmedia.fetching.addresses import Address, Policy
 from twistedmedia.fetching.hops import Connecting, Connection, Hop
 from twistedmedia.fetching.lookups import Lookups
+from twistedmedia.fetching.urls import Url
 
 CONNECT_S = 10.0  # for each address; the next one is tried after 0.3 s (RFC 8305)
 KEEP_S = 30  # an idle connection; most servers close theirs after 60 s or more
@@ -61,50 +62,66 @@ class Guard:
         self._pool.cachedConnectionTimeout = KEEP_S
         self._pool.retryAutomatically = False
 
-    def agent(self, hop: Hop, headers: Headers) -> IAgent:
-        """An agent for the one request that `hop` is about, which has these `headers` and no other.
+    def agent(self, url: Url, hop: Hop, headers: Headers) -> IAgent:
+        """An agent for the one request that `hop` is about: for `url`, with these `headers` and no
+        other.
 
         Its Deferred fails with `AddressRefused` when the host has no address, or one that is not
         allowed; then nothing was connected to.
         """
-        way = _Way(self, hop)
-        return _Agent(Agent.usingEndpointFactory(self._reactor, way, self._pool), headers)
+        return _Agent(self._reactor, self._pool, _Way(self, url, hop), url, headers)
 
     def close(self) -> Deferred[None]:
         """Close the connections that no request uses."""
         closing: Deferred[None] = self._pool.closeCachedConnections()
         return closing
 
-    async def connect(self, uri: URI, hop: Hop, factory: Any) -> IProtocol:
-        """A connection to the host and port of `uri`, with TLS where it asks for that."""
-        host, port = uri.host.decode("ascii"), uri.port
-        addresses = await self._lookups.addresses(host)
+    async def connect(self, url: Url, hop: Hop, factory: Any) -> IProtocol:
+        """A connection to the host and port of `url`, with TLS where it asks for that."""
+        addresses = await self._lookups.addresses(url.host)
         hop.lookup = hop.clock()
-        if not self._policy.admits_all(host, addresses, port):
+        if not self._policy.admits_all(url.host, addresses, url.port):
             raise AddressRefused
         judged = _Judged(self._reactor, addresses)
-        to: IStreamClientEndpoint = HostnameEndpoint(judged, host, port, timeout=CONNECT_S)
-        if uri.scheme == b"https":
-            to = wrapClientTLS(self._trust.creatorForNetloc(uri.host, port), to)
+        to: IStreamClientEndpoint = HostnameEndpoint(judged, url.host, url.port, timeout=CONNECT_S)
+        if url.scheme == "https":
+            creator = self._trust.creatorForNetloc(url.host.encode("ascii"), url.port)
+            to = wrapClientTLS(creator, to)
         connection = await to.connect(Connecting(factory, hop))
         assert isinstance(connection, Connection)
         return connection.wrappedProtocol
 
 
-@implementer(IAgent)
-class _Agent:
-    """Asks for content as it is, and takes no other. treq adds gzip to that whatever it is told,
+class _Agent(Agent):
+    """An agent for one request, whose URL is known: whatever it is asked for is that.
+
+    Twisted's own would take the URL apart again and put it together with a little missing (an empty
+    query), so this goes by `_requestWithEndpoint`, as its agents for proxies do.
+
+    It asks for content as it is, and takes no other. treq adds gzip to that whatever it is told,
     and would inflate a small answer to any size before it could be counted; hence below treq.
     """
 
-    def __init__(self, agent: IAgent, headers: Headers) -> None:
-        self._agent = agent
-        self._headers = headers
+    def __init__(
+        self, reactor: Any, pool: HTTPConnectionPool, way: _Way, url: Url, headers: Headers
+    ) -> None:
+        self._init(reactor, None, pool)
+        self._way = way
+        self._url = url
+        self._sent = headers
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None
     ) -> Deferred[IResponse]:
-        return self._agent.request(method, uri, self._headers, bodyProducer).addCallback(_uncoded)
+        scheme, authority, host, target = (
+            text.encode("ascii")
+            for text in (self._url.scheme, self._url.authority, self._url.host, self._url.target)
+        )
+        requested = URI(scheme, authority, host, self._url.port, target, b"", b"", b"")
+        key = (scheme, host, self._url.port)
+        return self._requestWithEndpoint(
+            key, self._way, method, requested, self._sent, bodyProducer, target
+        ).addCallback(_uncoded)
 
 
 def _uncoded(response: IResponse) -> IResponse:
@@ -115,21 +132,17 @@ def _uncoded(response: IResponse) -> IResponse:
     return response
 
 
-@implementer(IAgentEndpointFactory, IStreamClientEndpoint)
+@implementer(IStreamClientEndpoint)
 class _Way:
-    """The way of one hop to its connection, as Twisted's agent asks for it."""
+    """The way of one hop to its connection, as Twisted's pool asks for it."""
 
-    def __init__(self, guard: Guard, hop: Hop) -> None:
+    def __init__(self, guard: Guard, url: Url, hop: Hop) -> None:
         self.hop = hop
         self._guard = guard
-        self._uri: URI
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        self._uri = uri
-        return self
+        self._url = url
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        return ensureDeferred(self._guard.connect(self._uri, self.hop, protocolFactory))
+        return ensureDeferred(self._guard.connect(self._url, self.hop, protocolFactory))
 
 
 class _Pool(HTTPConnectionPool):

@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 # Status line and headers, of all responses that precede the final one as well.
 MAX_HEAD_BYTES = 64 << 10
+MAX_INTERIM = 16  # responses before the final one (RFC 9110, 15.2); Twisted logs each of them
 
 
 class Hop:
@@ -33,10 +34,12 @@ class Hop:
         self.first_byte: float | None = None
         self.connection: Connection | None = None
         self.reused = False  # the connection has carried other requests before
-        self.head_bytes = 0
         self.head_is_endless = False
         self.head_is_complete = False
-        self.ended_cleanly = False  # the peer has closed the connection as one does
+        self.given_up = False  # it is we who have closed the connection
+        self.ended_cleanly = False  # the peer has closed it as one does
+        self._head_bytes = 0
+        self._interim = 0
 
     def abort(self) -> None:
         """Cut the connection, if it is still this request's. Idempotent."""
@@ -44,15 +47,16 @@ class Hop:
         if connection is not None and connection.hop is self:
             connection.abortConnection()
 
-    def received(self, size: int) -> bool:
+    def received(self, data: bytes) -> bool:
         """Bytes have come; whether they may be looked at."""
         if self.first_byte is None:
             self.first_byte = self.clock()
         if not self.head_is_complete:
-            self.head_bytes += size
+            self._interim += data.count(b"HTTP/1.1 1")
             # What has come with the last piece of the head may be content.
-            if self.head_bytes - size > MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES or self._interim > MAX_INTERIM:
                 self.head_is_endless = True
+            self._head_bytes += len(data)
         return not self.head_is_endless
 
 
@@ -86,6 +90,7 @@ class Connection(ProtocolWrapper):
 
     def loseConnection(self) -> None:
         """Close it. Nothing is left to be sent; TLS would wait for the peer to agree, for ever."""
+        self.hop.given_up = True
         if self._send is not None:
             super().loseConnection()
         else:
@@ -97,7 +102,7 @@ class Connection(ProtocolWrapper):
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on, unless the head of the response does not end."""
-        if not self.hop.received(len(data)):
+        if not self.hop.received(data):
             self.abortConnection()
         elif self._is_paused:
             self._unread.append(data)

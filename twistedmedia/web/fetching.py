@@ -21,7 +21,6 @@ from twistedmedia.errors import (
 from twistedmedia.fetching.freshness import asks_for_fresh
 from twistedmedia.fetching.sharing import Outcome, Sharing
 from twistedmedia.fetching.urls import Url, parse_url
-from twistedmedia.names import decode
 from twistedmedia.web.answering import add_route, klein_headers, respond
 from twistedmedia.web.pages import PAGE_POLICY, time_cost_page
 from twistedmedia.web.requests import client_address, has_query_key, header
@@ -79,13 +78,15 @@ def fetching_or_forbidden(sharing: Sharing | None) -> Sharing:
     return sharing
 
 
-def url_to_fetch(text: str) -> Url:
+def url_to_fetch(data: bytes) -> Url:
     """The URL that an argument gives.
 
     :raises BadRequest: when it is none that could be fetched.
     """
     try:
-        return parse_url(text)
+        return parse_url(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BadRequest("the url cannot be fetched: it is not UTF-8") from None
     except ValueError as error:
         raise BadRequest(f"the url cannot be fetched: {error}") from error
 
@@ -101,7 +102,7 @@ def _url_asked_for(request: Request, sharing: Sharing) -> Url | None:
     if len(values) > 1:
         raise Malformed("the argument 'url' is given twice")
     if values and values[0]:
-        return url_to_fetch(decode(values[0]))
+        return url_to_fetch(values[0])
     if has_query_key(request, b"url") or sharing.fetcher.upstream is None:
         raise MissingArgument("url")
     return None

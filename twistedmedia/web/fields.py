@@ -62,6 +62,13 @@ class Fields:
         :raises MissingArgument: when it is absent or empty.
         :raises NameNotAllowed: when it is not UTF-8.
         """
+        return decode(self.require_bytes(name))
+
+    def require_bytes(self, name: str) -> bytes:
+        """The value of `name`, whatever bytes it is.
+
+        :raises MissingArgument: when it is absent or empty.
+        """
         if not self._values.get(name):
             raise MissingArgument(name)
-        return decode(self._values[name])
+        return self._values[name]

@@ -43,7 +43,7 @@ class Importing:
 
         :raises MediaError: why it is not stored.
         """
-        url = url_to_fetch(fields.require("url"))
+        url = url_to_fetch(fields.require_bytes("url"))
         directory = fields.require("directory")
         filename = fields.require("filename") if fields.has("filename") else _filename(url)
         sha256 = sha256_from_hex(fields.require("sha256")) if fields.has("sha256") else None
@@ -88,10 +88,10 @@ async def read_json(body: Body, fields: Fields) -> None:
             budget.spend(len(chunk))
             data += chunk
     try:
-        pairs = json.loads(data.decode("utf-8-sig"), object_pairs_hook=list)
+        pairs = json.loads(data.decode("utf-8-sig"), object_pairs_hook=tuple)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the content is no JSON: {error}") from error
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+    if not isinstance(pairs, tuple):
         raise Malformed("the content is no JSON object")
     for name, value in pairs:
         if name in ARGUMENTS:

@@ -216,10 +216,11 @@ class MediaChannel(http.HTTPChannel):
         self.site.channels.add(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.site.channel_lost(self)
+        self.site.forget(self)
         self._held = False
         self._stop_lingering()
-        super().connectionLost(reason)
+        super().connectionLost(reason)  # its requests end
+        self.site.tell_emptied()
 
     def timeoutConnection(self) -> None:
         """No request has come for a while. Who is still taking the last answer is not idle."""

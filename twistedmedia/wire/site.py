@@ -49,16 +49,16 @@ class MediaSite(server.Site):
             channel.transport.abortConnection()
         emptied: Deferred[None] = Deferred()
         self._emptied.append(emptied)
-        self._tell_emptied()
+        self.tell_emptied()
         return emptied
 
-    def channel_lost(self, channel: MediaChannel) -> None:
+    def forget(self, channel: MediaChannel) -> None:
         """`channel` has lost its connection."""
         self.channels.discard(channel)
         self.slow_readers.forget(channel)
-        self._tell_emptied()
 
-    def _tell_emptied(self) -> None:
+    def tell_emptied(self) -> None:
+        """Tell those who wait for the last connection to be gone, if it is."""
         if not self.channels:
             emptied, self._emptied = self._emptied, []
             for each in emptied:
