@@ -93,7 +93,7 @@ ROWS = [
     Row("PUT", "/media/answers/new.wav", 412, 412, "", b"x", {"If-Match": "*"}),
     Row("DELETE", "/media/answers/there.wav", 412, 412, "", headers={"If-Match": '"0"'}),
     Row("POST", "/media", 415, 415, "multipart/form-data", b"x"),
-    Row("POST", "/media", 415, 415, "urlencoded", b"{}", {"Content-Type": "application/json"}),
+    Row("POST", "/media", 415, 415, "application/json", b"{}", {"Content-Type": "application/xml"}),
     Row(
         "POST", "/media", 415, 415, "multipart/form-data", b"x", {"Content-Type": "multipart/mixed"}
     ),
