@@ -580,7 +580,7 @@ async def test_the_log_tells_why_a_file_was_not_stored(logged: list[str]) -> Non
     with pytest.raises(CancelledError), arriving(an_intake()):
         raise CancelledError
     assert logged[-1].startswith("not stored: ")
-    assert "the client went away" in logged[-1]
+    assert "its connection was lost" in logged[-1]
 
 
 @asynchronous

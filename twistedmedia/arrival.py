@@ -319,7 +319,7 @@ class Arrival:
     def _log_failure(self, error: BaseException | None) -> None:
         if error is None:
             return
-        why = "the client went away" if isinstance(error, CancelledError) else str(error)
+        why = "its connection was lost" if isinstance(error, CancelledError) else str(error)
         # The name may be anything that a client sent; repr escapes what could break the line.
         self._log.warn(
             "not stored: {name!r} from {source}: {why}",

@@ -145,8 +145,10 @@ class AddressRefused(MediaError):
 
     code, status = 511, 403
 
-    def __init__(self) -> None:
+    def __init__(self, where: str = "") -> None:
+        """`where` is for the operator: the origin that was refused."""
         super().__init__("that address may not be fetched")
+        self.where = where
 
 
 class UpstreamFailed(MediaError):

@@ -72,7 +72,7 @@ def _upstream(text: str) -> Upstream | None:
         credentials, url = without_credentials(text)
         return Upstream(parse_url(url), credentials)
     except ValueError as error:
-        raise ValueError(f"it is no URL to fetch: {error}") from error
+        raise ValueError(f"it cannot be fetched: {error}") from error
 
 
 def _openings(texts: Iterable[str]) -> tuple[Opening, ...]:

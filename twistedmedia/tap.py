@@ -10,12 +10,12 @@ from typing import Any
 
 from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from twistedmedia.arrival import Limits
 from twistedmedia.fetching.addresses import Policy
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.lookups import Lookups
+from twistedmedia.fetching.trust import Trust
 from twistedmedia.intake import Intake
 from twistedmedia.options import Options
 from twistedmedia.service import MediaService
@@ -53,9 +53,8 @@ def makeService(options: Options) -> IService:
         checking=options["check"],
     )
     intake = Intake(store, limits)
-    memory = BodyMemory()
-    fetches = None if options["no-fetch"] else _fetches(options, reactor, memory)
-    site = MediaSite(media_resource(intake, fetches), reactor, memory)
+    fetches = None if options["no-fetch"] else _fetches(options, reactor)
+    site = MediaSite(media_resource(intake, fetches), reactor)
     six = ":" in options["interface"]
     endpoint = (TCP6ServerEndpoint if six else TCP4ServerEndpoint)(
         reactor, options["port"], backlog=128, interface=options["interface"]
@@ -65,15 +64,15 @@ def makeService(options: Options) -> IService:
     return MediaService([endpoint], site, intake, store, fetcher)
 
 
-def _fetches(options: Options, reactor: Any, memory: BodyMemory) -> Fetches:
+def _fetches(options: Options, reactor: Any) -> Fetches:
     fetcher = Fetcher(
         reactor,
         lookups=Lookups(reactor),
-        trust=BrowserLikePolicyForHTTPS(),
+        trust=Trust(),
         policy=Policy(options["fetch-allow"]),
         upstream=options["upstream"],
         connections=options["fetch-connections"],
-        memory=memory,
+        memory=BodyMemory(),  # not that of uploads, which fetches are not to hold up
     )
     timeout_s = options["fetch-timeout"]
     return Fetches(

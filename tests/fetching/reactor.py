@@ -24,13 +24,13 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import IConnector, IConsumer, IPushProducer, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.web.client import BrowserLikePolicyForHTTPS
 from zope.interface import implementer
 
 from tests.wire.connection import outcome
 from twistedmedia.fetching.addresses import Address, Policy
 from twistedmedia.fetching.fetcher import Fetcher, Response, Terms, Upstream
 from twistedmedia.fetching.lookups import Lookups
+from twistedmedia.fetching.trust import Trust
 from twistedmedia.fetching.urls import parse_url
 from twistedmedia.streaming import EACH_BYTES, BodyMemory
 
@@ -145,6 +145,7 @@ class Peer:
     """
 
     disconnecting = False
+    bufferSize = RECEIVE_BYTES
 
     def __init__(self, network: Network, host: str, port: int) -> None:
         self.protocol: Any = None
@@ -261,7 +262,8 @@ class Peer:
             return
         self._delivering = True
         while self.connected and not self.paused and not self.aborted and self._incoming:
-            data, self._incoming = self._incoming[:RECEIVE_BYTES], self._incoming[RECEIVE_BYTES:]
+            data = self._incoming[: self.bufferSize]
+            self._incoming = self._incoming[self.bufferSize :]
             self.protocol.dataReceived(data)
         self._delivering = False
         if self._ending and not self._incoming and not self.paused:
@@ -349,7 +351,7 @@ class World:
         self.fetcher = Fetcher(
             self.network,
             lookups=lookups,
-            trust=trust or BrowserLikePolicyForHTTPS(),
+            trust=trust or Trust(),
             policy=policy or Policy(),
             upstream=upstream,
             connections=connections,

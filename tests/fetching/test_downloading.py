@@ -484,3 +484,16 @@ def test_an_attempt_that_meets_a_gateway_without_its_service_is_followed_by_the_
     download.resume(RESUME_AFTER_S[0]).respond(b"", status)
     assert download.outcome == []
     download.work.cancel()
+
+
+def test_tags_in_any_bytes_are_told_apart_and_sent_back_as_they_came(world: World) -> None:
+    """RFC 9110, 8.8.3: a tag may hold bytes that are no ASCII, and are no UTF-8."""
+    download = Downloading(world)
+    first = world.accept()
+    first.send(head(ETag='"v\xe9"', Content_Length="10") + b"AAAAA")
+    first.reset()
+    second = download.resume(RESUME_AFTER_S[0])
+    assert b'If-Range: "v\xe9"\r\n' in second.received
+    second.send(head(ETag='"v\xe8"', Content_Length="10") + b"BBBBBBBBBB")
+    world.advance(10)
+    assert type(download.error) is UpstreamFailed

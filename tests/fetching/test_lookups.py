@@ -12,10 +12,11 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.fetching.reactor import PUBLIC, Network
+from tests.fetching.reactor import PUBLIC, Network, failed
 from tests.wire.connection import outcome, result
+from twistedmedia.errors import Busy
 from twistedmedia.fetching.addresses import Address
-from twistedmedia.fetching.lookups import AT_ONCE, MOST_ADDRESSES, Lookups
+from twistedmedia.fetching.lookups import AT_ONCE, Lookups
 
 WAIT_S = 10  # so that a failing test ends
 
@@ -174,7 +175,7 @@ def test_no_more_addresses_are_told_than_anybody_connects_to(
     resolver.table["many.example"] = many
     asked = lookups.addresses("many.example")
     network.from_threads()
-    assert result(asked) == addresses(*many[:MOST_ADDRESSES])
+    assert result(asked) == addresses(*many)
 
 
 def test_those_who_ask_for_one_name_at_once_share_a_look_up(
@@ -363,22 +364,66 @@ def test_as_many_look_ups_go_on_as_cost_next_to_nothing(
     assert resolver.most <= AT_ONCE
 
 
-def test_a_thread_that_cannot_start_leaves_no_name_behind(
-    monkeypatch: pytest.MonkeyPatch,
+class Unable:
+    """Whether threads can start."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_so = True
+        start = threading.Thread.start
+
+        def start_if_able(thread: threading.Thread) -> None:
+            if self.is_so:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_if_able)
+
+
+@pytest.mark.parametrize("names", [1, 3000])
+def test_where_no_thread_can_start_all_are_told_and_no_name_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, network: Network, names: int
 ) -> None:
-    network = Network()
     lookups = Lookups(network, lambda *_, **__: [(0, 0, 0, "", (PUBLIC, 0))], at_once=1)
+    unable = Unable(monkeypatch)
+    for number in range(names):
+        assert isinstance(failed(outcome(lookups.addresses(f"{number}.example"))), Busy)
+    unable.is_so = False
+    again = lookups.addresses("0.example")
+    network.from_threads()
+    assert result(again) == addresses(PUBLIC)
 
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", start)
-        try:
-            first: Deferred = lookups.addresses("example.org")
-            outcome(first)
-        except RuntimeError:
-            pass
-    again = outcome(lookups.addresses("example.org"))
-    network.from_threads()  # queue.Empty after 10 s: it joined a look-up that never was
-    assert again
+def test_names_wait_for_a_look_up_under_way_where_no_other_thread_can_start(
+    monkeypatch: pytest.MonkeyPatch, network: Network, resolver: Resolver
+) -> None:
+    lookups = Lookups(network, resolver, at_once=5)  # type: ignore[arg-type]
+    resolver.hold("first.example")
+    first = lookups.addresses("first.example")
+    resolver.wait_for_calls(1)
+    unable = Unable(monkeypatch)
+    others = [lookups.addresses(f"{number}.example") for number in range(3)]
+    assert not any(asked.called for asked in others)
+    unable.is_so = False
+    resolver.let_go("first.example")
+    network.from_threads()
+    for _ in others:
+        network.from_threads()
+    assert all(asked.called for asked in [first, *others])
+
+
+def test_those_who_leave_leave_nothing_behind(network: Network, resolver: Resolver) -> None:
+    """Whoever waits for a thread and goes is forgotten, with the name that nobody else wants."""
+    lookups = Lookups(network, resolver, at_once=1)  # type: ignore[arg-type]
+    resolver.hold("first.example")
+    first = outcome(lookups.addresses("first.example"))
+    for number in range(1000):
+        asked = lookups.addresses(f"{number}.example")
+        joined = lookups.addresses("first.example")
+        for each in (asked, joined):
+            each.addErrback(lambda _: None)
+            each.cancel()
+    assert len(lookups._queue) == 0
+    assert [len(waiting) for waiting in lookups._asking.values()] == [1]
+    resolver.let_go("first.example")
+    network.from_threads()
+    assert first

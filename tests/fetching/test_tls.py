@@ -7,6 +7,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.ssl import Certificate
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import Certificate, CertificateOptions
 from twisted.internet.task import deferLater
-from twisted.web.client import BrowserLikePolicyForHTTPS
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 
 from tests.fetching.reactor import LONG, Peer, World, head
 from tests.support import asynchronous
@@ -27,6 +29,7 @@ from tests.wire.connection import outcome
 from twistedmedia.errors import UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
 from twistedmedia.fetching.guard import KEEP_S
 from twistedmedia.fetching.timings import Timings
+from twistedmedia.fetching.trust import Trust
 
 URL = "https://example.org/a.mp3"
 
@@ -38,7 +41,7 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
         start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-        names = x509.SubjectAlternativeName(list(map(x509.DNSName, hosts)))
+        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
         self._certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -53,10 +56,8 @@ class Authority:
         )
 
     @property
-    def trust(self) -> BrowserLikePolicyForHTTPS:
-        return BrowserLikePolicyForHTTPS(
-            trustRoot=Certificate(crypto.X509.from_cryptography(self._certificate))
-        )
+    def trust(self) -> Trust:
+        return Trust(Certificate(crypto.X509.from_cryptography(self._certificate)))
 
     def server(self) -> SSL.Connection:
         context = SSL.Context(SSL.TLS_METHOD)
@@ -65,6 +66,13 @@ class Authority:
         connection = SSL.Connection(context, None)
         connection.set_accept_state()
         return connection
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 class Server:
@@ -354,3 +362,41 @@ async def test_what_tls_has_broken_off_before_it_was_read_is_told_as_that(
     await server.turn()
     asked.read()
     assert type(asked.error) is UpstreamBrokeOff
+
+
+def test_all_connections_share_what_it_takes_to_judge_certificates() -> None:
+    """To read the authorities anew for each would take the loop milliseconds, and a MiB."""
+    trust = Trust()
+    protocol = TLSMemoryBIOProtocol(
+        TLSMemoryBIOFactory(CertificateOptions(), True, Factory()), Protocol()
+    )
+    connections = [
+        trust.creatorForNetloc(host, 443).clientConnectionForTLS(protocol)
+        for host in (b"example.org", b"other.org", b"192.0.2.1")
+    ]
+    assert len({id(connection.get_context()) for connection in connections}) == 1
+    names = [connection.get_servername() for connection in connections]
+    assert names == [b"example.org", b"other.org", None]  # RFC 6066, 3
+
+
+def test_a_name_for_which_there_is_no_certificate_is_not_trusted(world: World) -> None:
+    """The number is a spelling of a public address; names that are odd are names."""
+    world.names.table["134744072"] = world.names.table["example.org"]
+    assert "cannot have a certificate" in str(world.ask("https://134744072/").error)
+    for host in (b"foo_bar.org", b"r3---sn-a.org", b"xn--a.org"):
+        assert Trust().creatorForNetloc(host, 443)
+
+
+@asynchronous
+async def test_an_address_is_trusted_by_its_certificate(make: Callable[..., World]) -> None:
+    authority = Authority("93.184.215.14")
+    world = make(trust=authority.trust)
+    asked = world.ask("https://93.184.215.14/")
+    server = await connected(world, authority)
+    await server.respond(head(Content_Length="5") + b"hello")
+    assert asked.whole == b"hello"
+    other = world.ask("https://93.184.215.15/")
+    await connected(world, authority)
+    world.network.turn()
+    assert "cannot be trusted" in str(other.error)
+    await server.close()

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
-from twistedmedia.errors import MediaError, UpstreamTooSlow
+from twistedmedia.errors import MediaError, UpstreamFailed, UpstreamTooSlow
 from twistedmedia.fetching.failures import of_content
 from twistedmedia.fetching.hops import Hop
 from twistedmedia.limits import LeastRate
@@ -20,6 +20,10 @@ from twistedmedia.streaming import Body, BodyMemory
 # Less than the slowest codec of speech needs; who sends less keeps a place for nothing.
 LEAST_BYTES_PER_S = 256
 RATE_WINDOW_S = 20
+# Chunked coding can be nearly all coding, of which a megabyte takes seconds to read. From so many
+# pieces on, of fewer bytes on the average, less is taken at a time; and from so many on, none.
+_FEW_PIECES, _SMALL_PIECE_BYTES = 256, 256
+_MANY_PIECES, _TINY_PIECE_BYTES = 16384, 64
 
 
 class Content(Protocol):
@@ -42,6 +46,7 @@ class Content(Protocol):
         self._limit = limit
         self._too_large = too_large
         self._rate = LeastRate(LEAST_BYTES_PER_S, RATE_WINDOW_S)
+        self._pieces = 0
         self._held = self._was_held = False
         self._watch: IDelayedCall | None = None
 
@@ -52,12 +57,16 @@ class Content(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Some of it."""
         self.body.feed(data)
+        self._pieces += 1
+        if not self._pieces % _FEW_PIECES:
+            self._judge_pieces(self.body.received / self._pieces)
         if self._limit is not None and self.body.received > self._limit:
             self.fail(self._too_large(self._limit))
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """The last byte has come, or none will."""
-        self.ended = self._hop.clock()
+        if self.ended is None:
+            self.ended = self._hop.clock()
         whole = reason.check(ResponseDone) or (
             # Without a length the end of the connection is the end of the content, if it is one.
             reason.check(PotentialDataLoss) and self._hop.ended_cleanly
@@ -97,6 +106,12 @@ class Content(Protocol):
 
     def send_continue(self) -> None:
         """An upstream waits for nothing."""
+
+    def _judge_pieces(self, average_bytes: float) -> None:
+        if average_bytes < _TINY_PIECE_BYTES and self._pieces >= _MANY_PIECES:
+            self.fail(UpstreamFailed("sends its content in pieces that are too small"))
+        elif average_bytes < _SMALL_PIECE_BYTES and self._hop.connection is not None:
+            self._hop.connection.receive_less()
 
     def _judge(self) -> None:
         self._watch = None

@@ -18,7 +18,7 @@ from twistedmedia.fetching.urls import Url
 RESUME_AFTER_S = (0.2, 1.0, 3.0)
 
 _FOR_A_WHILE = frozenset({502, 503, 504})  # what proxies say of a service that restarts
-_STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\uffff]*"')  # RFC 9110, 8.8.3
+_STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110, 8.8.3
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
@@ -98,9 +98,9 @@ class Download:
 
         :raises UpstreamFailed: when that cannot be, or has been tried as often as it is worth.
         """
+        error: Exception = UpstreamBrokeOff(self.received)
         if self._etag is None:
-            raise broke_off
-        error: Exception = broke_off
+            raise error from broke_off
         for pause_s in self._attempts:
             await self._fetching.aclose()
             await deferLater(self._fetcher.reactor, min(pause_s, self._left_s))

@@ -6,9 +6,10 @@ of our errors, and closes the connection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookiejar import CookieJar
 from typing import Any
 
@@ -35,6 +36,7 @@ from twistedmedia.streaming import Body, BodyMemory
 MAX_REDIRECTS = 5
 RETRY_AFTER_S = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _USER_AGENT = "twistedmedia"
 
 
@@ -45,7 +47,7 @@ class Upstream:
     """
 
     url: Url
-    authorization: str | None = None
+    authorization: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Fetcher:
         nobody has read.
         """
         self.reactor = reactor
-        self.memory = memory
+        self._memory = memory
         self._upstream = upstream
         self._connections = connections
         self._fetches = 0
@@ -116,9 +118,15 @@ class Fetcher:
         if self._fetches >= self._connections:
             raise Busy(RETRY_AFTER_S)
         self._fetches += 1
-        fetch = _Fetch(self, terms)
+        fetch = _Fetch(self.reactor, self._memory, self._strangers, terms)
+        own = self._upstream
         try:
-            yield await fetch.respond(url, headers or {})
+            if url is not None:
+                yield await fetch.respond(self._strangers, url, headers or {})
+            else:
+                assert own is not None, "no URL, and no upstream"
+                credentials = {"Authorization": own.authorization} if own.authorization else {}
+                yield await fetch.respond(self._own, own.url, credentials)
         finally:
             self._fetches -= 1
             fetch.end()
@@ -128,18 +136,6 @@ class Fetcher:
         await self._strangers.close()
         if self._own is not self._strangers:
             await self._own.close()
-
-    def way(self, url: Url | None) -> tuple[Guard, Url, str | None]:
-        """Who makes the first request for `url`, where to, and with which authorization."""
-        if url is not None:
-            return self._strangers, url, None
-        assert self._upstream is not None, "no URL, and no upstream"
-        return self._own, self._upstream.url, self._upstream.authorization
-
-    @property
-    def strangers(self) -> Guard:
-        """Who makes requests for URLs that somebody else has named."""
-        return self._strangers
 
 
 class Response:
@@ -172,11 +168,14 @@ class Response:
 class _Fetch:
     """A fetch under way."""
 
-    def __init__(self, fetcher: Fetcher, terms: Terms) -> None:
+    def __init__(self, reactor: Any, memory: BodyMemory, strangers: Guard, terms: Terms) -> None:
+        """`strangers` makes the requests to where redirects lead."""
         self.lifetime_s = 1 << 31
-        self._fetcher = fetcher
+        self._reactor = reactor
+        self._memory = memory
+        self._strangers = strangers
         self._terms = terms
-        self._clock = fetcher.reactor.seconds
+        self._clock = reactor.seconds
         self._begun: float = self._clock()
         self._redirected: float | None = None
         self._hop = Hop(self._clock)
@@ -185,18 +184,15 @@ class _Fetch:
         self._late: UpstreamTooSlow | None = None
         self._deadlines: list[IDelayedCall] = []
 
-    async def respond(self, url: Url | None, headers: Mapping[str, str]) -> Response:
-        """The final response, after redirects."""
+    async def respond(self, guard: Guard, at: Url, headers: Mapping[str, str]) -> Response:
+        """The final response, after redirects; `guard` makes the first request."""
         self._deadline(self._terms.total_s)
         if self._terms.head_s < self._terms.total_s:
             self._deadline(self._terms.head_s)
-        guard, at, authorization = self._fetcher.way(url)
-        if authorization is not None:
-            headers = {**headers, "Authorization": authorization}
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._request(guard, at, headers)
             self._age(response)
-            location = _header(response.headers, "location")
+            location = _location(response.headers)
             if response.code not in _REDIRECTS or location is None:
                 if self._terms.head_s < self._terms.total_s:
                     self._deadlines.pop().cancel()
@@ -207,7 +203,7 @@ class _Fetch:
             to = _followed(location, at)
             if to.origin != at.origin:  # credentials do not come along, nor back
                 headers = {name: headers[name] for name in headers if name != "Authorization"}
-            at, guard = to, self._fetcher.strangers
+            at, guard = to, self._strangers
         raise UpstreamFailed(f"redirects more than {MAX_REDIRECTS} times")
 
     def end(self) -> None:
@@ -238,11 +234,11 @@ class _Fetch:
 
     async def _request(self, guard: Guard, at: Url, headers: Mapping[str, str]) -> IResponse:
         """One hop: the response when its head is complete."""
-        while True:
-            hop = self._hop = Hop(self._clock)
+        for anew in (False, True):
+            hop = self._hop = Hop(self._clock, anew=anew)
             try:
                 agent = guard.agent(at, hop, _sent(at, headers))
-                self._requesting = _ask(agent, at, self._fetcher.reactor)
+                self._requesting = _ask(agent, at, self._reactor)
                 response: IResponse = await self._requesting
             except Exception as error:
                 hop.abort()
@@ -251,22 +247,22 @@ class _Fetch:
                 if was_cancelled(error):
                     raise CancelledError from error
                 if hop.reused and hop.first_byte is None:
-                    continue  # the upstream has closed it just now; there are only so many
+                    continue  # the upstream has closed it just now
                 raise told(error, hop) from error
             finally:
                 self._requesting = None
-            hop.head_is_complete = True
             return response
+        raise AssertionError("a new connection was used before")
 
     def _final(self, response: IResponse, at: Url) -> Response:
         limit = self._terms.max_bytes
         length = response.length if isinstance(response.length, int) else None
-        if not 200 <= response.code <= 599 or (length is not None and length < 0):
+        if not 200 <= response.code <= 999 or (length is not None and length < 0):
             raise UpstreamFailed("does not respond in HTTP")
         if limit is not None and length is not None and length > limit:
             raise _too_large(limit)
         content = self._content = Content(
-            self._fetcher.reactor, self._hop, length, self._fetcher.memory, limit, _too_large
+            self._reactor, self._hop, length, self._memory, limit, _too_large
         )
         response.deliverBody(content)
         return Response(self, at, response.code, response.headers, length, content.body)
@@ -277,7 +273,7 @@ class _Fetch:
         self.lifetime_s = min(self.lifetime_s, fresh)
 
     def _deadline(self, seconds: float) -> IDelayedCall:
-        call: IDelayedCall = self._fetcher.reactor.callLater(seconds, self._too_late)
+        call: IDelayedCall = self._reactor.callLater(seconds, self._too_late)
         self._deadlines.append(call)
         return call
 
@@ -306,7 +302,21 @@ def _followed(location: str, at: Url) -> Url:
 
 def _header(headers: Headers, name: str) -> str | None:
     values = headers.getRawHeaders(name.encode())
-    return b", ".join(values).decode("utf-8", "replace") if values else None
+    return b", ".join(values).decode("latin-1") if values else None
+
+
+def _location(headers: Headers) -> str | None:
+    values = headers.getRawHeaders(b"location")
+    if not values:
+        return None
+    if len(values) > 1:
+        raise UpstreamFailed("redirects to more than one URL")
+    try:
+        return values[0].decode("utf-8")
+    except UnicodeDecodeError:  # as browsers do
+        return re.sub(rb"[\x80-\xff]", lambda byte: b"%%%02X" % byte[0][0], values[0]).decode(
+            "ascii"
+        )
 
 
 class _Exact(EncodedURL):
@@ -350,7 +360,7 @@ def _sent(url: Url, headers: Mapping[str, str]) -> Headers:
         "Accept-Encoding": "identity",
         **headers,
     }
-    return Headers({name: [value] for name, value in sent.items()})
+    return Headers({name.encode(): [value.encode("latin-1")] for name, value in sent.items()})
 
 
 def _ask(agent: IAgent, url: Url, reactor: Any) -> Deferred[Any]:

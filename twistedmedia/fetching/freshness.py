@@ -31,13 +31,19 @@ def lifetime_s(cache_control: str | None, age: str | None = None, vary: str | No
 
 
 def asks_for_fresh(cache_control: str | None, pragma: str | None = None) -> bool:
-    """Whether a request with these headers wants no answer from a cache (RFC 9111, 5.2.1, 5.4)."""
+    """Whether a request with these headers wants no answer that was kept (RFC 9111, 5.2.1, 5.4)."""
     if cache_control is None:
         return pragma is not None and "no-cache" in pragma.lower()
     said = _directives(cache_control)
     if said is None or "no-cache" in said or "no-store" in said:
         return True
     return "max-age" in said and _seconds(said["max-age"]) == 0
+
+
+def forbids_keeping(cache_control: str | None) -> bool:
+    """Whether what a request with this header brings must not be kept (RFC 9111, 5.2.1.5)."""
+    said = None if cache_control is None else _directives(cache_control)
+    return said is not None and "no-store" in said
 
 
 def _directives(text: str) -> dict[str, list[str]] | None:

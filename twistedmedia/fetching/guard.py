@@ -7,7 +7,7 @@ environment variable and no proxy has a say.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IHostnameResolver,
     IHostResolution,
     IProtocol,
@@ -24,6 +25,8 @@ from twisted.internet.interfaces import (
     IResolutionReceiver,
     IStreamClientEndpoint,
 )
+from twisted.internet.protocol import Factory
+from twisted.web._newclient import HTTP11ClientProtocol
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
@@ -31,11 +34,12 @@ from zope.interface import implementer
 
 from twistedmedia.errors import AddressRefused, UpstreamFailed
 from twistedmedia.fetching.addresses import Address, Policy
-from twistedmedia.fetching.hops import Connecting, Connection, Hop
+from twistedmedia.fetching.hops import MAX_HEAD_BYTES, Connecting, Connection, Hop
 from twistedmedia.fetching.lookups import Lookups
 from twistedmedia.fetching.urls import Url
 
 CONNECT_S = 10.0  # for each address; the next one is tried after 0.3 s (RFC 8305)
+MOST_ADDRESSES = 16  # of a name that has more, the rest is judged and not tried
 KEEP_S = 30  # an idle connection; most servers close theirs after 60 s or more
 
 
@@ -51,16 +55,13 @@ class Guard:
         connections: int,
     ) -> None:
         """`trust` says whose certificates are believed; `connections` is how many idle ones are
-        kept for an origin.
+        kept in all.
         """
         self._reactor = reactor
         self._policy = policy
         self._lookups = lookups
         self._trust = trust
-        self._pool = _Pool(reactor)
-        self._pool.maxPersistentPerHost = connections
-        self._pool.cachedConnectionTimeout = KEEP_S
-        self._pool.retryAutomatically = False
+        self._pool = _Pool(reactor, connections)
 
     def agent(self, url: Url, hop: Hop, headers: Headers) -> IAgent:
         """An agent for the one request that `hop` is about: for `url`, with these `headers` and no
@@ -81,9 +82,13 @@ class Guard:
         addresses = await self._lookups.addresses(url.host)
         hop.lookup = hop.clock()
         if not self._policy.admits_all(url.host, addresses, url.port):
-            raise AddressRefused
+            raise AddressRefused(url.origin)
+        addresses = addresses[:MOST_ADDRESSES]
         judged = _Judged(self._reactor, addresses)
-        to: IStreamClientEndpoint = HostnameEndpoint(judged, url.host, url.port, timeout=CONNECT_S)
+        # Not by its name, about which the endpoint is stricter than those who give names.
+        to: IStreamClientEndpoint = HostnameEndpoint(
+            judged, str(addresses[0]), url.port, timeout=CONNECT_S
+        )
         if url.scheme == "https":
             creator = self._trust.creatorForNetloc(url.host.encode("ascii"), url.port)
             to = wrapClientTLS(creator, to)
@@ -126,7 +131,7 @@ class _Agent(Agent):
 
 def _uncoded(response: IResponse) -> IResponse:
     codings = response.headers.getRawHeaders(b"Content-Encoding", [])
-    if any(coding.strip().lower() != b"identity" for coding in codings):
+    if not {b"", b"identity"}.issuperset(coding.strip().lower() for coding in codings):
         raise UpstreamFailed("sends its content in a coding that it was not asked for")
     response.headers.removeHeader(b"Content-Encoding")
     return response
@@ -145,17 +150,82 @@ class _Way:
         return ensureDeferred(self._guard.connect(self._url, self.hop, protocolFactory))
 
 
+class _Client(HTTP11ClientProtocol):
+    """Twisted's client of one connection, but for two things. One on which more came than the
+    response is not kept: the next request would take that for its own. (What comes later cannot be
+    told from a response.) And a line of headers may be as long as all of them.
+    """
+
+    def request(self, request: Any) -> Deferred[IResponse]:
+        response = super().request(request)
+        if self._parser is not None:
+            self._parser.MAX_LENGTH = MAX_HEAD_BYTES
+        return response
+
+    def _finishResponse_WAITING(self, rest: bytes) -> None:
+        if rest and self._currentRequest is not None:
+            self._currentRequest.persistent = False
+        super()._finishResponse_WAITING(rest)
+
+    _finishResponse_TRANSMITTING = _finishResponse_WAITING
+
+
+class _ClientFactory(Factory[_Client]):
+    noisy = False
+
+    def __init__(self, quiescent: Callable[[_Client], None], metadata: str) -> None:
+        self._quiescent = quiescent
+
+    def buildProtocol(self, addr: IAddress | None) -> _Client:
+        return _Client(self._quiescent)
+
+
 class _Pool(HTTPConnectionPool):
-    """Tells a hop which connection it has got, and a connection which hop it carries."""
+    """Idle connections, a limited number in all. Tells a hop which connection it has got, and a
+    connection which hop it carries.
+
+    Twisted's bounds them for each origin only, and remembers origins for ever; hence the methods of
+    its own that are overridden here.
+    """
+
+    _factory = _ClientFactory  # type: ignore[assignment]
+    cachedConnectionTimeout = KEEP_S
+    retryAutomatically = False  # the fetcher does that
+
+    def __init__(self, reactor: Any, most: int) -> None:
+        super().__init__(reactor)
+        self.maxPersistentPerHost = self._most = most
 
     def getConnection(self, key: Hashable, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
         assert isinstance(endpoint, _Way)
-        return super().getConnection(key, endpoint).addCallback(self._got, endpoint.hop)
+        if endpoint.hop.anew:
+            getting = self._newConnection(key, endpoint)
+        else:
+            getting = super().getConnection(key, endpoint)
+            self._forget_if_empty(key)
+        return getting.addCallback(self._got, endpoint.hop)
+
+    def _putConnection(self, key: Hashable, connection: Any) -> None:
+        if len(self._timeouts) >= self._most:
+            oldest: IDelayedCall = next(iter(self._timeouts.values()))
+            removing = oldest.args  # type: ignore[attr-defined]
+            oldest.cancel()
+            self._removeConnection(*removing)
+        super()._putConnection(key, connection)
+
+    def _removeConnection(self, key: Hashable, connection: Any) -> None:
+        super()._removeConnection(key, connection)
+        self._forget_if_empty(key)
+
+    def _forget_if_empty(self, key: Hashable) -> None:
+        if not self._connections.get(key, True):
+            del self._connections[key]
 
     def _got(self, protocol: Any, hop: Hop) -> Any:
         connection: Connection = protocol.transport
         hop.reused = connection.hop is not hop
-        hop.connection, connection.hop = connection, hop
+        hop.connection = connection
+        connection.carry(hop)
         return protocol
 
 

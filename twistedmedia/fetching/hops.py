@@ -18,7 +18,49 @@ from zope.interface import implementer
 
 # Status line and headers, of all responses that precede the final one as well.
 MAX_HEAD_BYTES = 64 << 10
+_LITTLE_BYTES = 4 << 10
 MAX_INTERIM = 16  # responses before the final one (RFC 9110, 15.2); Twisted logs each of them
+
+
+class _Heads:
+    """Measures the head of a response, and those of interim ones before it, as Twisted will read
+    them, before it does.
+    """
+
+    def __init__(self) -> None:
+        self.interim = 0
+        self.is_complete = False  # the final one
+        self._size = 0
+        self._line = b""
+        self._status = b""
+
+    def feed(self, data: bytes) -> None:
+        """More bytes have come."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            self._size += len(line) + 1
+            line = line.removesuffix(b"\r")
+            if not self._status:
+                self._status = line or b"none"
+            elif not line:
+                if not 100 <= _code(self._status) < 200:
+                    self.is_complete = True
+                    self._line = b""  # and all that follows is content
+                    return
+                self.interim += 1
+                self._status = b""
+
+    @property
+    def are_too_large(self) -> bool:
+        """Whether there is more of them than may be."""
+        return self._size + len(self._line) > MAX_HEAD_BYTES or self.interim > MAX_INTERIM
+
+
+def _code(status: bytes) -> int:
+    try:
+        return int(status.split(b" ", 2)[1])
+    except (IndexError, ValueError):
+        return 0
 
 
 class Hop:
@@ -26,8 +68,10 @@ class Hop:
     such phase.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, anew: bool = False) -> None:
+        """`anew` asks for a new connection, instead of one that was kept."""
         self.clock = clock
+        self.anew = anew
         self.lookup: float | None = None
         self.connect: float | None = None
         self.tls: float | None = None
@@ -35,11 +79,9 @@ class Hop:
         self.connection: Connection | None = None
         self.reused = False  # the connection has carried other requests before
         self.head_is_endless = False
-        self.head_is_complete = False
         self.given_up = False  # it is we who have closed the connection
         self.ended_cleanly = False  # the peer has closed it as one does
-        self._head_bytes = 0
-        self._interim = 0
+        self._heads = _Heads()
 
     def abort(self) -> None:
         """Cut the connection, if it is still this request's. Idempotent."""
@@ -51,12 +93,9 @@ class Hop:
         """Bytes have come; whether they may be looked at."""
         if self.first_byte is None:
             self.first_byte = self.clock()
-        if not self.head_is_complete:
-            self._interim += data.count(b"HTTP/1.1 1")
-            # What has come with the last piece of the head may be content.
-            if self._head_bytes > MAX_HEAD_BYTES or self._interim > MAX_INTERIM:
-                self.head_is_endless = True
-            self._head_bytes += len(data)
+        if not self._heads.is_complete:
+            self._heads.feed(data)
+            self.head_is_endless = self._heads.are_too_large
         return not self.head_is_endless
 
 
@@ -67,6 +106,7 @@ class Connection(ProtocolWrapper):
     hop: Hop
     _send: Callable[[bytes], int | Exception] | None = None
     _is_paused = False
+    _receives_less = False
     _unread: list[bytes]
 
     transport: Any
@@ -95,6 +135,22 @@ class Connection(ProtocolWrapper):
             super().loseConnection()
         else:
             self.abortConnection()
+
+    def carry(self, hop: Hop) -> None:
+        """The request of `hop` is next."""
+        self.hop = hop
+        if self._receives_less:
+            self._receives_less = False
+            self._socket.bufferSize = type(self._socket).bufferSize
+
+    def receive_less(self) -> None:
+        """Take less at a time, for this request: each turn of the loop is to be a short one."""
+        self._receives_less = True
+        self._socket.bufferSize = _LITTLE_BYTES
+
+    @property
+    def _socket(self) -> Any:
+        return getattr(self.transport, "transport", self.transport)  # under TLS it is below
 
     def handshakeCompleted(self) -> None:
         """TLS is set up."""

@@ -7,7 +7,6 @@ whose servers do not answer would stop every look-up after them; and it waits fo
 from __future__ import annotations
 
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from threading import Thread
@@ -20,10 +19,9 @@ from twisted.python.failure import Failure
 from twistedmedia.errors import Busy
 from twistedmedia.fetching.addresses import Address
 
-# A look-up takes some 30 s when no server answers. Threads that wait for it cost next to nothing.
-AT_ONCE = 64
-# Beyond these of one name, nobody connects to more: a server may give thousands.
-MOST_ADDRESSES = 16
+# A look-up takes some 30 s when no server answers, and a thread that waits next to nothing: there
+# have to be more than a stranger can keep waiting with a few connections.
+AT_ONCE = 500
 
 _RETRY_AFTER_S = 5
 
@@ -44,15 +42,16 @@ class Lookups:
     ) -> None:
         self._reactor = reactor
         self._resolve = resolve
-        self._free = at_once
-        self._queue: deque[str] = deque()
+        self._free = self._at_once = at_once
+        self._queue: dict[str, None] = {}  # in their order
         self._asking: dict[str, list[Deferred[list[Address]]]] = {}
 
     def addresses(self, host: str) -> Deferred[list[Address]]:
         """The addresses of `host`, the preferred ones first; none when it has none. An address is
-        its own, without a look-up. Cancelling ends the waiting.
+        its own, without a look-up. Fails with `Busy` when no thread can be started. Cancelling ends
+        the waiting.
         """
-        asking: Deferred[list[Address]] = Deferred()
+        asking: Deferred[list[Address]] = Deferred(lambda asking: self._leave(host, asking))
         try:
             address = ip_address(host)
         except ValueError:
@@ -62,26 +61,39 @@ class Lookups:
         return asking
 
     def _ask(self, host: str, asking: Deferred[list[Address]]) -> None:
-        if host in self._asking:
-            self._asking[host].append(asking)
+        waiting = self._asking.get(host)
+        if waiting is not None:
+            waiting.append(asking)
             return
         self._asking[host] = [asking]
-        self._queue.append(host)
+        self._queue[host] = None
         self._start()
+
+    def _leave(self, host: str, asking: Deferred[list[Address]]) -> None:
+        waiting = self._asking.get(host, [asking])
+        waiting.remove(asking)
+        if not waiting and host in self._queue:  # nobody has begun to look it up
+            del self._queue[host], self._asking[host]
 
     def _start(self) -> None:
         while self._free and self._queue:
-            host = self._queue.popleft()
-            if all(asking.called for asking in self._asking[host]):  # all of them have gone
-                del self._asking[host]
-                continue
-            self._free -= 1
+            host = next(iter(self._queue))
             # A thread of its own for each: one that hangs keeps no process from ending.
             thread = Thread(target=self._look_up, args=(host,), name=f"lookup-{host}", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # as many as the system allows
-                self._told(host, Failure(Busy(_RETRY_AFTER_S)))
+            except RuntimeError:  # as many as the system allows: those that run will start it
+                if self._free == self._at_once:
+                    self._fail_all(Failure(Busy(_RETRY_AFTER_S)))
+                return
+            del self._queue[host]
+            self._free -= 1
+
+    def _fail_all(self, failure: Failure) -> None:
+        """None runs, and none can be started."""
+        hosts, self._queue = self._queue, {}
+        for host in hosts:
+            _tell(self._asking.pop(host), failure)
 
     def _look_up(self, host: str) -> None:  # in the thread
         try:
@@ -96,12 +108,16 @@ class Lookups:
         except (OSError, UnicodeError):  # no such name, or none that could be asked for
             return []
         texts = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in answers)
-        return [ip_address(text) for text in texts][:MOST_ADDRESSES]
+        return [ip_address(text) for text in texts]
 
     def _told(self, host: str, found: list[Address] | Failure) -> None:
         self._free += 1
         waiting = self._asking.pop(host)
         self._start()
-        for asking in waiting:
-            if not asking.called:
-                asking.callback(found)
+        _tell(waiting, found)
+
+
+def _tell(waiting: Sequence[Deferred[list[Address]]], found: list[Address] | Failure) -> None:
+    for asking in waiting:
+        if not asking.called:  # one of those before may have had it cancelled
+            asking.callback(found)

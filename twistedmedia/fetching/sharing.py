@@ -64,9 +64,9 @@ class Sharing:
         # With when it was begun, and until when it is fresh.
         self._kept: OrderedDict[Url | None, tuple[Outcome, float, float]] = OrderedDict()
 
-    def ask(self, url: Url | None, *, fresh: bool = False) -> Deferred[Outcome]:
+    def ask(self, url: Url | None, *, fresh: bool = False, keep: bool = True) -> Deferred[Outcome]:
         """The outcome of fetching `url`, or the upstream's own if it is None. With `fresh` it is
-        fetched for this one, whatever is kept or under way.
+        fetched for this one, whatever is kept or under way; without `keep` it is not kept then.
 
         Fails as `Fetcher.open` does, and as its content. Cancelling leaves a fetch to those others
         who wait for it, and ends it when nobody does.
@@ -86,7 +86,7 @@ class Sharing:
         if flight is None:
             if not fresh:
                 self._flights[url] = joined
-            joined.work = ensureDeferred(self._fly(url, joined))
+            joined.work = ensureDeferred(self._fly(url, joined, keep or not fresh))
         return asked
 
     def _fresh(self, url: Url | None, now: float) -> Outcome | None:
@@ -100,11 +100,13 @@ class Sharing:
         self._kept.move_to_end(url)
         return _seen(outcome, now - begun, Origin.HIT)
 
-    async def _fly(self, url: Url | None, flight: _Flight) -> None:
+    async def _fly(self, url: Url | None, flight: _Flight, keep: bool) -> None:
         """Fetch, and tell all who wait what it comes to."""
         result: Outcome | Failure
         try:
-            result = await self._fetch(url, flight.begun)
+            result, lifetime_s = await self._fetch(url)
+            if keep:
+                self._keep(url, flight.begun, result, lifetime_s)
         except Exception:  # noqa: BLE001  # told to those who wait
             result = Failure()
         if self._flights.get(url) is flight:
@@ -118,7 +120,7 @@ class Sharing:
             else:
                 asked.callback(_seen(result, since - flight.begun, origin))
 
-    async def _fetch(self, url: Url | None, begun: float) -> Outcome:
+    async def _fetch(self, url: Url | None) -> tuple[Outcome, int]:
         size = 0
         async with self.fetcher.open(url, self._terms) as response:
             async for chunks in response.body:
@@ -126,8 +128,7 @@ class Sharing:
             outcome = Outcome(
                 str(response.url), response.status, size, response.timings, Origin.MISS
             )
-            self._keep(url, begun, outcome, response.lifetime_s)
-            return outcome
+            return outcome, response.lifetime_s
 
     def _keep(self, url: Url | None, begun: float, outcome: Outcome, lifetime_s: int) -> None:
         if url in self._kept and self._kept[url][1] > begun:

@@ -76,7 +76,7 @@ def parse_url(text: str) -> Url:
     text = text.strip(" ")
     begun = _SCHEME.match(text)
     if begun is None:
-        raise ValueError("it is none: it begins with http:// or https://")
+        raise ValueError("it does not begin with http:// or https://")
     scheme = begun[1].lower()
     if scheme not in DEFAULT_PORTS:
         raise ValueError("only http and https can be fetched")
@@ -151,21 +151,22 @@ def normal_host(text: str) -> str:
         try:
             host = idna.encode(text, uts46=True).decode("ascii").lower()
         except UnicodeError:
-            raise ValueError("its host is none") from None
+            raise ValueError("its host is neither a name nor an address") from None
     host = host.removesuffix(".")
     if len(host) > 253 or _HOST.fullmatch(host) is None:
-        raise ValueError("its host is none")
+        raise ValueError("its host is neither a name nor an address")
     return host
 
 
 def _host_and_port(text: str, scheme: str) -> tuple[str, int]:
     authority = _AUTHORITY.fullmatch(text)
     if authority is None:
-        raise ValueError("its host is none")
+        raise ValueError("its host is neither a name nor an address")
     host = normal_host(authority[2]) if authority[1] is None else _six(authority[1])
-    port = int(authority[3][:6]) if authority[3] else DEFAULT_PORTS[scheme]
-    if not 1 <= port <= 65535:
-        raise ValueError("its port is none")
+    digits = (authority[3] or "").lstrip("0")
+    if authority[3] and not (digits and len(digits) <= 5 and int(digits) <= 65535):
+        raise ValueError("its port is not a number from 1 to 65535")
+    port = int(digits) if digits else DEFAULT_PORTS[scheme]
     return host, port
 
 
@@ -173,7 +174,7 @@ def _six(text: str) -> str:
     try:
         address = IPv6Address(text)
     except ValueError:
-        raise ValueError("its host is none") from None
+        raise ValueError("its host is neither a name nor an address") from None
     if address.scope_id is not None:
         raise ValueError("its host has a zone, which means something on one machine only")
     return str(address)

@@ -18,7 +18,7 @@ from twistedmedia.errors import (
     Malformed,
     MissingArgument,
 )
-from twistedmedia.fetching.freshness import asks_for_fresh
+from twistedmedia.fetching.freshness import asks_for_fresh, forbids_keeping
 from twistedmedia.fetching.sharing import Outcome, Sharing
 from twistedmedia.fetching.urls import Url, parse_url
 from twistedmedia.web.answering import add_route, klein_headers, respond
@@ -59,11 +59,12 @@ class Fetching:
     async def _answer(
         self, request: Request, sharing: Sharing, url: Url | None, media_type: str
     ) -> Response:
-        fresh = asks_for_fresh(header(request, "cache-control"), header(request, "pragma"))
+        cache_control = header(request, "cache-control")
+        fresh = asks_for_fresh(cache_control, header(request, "pragma"))
         try:
-            outcome = await sharing.ask(url, fresh=fresh)
-        except AddressRefused:
-            log_refused(self._log, url, request)
+            outcome = await sharing.ask(url, fresh=fresh, keep=not forbids_keeping(cache_control))
+        except AddressRefused as error:
+            log_refused(self._log, error, request)
             raise
         return _page(outcome) if media_type == PAGE else _json(outcome)
 
@@ -91,10 +92,12 @@ def url_to_fetch(data: bytes) -> Url:
         raise BadRequest(f"the url cannot be fetched: {error}") from error
 
 
-def log_refused(log: Logger, url: Url | None, request: Request) -> None:
-    """Tell the operator, and nobody else, who has tried to go where."""
-    where = "the upstream" if url is None else url.origin  # paths and queries may hold secrets
-    log.warn("not fetched: {where!r}, for {source}", where=where, source=client_address(request))
+def log_refused(log: Logger, error: AddressRefused, request: Request) -> None:
+    """Tell the operator, and nobody else, who has tried to go where. Not how far: paths and queries
+    may hold secrets.
+    """
+    source = client_address(request)
+    log.warn("not fetched: {where!r}, for {source}", where=error.where, source=source)
 
 
 def _url_asked_for(request: Request, sharing: Sharing) -> Url | None:

@@ -56,6 +56,13 @@ class Fields:
         """Whether `name` was given, be it empty."""
         return name in self._given
 
+    def get(self, name: str) -> str | None:
+        """The value of `name`, None when it is absent or empty.
+
+        :raises NameNotAllowed: when it is not UTF-8.
+        """
+        return decode(self._values[name]) if self._values.get(name) else None
+
     def require(self, name: str) -> str:
         """The value of `name`.
 

@@ -9,12 +9,12 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from twistedmedia.arrival import Arrival
-from twistedmedia.errors import AddressRefused, Malformed, MediaError, MissingArgument
+from twistedmedia.errors import AddressRefused, Busy, Malformed, MediaError, MissingArgument
 from twistedmedia.fetching.downloading import downloading
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import Url
-from twistedmedia.intake import Intake
+from twistedmedia.intake import RETRY_AFTER_S, Intake
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import media_name
 from twistedmedia.streaming import Body
@@ -36,16 +36,27 @@ class Importing:
         self._intake = intake
         self._fetcher = fetcher
         self._terms = terms
+        self._running = 0
 
     async def store(self, request: Request, fields: Fields) -> tuple[Arrival, Timings | None]:
         """Fetch the URL that `fields` give and publish what comes; also what the fetch has cost, if
-        there was one.
+        there was one. Imports take at most half of the places of uploads: whoever names a slow
+        upstream keeps one, and spends nothing on it.
 
         :raises MediaError: why it is not stored.
         """
+        if self._running >= max(1, self._intake.limits.max_uploads // 2):
+            raise Busy(RETRY_AFTER_S)
+        self._running += 1
+        try:
+            return await self._store(request, fields)
+        finally:
+            self._running -= 1
+
+    async def _store(self, request: Request, fields: Fields) -> tuple[Arrival, Timings | None]:
         url = url_to_fetch(fields.require_bytes("url"))
         directory = fields.require("directory")
-        filename = fields.require("filename") if fields.has("filename") else _filename(url)
+        filename = fields.get("filename") or _filename(url)
         sha256 = sha256_from_hex(fields.require("sha256")) if fields.has("sha256") else None
         timings = None
         source = f"{client_address(request)} by {url.origin}"
@@ -66,13 +77,14 @@ class Importing:
                 if download.length is not None:
                     await arrival.declare(download.length)
                     arrival.raise_failure()
-                async for chunks in download:
-                    await arrival.write(chunks)
-                    arrival.raise_failure()
-                await arrival.end()
+                if not arrival.identical:  # by now
+                    async for chunks in download:
+                        await arrival.write(chunks)
+                        arrival.raise_failure()
+                    await arrival.end()
                 return download.timings
-        except AddressRefused:
-            log_refused(self._log, url, request)
+        except AddressRefused as error:
+            log_refused(self._log, error, request)
             raise
 
 
@@ -89,13 +101,18 @@ async def read_json(body: Body, fields: Fields) -> None:
             data += chunk
     try:
         pairs = json.loads(data.decode("utf-8-sig"), object_pairs_hook=tuple)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Malformed(f"the content is no JSON: {error.msg} ({where})") from error
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"the content is no JSON: {error}") from error
+        raise Malformed("the content is no JSON that can be read") from error
     if not isinstance(pairs, tuple):
         raise Malformed("the content is no JSON object")
     for name, value in pairs:
         if name in ARGUMENTS:
             _give(fields, name, value)
+        elif name == "body":
+            fields.begin(name)
 
 
 def _give(fields: Fields, name: str, value: Any) -> None:

@@ -202,11 +202,11 @@ class Storing:
                 await self._intake.publish([arrival])
                 arrival.raise_failure()
                 return _stored(request, [arrival])
-        if fields.has("body"):
-            raise Malformed("send either the body or the url, not both")
         return await self._import(request, fields)
 
     async def _import(self, request: Request, fields: Fields) -> Response:
+        if fields.has("body") and fields.has("url"):
+            raise Malformed("send either the body or the url, not both")
         if self._importing is None:
             raise Forbidden("this service fetches nothing")
         arrival, timings = await self._importing.store(request, fields)

@@ -219,8 +219,10 @@ class MediaChannel(http.HTTPChannel):
         self.site.forget(self)
         self._held = False
         self._stop_lingering()
-        super().connectionLost(reason)  # its requests end
-        self.site.tell_emptied()
+        try:
+            super().connectionLost(reason)  # its requests end
+        finally:
+            self.site.tell_emptied()
 
     def timeoutConnection(self) -> None:
         """No request has come for a while. Who is still taking the last answer is not idle."""
