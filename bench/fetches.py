@@ -64,8 +64,9 @@ def fetch_scenarios(sizes: Sizes) -> list[Scenario]:
         _styles(sizes),
         _fetch(sizes, 100),
         _fetch(sizes, 1000),
-        _one_url(sizes, 100),
-        _one_url(sizes, 1000),
+        _one_url(sizes, 100, 1),
+        _one_url(sizes, 1000, 1),
+        _one_url(sizes, 1000, 0),
         _hanging(sizes),
     ]
 
@@ -84,7 +85,11 @@ def _styles(sizes: Sizes) -> Scenario:
     return Scenario(
         name="styles",
         title="100 users of a page that asks a service which takes 100 ms",
-        remarks=(f"Load by {'siege' if with_siege else 'a generator in Python'}.",),
+        remarks=(
+            "Load by siege, which opens a connection for each transaction."
+            if with_siege
+            else "Load by a generator in Python, in which each user keeps a connection.",
+        ),
         entries=tuple(entries),
         measure=_measure(100, sizes.fetch_s, with_siege=with_siege),
         columns=("transactions", "rate /s", "longest s", "shortest s", "failed"),
@@ -112,18 +117,19 @@ def _fetch(sizes: Sizes, count: int) -> Scenario:
     )
 
 
-def _one_url(sizes: Sizes, count: int) -> Scenario:
+def _one_url(sizes: Sizes, count: int, max_age: int) -> Scenario:
     entries = (
         Entry(_TORNADO, "/fetch/one", 0),
         Entry(_AIOHTTP, "/fetch/one", 0, ("tornado coroutine",)),
         Entry(_TWISTEDMEDIA, _OURS.replace("{n}", "one"), 0, ("tornado coroutine",)),
     )
     return Scenario(
-        name=f"one-url-{count}",
-        title=f"{count:,} users, one URL, which stays fresh for a second",
-        remarks=(),
+        name=f"one-url-{count}" if max_age else f"shared-{count}",
+        title=f"{count:,} users, one URL"
+        + (", which stays fresh for a second" if max_age else ", which is never fresh"),
+        remarks=("The peers ask the service each time.",),
         entries=entries,
-        measure=_measure(count, sizes.fetch_s, max_age=1),
+        measure=_measure(count, sizes.fetch_s, max_age=max_age),
         columns=(*_COLUMNS, "asked upstream", "at once"),
         ratios_of=("rate /s",),
         stores=False,
@@ -142,7 +148,7 @@ def _measure(count: int, seconds: int, *, max_age: int = 0, with_siege: bool = F
             seen = load.submit(users.visit, server.port, count, seconds, entry.kind).result()
             figures = seen.figures()
             used_us = 1e6 * (server.cpu_s() - cpu_s)
-            figures["server CPU us"] = used_us / max(1, figures["transactions"])
+            figures["server CPU us"] = used_us / max(1, len(seen.times_s))
             with urlopen(f"{_UPSTREAM}counts") as response:
                 counts = json.load(response)
             figures["asked upstream"], figures["at once"] = counts["requests"], counts["at once"]

@@ -21,14 +21,17 @@ from client import Answer, UnexpectedAnswerError
 from figures import percentile
 
 _RECEIVE_BYTES = 1 << 16
-_CONNECTS_AT_ONCE = 100
+_LINGER_S = 30.0  # for those who are waiting when the time is over
 
 
 @dataclass
 class Seen:
-    """What the users saw: how long each transaction took, and how many failed, in how many s."""
+    """What the users saw: how long each transaction took, how many ended within the *seconds*, and
+    how many failed.
+    """
 
     seconds: float = 0.0
+    in_time: int = 0
     failed: int = 0
     client_cpu_s: float = 0.0
     times_s: list[float] = field(default_factory=list)
@@ -37,8 +40,8 @@ class Seen:
         """As the tables show them, in the words of siege."""
         ordered = sorted(self.times_s) or [0.0]
         return {
-            "transactions": len(self.times_s),
-            "rate /s": len(self.times_s) / self.seconds,
+            "transactions": self.in_time,
+            "rate /s": self.in_time / self.seconds,
             "longest s": ordered[-1],
             "shortest s": ordered[0],
             "p50 ms": 1000 * percentile(ordered, 50),
@@ -67,7 +70,8 @@ class _User:
 
 def visit(port: int, users: int, seconds: float, target: str) -> Seen:
     """
-    Have *users* ask for *target* for some *seconds*, each when the answer before has come.
+    Have *users* ask for *target* for some *seconds*, each when the answer before has come. Those
+    who wait then are waited for: their times count, and their transactions for no rate.
 
     :param target: with ``{n}`` where each request is to have a number of its own.
     """
@@ -81,21 +85,29 @@ def visit(port: int, users: int, seconds: float, target: str) -> Seen:
             selector.register(visitor.socket, selectors.EVENT_READ, visitor)
             number += 1
             visitor.ask(target.replace("{n}", str(number)))
-        while (now := time.monotonic()) < start + seconds:
-            for key, _ in selector.select(start + seconds - now):
+        end = start + seconds
+        waiting = users
+        while waiting and (now := time.monotonic()) < end + _LINGER_S:
+            for key, _ in selector.select(end + _LINGER_S - now):
                 visitor = key.data
                 try:
                     if not visitor.answer.feed(visitor.socket.recv(_RECEIVE_BYTES)):
                         continue
                     seen.times_s.append(time.monotonic() - visitor.begun)
+                    seen.in_time += time.monotonic() < end
                 except (OSError, UnexpectedAnswerError):
                     seen.failed += 1
                     selector.unregister(visitor.socket)
                     visitor.again()
                     selector.register(visitor.socket, selectors.EVENT_READ, visitor)
-                number += 1
-                visitor.ask(target.replace("{n}", str(number)))
-    seen.seconds = time.monotonic() - start
+                if time.monotonic() < end:
+                    number += 1
+                    visitor.ask(target.replace("{n}", str(number)))
+                else:
+                    selector.unregister(visitor.socket)
+                    waiting -= 1
+    seen.failed += waiting
+    seen.seconds = seconds
     for visitor in visitors:
         visitor.socket.close()
     used = resource.getrusage(resource.RUSAGE_SELF)

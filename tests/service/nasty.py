@@ -501,7 +501,6 @@ _SAID: dict[str, tuple[bytes, str]] = {
     "html": (b"<html>\r\n<body>\r\n", STAY),
     "icy": (b"ICY 200 OK\r\n" + _WITH_5, STAY),
     "status-99": (b"HTTP/1.1 099 Odd\r\n" + _WITH_5, STAY),
-    "status-600": (b"HTTP/1.1 600 Odd\r\n" + _WITH_5, STAY),
     "status-1000": (b"HTTP/1.1 1000 Odd\r\n" + _WITH_5, STAY),
     "status-negative": (b"HTTP/1.1 -200 Odd\r\n" + _WITH_5, STAY),
     "status-in-words": (b"HTTP/1.1 two hundred\r\n" + _WITH_5, STAY),

@@ -140,6 +140,14 @@ def test_without_a_filename_the_url_gives_one(
     assert_imported(importing, answer, f"{folder}/{filename}", WAVE)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_filename_that_a_browser_leaves_empty_is_none(
+    importing: Process, nasty: Nasty, folder: str, way: Way
+) -> None:
+    answer = ask(importing, way, url=nasty.url("/audio/t.wav"), directory=folder, filename="")
+    assert_imported(importing, answer, f"{folder}/t.wav", WAVE)
+
+
 @pytest.mark.parametrize(
     ("query", "arguments"),
     [
@@ -239,7 +247,7 @@ def test_nothing_of_the_client_goes_to_the_upstream(
         ({"url": "http://user:password@127.0.0.1/"}, 400, 400, "user name or password"),
         ({"directory": None}, 400, 503, "'directory'"),
         ({"directory": ""}, 400, 503, "'directory'"),
-        ({"filename": ""}, 400, 503, "'filename'"),
+        ({"filename": "", "url": "http://127.0.0.1:1/folder/"}, 400, 503, "'filename'"),
         ({"filename": None, "url": "http://127.0.0.1:1/folder/"}, 400, 503, "'filename'"),
         ({"filename": None, "url": "http://127.0.0.1:1"}, 400, 503, "'filename'"),
         ({"filename": None, "url": "http://127.0.0.1:1/%2E%2E"}, 400, 503, "'filename'"),
