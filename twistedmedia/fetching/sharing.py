@@ -150,5 +150,7 @@ class Sharing:
 
 def _seen(outcome: Outcome, later: float, origin: Origin) -> Outcome:
     """The outcome as it was for one who asked `later` seconds after the fetch began."""
+    if later == 0 and origin is outcome.origin:
+        return outcome
     timings = outcome.timings.since(later)
     return Outcome(outcome.url, outcome.status, outcome.size, timings, origin)

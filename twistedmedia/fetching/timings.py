@@ -7,7 +7,7 @@ was over, None where there was no such phase (a connection that was kept needs n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,22 @@ class Timings:
     @property
     def json(self) -> dict[str, float | None]:
         """As docs/http.md describes it, rounded to a tenth of a millisecond."""
-        rounded = {
-            field.name: None if (end := getattr(self, field.name)) is None else round(end, 4)
-            for field in fields(self)
+        redirect = {} if self.redirect is None else {"redirect": round(self.redirect, 4)}
+        return {
+            **redirect,
+            "lookup": _rounded(self.lookup),
+            "connect": _rounded(self.connect),
+            "tls": _rounded(self.tls),
+            "first_byte": _rounded(self.first_byte),
+            "total": round(self.total, 4),
         }
-        if self.redirect is None:
-            del rounded["redirect"]
-        return rounded
 
     @property
     def header(self) -> str:
         """The value of Server-Timing (W3C Server Timing, 3): durations, in milliseconds."""
         phases = [f"{name};dur={1000 * took:.1f}" for name, took in self.durations()]
         return ", ".join([*phases, f"total;dur={1000 * self.total:.1f}"])
+
+
+def _rounded(end: float | None) -> float | None:
+    return None if end is None else round(end, 4)
