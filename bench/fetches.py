@@ -186,7 +186,7 @@ def _while_fetches_hang(seconds: int) -> Measure:
             waiting = [_ask_for_what_hangs(server.port, n) for n in range(count)]
             time.sleep(0.5)
             target = "/media/bench/a.wav"
-            seen = load.submit(users.visit, server.port, 1, min(seconds, 8), target).result()
+            seen = load.submit(users.visit, server.port, 1, min(seconds, 6), target).result()
             for each in waiting:
                 each.setblocking(False)
                 try:

@@ -1,0 +1,80 @@
+"""The programs in examples/ do what they say."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.service.exchange import Connection
+from tests.service.nasty import Nasty
+from tests.service.running import Process, eventually
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+COST = re.compile(rb"Time Cost: (\d+\.\d+) s for (\d+) bytes\n")
+
+
+def test_a_file_is_stored_fetched_and_deleted(service: Process, tmp_path: Path) -> None:
+    (tmp_path / "tone.wav").write_bytes(bytes(300_000))
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "upload.py", "tone.wav", f"http://127.0.0.1:{service.port}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "stored  300000 bytes" in done.stdout
+    assert "fetched 300000 bytes, identical" in done.stdout
+    assert "deleted True" in done.stdout
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("style", "at_once"), [("blocking", False), ("callbacks", True), ("coroutine", True)]
+)
+def test_of_the_three_styles_one_makes_others_wait(nasty: Nasty, style: str, at_once: bool) -> None:
+    port = free_port()
+    command = [sys.executable, str(EXAMPLES / "three_styles.py"), nasty.url("/slow?n="), str(port)]
+    process = subprocess.Popen(command)
+    try:
+        eventually("it listens", lambda: connects(port))
+        answers: list[bytes] = []
+
+        def visit(number: int) -> None:
+            with Connection(port) as visitor:
+                visitor.send(f"GET /{style}/{number} HTTP/1.0\r\n\r\n".encode())
+                answers.append(visitor.answer().content)
+
+        begun = time.monotonic()
+        visitors = [threading.Thread(target=visit, args=(number,)) for number in range(8)]
+        for each in visitors:
+            each.start()
+        for each in visitors:
+            each.join(20)
+        spent = time.monotonic() - begun
+    finally:
+        process.terminate()
+        process.wait(20)
+    found = [COST.fullmatch(answer) for answer in answers]
+    assert len(found) == 8
+    assert all(match is not None and float(match[1]) >= 0.09 for match in found)
+    assert (spent < 0.8) == at_once
