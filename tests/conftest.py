@@ -41,6 +41,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEven
             break
         _turn(0.02)
     gc.collect()  # an unhandled failure in a Deferred is reported when the Deferred goes
+    gc.freeze()  # what is left now need not be looked through after the next thousands of tests
     globalLogPublisher.removeObserver(observe)
     left = [call for call in reactor.getDelayedCalls() if call not in calls]
     for call in left:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.nasty import Nasty
-from tests.service.running import Process, running
+from tests.service.running import Process, eventually, running
 
 _NUMBERS = count(1)
 
@@ -56,3 +56,11 @@ def nasty() -> Iterator[Nasty]:
     upstream = Nasty()
     yield upstream
     upstream.stop()
+
+
+@pytest.fixture
+def no_connection_is_left(nasty: Nasty) -> Iterator[None]:
+    """After a test the upstream has no connection but those that are kept for the next one."""
+    assert nasty.busy == 0
+    yield
+    eventually("no upstream is asked for anything any more", lambda: nasty.busy == 0)

@@ -27,6 +27,9 @@ PAGE = {"Accept": "text/html"}
 FRESH = {"Cache-Control": "no-cache"}
 
 
+pytestmark = pytest.mark.usefixtures("no_connection_is_left")
+
+
 @pytest.fixture(scope="module")
 def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service that may fetch from this machine."""
@@ -41,14 +44,6 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     root = tmp_path_factory.mktemp("impatient") / "area" / "media"
     with running(root, *LOOPBACK, "--fetch-timeout", f"{IMPATIENT_S}s") as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def _no_connection_is_left(nasty: Nasty) -> Iterator[None]:
-    """After each test the upstream has no connection but those that are kept for the next one."""
-    assert nasty.busy == 0
-    yield
-    eventually("no upstream is asked for anything any more", lambda: nasty.busy == 0)
 
 
 def fetch_target(url: str | bytes) -> str:

@@ -32,20 +32,15 @@ WAVE = a_wave()
 JSON = "application/json"
 
 
+pytestmark = pytest.mark.usefixtures("no_connection_is_left")
+
+
 @pytest.fixture(scope="module")
 def importing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service that may fetch from this machine, with a small limit."""
     root = tmp_path_factory.mktemp("importing") / "area" / "media"
     with running(root, *LOOPBACK, "--max-upload", str(LIMIT), "--fetch-max", "10") as process:
         yield process
-
-
-@pytest.fixture(autouse=True)
-def _no_connection_is_left(nasty: Nasty) -> Iterator[None]:
-    """After each test the upstream has no connection but those that are kept for the next one."""
-    assert nasty.busy == 0
-    yield
-    eventually("no upstream is asked for anything any more", lambda: nasty.busy == 0)
 
 
 def of_fields(arguments: dict[str, str]) -> tuple[bytes, str]:
