@@ -1362,3 +1362,54 @@ def test_an_empty_content_coding_is_none(world: World) -> None:
 
 def test_the_credentials_of_the_upstream_are_not_shown() -> None:
     assert "c2VjcmV0" not in repr(OWN)
+
+
+def test_a_response_that_is_no_redirect_may_have_any_locations(world: World) -> None:
+    asked, peer = answered(world)
+    peer.send(b"HTTP/1.1 201 C\r\nLocation: /a\r\nLocation: /b\r\nContent-Length: 5\r\n\r\nhello")
+    assert asked.whole == b"hello"
+
+
+def test_tiny_chunks_are_found_behind_a_large_one(world: World) -> None:
+    asked, peer = answered(world)
+    usual = peer.bufferSize
+    peer.send(head(Transfer_Encoding="chunked") + chunks_of(1_000_000, 1) + chunks_of(1, 1000))
+    world.network.turn()
+    assert peer.bufferSize < usual
+    sent = 1000
+    while not asked.outcome:
+        peer.send(chunks_of(1, 1000))
+        world.network.turn()
+        sent += 1000
+        assert sent < 20_000
+    assert "too small" in str(asked.error)
+
+
+def test_connections_that_are_lost_while_they_are_kept_are_forgotten(
+    make: Callable[..., World],
+) -> None:
+    world = make(connections=2)
+    pool = world.fetcher._strangers._pool
+    for _ in range(3):
+        both = [world.ask(URL) for _ in range(2)]
+        peers = [attempt.accept() for attempt in world.network.pending]
+        for peer in peers:
+            peer.respond(b"kept")
+        assert [asked.whole for asked in both] == [b"kept"] * 2
+        peers[0].close()
+        peers[1].reset()
+        assert (pool._connections, pool._timeouts) == ({}, {})
+
+
+def test_content_that_is_too_much_in_its_last_piece_keeps_no_connection(
+    make: Callable[..., World],
+) -> None:
+    world = make()
+    asked = world.ask(URL, Terms(total_s=10, head_s=10, max_bytes=4))
+    peer = world.accept()
+    peer.send(head(Transfer_Encoding="chunked") + b"5\r\nhello\r\n0\r\n\r\n")
+    assert "limit of 4 bytes" in str(asked.error)
+    other = world.ask(URL)
+    assert len(world.network.pending) == 1  # in the same turn
+    other.cancel()
+    assert len(peer.requests) == 1

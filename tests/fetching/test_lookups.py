@@ -427,3 +427,23 @@ def test_those_who_leave_leave_nothing_behind(network: Network, resolver: Resolv
     resolver.let_go("first.example")
     network.from_threads()
     assert first
+
+
+def test_who_is_told_may_ask_again_and_have_others_leave(
+    network: Network, resolver: Resolver, lookups: Lookups
+) -> None:
+    resolver.hold("example.org")
+    first, second = lookups.addresses("example.org"), lookups.addresses("example.org")
+    left = outcome(second)
+    again: list[Deferred[list[Address]]] = []
+
+    def ask_again(_: object) -> None:
+        again.append(lookups.addresses("example.org"))
+        second.cancel()
+
+    first.addCallback(ask_again)
+    resolver.let_go("example.org")
+    network.from_threads()
+    assert isinstance(failed(left), CancelledError)
+    network.from_threads()
+    assert result(again[0]) == addresses("192.0.2.1")

@@ -400,3 +400,19 @@ async def test_an_address_is_trusted_by_its_certificate(make: Callable[..., Worl
     world.network.turn()
     assert "cannot be trusted" in str(other.error)
     await server.close()
+
+
+@asynchronous
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_a_kept_connection_that_the_server_closes_is_forgotten(
+    make: Callable[..., World], authority: Authority, connections: int
+) -> None:
+    world = make(trust=authority.trust, connections=connections)
+    for url in (URL, "https://other.org/", URL):
+        asked = world.ask(url)
+        server = await connected(world, authority)
+        await server.respond(head(Content_Length="5") + b"hello")
+        assert asked.whole == b"hello"
+        await server.close()
+        world.network.turn()
+        world.advance(KEEP_S + 1)

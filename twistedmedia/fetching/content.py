@@ -20,10 +20,11 @@ from twistedmedia.streaming import Body, BodyMemory
 # Less than the slowest codec of speech needs; who sends less keeps a place for nothing.
 LEAST_BYTES_PER_S = 256
 RATE_WINDOW_S = 20
-# Chunked coding can be nearly all coding, of which a megabyte takes seconds to read. From so many
-# pieces on, of fewer bytes on the average, less is taken at a time; and from so many on, none.
-_FEW_PIECES, _SMALL_PIECE_BYTES = 256, 256
-_MANY_PIECES, _TINY_PIECE_BYTES = 16384, 64
+# Chunked coding can be nearly all coding, of which a megabyte takes seconds to read. After a run of
+# small pieces less is taken at a time; after so many runs of tiny ones, 16,384 pieces, no more.
+_RUN_PIECES = 256
+_SMALL_PIECE_BYTES, _TINY_PIECE_BYTES = 256, 64  # on the average
+_TINY_RUNS = 64
 
 
 class Content(Protocol):
@@ -46,7 +47,8 @@ class Content(Protocol):
         self._limit = limit
         self._too_large = too_large
         self._rate = LeastRate(LEAST_BYTES_PER_S, RATE_WINDOW_S)
-        self._pieces = 0
+        self._pieces = self._tiny_runs = 0
+        self._before_run = 0
         self._held = self._was_held = False
         self._watch: IDelayedCall | None = None
 
@@ -58,8 +60,8 @@ class Content(Protocol):
         """Some of it."""
         self.body.feed(data)
         self._pieces += 1
-        if not self._pieces % _FEW_PIECES:
-            self._judge_pieces(self.body.received / self._pieces)
+        if self._pieces == _RUN_PIECES:
+            self._judge_run()
         if self._limit is not None and self.body.received > self._limit:
             self.fail(self._too_large(self._limit))
 
@@ -107,8 +109,11 @@ class Content(Protocol):
     def send_continue(self) -> None:
         """An upstream waits for nothing."""
 
-    def _judge_pieces(self, average_bytes: float) -> None:
-        if average_bytes < _TINY_PIECE_BYTES and self._pieces >= _MANY_PIECES:
+    def _judge_run(self) -> None:
+        average_bytes = (self.body.received - self._before_run) / self._pieces
+        self._before_run, self._pieces = self.body.received, 0
+        self._tiny_runs += average_bytes < _TINY_PIECE_BYTES
+        if self._tiny_runs == _TINY_RUNS:
             self.fail(UpstreamFailed("sends its content in pieces that are too small"))
         elif average_bytes < _SMALL_PIECE_BYTES and self._hop.connection is not None:
             self._hop.connection.receive_less()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from OpenSSL.SSL import Error as TLSError
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectError,
@@ -73,7 +73,9 @@ def _of_a_connection(reasons: list[BaseException], hop: Hop) -> UpstreamFailed:
         return UpstreamFailed(
             f"sends more than {MAX_HEAD_BYTES} bytes of headers, or {MAX_INTERIM} interim responses"
         )
-    if any(isinstance(reason, TLSError | VerificationError) for reason in reasons):
+    if any(
+        isinstance(reason, TLSError | VerificationError | CertificateError) for reason in reasons
+    ):
         return UpstreamFailed("cannot be trusted: TLS fails, or its certificate is not its own")
     if not hop.given_up and all(isinstance(reason, ConnectionClosed) for reason in reasons):
         when = "without a response" if hop.first_byte is None else "in the middle of its headers"

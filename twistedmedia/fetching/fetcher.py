@@ -192,8 +192,8 @@ class _Fetch:
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._request(guard, at, headers)
             self._age(response)
-            location = _location(response.headers)
-            if response.code not in _REDIRECTS or location is None:
+            location = _location(response)
+            if location is None:
                 if self._terms.head_s < self._terms.total_s:
                     self._deadlines.pop().cancel()
                 return self._final(response, at)
@@ -305,18 +305,17 @@ def _header(headers: Headers, name: str) -> str | None:
     return b", ".join(values).decode("latin-1") if values else None
 
 
-def _location(headers: Headers) -> str | None:
-    values = headers.getRawHeaders(b"location")
-    if not values:
+def _location(response: IResponse) -> str | None:
+    """Where it redirects to, if it does."""
+    values: list[bytes] | None = response.headers.getRawHeaders(b"location")
+    if response.code not in _REDIRECTS or not values:
         return None
-    if len(values) > 1:
+    if len(set(values)) > 1:
         raise UpstreamFailed("redirects to more than one URL")
     try:
         return values[0].decode("utf-8")
     except UnicodeDecodeError:  # as browsers do
-        return re.sub(rb"[\x80-\xff]", lambda byte: b"%%%02X" % byte[0][0], values[0]).decode(
-            "ascii"
-        )
+        return _NOT_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], values[0]).decode("ascii")
 
 
 class _Exact(EncodedURL):

@@ -42,8 +42,10 @@ def asks_for_fresh(cache_control: str | None, pragma: str | None = None) -> bool
 
 def forbids_keeping(cache_control: str | None) -> bool:
     """Whether what a request with this header brings must not be kept (RFC 9111, 5.2.1.5)."""
-    said = None if cache_control is None else _directives(cache_control)
-    return said is not None and "no-store" in said
+    if cache_control is None:
+        return False
+    said = _directives(cache_control)
+    return said is None or "no-store" in said
 
 
 def _directives(text: str) -> dict[str, list[str]] | None:

@@ -162,8 +162,10 @@ class _Client(HTTP11ClientProtocol):
             self._parser.MAX_LENGTH = MAX_HEAD_BYTES
         return response
 
+    transport: Any
+
     def _finishResponse_WAITING(self, rest: bytes) -> None:
-        if rest and self._currentRequest is not None:
+        if (rest or self.transport.is_aborted) and self._currentRequest is not None:
             self._currentRequest.persistent = False
         super()._finishResponse_WAITING(rest)
 
@@ -208,14 +210,23 @@ class _Pool(HTTPConnectionPool):
     def _putConnection(self, key: Hashable, connection: Any) -> None:
         if len(self._timeouts) >= self._most:
             oldest: IDelayedCall = next(iter(self._timeouts.values()))
-            removing = oldest.args  # type: ignore[attr-defined]
-            oldest.cancel()
-            self._removeConnection(*removing)
+            of, dropped = oldest.args  # type: ignore[attr-defined]
+            self._forget(of, dropped)
+            dropped.transport.loseConnection()
         super()._putConnection(key, connection)
+        connection.transport.rest(lambda: self._forget(key, connection))
 
     def _removeConnection(self, key: Hashable, connection: Any) -> None:
-        super()._removeConnection(key, connection)
-        self._forget_if_empty(key)
+        self._forget(key, connection)
+        connection.transport.loseConnection()
+
+    def _forget(self, key: Hashable, connection: Any) -> None:
+        timeout = self._timeouts.pop(connection, None)
+        if timeout is not None:
+            if timeout.active():
+                timeout.cancel()
+            self._connections[key].remove(connection)
+            self._forget_if_empty(key)
 
     def _forget_if_empty(self, key: Hashable) -> None:
         if not self._connections.get(key, True):
@@ -267,5 +278,5 @@ class _Judged:
 
     def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> Any:
         if ip_address(host) not in self._addresses:
-            raise AddressRefused
+            raise AddressRefused(host)
         return self._reactor.connectTCP(host, *args, **kwargs)

@@ -31,12 +31,18 @@ class _Heads:
         self.interim = 0
         self.is_complete = False  # the final one
         self._size = 0
-        self._line = b""
+        self._line: list[bytes] = []  # in pieces, until its end has come
+        self._line_bytes = 0
         self._status = b""
 
     def feed(self, data: bytes) -> None:
         """More bytes have come."""
-        *lines, self._line = (self._line + data).split(b"\n")
+        self._line.append(data)
+        self._line_bytes += len(data)
+        if b"\n" not in data:
+            return
+        *lines, rest = b"".join(self._line).split(b"\n")
+        self._line, self._line_bytes = [rest], len(rest)
         for line in lines:
             self._size += len(line) + 1
             line = line.removesuffix(b"\r")
@@ -45,7 +51,7 @@ class _Heads:
             elif not line:
                 if not 100 <= _code(self._status) < 200:
                     self.is_complete = True
-                    self._line = b""  # and all that follows is content
+                    self._line, self._line_bytes = [], 0  # and all that follows is content
                     return
                 self.interim += 1
                 self._status = b""
@@ -53,7 +59,7 @@ class _Heads:
     @property
     def are_too_large(self) -> bool:
         """Whether there is more of them than may be."""
-        return self._size + len(self._line) > MAX_HEAD_BYTES or self.interim > MAX_INTERIM
+        return self._size + self._line_bytes > MAX_HEAD_BYTES or self.interim > MAX_INTERIM
 
 
 def _code(status: bytes) -> int:
@@ -104,6 +110,9 @@ class Connection(ProtocolWrapper):
     """A connection to an upstream, below HTTP and above TLS. `hop` is the request it carries."""
 
     hop: Hop
+    is_aborted = False
+    _is_lost = False
+    _when_lost: Callable[[], None] | None = None
     _send: Callable[[bytes], int | Exception] | None = None
     _is_paused = False
     _receives_less = False
@@ -131,14 +140,25 @@ class Connection(ProtocolWrapper):
     def loseConnection(self) -> None:
         """Close it. Nothing is left to be sent; TLS would wait for the peer to agree, for ever."""
         self.hop.given_up = True
-        if self._send is not None:
-            super().loseConnection()
-        else:
+        if self._send is None:
             self.abortConnection()
+        elif not self._is_lost:
+            super().loseConnection()
+
+    def abortConnection(self) -> None:
+        """Cut it. Idempotent."""
+        self.is_aborted = True
+        if not self._is_lost:
+            self.transport.abortConnection()
+
+    def rest(self, when_lost: Callable[[], None]) -> None:
+        """No request is next for now. `when_lost` is called if it is lost before one is."""
+        self._when_lost = when_lost
 
     def carry(self, hop: Hop) -> None:
         """The request of `hop` is next."""
         self.hop = hop
+        self._when_lost = None
         if self._receives_less:
             self._receives_less = False
             self._socket.bufferSize = type(self._socket).bufferSize
@@ -189,9 +209,13 @@ class Connection(ProtocolWrapper):
         if hop.connection is self:
             hop.connection = None
         hop.ended_cleanly = reason.check(ConnectionDone) is not None
-        if self._unread:
-            self.wrappedProtocol.dataReceived(b"".join(self._unread))
+        self._is_lost = True
+        unread, self._unread = self._unread, []
+        if unread and not self.is_aborted:
+            self.wrappedProtocol.dataReceived(b"".join(unread))
         super().connectionLost(reason)
+        if self._when_lost is not None:
+            self._when_lost()
 
 
 class Connecting(WrappingFactory[Connection]):

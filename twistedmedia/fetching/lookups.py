@@ -12,15 +12,15 @@ from ipaddress import ip_address
 from threading import Thread
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 from twistedmedia.errors import Busy
 from twistedmedia.fetching.addresses import Address
 
-# A look-up takes some 30 s when no server answers, and a thread that waits next to nothing: there
-# have to be more than a stranger can keep waiting with a few connections.
+# A look-up takes some 30 s when no server answers, whether or not anybody still waits for it, and a
+# thread that waits takes next to nothing. All that are busy with such names delay other names.
 AT_ONCE = 500
 
 _RETRY_AFTER_S = 5
@@ -51,29 +51,27 @@ class Lookups:
         its own, without a look-up. Fails with `Busy` when no thread can be started. Cancelling ends
         the waiting.
         """
-        asking: Deferred[list[Address]] = Deferred(lambda asking: self._leave(host, asking))
         try:
-            address = ip_address(host)
+            return succeed([ip_address(host)])
         except ValueError:
-            self._ask(host, asking)
-        else:
-            asking.callback([address])
+            pass
+        waiting = self._asking.get(host, [])
+        asking: Deferred[list[Address]] = Deferred(
+            lambda asking: self._leave(host, waiting, asking)
+        )
+        waiting.append(asking)
+        if host not in self._asking:
+            self._asking[host] = waiting
+            self._queue[host] = None
+            self._start()
         return asking
 
-    def _ask(self, host: str, asking: Deferred[list[Address]]) -> None:
-        waiting = self._asking.get(host)
-        if waiting is not None:
-            waiting.append(asking)
-            return
-        self._asking[host] = [asking]
-        self._queue[host] = None
-        self._start()
-
-    def _leave(self, host: str, asking: Deferred[list[Address]]) -> None:
-        waiting = self._asking.get(host, [asking])
+    def _leave(
+        self, host: str, waiting: list[Deferred[list[Address]]], asking: Deferred[list[Address]]
+    ) -> None:
         waiting.remove(asking)
-        if not waiting and host in self._queue:  # nobody has begun to look it up
-            del self._queue[host], self._asking[host]
+        if not waiting and self._asking.get(host) is waiting and host in self._queue:
+            del self._queue[host], self._asking[host]  # nobody has begun to look it up
 
     def _start(self) -> None:
         while self._free and self._queue:
@@ -118,6 +116,6 @@ class Lookups:
 
 
 def _tell(waiting: Sequence[Deferred[list[Address]]], found: list[Address] | Failure) -> None:
-    for asking in waiting:
+    for asking in list(waiting):
         if not asking.called:  # one of those before may have had it cancelled
             asking.callback(found)

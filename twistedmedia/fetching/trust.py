@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from OpenSSL import SSL
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -66,7 +66,7 @@ class _Creator:
             if depth == 0 and ok:  # the host's own certificate, and it is signed
                 try:
                     verify_service_identity(extract_patterns(certificate), [self._identity], [])
-                except VerificationError:
+                except (VerificationError, CertificateError):
                     tlsProtocol.failVerification(Failure())
                     return False
                 except Exception:  # noqa: BLE001  # OpenSSL would lose it

@@ -36,7 +36,7 @@ class Importing:
         self._intake = intake
         self._fetcher = fetcher
         self._terms = terms
-        self._running = 0
+        self._transfers = 0
 
     async def store(self, request: Request, fields: Fields) -> tuple[Arrival, Timings | None]:
         """Fetch the URL that `fields` give and publish what comes; also what the fetch has cost, if
@@ -45,15 +45,6 @@ class Importing:
 
         :raises MediaError: why it is not stored.
         """
-        if self._running >= max(1, self._intake.limits.max_uploads // 2):
-            raise Busy(RETRY_AFTER_S)
-        self._running += 1
-        try:
-            return await self._store(request, fields)
-        finally:
-            self._running -= 1
-
-    async def _store(self, request: Request, fields: Fields) -> tuple[Arrival, Timings | None]:
         url = url_to_fetch(fields.require_bytes("url"))
         directory = fields.require("directory")
         filename = fields.get("filename") or _filename(url)
@@ -72,6 +63,9 @@ class Importing:
         return arrival, timings
 
     async def _transfer(self, request: Request, url: Url, arrival: Arrival) -> Timings:
+        if self._transfers >= max(1, self._intake.limits.max_uploads // 2):
+            raise Busy(RETRY_AFTER_S)
+        self._transfers += 1
         try:
             async with downloading(self._fetcher, url, self._terms) as download:
                 if download.length is not None:
@@ -86,6 +80,8 @@ class Importing:
         except AddressRefused as error:
             log_refused(self._log, error, request)
             raise
+        finally:
+            self._transfers -= 1
 
 
 async def read_json(body: Body, fields: Fields) -> None:
