@@ -51,7 +51,7 @@ class MediaService(Service):
         site: MediaSite,
         intake: Intake,
         store: DirectoryStore,
-        fetcher: Fetcher | None,
+        fetcher: Fetcher | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._site = site
