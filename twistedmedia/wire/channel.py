@@ -330,6 +330,7 @@ class MediaChannel(http.HTTPChannel):
         if (
             self._is_unsent
             and isinstance(transport, TCPConnection)
+            and transport.connected
             and not (transport.TLS or transport.disconnecting or self._waitingForTransport)
         ):
             transport.doWrite()  # what fails here fails there again
