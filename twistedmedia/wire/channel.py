@@ -329,6 +329,7 @@ class MediaChannel(http.HTTPChannel):
         transport = self.transport
         if (
             self._is_unsent
+            and self.persistent  # else it may be half closed, and would be lost under our feet
             and isinstance(transport, TCPConnection)
             and transport.connected
             and not (transport.TLS or transport.disconnecting or self._waitingForTransport)
