@@ -126,6 +126,9 @@ class NameConflict(MediaError):
     code, status, rank = 409, 409, 6
 
 
+RETRY_AFTER_S = 5  # what is told to those who come when there is no place
+
+
 class Busy(MediaError):
     """As many uploads, or fetches, are in progress as this service allows."""
 

@@ -15,10 +15,8 @@ from twisted.python.failure import Failure
 
 from twistedmedia.arrival import PLAIN, Arrival, Coding, Limits
 from twistedmedia.boundaries import Store
-from twistedmedia.errors import Busy
+from twistedmedia.errors import RETRY_AFTER_S, Busy
 from twistedmedia.shielding import shielded
-
-RETRY_AFTER_S = 5
 
 
 class Intake:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -27,6 +26,11 @@ _SMALL_PIECE_BYTES, _TINY_PIECE_BYTES = 256, 64  # on the average
 _TINY_RUNS = 64
 
 
+def too_large(limit: int) -> UpstreamFailed:
+    """What to tell of content that is larger than `limit`, in bytes."""
+    return UpstreamFailed(f"sends more than the limit of {limit} bytes")
+
+
 class Content(Protocol):
     """Receives the content of the response on `hop` into `body`."""
 
@@ -37,15 +41,13 @@ class Content(Protocol):
         length: int | None,
         memory: BodyMemory,
         limit: int | None,
-        too_large: Callable[[int], MediaError],
     ) -> None:
-        """More than `limit` bytes fail with what `too_large` makes of the limit."""
+        """More than `limit` bytes are `too_large`."""
         self.body = Body(length, memory, self)
         self.ended: float | None = None
         self._reactor = reactor
         self._hop = hop
         self._limit = limit
-        self._too_large = too_large
         self._rate = LeastRate(LEAST_BYTES_PER_S, RATE_WINDOW_S)
         self._pieces = self._tiny_runs = 0
         self._before_run = 0
@@ -63,7 +65,7 @@ class Content(Protocol):
         if self._pieces == _RUN_PIECES:
             self._judge_run()
         if self._limit is not None and self.body.received > self._limit:
-            self.fail(self._too_large(self._limit))
+            self.fail(too_large(self._limit))
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """The last byte has come, or none will."""

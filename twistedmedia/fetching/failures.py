@@ -31,7 +31,7 @@ from twistedmedia.errors import (
 from twistedmedia.fetching.hops import MAX_HEAD_BYTES, MAX_INTERIM, Hop
 
 
-def told(error: BaseException, hop: Hop) -> Exception:
+def told(error: Exception, hop: Hop) -> Exception:
     """What to tell of `error`, which ended the request of `hop` before its headers were complete;
     `error` itself when it is a fault of ours.
     """
@@ -50,7 +50,7 @@ def told(error: BaseException, hop: Hop) -> Exception:
             return _of_a_connection([reason.value for reason in error.reasons], hop)
         case ConnectionClosed():
             return _of_a_connection([error], hop)
-    return error if isinstance(error, Exception) else RuntimeError(repr(error))
+    return error
 
 
 def of_content(reason: Failure, received: int) -> UpstreamFailed:

@@ -21,9 +21,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 
-from twistedmedia.errors import Busy, MediaError, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.errors import RETRY_AFTER_S, Busy, UpstreamFailed, UpstreamTooSlow
 from twistedmedia.fetching.addresses import Policy, origin_only
-from twistedmedia.fetching.content import Content
+from twistedmedia.fetching.content import Content, too_large
 from twistedmedia.fetching.failures import told, was_cancelled
 from twistedmedia.fetching.freshness import lifetime_s
 from twistedmedia.fetching.guard import Guard
@@ -34,7 +34,6 @@ from twistedmedia.fetching.urls import Url, resolve
 from twistedmedia.streaming import Body, BodyMemory
 
 MAX_REDIRECTS = 5
-RETRY_AFTER_S = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _USER_AGENT = "twistedmedia"
@@ -187,15 +186,15 @@ class _Fetch:
     async def respond(self, guard: Guard, at: Url, headers: Mapping[str, str]) -> Response:
         """The final response, after redirects; `guard` makes the first request."""
         self._deadline(self._terms.total_s)
-        if self._terms.head_s < self._terms.total_s:
-            self._deadline(self._terms.head_s)
+        own = self._terms.head_s < self._terms.total_s
+        head = self._deadline(self._terms.head_s) if own else None
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._request(guard, at, headers)
             self._age(response)
             location = _location(response)
             if location is None:
-                if self._terms.head_s < self._terms.total_s:
-                    self._deadlines.pop().cancel()
+                if head is not None:
+                    head.cancel()
                 return self._final(response, at)
             if response.length != 0:  # else its connection is kept
                 self._hop.abort()
@@ -260,10 +259,8 @@ class _Fetch:
         if not 200 <= response.code <= 999 or (length is not None and length < 0):
             raise UpstreamFailed("does not respond in HTTP")
         if limit is not None and length is not None and length > limit:
-            raise _too_large(limit)
-        content = self._content = Content(
-            self._reactor, self._hop, length, self._memory, limit, _too_large
-        )
+            raise too_large(limit)
+        content = self._content = Content(self._reactor, self._hop, length, self._memory, limit)
         response.deliverBody(content)
         return Response(self, at, response.code, response.headers, length, content.body)
 
@@ -284,10 +281,6 @@ class _Fetch:
             self._requesting.cancel()
         elif self._content is not None:
             self._content.fail(self._late)  # if it has not ended
-
-
-def _too_large(limit: int) -> MediaError:
-    return UpstreamFailed(f"sends more than the limit of {limit} bytes")
 
 
 def _followed(location: str, at: Url) -> Url:

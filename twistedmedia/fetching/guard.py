@@ -156,13 +156,13 @@ class _Client(HTTP11ClientProtocol):
     told from a response.) And a line of headers may be as long as all of them.
     """
 
+    transport: Any
+
     def request(self, request: Any) -> Deferred[IResponse]:
         response = super().request(request)
         if self._parser is not None:
             self._parser.MAX_LENGTH = MAX_HEAD_BYTES
         return response
-
-    transport: Any
 
     def _finishResponse_WAITING(self, rest: bytes) -> None:
         if (rest or self.transport.is_aborted) and self._currentRequest is not None:
@@ -210,9 +210,7 @@ class _Pool(HTTPConnectionPool):
     def _putConnection(self, key: Hashable, connection: Any) -> None:
         if len(self._timeouts) >= self._most:
             oldest: IDelayedCall = next(iter(self._timeouts.values()))
-            of, dropped = oldest.args  # type: ignore[attr-defined]
-            self._forget(of, dropped)
-            dropped.transport.loseConnection()
+            self._removeConnection(*oldest.args)  # type: ignore[attr-defined]
         super()._putConnection(key, connection)
         connection.transport.rest(lambda: self._forget(key, connection))
 

@@ -110,6 +110,7 @@ class Connection(ProtocolWrapper):
     """A connection to an upstream, below HTTP and above TLS. `hop` is the request it carries."""
 
     hop: Hop
+    transport: Any
     is_aborted = False
     _is_lost = False
     _when_lost: Callable[[], None] | None = None
@@ -117,8 +118,6 @@ class Connection(ProtocolWrapper):
     _is_paused = False
     _receives_less = False
     _unread: list[bytes]
-
-    transport: Any
 
     def makeConnection(self, transport: Any) -> None:
         """TCP has connected; with TLS the handshake follows."""

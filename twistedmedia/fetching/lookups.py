@@ -16,14 +16,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
-from twistedmedia.errors import Busy
+from twistedmedia.errors import RETRY_AFTER_S, Busy
 from twistedmedia.fetching.addresses import Address
 
 # A look-up takes some 30 s when no server answers, whether or not anybody still waits for it, and a
 # thread that waits takes next to nothing. All that are busy with such names delay other names.
 AT_ONCE = 500
-
-_RETRY_AFTER_S = 5
 
 # As socket.getaddrinfo.
 Resolve = Callable[..., Sequence[tuple[Any, Any, Any, Any, Any]]]
@@ -82,7 +80,7 @@ class Lookups:
                 thread.start()
             except RuntimeError:  # as many as the system allows: those that run will start it
                 if self._free == self._at_once:
-                    self._fail_all(Failure(Busy(_RETRY_AFTER_S)))
+                    self._fail_all(Failure(Busy(RETRY_AFTER_S)))
                 return
             del self._queue[host]
             self._free -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeVar
 
 from klein import Klein, Response
 from twisted.logger import Logger
@@ -24,6 +25,8 @@ from twistedmedia.fetching.urls import Url, parse_url
 from twistedmedia.web.answering import add_route, klein_headers, respond
 from twistedmedia.web.pages import PAGE_POLICY, time_cost_page
 from twistedmedia.web.requests import client_address, has_query_key, header
+
+T = TypeVar("T")
 
 JSON, PAGE = "application/json", "text/html"
 
@@ -69,14 +72,14 @@ class Fetching:
         return _page(outcome) if media_type == PAGE else _json(outcome)
 
 
-def fetching_or_forbidden(sharing: Sharing | None) -> Sharing:
-    """`sharing`, where there is one.
+def fetching_or_forbidden(means: T | None) -> T:
+    """The `means` to fetch, where there are any.
 
     :raises Forbidden: where fetching is switched off.
     """
-    if sharing is None:
+    if means is None:
         raise Forbidden("this service fetches nothing")
-    return sharing
+    return means
 
 
 def url_to_fetch(data: bytes) -> Url:

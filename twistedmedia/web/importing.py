@@ -9,12 +9,19 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from twistedmedia.arrival import Arrival
-from twistedmedia.errors import AddressRefused, Busy, Malformed, MediaError, MissingArgument
+from twistedmedia.errors import (
+    RETRY_AFTER_S,
+    AddressRefused,
+    Busy,
+    Malformed,
+    MediaError,
+    MissingArgument,
+)
 from twistedmedia.fetching.downloading import downloading
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import Url
-from twistedmedia.intake import RETRY_AFTER_S, Intake
+from twistedmedia.intake import Intake
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import media_name
 from twistedmedia.streaming import Body

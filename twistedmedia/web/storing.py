@@ -13,7 +13,6 @@ from twistedmedia.arrival import Arrival, Coding
 from twistedmedia.errors import (
     BadRequest,
     EmptyUpload,
-    Forbidden,
     Malformed,
     MediaError,
     MissingArgument,
@@ -25,6 +24,7 @@ from twistedmedia.intake import Intake
 from twistedmedia.limits import ByteBudget
 from twistedmedia.streaming import Body
 from twistedmedia.web.answering import add_route, respond
+from twistedmedia.web.fetching import JSON, fetching_or_forbidden
 from twistedmedia.web.fields import MAX_FIELD_BYTES, Fields
 from twistedmedia.web.importing import ARGUMENTS, Importing, read_json
 from twistedmedia.web.requests import (
@@ -47,8 +47,6 @@ from twistedmedia.wire.forms import (
     decode_urlencoded,
     decoded_size,
 )
-
-JSON = "application/json"
 
 _URLENCODED = Coding(decode=decode_urlencoded, measure=decoded_size)
 
@@ -207,9 +205,8 @@ class Storing:
     async def _import(self, request: Request, fields: Fields) -> Response:
         if fields.has("body") and fields.has("url"):
             raise Malformed("send either the body or the url, not both")
-        if self._importing is None:
-            raise Forbidden("this service fetches nothing")
-        arrival, timings = await self._importing.store(request, fields)
+        importing = fetching_or_forbidden(self._importing)
+        arrival, timings = await importing.store(request, fields)
         return _stored(request, [arrival], timings)
 
     async def _counted(self, body: Body) -> AsyncIterator[list[bytes]]:
