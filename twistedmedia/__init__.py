@@ -9,12 +9,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+__version__ = "0.1.0"
+
 _EXPORTS = {
     "DirectoryStore": "twistedmedia.store.directory",
     "MemoryStore": "twistedmedia.store.memory",
     "Intake": "twistedmedia.intake",
+    "Fetcher": "twistedmedia.fetching.fetcher",
+    "Limits": "twistedmedia.arrival",
     "media_resource": "twistedmedia.web.tree",
+    "media_site": "twistedmedia.wire.site",
     "MediaSite": "twistedmedia.wire.site",
+    "Patience": "twistedmedia.wire.patience",
+    "Proxies": "twistedmedia.wire.proxies",
+    "Strangers": "twistedmedia.web.strangers",
 }
 
 __all__ = list(_EXPORTS)

@@ -147,6 +147,14 @@ class KernelMedia(Media, Protocol):
         """Bring the bytes into memory, so that they are at hand for the next `send_at_hand`."""
 
 
+@runtime_checkable
+class FiniteStore(Protocol):
+    """A store that knows how much fits in."""
+
+    def free(self) -> Deferred[int | None]:
+        """Fires with the bytes that are free for media, None where nobody knows."""
+
+
 class Store(Protocol):
     """Where media lives."""
 

@@ -228,6 +228,25 @@ class PreconditionFailed(MediaError):
         super().__init__(reason)
 
 
+class TooSlow(MediaError):
+    """408: the client took too long to send what it had begun (RFC 9110, 15.5.9)."""
+
+    code = status = 408
+
+    def __init__(self, what: str) -> None:
+        """`what` is what did not come, or not fast enough."""
+        super().__init__(f"{what} took too long to come", {"Connection": "close"})
+
+
+class TargetTooLong(MediaError):
+    """414: a request line that is longer than `limit` bytes."""
+
+    code = status = 414
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request line is longer than {limit} bytes")
+
+
 class UnsupportedContent(MediaError):
     """415: content of a type, or in a coding, that this resource does not take."""
 
@@ -253,6 +272,27 @@ class ExpectationFailed(MediaError):
 
     def __init__(self) -> None:
         super().__init__("the only expectation that can be met is 100-continue")
+
+
+class TooManyConnections(MediaError):
+    """429: one address has as many connections as one may have."""
+
+    code = status = 429
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            f"there are too many connections from your address; try again in {retry_after_s} s",
+            {"Retry-After": str(retry_after_s)},
+        )
+
+
+class HeadTooLarge(MediaError):
+    """431: more header lines, or larger ones, than anybody needs (RFC 6585, 5)."""
+
+    code = status = 431
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"the headers are more than {limit}")
 
 
 class InternalError(MediaError):

@@ -51,7 +51,7 @@ def parse_duration(text: str) -> int:
 class LeastRate:
     """Tells whether bytes come as fast as they have to, window by window."""
 
-    def __init__(self, bytes_per_s: int, window_s: int) -> None:
+    def __init__(self, bytes_per_s: int, window_s: float) -> None:
         self.window_s = window_s
         self._least = bytes_per_s * window_s
         self._before = 0

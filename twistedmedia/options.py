@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from twistedmedia.arrival import Checking
@@ -15,6 +16,8 @@ from twistedmedia.fetching.fetcher import Upstream
 from twistedmedia.fetching.urls import parse_url, without_credentials
 from twistedmedia.formats import parse_formats
 from twistedmedia.limits import parse_duration, parse_size
+from twistedmedia.wire.access_log import STDOUT
+from twistedmedia.wire.proxies import parse_proxies
 
 _ENVIRONMENT = "TWISTEDMEDIA_"
 
@@ -35,6 +38,12 @@ def _size(text: str) -> int:
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
         raise ValueError(f"{text!r} is not a number from 1 to 10000")
+    return int(text)
+
+
+def _connections(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
+        raise ValueError(f"{text!r} is not a number from 1 to 1000000")
     return int(text)
 
 
@@ -63,6 +72,44 @@ def _duration(text: str) -> int:
     if seconds == 0:
         raise ValueError("in no time nothing can be fetched")
     return seconds
+
+
+def _rate(text: str) -> int:
+    rate = parse_size(text.removesuffix("/s"))
+    if rate == 0:
+        raise ValueError("content that may come at no rate at all never ends")
+    return rate
+
+
+def _grace(text: str) -> int:
+    return parse_duration(text)  # 0 is not to wait at all
+
+
+def _patience(text: str) -> int:
+    seconds = parse_duration(text)
+    if seconds == 0:
+        raise ValueError("in no time nothing can come")
+    return seconds
+
+
+def _log_file(text: str) -> str | None:
+    if not text:
+        return None
+    return text if text == STDOUT else os.path.abspath(text)  # now: a daemon changes its directory
+
+
+def _listens(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(_listen(text.strip()) for text in texts if text.strip())
+
+
+def _listen(text: str) -> str:
+    """`text`, when it describes an endpoint."""
+    nowhere: Any = None  # it is only described; nothing listens yet
+    try:
+        serverFromString(nowhere, text)
+    except Exception as error:  # of each kind of endpoint its own
+        raise ValueError(f"{text!r} is no endpoint: {error}") from error
+    return text
 
 
 def _upstream(text: str) -> Upstream | None:
@@ -122,6 +169,13 @@ class Options(usage.Options):
         ],
         ["fetch-max", None, "64MiB", "The most that GET /fetch reads; imports have --max-upload."],
         ["fetch-connections", None, "2000", "Fetches at once; one more is told to come back."],
+        ["grace", None, "30s", "How long requests in progress are waited for at the end."],
+        ["access-log", None, "", "A file for a line a request, reopened on SIGHUP; - is stdout."],
+        ["header-timeout", None, "15s", "The longest that the head of a request may take."],
+        ["stall", None, "300s", "How long a reader may take nothing."],
+        ["min-rate", None, "64", "Bytes a second in which content has to come."],
+        ["max-connections", None, "10000", "Connections at once; one more is told to come back."],
+        ["max-per-address", None, "2000", "Connections at once from one address."],
     ]
     optFlags = [  # noqa: RUF012
         ["open", None, "Let anybody who can connect read, write and delete."],
@@ -143,19 +197,47 @@ class Options(usage.Options):
         "fetch-timeout": _duration,
         "fetch-max": _size,
         "fetch-connections": _count,
+        "grace": _grace,
+        "access-log": _log_file,
+        "header-timeout": _patience,
+        "stall": _patience,
+        "min-rate": _rate,
+        "max-connections": _connections,
+        "max-per-address": _connections,
+    }
+
+    _repeatables: dict[str, Callable[[Iterable[str]], Any]] = {  # noqa: RUF012
+        "fetch-allow": _openings,
+        "listen": _listens,
+        "trusted-proxy": parse_proxies,
     }
 
     def __init__(self) -> None:
         super().__init__()
         for option in self._coercions:
             self[option] = os.environ.get(_variable(option), self[option])
-        self["fetch-allow"] = []
+        for option in self._repeatables:
+            self[option] = []
 
     def opt_fetch_allow(self, place: str) -> None:
         """A network, address or host (*. before it for all below it) that may be fetched from as
         well, with :PORT for that port only. Can be given more than once.
         """
         self["fetch-allow"].append(place)
+
+    def opt_listen(self, endpoint: str) -> None:
+        """A Twisted endpoint to listen on (tcp:8000, unix:/run/media.sock, systemd:..., ssl:...)
+        in place of port and interface. Can be given more than once.
+        """
+        self["listen"].append(endpoint)
+
+    opt_l = opt_listen
+
+    def opt_trusted_proxy(self, place: str) -> None:
+        """A network or address of proxies that are believed in what they say of their clients
+        (X-Forwarded-For), or unix for those on UNIX sockets. Can be given more than once.
+        """
+        self["trusted-proxy"].append(place)
 
     def opt_durable(self) -> None:
         """A success waits until file and folder are synced (the default)."""
@@ -179,8 +261,9 @@ class Options(usage.Options):
                 self[flag] = self._coerced(flag, _flag, text)
             elif flag == "durable":
                 self[flag] = not self["no-durable"]
-        places = self["fetch-allow"] or os.environ.get(_variable("fetch-allow"), "").split(",")
-        self["fetch-allow"] = self._coerced("fetch-allow", _openings, places)
+        for option, coerce in self._repeatables.items():
+            texts = self[option] or os.environ.get(_variable(option), "").split(",")
+            self[option] = self._coerced(option, coerce, texts)
         self["no-fetch"] = bool(self["no-fetch"]) or self._coerced(
             "no-fetch", _flag, os.environ.get(_variable("no-fetch"), "0")
         )
@@ -188,6 +271,8 @@ class Options(usage.Options):
             raise usage.UsageError("--no-fetch: then the --upstream cannot be fetched either")
         if os.path.lexists(self["root"]) and not os.path.isdir(self["root"]):
             raise usage.UsageError(f"--root: {self['root']} is not a folder")
+        if self["listen"]:
+            return  # where that is, is known when they do
         if not ipaddress.ip_address(self["interface"]).is_loopback and not self["open"]:
             raise usage.UsageError(
                 f"--interface: {self['interface']} can be reached from elsewhere, and there is no "

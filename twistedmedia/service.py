@@ -5,24 +5,40 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twistedmedia.errors import ConfigurationError
 from twistedmedia.fetching.fetcher import Fetcher
 from twistedmedia.intake import Intake
+from twistedmedia.notifying import Notifier
+from twistedmedia.signals import Signals
 from twistedmedia.store.directory import DirectoryStore
+from twistedmedia.wire.access_log import AccessLog
 from twistedmedia.wire.site import MediaSite
 
 # How long the loop waits for a thread that computes (a large urlencoded form is decoded in one);
 # Python's own 5 ms is long beside an answer, and leaves the writers waiting for their next batch.
 _SWITCH_INTERVAL_S = 0.001
 _DESCRIPTORS = 65536  # 64 forms of 256 files, and 49,000 connections
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """An endpoint, and the option that it comes from. Where it is not `is_open` only this machine
+    may reach it.
+    """
+
+    endpoint: IStreamServerEndpoint
+    option: str
+    is_open: bool
 
 
 class CannotStart(SystemExit, Exception):
@@ -47,18 +63,28 @@ class MediaService(Service):
 
     def __init__(
         self,
-        endpoints: Sequence[IStreamServerEndpoint],
+        reactor: Any,
+        endpoints: Sequence[Listening],
         site: MediaSite,
         intake: Intake,
         store: DirectoryStore,
+        *,
         fetcher: Fetcher | None = None,
+        access_log: AccessLog | None = None,
+        grace_s: float = 30.0,
     ) -> None:
+        """Requests in progress have `grace_s` to end when the service stops."""
+        self._reactor = reactor
         self._endpoints = endpoints
         self._site = site
         self._intake = intake
         self._store = store
         self._fetcher = fetcher
+        self._access_log = access_log
+        self._grace_s = grace_s
         self._ports: list[IListeningPort] = []
+        self._notifier = Notifier(reactor)
+        self._signals = Signals(reactor, self._hurry, self._reopen)
 
     def privilegedStartService(self) -> None:
         """Bind the ports.
@@ -66,21 +92,24 @@ class MediaService(Service):
         :raises CannotStart: when one cannot be bound.
         """
         super().privilegedStartService()
-        for endpoint in self._endpoints:
+        for listening in self._endpoints:
             outcome: list[Any] = []
-            endpoint.listen(self._site).addBoth(outcome.append)
-            failure = outcome[0]
-            if IListeningPort.providedBy(failure):
-                self._ports.append(failure)
-            elif failure.check(CannotListenError):
-                self._refuse(f"--port: {failure.value}")
-            else:
-                failure.raiseException()
+            listening.endpoint.listen(self._site).addBoth(outcome.append)
+            port = outcome[0] if outcome else Failure(ValueError("this kind takes too long"))
+            if isinstance(port, Failure):
+                self._refuse(f"{listening.option}: {port.value}")
+            self._ports.append(port)
+            host = getattr(port.getHost(), "host", None)
+            if host is not None and not (listening.is_open or ip_address(host).is_loopback):
+                self._refuse(
+                    f"{listening.option}: {host} can be reached from elsewhere, and there is no "
+                    "authentication; say --open to let everybody in"
+                )
 
     def startService(self) -> None:
-        """Open the store.
+        """Open the store and the access log.
 
-        :raises CannotStart: when it cannot be used.
+        :raises CannotStart: when one of them cannot be used.
         """
         super().startService()
         _raise_descriptor_limit()
@@ -89,24 +118,59 @@ class MediaService(Service):
             self._store.start()
         except ConfigurationError as error:
             self._refuse(f"--root: {error}")
+        if self._access_log is not None:
+            try:
+                self._access_log.open()
+            except ConfigurationError as error:
+                self._refuse(f"--access-log: {error}")
         self._log.info("serving {root!r}", root=self._store.root)
+        self._reactor.callWhenRunning(self._signals.install)
+        self._reactor.callWhenRunning(self._notifier.ready)
 
     def stopService(self) -> Deferred[None]:
-        """Close the ports, cut the connections, finish what is being published, close the store."""
+        """Close the ports, let requests in progress end, cut those that do not in time, finish what
+        is being published, close the store.
+        """
         super().stopService()
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
+        self._notifier.stopping()
         ports, self._ports = self._ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
-        await self._site.disconnect()
+        await self._dismiss()
         if self._fetcher is not None:
             await self._fetcher.close()
         await self._intake.quiet()
         await self._store.stop()
+        if self._access_log is not None:
+            await self._access_log.close()
+        self._notifier.stopped()
 
-    def _refuse(self, why: str) -> None:
+    async def _dismiss(self) -> None:
+        """Wait for the last connection to be gone."""
+        closed = self._site.close()
+        patience = self._reactor.callLater(self._grace_s, self._hurry)
+        self._log.info(
+            "stopping: {count} connections have {grace_s:g} s",
+            count=len(self._site.channels),
+            grace_s=self._grace_s,
+        )
+        await closed
+        if patience.active():
+            patience.cancel()
+
+    def _hurry(self) -> None:
+        """Grace is over, or a second signal has come."""
+        self._log.warn("cutting {count} connections", count=len(self._site.channels))
+        self._site.disconnect()
+
+    def _reopen(self) -> None:
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    def _refuse(self, why: str) -> NoReturn:
         self._log.critical("cannot start: {why}", why=why)
         raise CannotStart(f"twistedmedia cannot start: {why}")
 

@@ -9,7 +9,7 @@ import gc
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 
 from twistedmedia.arrival import Limits
 from twistedmedia.fetching.addresses import Policy
@@ -18,16 +18,21 @@ from twistedmedia.fetching.lookups import Lookups
 from twistedmedia.fetching.trust import Trust
 from twistedmedia.intake import Intake
 from twistedmedia.options import Options
-from twistedmedia.service import MediaService
+from twistedmedia.service import Listening, MediaService
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.streaming import BodyMemory
+from twistedmedia.web.strangers import Strangers
 from twistedmedia.web.tree import Fetches, media_resource
+from twistedmedia.wire.access_log import AccessLog
+from twistedmedia.wire.admission import Bounds
+from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.site import MediaSite
 
 __all__ = ["Options", "makeService"]
 
 # An import may take this long in all; while it lasts, an endless stream keeps one of the places.
 IMPORT_S = 3600
+_BACKLOG = 1024  # connections that may wait until they are accepted: a burst must not be refused
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
@@ -54,14 +59,47 @@ def makeService(options: Options) -> IService:
     )
     intake = Intake(store, limits)
     fetches = None if options["no-fetch"] else _fetches(options, reactor)
-    site = MediaSite(media_resource(intake, fetches), reactor)
-    six = ":" in options["interface"]
-    endpoint = (TCP6ServerEndpoint if six else TCP4ServerEndpoint)(
-        reactor, options["port"], backlog=128, interface=options["interface"]
+    access_log = None
+    if options["access-log"] is not None:
+        access_log = AccessLog(reactor, options["access-log"])
+    proxies = options["trusted-proxy"]
+    site = MediaSite(
+        media_resource(intake, fetches, Strangers(bool(options["open"]), proxies)),
+        reactor,
+        patience=Patience(
+            header_s=options["header-timeout"],
+            stall_s=options["stall"],
+            min_rate=options["min-rate"],
+        ),
+        bounds=Bounds(options["max-connections"], options["max-per-address"]),
+        proxies=proxies,
+        access_log=access_log,
     )
     reactor.callWhenRunning(_relieve_the_collector)
-    fetcher = None if fetches is None else fetches.fetcher
-    return MediaService([endpoint], site, intake, store, fetcher)
+    return MediaService(
+        reactor,
+        _endpoints(options, reactor),
+        site,
+        intake,
+        store,
+        fetcher=None if fetches is None else fetches.fetcher,
+        access_log=access_log,
+        grace_s=options["grace"],
+    )
+
+
+def _endpoints(options: Options, reactor: Any) -> list[Listening]:
+    is_open = bool(options["open"])
+    if options["listen"]:
+        return [
+            Listening(serverFromString(reactor, text), "--listen", is_open)
+            for text in options["listen"]
+        ]
+    six = ":" in options["interface"]
+    endpoint = (TCP6ServerEndpoint if six else TCP4ServerEndpoint)(
+        reactor, options["port"], backlog=_BACKLOG, interface=options["interface"]
+    )
+    return [Listening(endpoint, "--port", is_open)]
 
 
 def _fetches(options: Options, reactor: Any) -> Fetches:

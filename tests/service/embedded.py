@@ -16,6 +16,7 @@ from twisted.web.server import Site
 
 from twistedmedia import DirectoryStore, Intake, MediaSite, media_resource
 from twistedmedia.arrival import Limits
+from twistedmedia.wire.patience import Patience
 
 
 class Echo(Resource):
@@ -54,7 +55,7 @@ def main() -> None:
     startLogging(sys.stdout, setStdout=False)
     reactor.callWhenRunning(store.start)
     reactor.addSystemEventTrigger("after", "shutdown", print, "Server Shut Down.")
-    patience = {} if options.stall is None else {"stall_s": options.stall}
+    patience = {} if options.stall is None else {"patience": Patience(stall_s=options.stall)}
     site = {"MediaSite": MediaSite, "Site": Site}[options.site](root, **patience)
     reactor.listenTCP(0, site, interface="127.0.0.1")
     if options.tls:

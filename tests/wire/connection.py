@@ -243,6 +243,9 @@ class Socket:
         self.acknowledged = 0
         self.unsent = 0
 
+    def fileno(self) -> int:
+        return 1000
+
     def setsockopt(self, level: int, option: int, value: int) -> None:
         assert level == socket.IPPROTO_TCP
         self.options[option] = value

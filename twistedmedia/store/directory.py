@@ -148,6 +148,9 @@ class DirectoryStore:
 
         return self._readers.run(list_and_render)
 
+    def free(self) -> Deferred[int | None]:
+        return self._readers.run(self._space.free)
+
     async def _recognise(self, name: MediaName, sha256: str) -> Stored | None:
         try:
             media = await self._readers.run(self._files.open_file, name)

@@ -16,7 +16,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.boundaries import Condition, Sealed, Stored
-from twistedmedia.errors import AlreadyExists, NameConflict, NameNotAllowed, NoSpace, TooLarge
+from twistedmedia.errors import (
+    RETRY_AFTER_S,
+    AlreadyExists,
+    Busy,
+    NameConflict,
+    NameNotAllowed,
+    NoSpace,
+    TooLarge,
+)
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.folders import Folders
@@ -41,6 +49,8 @@ def translated(size: int = 0) -> Iterator[None]:
         match error.errno:
             case errno.ENOSPC | errno.EDQUOT:
                 raise NoSpace from error
+            case errno.EMFILE | errno.ENFILE:
+                raise Busy(RETRY_AFTER_S) from error
             case errno.EFBIG:
                 raise TooLarge(size, "the file, for this storage,") from error
             case errno.EEXIST:
@@ -66,12 +76,22 @@ class Space:
 
         :raises NoSpace: when they do not fit beside what others have reserved; then nothing is.
         """
-        status = self._calls.statvfs(self._fd)
-        known = status.f_blocks > 0  # some network and FUSE file systems do not know
+        available = self._available()
         with self._lock:
-            if known and self._reserved + size > status.f_bavail * status.f_frsize:
+            if available is not None and self._reserved + size > available:
                 raise NoSpace
             self._reserved += size
+
+    def free(self) -> int | None:
+        """Bytes that nobody has reserved, None where the file system does not know."""
+        available = self._available()
+        return None if available is None else max(0, available - self._reserved)
+
+    def _available(self) -> int | None:
+        status = self._calls.statvfs(self._fd)
+        if status.f_blocks == 0:  # some network and FUSE file systems do not know
+            return None
+        return status.f_bavail * status.f_frsize
 
     def give_back(self, size: int) -> None:
         """`size` bytes of what was reserved are written, or will not come."""

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.boundaries import Media
-from twistedmedia.errors import IsDirectory, NotFound
+from twistedmedia.errors import RETRY_AFTER_S, Busy, IsDirectory, NotFound
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.folders import Folders
@@ -67,6 +67,8 @@ class MediaFiles:
         except OSError as error:
             if error.errno in _NOT_THERE:
                 raise NotFound from None
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise Busy(RETRY_AFTER_S) from error
             raise
         try:
             status = self._calls.fstat(fd)

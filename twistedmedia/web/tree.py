@@ -20,10 +20,12 @@ from twistedmedia.intake import Intake
 from twistedmedia.web.answering import add_error_layer
 from twistedmedia.web.deleting import Deleting
 from twistedmedia.web.fetching import Fetching
+from twistedmedia.web.health import Health
 from twistedmedia.web.importing import Importing
 from twistedmedia.web.reading import Reading
 from twistedmedia.web.requests import header, segments_below
 from twistedmedia.web.storing import Storing
+from twistedmedia.web.strangers import Strangers
 from twistedmedia.wire.body import IStreamsBody
 
 
@@ -45,8 +47,13 @@ class _AnyPath(PathConverter):
     part_isolating = False
 
 
-def media_resource(intake: Intake, fetches: Fetches | None = None) -> MediaResource:
-    """The tree for `intake` and its store. Without `fetches` it fetches nothing."""
+def media_resource(
+    intake: Intake, fetches: Fetches | None = None, strangers: Strangers | None = None
+) -> MediaResource:
+    """The tree for `intake` and its store. Without `fetches` it fetches nothing. `strangers` says
+    who may not ask: unless given, pages of other sites and whoever knows a loopback address by
+    another name.
+    """
     app = Klein()
     # Klein's redirects name the host and port that a client claims; and no path here has a twin.
     app.url_map.strict_slashes = False
@@ -61,19 +68,25 @@ def media_resource(intake: Intake, fetches: Fetches | None = None) -> MediaResou
         Reading(intake.store),
         Deleting(intake.store),
         Fetching(sharing),
+        Health(intake),
     ):
         family.add_to(app)
     add_error_layer(app)
-    return MediaResource(app)
+    return MediaResource(app, strangers or Strangers())
 
 
 @implementer(IStreamsBody)
 class MediaResource(KleinResource):
     """A Klein resource whose requests stream, and which answers in JSON what Klein would not."""
 
+    def __init__(self, app: Klein, strangers: Strangers) -> None:
+        super().__init__(app)
+        self._strangers = strangers
+
     def render(self, request: Any) -> Any:
         try:
             _refuse(request)
+            self._strangers.refuse(request)
             return super().render(request)
         except BadHost:
             return _answer(request, BadRequest("the Host header is not a host name"))
@@ -90,20 +103,10 @@ def _answer(request: Request, error: MediaError) -> bytes:
 
 
 def _refuse(request: Request) -> None:
-    hosts = request.requestHeaders.getRawHeaders(b"host", [])
-    if len(hosts) != 1 and (hosts or request.clientproto == b"HTTP/1.1"):  # RFC 9112, 3.2
-        raise BadRequest("there has to be one Host header")
     expectation = header(request, "expect")
     if expectation is not None and expectation.lower() != "100-continue":
         raise ExpectationFailed
-    codings = request.requestHeaders.getRawHeaders(b"transfer-encoding", [])
-    if any(coding.lower() != b"chunked" for coding in codings):
-        raise BadRequest("the only transfer coding that is understood is chunked")
     try:
         b"/".join(segments_below(request)).decode("utf-8")
     except UnicodeDecodeError:
         raise NameNotAllowed("it is not UTF-8") from None
-    try:
-        request.getRequestHostname().decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadRequest("the Host header is not UTF-8") from None

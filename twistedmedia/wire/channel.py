@@ -1,36 +1,36 @@
-"""Connections and their requests, with content that streams to the resources that ask for it.
+"""Connections: their requests one after the other, strictly read, patiently waited for.
 
-Under stock Twisted a request is rendered when its last byte is in memory or in a temporary file.
-Here a resource that provides `IStreamsBody` is rendered when the headers are in and reads
-`request.body`; every other resource behaves as always. What HTTP asks of a server that answers
-before it has read everything is done here as well: `100 Continue` only when somebody reads, an
-early answer without a reset, a connection that is kept when the rest is small.
+Feeds the content of the request in progress to its body, and does what HTTP asks of a server that
+answers before it has read everything: `100 Continue` only when somebody reads, an early answer
+without a reset, a connection that is kept when the rest is small.
 
 Twisted has no public way to see a request between its headers and its content, so this leans on
-internals of `HTTPChannel`: `_command`, `_path`, `_version`, `_send100Continue`, `_handlingRequest`,
-`_networkProducer`, `_waitingForTransport` and `_respondToBadRequestAndDisconnect`.
+internals of `HTTPChannel`: `_command`, `_path`, `_version`, `_transferDecoder`,
+`_finishRequestBody`, `_send100Continue`, `_handlingRequest`, `_networkProducer`,
+`_waitingForTransport`, the decoders of content, and `_buffer` and `_busyReceiving` of the
+`LineReceiver` that it is.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Callable
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
 
-from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IPullProducer, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
-from twisted.web import http, server
+from twisted.web import http
 
-from twistedmedia.errors import Malformed
+from twistedmedia.answers import error_answer
+from twistedmedia.errors import Malformed, MediaError, TooSlow
 from twistedmedia.streaming import Body
-from twistedmedia.wire.body import IStreamsBody
-from twistedmedia.wire.patience import progress_of
+from twistedmedia.wire.chunks import Chunks
+from twistedmedia.wire.heads import Head, find_head, parse_head
+from twistedmedia.wire.proxies import LOCAL
+from twistedmedia.wire.readers import progress_of
+from twistedmedia.wire.request import PHRASES, SERVER, StreamingRequest
 
 if TYPE_CHECKING:
     from twistedmedia.wire.site import MediaSite
@@ -42,78 +42,6 @@ LINGER_S = 5.0
 # What the kernel buffers of an answer beyond what is on its way to the peer. It would take 4 MiB
 # from each reader that is slow (tcp(7), TCP_NOTSENT_LOWAT).
 UNSENT_BYTES = 256 << 10
-# RFC 9112, 3.2.2: what a client sends who takes us for a proxy. The host and what follows it.
-_ABSOLUTE_FORM = re.compile(rb"https?://([^/?]+)(/?)", re.IGNORECASE)
-
-
-class StreamingRequest(server.Request):
-    """A request with `body`, unless its resource does not stream and it has content."""
-
-    channel: MediaChannel
-    content: Any
-    body: Body | None = None
-
-    def gotLength(self, length: int | None) -> None:
-        """The headers are in (called by the channel). `length` is None for chunked content."""
-        channel = self.channel
-        if length == 0 or not self._resource_streams(channel):
-            super().gotLength(length)
-            return
-        self.content = BytesIO()  # stays empty, so that the base class finds no form to parse
-        self.body = channel.content_begins(length)
-        # Not now: the channel has yet to change from lines to content.
-        line = channel._command, channel._path, channel._version
-        channel.callLater(0, self._begin, *line)
-
-    def handleContentChunk(self, data: bytes) -> None:
-        if self.body is None:
-            super().handleContentChunk(data)
-        else:
-            self.body.feed(data)
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """The last byte is in (called by the channel)."""
-        if self.body is None:
-            if self.content.tell() == 0:
-                self.body = self._empty_body()
-            super().requestReceived(command, path, version)
-        else:
-            self.body.end()
-
-    def write(self, data: bytes) -> None:
-        if not self.startedWriting and not self._disconnected and self.body is not None:
-            self.channel.answering(self.body)
-            if not self.channel.persistent:
-                self.setHeader(b"connection", b"close")
-        super().write(data)
-
-    def connectionLost(self, reason: Failure) -> None:
-        # First those who wait for the request (Klein cancels its handler), then the reader.
-        super().connectionLost(reason)
-        if self.body is not None:
-            self.body.fail(ConnectionLost("the client went away before its content had ended"))
-            self.body.drop()
-
-    def _begin(self, command: bytes, path: bytes, version: bytes) -> None:
-        if not self._disconnected:
-            super().requestReceived(command, path, version)
-
-    def _empty_body(self) -> Body:
-        body = Body(0, self.channel.site.body_memory, self.channel)
-        body.end()
-        return body
-
-    def _resource_streams(self, channel: MediaChannel) -> bool:
-        """Whether the resource that will render this request wants its content streamed."""
-        self.method, self.uri, self.args = channel._command, channel._path, {}
-        self.path = self.uri.split(b"?", 1)[0]
-        self.prepath = []
-        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
-        try:
-            resource = channel.site.getResourceFor(self)
-        except Exception:  # noqa: BLE001  # somebody else's resource; it fails again when rendered
-            return False
-        return bool(IStreamsBody.providedBy(resource))
 
 
 class MediaChannel(http.HTTPChannel):
@@ -121,14 +49,19 @@ class MediaChannel(http.HTTPChannel):
 
     site: MediaSite
     transport: Any
+    peer_host = LOCAL  # the address of the peer, if it has one
     _networkProducer: Any  # the transport, where it can be paused
     callLater: Callable[..., IDelayedCall]  # the site's reactor's
+    content_received = 0  # bytes of all content so far, as they came
     _held = False
-    _idle_s: float | None = None  # the timeout that was in force when the peer was held
+    _was_held = False  # since it was asked last
     _expects_continue = False
     _host: Any = None
     _is_secure: bool | None = None
+    _has_begun = False  # something of a head has come
+    _skipped_line = False  # the empty line that may stand before a request (RFC 9112, 2.2)
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
+    _refused = False  # what comes is not read any more
     _lingering: IDelayedCall | None = None
     _dropped = 0
     _is_unsent = False  # an answer was written, to the transport's buffer
@@ -150,19 +83,20 @@ class MediaChannel(http.HTTPChannel):
         """Whether answers that were written wait for the peer to take more."""
         return bool(self._waitingForTransport)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, and nothing of a request has come."""
+        return not (self.requests or self._buffer or self._refused)
+
     # Flow, for Body
 
     def hold(self) -> None:
-        if not self._held:
-            self._held = True
-            self._idle_s = self.setTimeout(None)  # it is we who are slow, not the peer
+        self._held = self._was_held = True
         self._networkProducer.pauseProducing()
 
     def release(self) -> None:
         if self._held:
             self._held = False
-            if not self._handlingRequest:  # else the base class has put the timeout aside
-                self.setTimeout(self._idle_s)
             if not self._waitingForTransport:
                 self._networkProducer.resumeProducing()
 
@@ -170,6 +104,29 @@ class MediaChannel(http.HTTPChannel):
         if self._expects_continue:
             self._expects_continue = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # Sender, for SlowSenders
+
+    def was_excused(self) -> bool:
+        excused = self._was_held or self._expects_continue
+        self._was_held = self._held
+        return excused
+
+    def is_idle_too_long(self) -> None:
+        if progress_of(self).lags:  # it is still taking the last answer
+            self.peer_is_slow()
+            self.site.senders.await_request(self)
+        else:
+            self.loseConnection()
+
+    def head_is_late(self) -> None:
+        if self._has_begun:
+            self.refuse(TooSlow("the head of the request"))
+        else:
+            self.loseConnection()
+
+    def content_is_late(self) -> None:
+        self._break_content(TooSlow("the content"))
 
     # For those who send answers
 
@@ -193,6 +150,33 @@ class MediaChannel(http.HTTPChannel):
         if self in self.site.channels:  # else there is no peer any more
             self.site.slow_readers.watch(self)
 
+    # For the site
+
+    def refuse(self, error: MediaError) -> None:
+        """Answer that nothing here is understood, or wanted, and close."""
+        self._refused = True
+        self._buffer = b""
+        self.persistent = False
+        self.site.senders.settle(self)
+        answer = error_answer(error)
+        body = answer.body
+        lines = [
+            f"HTTP/1.1 {answer.status} {PHRASES[answer.status].decode()}",
+            *(f"{name}: {value}" for name, value in answer.headers.items()),
+            f"Date: {http.datetimeToString().decode()}",
+            f"Content-Length: {len(body)}",
+        ]
+        if "Connection" not in answer.headers:
+            lines.append("Connection: close")
+        head = "\r\n".join(lines).encode() + b"\r\nServer: " + SERVER + b"\r\n\r\n"
+        self.transport.write(head + body)
+        self.site.log_refused(self, answer.status, len(body))
+        self._linger()
+
+    def last_call(self) -> None:
+        """The site closes: the request in progress is the last one."""
+        self.persistent = False
+
     # What the base class and the request call
 
     def getHost(self) -> Any:
@@ -213,7 +197,9 @@ class MediaChannel(http.HTTPChannel):
             # The end of an answer must not wait for the peer to acknowledge its beginning.
             plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        self.site.channels.add(self)
+        self.peer_host = str(getattr(self.getPeer(), "host", LOCAL))
+        self.site.senders.await_head(self)
+        self.site.welcome(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.forget(self)
@@ -224,29 +210,83 @@ class MediaChannel(http.HTTPChannel):
         finally:
             self.site.tell_emptied()
 
-    def timeoutConnection(self) -> None:
-        """No request has come for a while. Who is still taking the last answer is not idle."""
-        if progress_of(self).lags:
-            self.peer_is_slow()
-            self.setTimeout(self.timeOut)
-        else:
-            super().timeoutConnection()
-
     def loseConnection(self) -> Any:
         self.peer_is_slow()  # it closes when the peer has taken what was written before
         return super().loseConnection()
 
-    def allHeadersReceived(self) -> None:
-        absolute = _ABSOLUTE_FORM.match(self._path)
-        if absolute is not None:
-            self.requests[-1].requestHeaders.setRawHeaders(b"host", [absolute[1]])
-            self._path = (b"" if absolute[2] else b"/") + self._path[absolute.end(1) :]
-        super().allHeadersReceived()
-        codings = self.requests[-1].requestHeaders.getRawHeaders(b"transfer-encoding", [])
-        if any(coding.lower() != b"chunked" for coding in codings):
-            # The base class takes `identity`, which was abolished, for no content (RFC 9112, 6.1):
-            # what follows has no meaning.
-            self.persistent = False
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes have come. In place of the base class's, which reads a head line by line, and more
+        generously.
+        """
+        if self._lingering is not None and self._has_dropped_enough(len(data)):
+            return
+        self._buffer += data
+        if self._busyReceiving:
+            return
+        self._busyReceiving = True
+        try:
+            while self._buffer and not self._refused:
+                if not self.line_mode:
+                    piece, self._buffer = self._buffer, b""
+                    self.rawDataReceived(piece)
+                elif not self._take_head():
+                    break
+        finally:
+            self._busyReceiving = False
+        if self._refused:
+            self._buffer = b""
+
+    def _take_head(self) -> bool:
+        """Take a head, or an empty line before it, from what has come; whether there was one."""
+        if self._buffer.startswith(b"\r") and not self._skipped_line:
+            if self._buffer.startswith(b"\r\n"):
+                self._skipped_line = True
+                self._buffer = self._buffer[2:]
+                return True
+            if len(self._buffer) == 1:
+                return False
+        try:
+            end = find_head(self._buffer)
+            if end is not None:
+                head = parse_head(self._buffer[:end])
+        except MediaError as error:
+            self.refuse(error)
+            return False
+        if end is None:
+            if not self._has_begun:
+                self._has_begun = True
+                self.site.senders.await_head(self)
+            return False
+        self._buffer = self._buffer[end + 4 :]
+        self._has_begun = self._skipped_line = False
+        self.site.senders.settle(self)
+        self._begin(head)
+        return True
+
+    def _begin(self, head: Head) -> None:
+        request = self.requestFactory(self)
+        self.requests.append(request)
+        request.method, request.uri, request.clientproto = head.method, head.target, head.version
+        for name, value in head.fields:
+            request.requestHeaders.addRawHeader(name, value)
+        self._command, self._path, self._version = head.method, head.target, head.version
+        self.length = head.length
+        if head.length is None:
+            self._transferDecoder = Chunks(request.handleContentChunk, self._finishRequestBody)
+        elif head.length:
+            self._transferDecoder = http._IdentityTransferDecoder(
+                head.length, request.handleContentChunk, self._finishRequestBody
+            )
+        self.persistent = head.persistent and not self.site.is_closing
+        self.allHeadersReceived()
+        if head.length == 0:
+            self.allContentReceived()
+        else:
+            self.site.senders.await_content(self)
+            self.setRawMode()
+
+    def checkPersistence(self, request: StreamingRequest, version: bytes) -> bool:
+        return bool(self.persistent)  # it is known from the head
 
     def _send100Continue(self) -> None:
         if self.requests[-1].body is None:
@@ -255,28 +295,30 @@ class MediaChannel(http.HTTPChannel):
             self._expects_continue = True
 
     def rawDataReceived(self, data: bytes) -> None:
-        if self._lingering is not None:
-            self._dropped += len(data)
-            if self._dropped > LINGER_BYTES:
-                self._give_up()
-                return
         if not self._handlingRequest:
+            self.content_received += len(data)
             self._choose_piece()
         if not self._broken:
             super().rawDataReceived(data)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        body = self.requests[-1].body if self.requests else None
-        if body is None or body.complete:
-            super()._respondToBadRequestAndDisconnect()
-            return
-        # Chunked content that is none. Its request is being handled: the handler answers.
-        self._broken = True
-        body.fail(Malformed(f"the chunked coding breaks after {body.received} bytes of content"))
+        """Chunked content is none (called by `rawDataReceived`)."""
+        received = self.requests[-1].body.received if self.requests[-1].body else 0
+        self._break_content(
+            Malformed(f"the chunked coding breaks after {received} bytes of content")
+        )
+
+    def _break_content(self, error: MediaError) -> None:
+        """The content of the request in progress will not come to its end."""
+        body = self.requests[-1].body
+        if body is None:  # nobody knows yet of the request
+            self.refuse(error)
+        else:  # its handler answers
+            self._broken = True
+            body.fail(error)
 
     def allContentReceived(self) -> None:
-        if self._held:
-            self.setTimeout(self._idle_s)  # so that the base class finds one to put aside
+        self.site.senders.settle(self)
         super().allContentReceived()
         if self._lingering is not None:
             self._stop_lingering()
@@ -307,6 +349,7 @@ class MediaChannel(http.HTTPChannel):
         if body is not None:
             body.drop()
             if not body.complete:
+                self.site.senders.settle(self)
                 self._linger()
                 return
         self._end_request(request)
@@ -320,6 +363,8 @@ class MediaChannel(http.HTTPChannel):
         self.release()
         self.transport.bufferSize = self._request_piece
         self._send_now()
+        if self.persistent:
+            self.site.senders.await_request(self)
         super().requestDone(request)
 
     def _send_now(self) -> None:
@@ -344,6 +389,12 @@ class MediaChannel(http.HTTPChannel):
         self._lingering = self.callLater(LINGER_S, self._give_up)
         if self._is_plain_tcp() and not self.persistent:
             self.transport.loseWriteConnection()  # the peer sees the end of the answer now
+
+    def _has_dropped_enough(self, size: int) -> bool:
+        self._dropped += size
+        if self._dropped > LINGER_BYTES:
+            self._give_up()
+        return self._refused or self._broken
 
     def _is_plain_tcp(self) -> bool:
         return ITCPTransport.providedBy(self.transport) and not self.isSecure()

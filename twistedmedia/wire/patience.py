@@ -1,100 +1,62 @@
-"""How long a slow peer is waited for.
-
-A player drains a prompt at 8 kB/s for minutes and is welcome; a peer that takes nothing at all is
-cut off in the end. What counts is what the peer took: the kernel buffers megabytes, so a writable
-socket says little about it, and an event on it may be a minute away while the player plays.
-"""
+"""How long a slow peer is waited for, and the rounds in which those who are waited for are seen."""
 
 from __future__ import annotations
 
-import socket
-import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISystemHandle
-from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-STALL_S = 300.0
-_LOOKS = 10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
-
-# Of struct tcp_info, since Linux 4.6 (include/uapi/linux/tcp.h): tcpi_unacked, which counts
-# segments, tcpi_bytes_acked and tcpi_notsent_bytes.
-_TCP_INFO = struct.Struct("=24xI92xQ16xI")
+# Content is judged by what came in a window of this length, or of `stall_s` if that is shorter:
+# long enough for a phone that changes its network.
+_WINDOW_S = 30.0
 
 
-class Progress(NamedTuple):
-    """A number that grows when a peer takes bytes, and whether there are any that it could take."""
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What is asked of a peer.
 
-    taken: int
-    lags: bool
-
-
-@dataclass(slots=True)
-class _Reader:
-    taken: int
-    since_s: float
-
-
-class SlowReaders:
-    """The connections that let an answer wait, each cut off when it takes nothing for too long."""
-
-    _log = Logger()
-
-    def __init__(self, clock: IReactorTime, stall_s: float = STALL_S) -> None:
-        self._clock = clock
-        self._stall_s = stall_s
-        self._readers: dict[Any, _Reader] = {}
-        self._look: IDelayedCall | None = None
-
-    def watch(self, channel: Any) -> None:
-        """`channel` has more to send than its peer takes now. May be called again."""
-        if channel not in self._readers:
-            self._readers[channel] = _Reader(progress_of(channel).taken, self._clock.seconds())
-            self._look_later()
-
-    def forget(self, channel: Any) -> None:
-        """The answer is sent, or the connection gone. Idempotent."""
-        if self._readers.pop(channel, None) is not None and not self._readers and self._look:
-            self._look.cancel()
-            self._look = None
-
-    def _look_later(self) -> None:
-        if self._look is None and self._readers:
-            self._look = self._clock.callLater(self._stall_s / _LOOKS, self._look_at_all)
-
-    def _look_at_all(self) -> None:
-        self._look = None
-        now_s = self._clock.seconds()
-        for channel, reader in list(self._readers.items()):
-            taken, lags = progress_of(channel)
-            if taken != reader.taken or not lags:  # without anything to take it is we who are slow
-                reader.taken, reader.since_s = taken, now_s
-            elif now_s - reader.since_s >= self._stall_s:
-                self._log.warn(
-                    "cut off: {peer} took nothing for {stall_s:g} s",
-                    peer=getattr(channel.getPeer(), "host", "a local peer"),
-                    stall_s=self._stall_s,
-                )
-                self.forget(channel)
-                channel.transport.abortConnection()
-        self._look_later()
-
-
-def progress_of(channel: Any) -> Progress:
-    """How the peer of `channel` gets on: on TCP by what it has acknowledged, elsewhere by what was
-    handed to the transport, which is paused by a peer that takes nothing.
+    `header_s`: within that the whole head of a request has to come, counted from its first byte;
+    that of the first has to begin within as much. `idle_s`: so long a kept connection may be
+    without a request. `stall_s`: so long a reader may take nothing of its answer. `min_rate`: the
+    bytes a second in which content has to come, while it is the peer that is slow.
     """
-    transport = channel.transport
-    while isinstance(transport, ProtocolWrapper):  # TLS
-        transport = transport.transport
-    if ISystemHandle.providedBy(transport):
-        handle: Any = transport.getHandle()
-        try:
-            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-            unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
-            return Progress(acknowledged, bool(unacknowledged or unsent))
-        except (OSError, struct.error):
-            pass  # a UNIX socket, or an old kernel
-    return Progress(sum(request.sentLength for request in channel.requests), channel.is_full)
+
+    header_s: float = 15.0
+    idle_s: float = 60.0
+    stall_s: float = 300.0
+    min_rate: int = 64
+
+    @property
+    def window_s(self) -> float:
+        """Over how long the rate is measured."""
+        return min(_WINDOW_S, self.stall_s)
+
+
+class Rounds:
+    """Has somebody look, again and again, for as long as there is anything to see. One timer for
+    thousands of connections costs less than one for each, and is late by a round at most.
+    """
+
+    def __init__(self, clock: IReactorTime, every_s: float, look: Callable[[float], None]) -> None:
+        """`look` is called with the time every `every_s`."""
+        self._clock = clock
+        self._every_s = every_s
+        self._look = look
+        self._next: IDelayedCall | None = None
+
+    def begin(self) -> None:
+        """There is something to see. Idempotent."""
+        if self._next is None:
+            self._next = self._clock.callLater(self._every_s, self._go_round)
+
+    def end(self) -> None:
+        """There is nothing to see any more. Idempotent."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _go_round(self) -> None:
+        self._next = None
+        self.begin()  # before, so that what is seen can end it
+        self._look(self._clock.seconds())

@@ -20,7 +20,8 @@ from zope.interface import implementer
 
 from tests.wire.connection import Connection, SocketConnection
 from tests.wire.test_kernel import SocketMedia
-from twistedmedia.wire.patience import SlowReaders, progress_of
+from twistedmedia.wire.patience import Patience
+from twistedmedia.wire.readers import SlowReaders, progress_of
 from twistedmedia.wire.sending import send
 from twistedmedia.wire.site import MediaSite
 
@@ -257,7 +258,9 @@ class Answering:
     ) -> None:
         self.clock = Clock()
         media = SocketMedia()
-        self.site = MediaSite(Large(media, length), reactor=self.clock, stall_s=STALL_S)
+        self.site = MediaSite(
+            Large(media, length), reactor=self.clock, patience=Patience(stall_s=STALL_S)
+        )
         self.connection: Any = kind(self.site, self.clock, window=0)
         media.connection = self.connection
         self.connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
@@ -336,7 +339,7 @@ def test_who_is_still_taking_an_answer_is_not_idle(connection: str) -> None:
     and a socket that is closed too early would lose it.
     """
     clock = Clock()
-    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, stall_s=STALL_S)
+    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, patience=Patience(stall_s=STALL_S))
     client: Any = SocketConnection(site, clock, window=0)
     client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n" % connection.encode())
     for _ in range(5):  # now and then a byte, for longer than any timeout
@@ -354,7 +357,7 @@ def test_who_is_still_taking_an_answer_is_not_idle(connection: str) -> None:
 def test_who_takes_nothing_of_an_answer_that_has_ended_is_cut_off(connection: str) -> None:
     """Case 24."""
     clock = Clock()
-    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, stall_s=STALL_S)
+    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, patience=Patience(stall_s=STALL_S))
     client: Any = SocketConnection(site, clock, window=0)
     client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n" % connection.encode())
     advance(clock, IDLE_S + 1)

@@ -1,0 +1,78 @@
+"""Whom a request must not come from: pages of other sites, in browsers of those who may be here.
+
+There is no authentication, and a browser carries out what any page tells it. What keeps strangers
+out is that a browser says whose page it was, and under which name it found us.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from twisted.web.server import Request
+
+from twistedmedia.errors import Forbidden
+from twistedmedia.web.requests import header
+from twistedmedia.wire.proxies import LOCAL, NO_PROXIES, Proxies
+
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110, 9.2.1: they change nothing
+# `none` is the user's own doing: an address typed, a bookmark (Fetch Metadata, 2.3).
+_OWN = frozenset({"same-origin", "none"})
+
+
+@dataclass(frozen=True, slots=True)
+class Strangers:
+    """Tells who is one. `is_open`: everybody who can connect may do everything, whatever name they
+    know us by. Under which name trusted `proxies` are known is their business.
+    """
+
+    is_open: bool = False
+    proxies: Proxies = NO_PROXIES
+
+    def refuse(self, request: Request) -> None:
+        """Refuse a request that a stranger's page has made.
+
+        :raises Forbidden: saying why.
+        """
+        if request.method not in _SAFE:
+            _refuse_other_sites(request)
+        if not self.is_open:
+            self._refuse_rebinding(request)
+
+    def _refuse_rebinding(self, request: Request) -> None:
+        """A name that leads to a loopback address, and is none of its own, is a stranger's, who has
+        a browser take us for a part of his site.
+        """
+        local = getattr(request.getHost(), "host", None)
+        if local is None or not _is_loopback(local):
+            return
+        host = request.getRequestHostname().decode("latin-1")
+        if not host or _is_loopback(host):
+            return
+        peer = str(getattr(request.client, "host", LOCAL))
+        if not self.proxies.trusts(peer):
+            raise Forbidden("on this address the Host has to be localhost, or a loopback address")
+
+
+def _refuse_other_sites(request: Request) -> None:
+    site = header(request, "sec-fetch-site")
+    if site is not None:
+        is_own = site in _OWN
+    else:
+        # Older browsers, and all of them where there is no TLS. As the scheme may be a proxy's, it
+        # is not compared; nor does a page of the same host and port on another scheme differ.
+        origin = header(request, "origin")
+        host = header(request, "host") or ""
+        is_own = origin is None or origin.partition("://")[2].lower() == host.lower()
+    if not is_own:
+        raise Forbidden("pages of another site may not change anything here")
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -1,0 +1,179 @@
+"""The head of a request, taken apart once and strictly (RFC 9112, 2 to 6).
+
+Pure. Whatever two programs could read in two ways is refused: where a request ends, and whom it is
+for, is nobody's guess. What is refused here ends its connection.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from string import ascii_letters, digits
+
+from twistedmedia.errors import BadRequest, HeadTooLarge, TargetTooLong
+
+# A name of a medium takes at most 3 KiB of a request line, a URL to fetch up to 8 KiB and more when
+# all of it is escaped. Proxies and servers commonly stop at 8 KiB.
+MAX_LINE_BYTES = 16 << 10
+MAX_HEAD_BYTES = 32 << 10
+MAX_FIELDS = 256
+# 18 digits are 909 PiB: nobody means more, and all of them fit in 63 bits, for whoever counts so.
+MAX_LENGTH_DIGITS = 18
+
+_TOKEN_BYTES = (ascii_letters + digits + "!#$%&'*+-.^_`|~").encode()  # RFC 9110, 5.6.2
+_TOKEN = b"[%b]+" % re.escape(_TOKEN_BYTES)
+_CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
+_REQUEST_LINE = re.compile(rb"(%b) ([^\x00-\x20\x7f#]+) (HTTP/1\.[01])" % _TOKEN)
+_NAME = re.compile(_TOKEN)
+# RFC 9112, 3.2: the forms of a target. What follows the host of an absolute one is its path.
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(/?.*)", re.IGNORECASE | re.DOTALL)
+# RFC 3986, 3.2.2 and 3.2.3: a name or an IPv4 address, or an IPv6 address, and a port.
+_HOST = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request without its content.
+
+    `target` begins with a slash, or is `*`. `fields` are the header lines in their order, names as
+    they were sent. `length` is that of the content in bytes, None when it is chunked. `persistent`:
+    the client lets the connection be used again.
+    """
+
+    method: bytes
+    target: bytes
+    version: bytes
+    fields: list[tuple[bytes, bytes]]
+    length: int | None
+    persistent: bool
+
+
+def find_head(received: bytes) -> int | None:
+    """Where the head at the beginning of `received` ends, before its empty line; None when it does
+    not yet.
+
+    :raises TargetTooLong: when the request line is, whether it ends or not.
+    :raises HeadTooLarge: when the head is.
+    :raises BadRequest: when what has come so far cannot become a head.
+    """
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        _check_beginning(received)
+    if len(received) > MAX_LINE_BYTES and not 0 <= received.find(b"\r\n") <= MAX_LINE_BYTES:
+        raise TargetTooLong(MAX_LINE_BYTES)
+    if (len(received) if end < 0 else end) > MAX_HEAD_BYTES:
+        raise HeadTooLarge(f"{MAX_HEAD_BYTES} bytes")
+    return None if end < 0 else end
+
+
+def parse_head(head: bytes) -> Head:
+    """Take a head apart, which is `head` without the empty line that ends it.
+
+    :raises BadRequest: when it is malformed, or can be read in two ways.
+    :raises HeadTooLarge: when there are too many header lines.
+    """
+    _check_bytes(head)
+    request_line, *lines = head.split(b"\r\n")
+    method, target, version = _parse_request_line(request_line)
+    if len(lines) > MAX_FIELDS:
+        raise HeadTooLarge(f"{MAX_FIELDS} lines")
+    fields = []
+    host = length = coding = None
+    persistent = version == b"HTTP/1.1"
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not _NAME.fullmatch(name):  # a folded line has no name, either
+            raise BadRequest("a header line is not a name, a colon and a value")
+        value = value.strip(b" \t")
+        fields.append((name, value))
+        match name.lower():
+            case b"host":
+                host = _only(host, value, "Host header")
+            case b"content-length":
+                length = _only(length, value, "Content-Length")
+            case b"transfer-encoding":
+                coding = _only(coding, value, "Transfer-Encoding")
+            case b"connection":
+                if b"close" in (token.strip(b" \t") for token in value.lower().split(b",")):
+                    persistent = False
+    if host is None and version == b"HTTP/1.1":
+        raise BadRequest("there has to be one Host header")
+    if host is not None:
+        _check_host(host)
+    if target[0] != 47:  # a slash
+        target, host = _origin_form(method, target, host)
+        fields = [pair for pair in fields if pair[0].lower() != b"host"]
+        if host is not None:
+            fields.append((b"Host", host))
+    return Head(method, target, version, fields, _content(length, coding, version), persistent)
+
+
+def _check_beginning(received: bytes) -> None:
+    """Refuse at once what cannot become a head, instead of waiting for its end."""
+    if received[:1] and received[:1] not in _TOKEN_BYTES:
+        raise BadRequest("this is not HTTP")
+    _check_bytes(received.removesuffix(b"\r"))
+    line, end, _ = received.partition(b"\r\n")
+    if end and len(line) <= MAX_LINE_BYTES:
+        _parse_request_line(line)
+
+
+def _check_bytes(head: bytes) -> None:
+    if len(head.translate(None, _CONTROLS)) != len(head):
+        raise BadRequest("there is a control character in the head")
+    lines = head.count(b"\r\n")
+    if head.count(b"\n") != lines or head.count(b"\r") != lines:
+        raise BadRequest("a line has to end with CRLF")
+
+
+def _parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise BadRequest("the request line is not a method, a target and HTTP/1.1 or HTTP/1.0")
+    method, target, version = match.groups()
+    return method, target, version
+
+
+def _only(before: bytes | None, value: bytes, what: str) -> bytes:
+    if before is not None:
+        raise BadRequest(f"there is more than one {what}")
+    return value
+
+
+def _check_host(host: bytes) -> None:
+    match = _HOST.fullmatch(host)
+    if match is None or int(match[1] or 0) > 65535:
+        raise BadRequest("the Host header is not a host name or an address")
+
+
+def _origin_form(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
+    """The path that a target means which does not begin with one, and the host: one that names its
+    host has precedence over the header (RFC 9112, 3.2.2).
+    """
+    if target == b"*" and method == b"OPTIONS":
+        return target, host
+    match = _ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        raise BadRequest("the target is neither a path nor a URL")
+    _check_host(match[1])
+    path = match[2]
+    return (path if path.startswith(b"/") else b"/" + path), match[1]
+
+
+def _content(length: bytes | None, coding: bytes | None, version: bytes) -> int | None:
+    """How long the content is, None when it is chunked (RFC 9112, 6.3)."""
+    if coding is not None:
+        if length is not None:
+            raise BadRequest("there are a Content-Length and a Transfer-Encoding")
+        if version != b"HTTP/1.1":
+            raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
+        if coding.lower() != b"chunked":
+            raise BadRequest("the only transfer coding that is understood is chunked")
+        return None
+    if length is None:
+        return 0
+    if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+        raise BadRequest("the Content-Length is not a number of bytes")
+    return int(length)

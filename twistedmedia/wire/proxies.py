@@ -1,0 +1,75 @@
+"""The proxies in front of us that are believed when they say whom they ask for.
+
+Pure. `X-Forwarded-For` is what anybody may send: only what a trusted proxy has added counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+LOCAL = "local"  # what a peer is called who has no address: one on a UNIX socket
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """The networks of the proxies that are trusted, and whether those on a UNIX socket are."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    local: bool = False
+
+    def trusts(self, peer: str) -> bool:
+        """Whether the peer at this address is one of them."""
+        if peer == LOCAL:
+            return self.local
+        address = _address(peer)
+        return address is not None and any(address in network for network in self.networks)
+
+    def client(self, peer: str, forwarded: Sequence[bytes]) -> str:
+        """The address that a request comes from, which the peer at `peer` passed on with these
+        `X-Forwarded-For` lines: the last one there that is not a trusted proxy itself. What stands
+        before it is hearsay.
+        """
+        if not forwarded or not self.trusts(peer):
+            return peer
+        client = peer
+        for claimed in reversed(b",".join(forwarded).split(b",")):
+            address = _address(claimed.strip().decode("latin-1"))
+            if address is None:
+                break
+            client = str(address)
+            if not self.trusts(client):
+                break
+        return client
+
+
+NO_PROXIES = Proxies()
+
+
+def parse_proxies(texts: Iterable[str]) -> Proxies:
+    """The proxies meant by `texts`: networks, addresses, and `unix` for the peers on UNIX sockets.
+
+    :raises ValueError: saying which text is none of that.
+    """
+    networks, local = [], False
+    for text in (text.strip() for text in texts):
+        if text == "unix":
+            local = True
+        elif text:
+            networks.append(ip_network(text))
+    return Proxies(tuple(networks), local)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address that `text` is, an IPv4 address inside IPv6 as what it is; a port is dropped, as
+    some proxies append one.
+    """
+    host, _, port = text.rpartition(":")
+    if port.isdigit() and (host.count(".") == 3 or host.endswith("]")):
+        text = host
+    try:
+        address = ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -1,0 +1,118 @@
+"""Requests with content that streams to the resources that ask for it.
+
+Under stock Twisted a request is rendered when its last byte is in memory or in a temporary file.
+Here a resource that provides `IStreamsBody` is rendered when the headers are in and reads
+`request.body`; every other resource behaves as always.
+
+Twisted has no public way to see a request between its headers and its content, so this leans on
+internals of `HTTPChannel`: `_command`, `_path` and `_version`.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+from twisted.web import server
+
+from twistedmedia.streaming import Body
+from twistedmedia.wire.body import IStreamsBody
+
+if TYPE_CHECKING:
+    from twistedmedia.wire.channel import MediaChannel
+
+SERVER = b"twistedmedia"  # without a version: a stranger needs none
+PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}  # Twisted knows not all
+
+
+class StreamingRequest(server.Request):
+    """A request with `body`, unless its resource does not stream and it has content."""
+
+    channel: MediaChannel
+    content: Any
+    body: Body | None = None
+
+    def __init__(self, channel: MediaChannel) -> None:
+        super().__init__(channel)
+        self.begun_s = channel.site.reactor.seconds()
+
+    def gotLength(self, length: int | None) -> None:
+        """The headers are in (called by the channel). `length` is None for chunked content."""
+        channel = self.channel
+        if length == 0 or not self._resource_streams(channel):
+            super().gotLength(length)
+            return
+        self.content = BytesIO()  # stays empty, so that the base class finds no form to parse
+        self.body = channel.content_begins(length)
+        # Not now: the channel has yet to change from lines to content.
+        line = channel._command, channel._path, channel._version
+        channel.callLater(0, self._begin, *line)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        if self.body is None:
+            super().handleContentChunk(data)
+        else:
+            self.body.feed(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """The last byte is in (called by the channel)."""
+        if self.body is None:
+            if self.content.tell() == 0:
+                self.body = self._empty_body()
+            super().requestReceived(command, path, version)
+        else:
+            self.body.end()
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        super().setResponseCode(code, message or PHRASES.get(code))
+
+    def write(self, data: bytes) -> None:
+        if not self.startedWriting and not self._disconnected:
+            self.setHeader(b"server", SERVER)
+            if self.body is not None:
+                self.channel.answering(self.body)
+            if not self.channel.persistent:
+                self.setHeader(b"connection", b"close")
+        super().write(data)
+
+    def getClientAddress(self) -> Any:
+        """Whom the request comes from: the peer, or whom a trusted proxy asks for."""
+        host = self.channel.site.client_host(self)
+        if host == getattr(self.client, "host", host):
+            return self.client
+        return (IPv6Address if ":" in host else IPv4Address)("TCP", host, 0)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if not self.finished:
+            self.channel.site.log(self)
+        # First those who wait for the request (Klein cancels its handler), then the reader.
+        super().connectionLost(reason)
+        if self.body is not None:
+            self.body.fail(ConnectionLost("the client went away before its content had ended"))
+            self.body.drop()
+
+    def _begin(self, command: bytes, path: bytes, version: bytes) -> None:
+        if not self._disconnected:
+            super().requestReceived(command, path, version)
+
+    def _empty_body(self) -> Body:
+        body = Body(0, self.channel.site.body_memory, self.channel)
+        body.end()
+        return body
+
+    def _resource_streams(self, channel: MediaChannel) -> bool:
+        """Whether the resource that will render this request wants its content streamed."""
+        self.args = {}
+        self.path = self.uri.split(b"?", 1)[0]
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
+        try:
+            resource = channel.site.getResourceFor(self)
+        except Exception:  # noqa: BLE001  # somebody else's resource; it fails again when rendered
+            return False
+        return bool(IStreamsBody.providedBy(resource))

@@ -1,0 +1,106 @@
+"""Those who let us wait for a request: for its beginning, the rest of its head, its content.
+
+A connection and some memory are all that it costs to hold a peer's place while it says nothing, so
+nobody may say nothing for long; but a recording that comes in over a bad line is welcome.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from twistedmedia.limits import LeastRate
+from twistedmedia.wire.patience import Patience, Rounds
+
+_LOOKS = 10  # in the shortest of the times: nobody is told more than a tenth of it too late
+_LONGEST_ROUND_S = 5.0
+
+
+class Sender(Protocol):
+    """A connection that may owe us something; it is told once, and watched no more then."""
+
+    content_received: int  # bytes of all content on this connection so far, as they came
+
+    def was_excused(self) -> bool:
+        """Whether since the last time that this was asked there was no reason to send."""
+
+    def is_idle_too_long(self) -> None:
+        """No request has begun."""
+
+    def head_is_late(self) -> None:
+        """The head is not complete."""
+
+    def content_is_late(self) -> None:
+        """Content does not come, or not fast enough."""
+
+
+@dataclass(slots=True)
+class _Content:
+    rate: LeastRate
+    ends_s: float  # this window's end
+
+
+class SlowSenders:
+    """Whom we wait for, and since when."""
+
+    def __init__(self, clock: IReactorTime, patience: Patience) -> None:
+        self._clock = clock
+        self._patience = patience
+        self._idle: dict[Sender, float] = {}
+        self._heads: dict[Sender, float] = {}
+        self._contents: dict[Sender, _Content] = {}
+        shortest_s = min(patience.header_s, patience.idle_s, patience.window_s)
+        every_s = min(shortest_s / _LOOKS, _LONGEST_ROUND_S)
+        self._rounds = Rounds(clock, every_s, self._look_at_all)
+
+    def await_request(self, sender: Sender) -> None:
+        """`sender` may begin a request."""
+        self._idle[sender] = self._clock.seconds()
+        self._rounds.begin()
+
+    def await_head(self, sender: Sender) -> None:
+        """`sender` has begun a request, or has to begin its first."""
+        self._idle.pop(sender, None)
+        self._heads[sender] = self._clock.seconds()
+        self._rounds.begin()
+
+    def await_content(self, sender: Sender) -> None:
+        """The content of `sender`'s request is to come."""
+        window_s = self._patience.window_s
+        rate = LeastRate(self._patience.min_rate, window_s)
+        rate.kept(sender.content_received, excused=True)
+        self._contents[sender] = _Content(rate, self._clock.seconds() + window_s)
+        self._rounds.begin()
+
+    def settle(self, sender: Sender) -> None:
+        """`sender` owes nothing: its request is there, or it has gone. Idempotent."""
+        self._idle.pop(sender, None)
+        self._heads.pop(sender, None)
+        self._contents.pop(sender, None)
+
+    def forget(self, sender: Sender) -> None:
+        """The connection is gone. Idempotent."""
+        self.settle(sender)
+        if not (self._idle or self._heads or self._contents):
+            self._rounds.end()
+
+    def _look_at_all(self, now_s: float) -> None:
+        for sender in _overdue(self._idle, now_s - self._patience.idle_s):
+            sender.is_idle_too_long()
+        for sender in _overdue(self._heads, now_s - self._patience.header_s):
+            sender.head_is_late()
+        for sender, content in list(self._contents.items()):
+            if now_s >= content.ends_s:
+                content.ends_s = now_s + self._patience.window_s
+                if not content.rate.kept(sender.content_received, sender.was_excused()):
+                    del self._contents[sender]
+                    sender.content_is_late()
+
+
+def _overdue(since: dict[Sender, float], latest_s: float) -> list[Sender]:
+    overdue = [sender for sender, since_s in since.items() if since_s <= latest_s]
+    for sender in overdue:
+        del since[sender]
+    return overdue
