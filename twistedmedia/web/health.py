@@ -29,9 +29,9 @@ class Health:
 
     def add_to(self, app: Klein) -> None:
         """Add the route."""
-        add_route(app, "/health", ["GET"], self.get)
+        add_route(app, "/health", ["GET"], self.tell)
 
-    async def get(self, request: Request) -> Response:
+    async def tell(self, request: Request) -> Response:
         """What an operator asks first. Never from a cache."""
         store = self._intake.store
         free = await store.free() if isinstance(store, FiniteStore) else None

@@ -6,6 +6,7 @@ out is that a browser says whose page it was, and under which name it found us.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -17,6 +18,7 @@ from twistedmedia.wire.proxies import LOCAL, NO_PROXIES, Proxies
 
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110, 9.2.1: they change nothing
 # `none` is the user's own doing: an address typed, a bookmark (Fetch Metadata, 2.3).
+_PORT = re.compile(r":[0-9]*$")
 _OWN = frozenset({"same-origin", "none"})
 
 
@@ -46,8 +48,8 @@ class Strangers:
         local = getattr(request.getHost(), "host", None)
         if local is None or not _is_loopback(local):
             return
-        host = request.getRequestHostname().decode("latin-1")
-        if not host or _is_loopback(host):
+        host = header(request, "host")
+        if host is None or _is_loopback(_PORT.sub("", host)):
             return
         peer = str(getattr(request.client, "host", LOCAL))
         if not self.proxies.trusts(peer):

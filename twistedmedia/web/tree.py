@@ -13,12 +13,19 @@ from werkzeug.routing import PathConverter
 from zope.interface import implementer
 
 from twistedmedia.answers import error_answer
-from twistedmedia.errors import BadRequest, ExpectationFailed, MediaError, NameNotAllowed
+from twistedmedia.errors import (
+    BadRequest,
+    ExpectationFailed,
+    MediaError,
+    MethodNotAllowed,
+    NameNotAllowed,
+)
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.sharing import Sharing
 from twistedmedia.intake import Intake
 from twistedmedia.web.answering import add_error_layer
 from twistedmedia.web.deleting import Deleting
+from twistedmedia.web.describing import Describing
 from twistedmedia.web.fetching import Fetching
 from twistedmedia.web.health import Health
 from twistedmedia.web.importing import Importing
@@ -38,6 +45,9 @@ class Fetches:
     fetcher: Fetcher
     asking: Terms
     importing: Terms
+
+
+_METHODS = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT"})
 
 
 class _AnyPath(PathConverter):
@@ -69,6 +79,7 @@ def media_resource(
         Deleting(intake.store),
         Fetching(sharing),
         Health(intake),
+        Describing(),
     ):
         family.add_to(app)
     add_error_layer(app)
@@ -103,6 +114,8 @@ def _answer(request: Request, error: MediaError) -> bytes:
 
 
 def _refuse(request: Request) -> None:
+    if request.method not in _METHODS:  # Werkzeug does not tell `get` from `GET` (RFC 9110, 9.1)
+        raise MethodNotAllowed(method.decode() for method in _METHODS)
     expectation = header(request, "expect")
     if expectation is not None and expectation.lower() != "100-continue":
         raise ExpectationFailed

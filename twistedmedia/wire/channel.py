@@ -5,16 +5,15 @@ answers before it has read everything: `100 Continue` only when somebody reads, 
 without a reset, a connection that is kept when the rest is small.
 
 Twisted has no public way to see a request between its headers and its content, so this leans on
-internals of `HTTPChannel`: `_command`, `_path`, `_version`, `_transferDecoder`,
-`_finishRequestBody`, `_send100Continue`, `_handlingRequest`, `_networkProducer`,
-`_waitingForTransport`, the decoders of content, and `_buffer` and `_busyReceiving` of the
-`LineReceiver` that it is.
+internals of `HTTPChannel`: `_command`, `_path`, `_version`, `_finishRequestBody`,
+`_send100Continue`, `_handlingRequest`, `_networkProducer`, `_waitingForTransport`, and `_buffer`
+and `_busyReceiving` of the `LineReceiver` that it is; and on `_tempDataBuffer` of the transport.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall, IPullProducer, ISystemHandle, ITCPTransport
@@ -22,11 +21,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
 from twisted.web import http
+from twisted.web.http_headers import Headers
 
 from twistedmedia.answers import error_answer
 from twistedmedia.errors import Malformed, MediaError, TooSlow
 from twistedmedia.streaming import Body
-from twistedmedia.wire.chunks import Chunks
+from twistedmedia.wire.framing import BrokenFraming, Chunked, Counted
 from twistedmedia.wire.heads import Head, find_head, parse_head
 from twistedmedia.wire.proxies import LOCAL
 from twistedmedia.wire.readers import progress_of
@@ -60,11 +60,13 @@ class MediaChannel(http.HTTPChannel):
     _is_secure: bool | None = None
     _has_begun = False  # something of a head has come
     _skipped_line = False  # the empty line that may stand before a request (RFC 9112, 2.2)
+    _seen = 0  # bytes of a head that is not complete
+    _framing: Counted | Chunked
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
     _refused = False  # what comes is not read any more
     _lingering: IDelayedCall | None = None
     _dropped = 0
-    _is_unsent = False  # an answer was written, to the transport's buffer
+    _head = b""  # of an answer, until it goes out with the content that follows
 
     @property
     def plain_socket(self) -> Any | None:
@@ -103,6 +105,7 @@ class MediaChannel(http.HTTPChannel):
     def send_continue(self) -> None:
         if self._expects_continue:
             self._expects_continue = False
+            self._was_held = True  # until now it had no reason to send
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # Sender, for SlowSenders
@@ -141,7 +144,6 @@ class MediaChannel(http.HTTPChannel):
         """The one whom it was lent to has written everything."""
         self._networkProducer.unregisterProducer()
         self._networkProducer.registerProducer(self, True)
-        self._is_unsent = False
         if self._waitingForTransport:  # since before it was lent
             self.resumeProducing()
 
@@ -246,18 +248,20 @@ class MediaChannel(http.HTTPChannel):
             if len(self._buffer) == 1:
                 return False
         try:
-            end = find_head(self._buffer)
+            end = find_head(self._buffer, self._seen)
             if end is not None:
                 head = parse_head(self._buffer[:end])
         except MediaError as error:
             self.refuse(error)
             return False
         if end is None:
+            self._seen = len(self._buffer)
             if not self._has_begun:
                 self._has_begun = True
                 self.site.senders.await_head(self)
             return False
         self._buffer = self._buffer[end + 4 :]
+        self._seen = 0
         self._has_begun = self._skipped_line = False
         self.site.senders.settle(self)
         self._begin(head)
@@ -271,12 +275,7 @@ class MediaChannel(http.HTTPChannel):
             request.requestHeaders.addRawHeader(name, value)
         self._command, self._path, self._version = head.method, head.target, head.version
         self.length = head.length
-        if head.length is None:
-            self._transferDecoder = Chunks(request.handleContentChunk, self._finishRequestBody)
-        elif head.length:
-            self._transferDecoder = http._IdentityTransferDecoder(
-                head.length, request.handleContentChunk, self._finishRequestBody
-            )
+        self._framing = Chunked() if head.length is None else Counted(head.length)
         self.persistent = head.persistent and not self.site.is_closing
         self.allHeadersReceived()
         if head.length == 0:
@@ -295,18 +294,25 @@ class MediaChannel(http.HTTPChannel):
             self._expects_continue = True
 
     def rawDataReceived(self, data: bytes) -> None:
-        if not self._handlingRequest:
-            self.content_received += len(data)
-            self._choose_piece()
-        if not self._broken:
-            super().rawDataReceived(data)
-
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        """Chunked content is none (called by `rawDataReceived`)."""
-        received = self.requests[-1].body.received if self.requests[-1].body else 0
-        self._break_content(
-            Malformed(f"the chunked coding breaks after {received} bytes of content")
-        )
+        if self._handlingRequest:
+            super().rawDataReceived(data)  # it belongs to later requests
+            return
+        self.content_received += len(data)
+        self._choose_piece()
+        if self._broken:
+            return
+        request = self.requests[-1]
+        try:
+            content, rest = self._framing.feed(data)
+        except BrokenFraming as error:
+            received = request.body.received if request.body else 0
+            where = f"the chunked coding breaks after {received} bytes of content"
+            self._break_content(Malformed(f"{where}: {error}"))
+            return
+        if content:
+            request.handleContentChunk(content)
+        if rest is not None:
+            self._finishRequestBody(rest)
 
     def _break_content(self, error: MediaError) -> None:
         """The content of the request in progress will not come to its end."""
@@ -336,7 +342,6 @@ class MediaChannel(http.HTTPChannel):
 
     def answering(self, body: Body) -> None:
         """An answer is about to be written: decide whether the connection survives it."""
-        self._is_unsent = True
         unasked, self._expects_continue = self._expects_continue, False  # it would come too late
         if body.complete:
             return
@@ -354,6 +359,42 @@ class MediaChannel(http.HTTPChannel):
                 return
         self._end_request(request)
 
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        lines = [
+            b"%b: %b\r\n" % (name, value)
+            for name, values in headers.getAllRawHeaders()
+            for value in values
+        ]
+        self._head = b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines))
+
+    def send_head(self) -> None:
+        """Whatever comes after it, the head of an answer goes out now."""
+        if self._head:
+            self.write(b"")
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        self.write(b"".join(iovec))
+
+    def write(self, data: bytes) -> None:
+        """Give the kernel at once what it takes of an answer. The transport would do that in the
+        next turn of the loop, after all else that this one has to do, and have the loop told that
+        it wants to write, and that it does no more.
+        """
+        data, self._head = self._head + data, b""
+        transport = self.transport
+        if (
+            self.persistent  # else it may be half closed, and would be lost under our feet
+            and isinstance(transport, TCPConnection)
+            and transport.connected
+            and not (transport.TLS or transport.disconnecting or self._waitingForTransport)
+            and not (transport.dataBuffer or transport._tempDataBuffer)
+        ):
+            taken = transport.writeSomeData(data)
+            if isinstance(taken, int):  # what fails here fails there again
+                data = data[taken:]
+        if data:
+            transport.write(data)
+
     def _choose_piece(self) -> None:
         if self.length is not None:  # a piece of chunked coding can be thousands of chunks
             self.transport.bufferSize = self.site.body_memory.piece
@@ -362,25 +403,9 @@ class MediaChannel(http.HTTPChannel):
         self.site.slow_readers.forget(self)
         self.release()
         self.transport.bufferSize = self._request_piece
-        self._send_now()
         if self.persistent:
             self.site.senders.await_request(self)
         super().requestDone(request)
-
-    def _send_now(self) -> None:
-        """Give the kernel what it takes of the answer. The transport would do that in the next turn
-        of the loop, after all else that this one has to do.
-        """
-        transport = self.transport
-        if (
-            self._is_unsent
-            and self.persistent  # else it may be half closed, and would be lost under our feet
-            and isinstance(transport, TCPConnection)
-            and transport.connected
-            and not (transport.TLS or transport.disconnecting or self._waitingForTransport)
-        ):
-            transport.doWrite()  # what fails here fails there again
-        self._is_unsent = False
 
     # Reading on after an early answer
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from string import ascii_letters, digits
 
 from twistedmedia.errors import BadRequest, HeadTooLarge, TargetTooLong
@@ -20,8 +21,10 @@ MAX_FIELDS = 256
 # 18 digits are 909 PiB: nobody means more, and all of them fit in 63 bits, for whoever counts so.
 MAX_LENGTH_DIGITS = 18
 
+_END = b"\r\n\r\n"
 _TOKEN_BYTES = (ascii_letters + digits + "!#$%&'*+-.^_`|~").encode()  # RFC 9110, 5.6.2
 _TOKEN = b"[%b]+" % re.escape(_TOKEN_BYTES)
+_FIRST_BYTES = frozenset(_TOKEN_BYTES[n : n + 1] for n in range(len(_TOKEN_BYTES)))
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
 _REQUEST_LINE = re.compile(rb"(%b) ([^\x00-\x20\x7f#]+) (HTTP/1\.[01])" % _TOKEN)
 _NAME = re.compile(_TOKEN)
@@ -29,7 +32,7 @@ _NAME = re.compile(_TOKEN)
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(/?.*)", re.IGNORECASE | re.DOTALL)
 # RFC 3986, 3.2.2 and 3.2.3: a name or an IPv4 address, or an IPv6 address, and a port.
 _HOST = re.compile(
-    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?"
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?"
 )
 
 
@@ -37,7 +40,7 @@ _HOST = re.compile(
 class Head:
     """A request without its content.
 
-    `target` begins with a slash, or is `*`. `fields` are the header lines in their order, names as
+    `target` begins with a slash. `fields` are the header lines in their order, names as
     they were sent. `length` is that of the content in bytes, None when it is chunked. `persistent`:
     the client lets the connection be used again.
     """
@@ -50,22 +53,29 @@ class Head:
     persistent: bool
 
 
-def find_head(received: bytes) -> int | None:
+def find_head(received: bytes, seen: int = 0) -> int | None:
     """Where the head at the beginning of `received` ends, before its empty line; None when it does
-    not yet.
+    not yet. The first `seen` bytes were there the last time that this was asked.
 
     :raises TargetTooLong: when the request line is, whether it ends or not.
     :raises HeadTooLarge: when the head is.
     :raises BadRequest: when what has come so far cannot become a head.
     """
-    end = received.find(b"\r\n\r\n")
-    if end < 0:
-        _check_beginning(received)
-    if len(received) > MAX_LINE_BYTES and not 0 <= received.find(b"\r\n") <= MAX_LINE_BYTES:
+    if received[:1] not in _FIRST_BYTES:
+        raise BadRequest("this is not HTTP")
+    end = received.find(_END, max(0, seen - 3))
+    line_end = received.find(b"\r\n")
+    if (line_end if line_end >= 0 else len(received.removesuffix(b"\r"))) > MAX_LINE_BYTES:
         raise TargetTooLong(MAX_LINE_BYTES)
-    if (len(received) if end < 0 else end) > MAX_HEAD_BYTES:
+    if (end if end >= 0 else len(received) - _ending(received)) > MAX_HEAD_BYTES:
         raise HeadTooLarge(f"{MAX_HEAD_BYTES} bytes")
-    return None if end < 0 else end
+    if end >= 0:
+        return end
+    # What cannot become a head is refused at once, instead of waiting for its end.
+    _check_bytes(received[max(0, seen - 1) :].removeprefix(b"\n").removesuffix(b"\r"))
+    if line_end >= max(0, seen - 1):
+        _parse_request_line(received[:line_end])
+    return None
 
 
 def parse_head(head: bytes) -> Head:
@@ -103,21 +113,22 @@ def parse_head(head: bytes) -> Head:
     if host is not None:
         _check_host(host)
     if target[0] != 47:  # a slash
-        target, host = _origin_form(method, target, host)
+        target, host = _origin_form(target)
         fields = [pair for pair in fields if pair[0].lower() != b"host"]
-        if host is not None:
-            fields.append((b"Host", host))
+        fields.append((b"Host", host))  # it has precedence over the header
     return Head(method, target, version, fields, _content(length, coding, version), persistent)
 
 
-def _check_beginning(received: bytes) -> None:
-    """Refuse at once what cannot become a head, instead of waiting for its end."""
-    if received[:1] and received[:1] not in _TOKEN_BYTES:
-        raise BadRequest("this is not HTTP")
-    _check_bytes(received.removesuffix(b"\r"))
-    line, end, _ = received.partition(b"\r\n")
-    if end and len(line) <= MAX_LINE_BYTES:
-        _parse_request_line(line)
+def _ending(received: bytes) -> int:
+    """How many bytes at the end of `received` may be those that end a head."""
+    return next((n for n in (3, 2, 1) if received.endswith(_END[:n])), 0)
+
+
+def is_field(line: bytes) -> bool:
+    """Whether a line, without its end, is a name, a colon and a value."""
+    name, colon, value = line.partition(b":")
+    controls = len(value.translate(None, _CONTROLS + b"\r\n")) != len(value)
+    return bool(colon and _NAME.fullmatch(name)) and not controls
 
 
 def _check_bytes(head: bytes) -> None:
@@ -144,16 +155,22 @@ def _only(before: bytes | None, value: bytes, what: str) -> bytes:
 
 def _check_host(host: bytes) -> None:
     match = _HOST.fullmatch(host)
-    if match is None or int(match[1] or 0) > 65535:
+    if match is None or int(match[2] or 0) > 65535 or (match[1] and not _is_ipv6(match[1])):
         raise BadRequest("the Host header is not a host name or an address")
 
 
-def _origin_form(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
-    """The path that a target means which does not begin with one, and the host: one that names its
-    host has precedence over the header (RFC 9112, 3.2.2).
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        IPv6Address(text.decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
+def _origin_form(target: bytes) -> tuple[bytes, bytes]:
+    """The path that a target means which does not begin with one, and the host that it names (RFC
+    9112, 3.2.2). No resource here has use for the other forms.
     """
-    if target == b"*" and method == b"OPTIONS":
-        return target, host
     match = _ABSOLUTE_FORM.fullmatch(target)
     if match is None:
         raise BadRequest("the target is neither a path nor a URL")

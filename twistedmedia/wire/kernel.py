@@ -49,11 +49,12 @@ class KernelSending:
 
     def start(self) -> Deferred[None]:
         """Begin; see `wire.sending.send`."""
-        self._request.write(b"")  # the headers, into the transport's buffer
+        self._request.write(b"")  # the headers, to the kernel or into the transport's buffer
         self._channel.lend_transport(self)
         # Until the first call: answers to requests that came before may be waiting for the peer.
         self._channel.peer_is_slow()
         self._started = True
+        self._transport.startWriting()
         return self._sent
 
     def resumeProducing(self) -> None:

@@ -72,13 +72,16 @@ class StreamingRequest(server.Request):
         super().setResponseCode(code, message or PHRASES.get(code))
 
     def write(self, data: bytes) -> None:
-        if not self.startedWriting and not self._disconnected:
+        begins = not self.startedWriting and not self._disconnected
+        if begins:
             self.setHeader(b"server", SERVER)
             if self.body is not None:
                 self.channel.answering(self.body)
             if not self.channel.persistent:
                 self.setHeader(b"connection", b"close")
         super().write(data)
+        if begins:
+            self.channel.send_head()
 
     def getClientAddress(self) -> Any:
         """Whom the request comes from: the peer, or whom a trusted proxy asks for."""

@@ -1,0 +1,30 @@
+"""The route that describes the interface: OpenAPI, as docs/openapi.yaml has it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+from klein import Klein, Response
+from twisted.web.server import Request
+
+from twistedmedia.answers import Answer
+from twistedmedia.web.answering import add_route, respond
+from twistedmedia.web.requests import mounted_at
+
+
+class Describing:
+    """`GET /openapi.json`."""
+
+    def __init__(self) -> None:
+        text = files("twistedmedia.web").joinpath("openapi.json").read_text(encoding="utf-8")
+        self._description = json.loads(text)
+
+    def add_to(self, app: Klein) -> None:
+        """Add the route."""
+        add_route(app, "/openapi.json", ["GET"], self.describe)
+
+    async def describe(self, request: Request) -> Response:
+        """The description, with the tree's own prefix for its server."""
+        prefix = mounted_at(request).rpartition("/")[0] or "/"
+        return respond(Answer(200, {**self._description, "servers": [{"url": prefix}]}))
