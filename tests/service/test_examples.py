@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.exchange import Connection
+from tests.service.exchange import Connection, head
 from tests.service.nasty import Nasty
 from tests.service.running import Process, eventually
 
@@ -78,3 +79,27 @@ def test_of_the_three_styles_one_makes_others_wait(nasty: Nasty, style: str, at_
     assert len(found) == 8
     assert all(match is not None and float(match[1]) >= 0.09 for match in found)
     assert (spent < 0.8) == at_once
+
+
+def test_the_tree_is_one_of_an_application(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "embed.py"), str(tmp_path / "area" / "media"), "0"]
+    (tmp_path / "area").mkdir()
+    service = Process(command, tmp_path, tmp_path / "log", tmp_path / "area" / "media")
+    try:
+        assert service.ask("GET", "/hello").content == b"Recordings are under /voice/media/.\n"
+        stored = service.ask("PUT", "/voice/media/a/b.ogg", b"OggS")
+        assert stored.headers["Location"] == "/voice/media/a/b.ogg"
+        assert service.ask("GET", "/voice/health").json["uploads"] == 0
+        assert service.ask("GET", "/voice/openapi.json").json["servers"] == [{"url": "/voice"}]
+        with service.connect() as uploading:
+            uploading.send(head("PUT", "/voice/media/a/c.wav", [("Content-Length", "3")]) + b"ab")
+            eventually(
+                "it uploads", lambda: service.ask("GET", "/voice/health").json["uploads"] == 1
+            )
+            service.signal(signal.SIGTERM)
+            uploading.send(b"c")
+            assert uploading.answer().brief == (201, 200)
+        service.wait()
+        assert service.tree() == ["a", "a/b.ogg", "a/c.wav"]
+    finally:
+        service.kill()
