@@ -21,6 +21,7 @@ from scenario import (
     NGINX,
     SMALL_CLIENTS,
     SMALL_FILE_BYTES,
+    TORNADO,
     Entry,
     Figures,
     Scenario,
@@ -41,7 +42,7 @@ LATER_PAGES = 5
 # The load is under way so long after its beginning.
 LEAD_S = 0.5
 
-_FILE, _SMALL = "file.wav", "small.wav"
+FILE, _SMALL = "file.wav", "small.wav"
 _COLD = tuple(f"cold-{number}.wav" for number in range(COLD_CLIENTS))
 
 
@@ -62,9 +63,9 @@ def download_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
 
 def _download(sizes: Sizes) -> Scenario:
     def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
-        load.submit(reader.verify, server.port, _FILE, entry.size_bytes).result()
+        load.submit(reader.verify, server.port, FILE, entry.size_bytes).result()
         cpu_s = server.cpu_s()
-        given = (server.port, _FILE, entry.size_bytes, sizes.download_count)
+        given = (server.port, FILE, entry.size_bytes, sizes.download_count)
         read = load.submit(reader.downloads_in_turn, *given).result()
         cpu_s = server.cpu_s() - cpu_s
         return {
@@ -89,15 +90,15 @@ def _download(sizes: Sizes) -> Scenario:
         measure,
         ("MB/s", "server CPU s/GB", "peak RSS MiB", "client CPU s"),
         ("MB/s", "server CPU s/GB"),
-        prepare=_put_file,
+        prepare=prepare_file,
     )
 
 
 def _small_get(sizes: Sizes, wrk: str | None) -> Scenario:
     def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
-        load.submit(reader.verify, server.port, _FILE, entry.size_bytes).result()
+        load.submit(reader.verify, server.port, FILE, entry.size_bytes).result()
         cpu_s = server.cpu_s()
-        given = (server.port, _FILE, SMALL_CLIENTS, sizes.small_s)
+        given = (server.port, FILE, SMALL_CLIENTS, sizes.small_s)
         if wrk is None:
             gets = load.submit(client.small_gets_at_once, *given).result()
         else:
@@ -118,8 +119,14 @@ def _small_get(sizes: Sizes, wrk: str | None) -> Scenario:
             f"{generator(wrk)}.",
         ),
         (
-            Entry(DURABLE, "get", SMALL_GET_BYTES, (AIOHTTP.name, KLEIN.name, NGINX.name)),
+            Entry(
+                DURABLE,
+                "get",
+                SMALL_GET_BYTES,
+                (AIOHTTP.name, TORNADO.name, KLEIN.name, NGINX.name),
+            ),
             Entry(AIOHTTP, "get", SMALL_GET_BYTES),
+            Entry(TORNADO, "get", SMALL_GET_BYTES),
             Entry(KLEIN, "get", SMALL_GET_BYTES),
             Entry(NGINX, "get", SMALL_GET_BYTES),
         ),
@@ -134,7 +141,7 @@ def _small_get(sizes: Sizes, wrk: str | None) -> Scenario:
             "client CPU s",
         ),
         ("GETs/s", "server CPU ms/GET"),
-        prepare=_put_file,
+        prepare=prepare_file,
     )
 
 
@@ -146,7 +153,7 @@ def _readers(sizes: Sizes) -> Scenario:
     def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
         idle_kib, idle_tcp_kib = server.rss_kib(), servers.tcp_memory_kib()
         cpu_s = server.cpu_s()
-        given = (server.port, _FILE, entry.size_bytes, pace)
+        given = (server.port, FILE, entry.size_bytes, pace)
         draining = load.submit(reader.drain, *given)
         time.sleep(sizes.readers_s / 2)
         half_kib, half_tcp_kib = server.rss_kib(), servers.tcp_memory_kib()
@@ -191,7 +198,7 @@ def _readers(sizes: Sizes) -> Scenario:
         ),
         ("kernel TCP MiB",),
         lateness=True,
-        prepare=_put_file,
+        prepare=prepare_file,
     )
 
 
@@ -294,5 +301,6 @@ def _listing(sizes: Sizes) -> Scenario:
     )
 
 
-def _put_file(root: Path, entry: Entry) -> None:
-    Content(entry.size_bytes).write_to(root / client.DIRECTORY / _FILE)
+def prepare_file(root: Path, entry: Entry) -> None:
+    """Put the file that is read into the folder of a server."""
+    Content(entry.size_bytes).write_to(root / client.DIRECTORY / FILE)

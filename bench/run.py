@@ -31,6 +31,7 @@ from downloads import download_scenarios
 from fetches import fetch_scenarios
 from figures import GIB, markdown_table, number_text, percentile, size_text
 from lateness import samples_within
+from operating import operating_scenarios
 from scenario import FULL, QUICK, SMALL_FILE_BYTES, Entry, Figures, Scenario, Sizes
 from uploads import upload_scenarios
 
@@ -90,6 +91,7 @@ def _all_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
         *upload_scenarios(sizes, wrk),
         *download_scenarios(sizes, wrk),
         *fetch_scenarios(sizes),
+        *operating_scenarios(sizes, wrk),
     ]
 
 

@@ -3,7 +3,7 @@ What a scenario is: a question, the servers that it is put to, its load, its tab
 
 A scenario's load runs against one server that has just been started; running the servers in turn
 and making tables of the figures is the business of run.py. The scenarios themselves are in
-uploads.py, downloads.py and fetches.py.
+uploads.py, downloads.py, fetches.py and operating.py.
 """
 
 from __future__ import annotations

@@ -114,11 +114,12 @@ def media_name_from_path(segments: list[bytes]) -> MediaName:
 
 
 def folders_from_path(segments: list[bytes]) -> tuple[str, ...]:
-    """The directory in a URL's path, of no segments the root.
+    """The directory in a URL's path, of no segments the root. Backslashes count as slashes.
 
     :raises NameNotAllowed: when a rule is broken.
     """
-    folders = tuple(_segment(text, "directory") for text in _decoded(segments))
+    texts = "/".join(_decoded(segments)).replace("\\", "/").split("/") if segments else []
+    folders = tuple(_segment(text, "directory") for text in texts)
     if len("/".join(folders).encode()) > MAX_NAME_BYTES:
         raise NameNotAllowed(f"the directory is longer than {MAX_NAME_BYTES} bytes")
     return folders

@@ -52,7 +52,9 @@ class Notifier:
             ) as speaking:
                 speaking.sendto(state.encode(), self._address)
         except OSError as error:
-            self._log.warn("systemd cannot be told {state}: {why}", state=state, why=error.strerror)
+            self._log.warn(
+                "systemd cannot be told {state}: {why}", state=state, why=error.strerror or error
+            )
 
 
 def _watched_s() -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klein import Klein, Response
+from klein import Klein
 from twisted.logger import Logger
 from twisted.web.server import Request
 
@@ -11,7 +11,7 @@ from twistedmedia.boundaries import Store
 from twistedmedia.errors import NameConflict, UnsupportedContent
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.web.answering import add_route, respond
+from twistedmedia.web.answering import respond
 from twistedmedia.web.fields import Fields
 from twistedmedia.web.requests import (
     client_address,
@@ -20,6 +20,7 @@ from twistedmedia.web.requests import (
     name_in_path,
     segments_below,
 )
+from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.body import body_of
 from twistedmedia.wire.forms import (
     URLENCODED,
@@ -45,21 +46,21 @@ class Deleting:
         add_route(app, "/media/", ["DELETE"], self.delete_path, branch=True)
         add_route(app, "/media", ["DELETE"], self.delete_fields)
 
-    async def delete_path(self, request: Request) -> Response:
+    async def delete_path(self, request: Request) -> Reply:
         """The path names the file."""
         segments = segments_below(request)
         if len(segments) < 2 or segments[-1] == b"":  # whether it is there or not
             raise NameConflict("this names a directory, which goes when its last file goes")
         return await self._delete(request, name_in_path(request))
 
-    async def delete_fields(self, request: Request) -> Response:
+    async def delete_fields(self, request: Request) -> Reply:
         """The fields `directory` and `filename`, of the query or of a form, name the file."""
         fields = Fields(request.args, ("directory", "filename"))
         await self._read_form(request, fields)
         name = media_name(fields.require("directory"), fields.require("filename"))
         return await self._delete(request, name)
 
-    async def _delete(self, request: Request, name: MediaName) -> Response:
+    async def _delete(self, request: Request, name: MediaName) -> Reply:
         deleted = await self._store.delete(name, condition_of_change(request))
         if deleted:
             self._log.info(

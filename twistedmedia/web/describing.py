@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 
-from klein import Klein, Response
+from klein import Klein
 from twisted.web.server import Request
 
 from twistedmedia.answers import Answer
-from twistedmedia.web.answering import add_route, respond
+from twistedmedia.web.answering import respond
 from twistedmedia.web.requests import mounted_at
+from twistedmedia.web.routing import Reply, add_route
 
 
 class Describing:
@@ -24,7 +25,7 @@ class Describing:
         """Add the route."""
         add_route(app, "/openapi.json", ["GET"], self.describe)
 
-    async def describe(self, request: Request) -> Response:
+    async def describe(self, request: Request) -> Reply:
         """The description, with the tree's own prefix for its server."""
         prefix = mounted_at(request).rpartition("/")[0] or "/"
         return respond(Answer(200, {**self._description, "servers": [{"url": prefix}]}))

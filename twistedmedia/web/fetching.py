@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TypeVar
 
-from klein import Klein, Response
+from klein import Klein
 from twisted.logger import Logger
 from twisted.web.server import Request
 from werkzeug.datastructures import MIMEAccept
@@ -22,9 +22,10 @@ from twistedmedia.errors import (
 from twistedmedia.fetching.freshness import asks_for_fresh, forbids_keeping
 from twistedmedia.fetching.sharing import Outcome, Sharing
 from twistedmedia.fetching.urls import Url, parse_url
-from twistedmedia.web.answering import add_route, klein_headers, respond
+from twistedmedia.web.answering import respond
 from twistedmedia.web.pages import PAGE_POLICY, time_cost_page
 from twistedmedia.web.requests import client_address, has_query_key, header
+from twistedmedia.web.routing import Reply, add_route
 
 T = TypeVar("T")
 
@@ -46,14 +47,14 @@ class Fetching:
         if self._sharing is not None and self._sharing.fetcher.upstream is not None:
             add_route(app, "/", ["GET"], self.front)
 
-    async def fetch(self, request: Request) -> Response:
+    async def fetch(self, request: Request) -> Reply:
         """Fetch the URL that the query gives, or the upstream's own."""
         sharing = fetching_or_forbidden(self._sharing)
         url = _url_asked_for(request, sharing)
         preferred = _preferred(header(request, "accept"), JSON, PAGE)
         return await self._answer(request, sharing, url, preferred)
 
-    async def front(self, request: Request) -> Response:
+    async def front(self, request: Request) -> Reply:
         """Fetch the upstream's own URL, for people first of all."""
         sharing = fetching_or_forbidden(self._sharing)
         preferred = _preferred(header(request, "accept"), PAGE, JSON)
@@ -61,7 +62,7 @@ class Fetching:
 
     async def _answer(
         self, request: Request, sharing: Sharing, url: Url | None, media_type: str
-    ) -> Response:
+    ) -> Reply:
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
         try:
@@ -123,7 +124,7 @@ def _preferred(accept: str | None, *offered: str) -> str:
     return accepted.best_match(offered, offered[0]) or offered[0]
 
 
-def _json(outcome: Outcome) -> Response:
+def _json(outcome: Outcome) -> Reply:
     answer = fetched_answer(
         outcome.url,
         outcome.status,
@@ -135,7 +136,7 @@ def _json(outcome: Outcome) -> Response:
     return respond(answer)
 
 
-def _page(outcome: Outcome) -> Response:
+def _page(outcome: Outcome) -> Reply:
     body = time_cost_page(outcome)
     headers = {
         "Content-Type": "text/html; charset=utf-8",
@@ -146,7 +147,7 @@ def _page(outcome: Outcome) -> Response:
         "Server-Timing": outcome.timings.header,
         **_HEADERS,
     }
-    return Response(200, klein_headers(headers), body)
+    return Reply(200, headers, body)
 
 
 _HEADERS = {"Cache-Control": "no-store", "Vary": "Accept"}

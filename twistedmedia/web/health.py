@@ -7,14 +7,15 @@ import resource
 import threading
 import time
 
-from klein import Klein, Response
+from klein import Klein
 from twisted.web.server import Request
 
 from twistedmedia import __version__
 from twistedmedia.answers import OK, Answer
 from twistedmedia.boundaries import FiniteStore
 from twistedmedia.intake import Intake
-from twistedmedia.web.answering import add_route, respond
+from twistedmedia.web.answering import respond
+from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.site import MediaSite
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -31,7 +32,7 @@ class Health:
         """Add the route."""
         add_route(app, "/health", ["GET"], self.tell)
 
-    async def tell(self, request: Request) -> Response:
+    async def tell(self, request: Request) -> Reply:
         """What an operator asks first. Never from a cache."""
         store = self._intake.store
         free = await store.free() if isinstance(store, FiniteStore) else None
@@ -55,8 +56,13 @@ def _used() -> dict[str, object]:
     with open("/proc/self/statm", encoding="ascii") as statm:
         resident = int(statm.read().split()[1]) * _PAGE_BYTES
     return {
-        "descriptors": {"open": len(os.listdir("/proc/self/fd")) - 1, "limit": limit},
+        "descriptors": {"open": _open_descriptors(), "limit": limit},
         "memory": {"resident": resident},
         "cpu": round(usage.ru_utime + usage.ru_stime, 3),
         "threads": threading.active_count(),
     }
+
+
+def _open_descriptors() -> int:
+    """Linux counts them since 6.2; before, a list has to be made."""
+    return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd")) - 1

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Sequence
 
-from klein import Response
 from twisted.web.server import Request
 
 from twistedmedia.answers import OK, encode
@@ -14,8 +13,8 @@ from twistedmedia.boundaries import Entry, Page, Store
 from twistedmedia.errors import BadRequest
 from twistedmedia.names import decode, url_path
 from twistedmedia.store.memory import MemoryMedia
-from twistedmedia.web.answering import klein_headers
 from twistedmedia.web.requests import mounted_at
+from twistedmedia.web.routing import Reply
 from twistedmedia.wire.sending import send
 
 DEFAULT_LIMIT = 1_000
@@ -23,9 +22,7 @@ MAX_LIMIT = 10_000
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
-async def list_directory(
-    request: Request, store: Store, folders: tuple[str, ...]
-) -> Response | None:
+async def list_directory(request: Request, store: Store, folders: tuple[str, ...]) -> Reply | None:
     """Answer with the page of `folders` that the query asks for.
 
     :raises BadRequest: when the query makes no sense.
@@ -45,7 +42,7 @@ async def list_directory(
         "X-Content-Type-Options": "nosniff",
     }
     if request.method == b"HEAD":
-        return Response(200, klein_headers(headers), b"")
+        return Reply(200, headers, b"")
     for field, value in headers.items():
         request.setHeader(field, value)
     # A page can be megabytes, and its reader slow.

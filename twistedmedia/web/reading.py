@@ -8,16 +8,16 @@ from functools import lru_cache
 from string import punctuation
 from urllib.parse import quote
 
-from klein import Klein, Response
+from klein import Klein
 from twisted.web.server import Request
 
 from twistedmedia.boundaries import Media, Store
 from twistedmedia.errors import IsDirectory, MissingArgument
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.names import MediaName, folders_from_path, media_name_from_path
-from twistedmedia.web.answering import add_route, klein_headers
 from twistedmedia.web.listing import list_directory
 from twistedmedia.web.requests import conditions_of, has_query_key, header, segments_below
+from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.conditions import Plan, plan
 from twistedmedia.wire.digests import repr_digest, wants_sha256
 from twistedmedia.wire.sending import send
@@ -41,11 +41,11 @@ class Reading:
         add_route(app, "/media", ["GET"], self.get_root)
         add_route(app, "/media/", ["GET"], self.get, branch=True)
 
-    async def get_root(self, request: Request) -> Response:
+    async def get_root(self, request: Request) -> Reply:
         """The root without its slash."""
         return _with_slash(request)
 
-    async def get(self, request: Request) -> Response | None:
+    async def get(self, request: Request) -> Reply | None:
         """What the path names."""
         segments = segments_below(request)
         if segments[-1:] in ([], [b""]):
@@ -62,19 +62,19 @@ class Reading:
         finally:
             media.close()
 
-    async def _answer(self, request: Request, name: MediaName, media: Media) -> Response | None:
+    async def _answer(self, request: Request, name: MediaName, media: Media) -> Reply | None:
         modified_s, now_s = media.modified_ns // _NS, int(time.time())
         what = plan(conditions_of(request), media.size, media.etag, modified_s, now_s)
         headers = _validators(media.etag, min(modified_s, now_s))
         if what.status == 304:
-            return Response(304, klein_headers(headers), b"")
+            return Reply(304, headers, b"")
         headers |= _about(name, what, attachment=has_query_key(request, b"download"))
         if wants_sha256(header(request, "want-repr-digest")):
             headers["Repr-Digest"] = repr_digest(await media.digest())
         elif media.sha256 is not None:
             headers["Repr-Digest"] = repr_digest(media.sha256)
         if request.method == b"HEAD":
-            return Response(what.status, klein_headers(headers), b"")
+            return Reply(what.status, headers, b"")
         request.setResponseCode(what.status)
         for field, value in headers.items():
             request.setHeader(field, value)
@@ -82,7 +82,7 @@ class Reading:
         return None
 
 
-def _with_slash(request: Request) -> Response:
+def _with_slash(request: Request) -> Reply:
     """To the directory: relative, because the host that a client names is not to be trusted; for
     now, because a file can have the name tomorrow.
     """
@@ -91,7 +91,7 @@ def _with_slash(request: Request) -> Response:
     # With "./", or a colon in the name would make a scheme of it (RFC 3986, 4.2). What was encoded
     # stays so, and what should have been is.
     location = "./" + quote(sent, safe=punctuation)
-    return Response(307, {"Location": location, "Content-Length": "0"}, b"")
+    return Reply(307, {"Location": location, "Content-Length": "0"}, b"")
 
 
 def _validators(etag: str, modified_s: int) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
-from klein import Klein, Response
+from klein import Klein
 from twisted.web.server import Request
 
 from twistedmedia.answers import FileOutcome, stored_answer
@@ -23,7 +23,7 @@ from twistedmedia.fetching.timings import Timings
 from twistedmedia.intake import Intake
 from twistedmedia.limits import ByteBudget
 from twistedmedia.streaming import Body
-from twistedmedia.web.answering import add_route, respond
+from twistedmedia.web.answering import respond
 from twistedmedia.web.fetching import JSON, fetching_or_forbidden
 from twistedmedia.web.fields import MAX_FIELD_BYTES, Fields
 from twistedmedia.web.importing import ARGUMENTS, Importing, read_json
@@ -34,6 +34,7 @@ from twistedmedia.web.requests import (
     media_url,
     name_in_path,
 )
+from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.body import body_of
 from twistedmedia.wire.digests import declared_sha256, sha256_from_hex
 from twistedmedia.wire.forms import (
@@ -64,7 +65,7 @@ class Storing:
         add_route(app, "/media/", ["PUT"], self.put, branch=True)
         add_route(app, "/media", ["POST"], self.post)
 
-    async def put(self, request: Request) -> Response:
+    async def put(self, request: Request) -> Reply:
         """The content is the file."""
         sha256 = declared_sha256(header(request, "content-digest"), header(request, "repr-digest"))
         name = name_in_path(request)
@@ -91,7 +92,7 @@ class Storing:
             arrival.raise_failure()
         return _stored(request, [arrival])
 
-    async def post(self, request: Request) -> Response:
+    async def post(self, request: Request) -> Reply:
         """The content is a form."""
         media_type, parameters = content_type_of(header(request, "content-type"))
         _refuse_what_is_no_file(request)
@@ -110,7 +111,7 @@ class Storing:
                 return await self._import(request, fields)
         raise UnsupportedContent(f"send {MULTIPART}, {URLENCODED} or {JSON}")
 
-    async def _multipart(self, request: Request, body: Body, decoder: MultipartDecoder) -> Response:
+    async def _multipart(self, request: Request, body: Body, decoder: MultipartDecoder) -> Reply:
         """Each file part is a file: the part's name is the directory, its filename the filename.
         Without any, the text parts may be the arguments of an import.
         """
@@ -165,7 +166,7 @@ class Storing:
             fields.give(name, bytes(text))
         return await self._import(request, fields)
 
-    async def _urlencoded(self, request: Request, body: Body) -> Response:
+    async def _urlencoded(self, request: Request, body: Body) -> Reply:
         """The fields `directory`, `filename` and `body` are a file, in any order. With `url` in
         place of `body` they are an import.
         """
@@ -202,7 +203,7 @@ class Storing:
                 return _stored(request, [arrival])
         return await self._import(request, fields)
 
-    async def _import(self, request: Request, fields: Fields) -> Response:
+    async def _import(self, request: Request, fields: Fields) -> Reply:
         if fields.has("body") and fields.has("url"):
             raise Malformed("send either the body or the url, not both")
         importing = fetching_or_forbidden(self._importing)
@@ -243,7 +244,7 @@ def _named(arrival: Arrival, part: PartBegins, filename: str) -> None:
         arrival.fail(error)
 
 
-def _stored(request: Request, arrivals: list[Arrival], timings: Timings | None = None) -> Response:
+def _stored(request: Request, arrivals: list[Arrival], timings: Timings | None = None) -> Reply:
     return respond(
         stored_answer(
             [_outcome(arrival) for arrival in arrivals],

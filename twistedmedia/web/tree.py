@@ -6,24 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from klein import Klein
-from klein.resource import KleinResource
 from twisted.web.server import Request
-from werkzeug.exceptions import BadHost
 from werkzeug.routing import PathConverter
 from zope.interface import implementer
 
-from twistedmedia.answers import error_answer
 from twistedmedia.errors import (
-    BadRequest,
     ExpectationFailed,
-    MediaError,
-    MethodNotAllowed,
     NameNotAllowed,
 )
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.sharing import Sharing
 from twistedmedia.intake import Intake
-from twistedmedia.web.answering import add_error_layer
+from twistedmedia.web.answering import reply_to
 from twistedmedia.web.deleting import Deleting
 from twistedmedia.web.describing import Describing
 from twistedmedia.web.fetching import Fetching
@@ -31,6 +25,7 @@ from twistedmedia.web.health import Health
 from twistedmedia.web.importing import Importing
 from twistedmedia.web.reading import Reading
 from twistedmedia.web.requests import header, segments_below
+from twistedmedia.web.routing import RoutedResource
 from twistedmedia.web.storing import Storing
 from twistedmedia.web.strangers import Strangers
 from twistedmedia.wire.body import IStreamsBody
@@ -45,9 +40,6 @@ class Fetches:
     fetcher: Fetcher
     asking: Terms
     importing: Terms
-
-
-_METHODS = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT"})
 
 
 class _AnyPath(PathConverter):
@@ -82,40 +74,23 @@ def media_resource(
         Describing(),
     ):
         family.add_to(app)
-    add_error_layer(app)
     return MediaResource(app, strangers or Strangers())
 
 
 @implementer(IStreamsBody)
-class MediaResource(KleinResource):
-    """A Klein resource whose requests stream, and which answers in JSON what Klein would not."""
+class MediaResource(RoutedResource):
+    """Routes whose requests stream, and are checked before."""
 
     def __init__(self, app: Klein, strangers: Strangers) -> None:
-        super().__init__(app)
+        super().__init__(app, reply_to)
         self._strangers = strangers
 
-    def render(self, request: Any) -> Any:
-        try:
-            _refuse(request)
-            self._strangers.refuse(request)
-            return super().render(request)
-        except BadHost:
-            return _answer(request, BadRequest("the Host header is not a host name"))
-        except MediaError as error:
-            return _answer(request, error)
-
-
-def _answer(request: Request, error: MediaError) -> bytes:
-    answer = error_answer(error)
-    request.setResponseCode(answer.status)
-    for name, value in answer.headers.items():
-        request.setHeader(name, value)
-    return answer.body
+    def check(self, request: Any) -> None:
+        self._strangers.refuse(request)
+        _refuse(request)
 
 
 def _refuse(request: Request) -> None:
-    if request.method not in _METHODS:  # Werkzeug does not tell `get` from `GET` (RFC 9110, 9.1)
-        raise MethodNotAllowed(method.decode() for method in _METHODS)
     expectation = header(request, "expect")
     if expectation is not None and expectation.lower() != "100-continue":
         raise ExpectationFailed

@@ -28,7 +28,7 @@ _CLOSE_S = 2.0  # how long the end of a service waits for a disk that hangs
 _WAITING_BYTES = 1 << 20
 _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')  # what could end a line, or a field (case 35)
 # A URL that is to be fetched can hold the key to what it names.
-_SECRET = re.compile(rb"(?<=[?&]url=)[^& ]+")
+_SECRET = re.compile(rb"([?&;](?:u|%75)(?:r|%72)(?:l|%6[cC])=)[^& ]+")  # as Twisted finds it
 
 
 class AccessLog:
@@ -88,7 +88,7 @@ class AccessLog:
             % (
                 client.encode("ascii", "backslashreplace"),
                 self._stamp,
-                _escaped(_SECRET.sub(b"...", request_line)),
+                _escaped(_SECRET.sub(rb"\1...", request_line)),
                 status,
                 b"%d" % sent_bytes if sent_bytes else b"-",
                 _escaped(referer),

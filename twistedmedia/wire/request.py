@@ -22,6 +22,7 @@ from twisted.web import server
 
 from twistedmedia.streaming import Body
 from twistedmedia.wire.body import IStreamsBody
+from twistedmedia.wire.proxies import LOCAL
 
 if TYPE_CHECKING:
     from twistedmedia.wire.channel import MediaChannel
@@ -86,7 +87,7 @@ class StreamingRequest(server.Request):
     def getClientAddress(self) -> Any:
         """Whom the request comes from: the peer, or whom a trusted proxy asks for."""
         host = self.channel.site.client_host(self)
-        if host == getattr(self.client, "host", host):
+        if host == getattr(self.client, "host", LOCAL):
             return self.client
         return (IPv6Address if ":" in host else IPv4Address)("TCP", host, 0)
 

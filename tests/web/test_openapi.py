@@ -1,0 +1,191 @@
+"""The description of the interface: one in two languages, and true of the routes that there are."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from twisted.internet.task import Clock
+from twisted.web.resource import Resource
+
+from tests.wire.connection import Connection
+from twistedmedia import __version__, errors
+from twistedmedia.arrival import Limits
+from twistedmedia.fetching.fetcher import Terms
+from twistedmedia.formats import MEDIA_TYPES
+from twistedmedia.intake import Intake
+from twistedmedia.store.memory import MemoryStore
+from twistedmedia.web.tree import Fetches, MediaResource, media_resource
+from twistedmedia.wire.site import MediaSite
+
+HOUSE = Path(__file__).parents[2]
+WRITTEN = HOUSE / "docs" / "openapi.yaml"
+SERVED = HOUSE / "twistedmedia" / "web" / "openapi.json"
+MADE_BY = (
+    'python -c "import json, yaml; '
+    "print(json.dumps(yaml.safe_load(open('docs/openapi.yaml')), indent=1))\" "
+    "> twistedmedia/web/openapi.json"
+)
+
+DESCRIPTION = yaml.safe_load(WRITTEN.read_text(encoding="utf-8"))
+METHODS = {"get", "head", "put", "post", "delete", "options", "patch", "trace"}
+MEDIA = "/media/"  # below it one route looks at everything: names, and directories
+
+
+def test_what_is_served_is_what_is_written() -> None:
+    made = json.dumps(DESCRIPTION, indent=1) + "\n"
+    served = SERVED.read_text(encoding="utf-8")
+    assert served == made, f"docs/openapi.yaml was changed; in the checkout: {MADE_BY}"
+
+
+def whole_tree() -> MediaResource:
+    """A tree that has all routes."""
+    fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=Clock())
+    terms = Terms(1, 1)
+    return media_resource(Intake(MemoryStore(), Limits()), Fetches(fetcher, terms, terms))
+
+
+def routes() -> dict[str, set[str]]:
+    """The methods of each route."""
+    found = defaultdict(set)
+    for rule in whole_tree()._app.url_map.iter_rules():
+        path, below, _ = rule.rule.partition("<")
+        assert not below or path == MEDIA, f"one more route with paths below it: {rule.rule}"
+        found[path] |= rule.methods or set()
+    return dict(found)
+
+
+def described() -> dict[str, set[str]]:
+    """The methods of each path of the description, with those below a route as the route's."""
+    found = defaultdict(set)
+    for path, item in DESCRIPTION["paths"].items():
+        route = MEDIA if path.startswith(MEDIA) else path
+        found[route] |= {method.upper() for method in item.keys() & METHODS}
+    return dict(found)
+
+
+def test_every_route_is_described_with_its_methods_and_nothing_else_is() -> None:
+    assert described() == routes()
+
+
+def test_no_route_takes_the_handler_of_another() -> None:
+    """Klein knows handlers by their functions' names; of two with one name the last gets all."""
+    handlers = [rule.endpoint for rule in whole_tree()._app.url_map.iter_rules()]
+    assert len(set(handlers)) == len(handlers), sorted(handlers)
+
+
+def failures() -> Iterator[type[errors.MediaError]]:
+    """All that a caller can be told."""
+    pending = [errors.MediaError]
+    while pending:
+        each = pending.pop()
+        pending += each.__subclasses__()
+        if hasattr(each, "code"):
+            yield each
+
+
+def test_every_code_and_every_status_is_described_and_nothing_else_is() -> None:
+    codes = set(DESCRIPTION["components"]["schemas"]["Code"]["enum"])
+    assert codes == {200} | {each.code for each in failures()}
+    statuses = {
+        int(status)
+        for item in DESCRIPTION["paths"].values()
+        for method in item.keys() & METHODS
+        for status in item[method]["responses"]
+    }
+    assert {status for status in statuses if status >= 400} == {each.status for each in failures()}
+
+
+def test_the_types_of_files_are_among_those_described() -> None:
+    described = DESCRIPTION["components"]["responses"]["File"]["content"].keys()
+    assert described == {f"{each.split('/')[0]}/*" for each in MEDIA_TYPES.values()} | {
+        "application/octet-stream"
+    }
+
+
+def references(value: Any) -> Iterator[str]:
+    """All that `value` refers to."""
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for each in value.values():
+            yield from references(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from references(each)
+
+
+def test_all_that_is_referred_to_is_there_and_all_that_is_there_is_referred_to() -> None:
+    there = {
+        f"#/components/{kind}/{name}"
+        for kind, named in DESCRIPTION["components"].items()
+        for name in named
+    }
+    assert set(references(DESCRIPTION)) == there
+
+
+def test_every_operation_has_a_name_of_its_own_and_says_what_is_always_said() -> None:
+    operations = [
+        item[method] for item in DESCRIPTION["paths"].values() for method in item.keys() & METHODS
+    ]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    for operation in operations:
+        assert DESCRIPTION["x-always"].keys() <= operation["responses"].keys()
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert DESCRIPTION["info"]["version"] == __version__
+
+
+def connected(prefix: Sequence[bytes] = ()) -> Connection:
+    """A connection to a tree that is mounted under `prefix`."""
+    tree: Resource = media_resource(Intake(MemoryStore(), Limits()))
+    for segment in reversed(prefix):
+        below, tree = tree, Resource()
+        tree.putChild(segment, below)
+    clock = Clock()
+    return Connection(MediaSite(tree, reactor=clock), clock)
+
+
+def request(method: str, path: str) -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "server"),
+    [
+        ([], "/openapi.json", "/"),
+        ([b"api", b"v 1"], "/api/v%201/openapi.json", "/api/v%201"),
+        ([b"api"], "/api/openapi.json/?x=/y", "/api"),
+    ],
+)
+def test_the_description_names_the_prefix_under_which_the_tree_is_mounted(
+    prefix: list[bytes], path: str, server: str
+) -> None:
+    connection = connected(prefix)
+    connection.send(request("GET", path))
+    (answer,) = connection.answers()
+    connection.leave()
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert json.loads(answer.content) == {**DESCRIPTION, "servers": [{"url": server}]}
+
+
+def test_the_head_of_the_description_has_its_length() -> None:
+    connection = connected()
+    connection.send(request("GET", "/openapi.json"))
+    (whole,) = connection.answers()
+    before = len(connection.received)
+    connection.send(request("HEAD", "/openapi.json"))
+    head, _, content = connection.received[before:].partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(whole.content)}".encode() in head.splitlines()
+    assert content == b""
+    connection.leave()
