@@ -471,13 +471,12 @@ def _lengths() -> Group:
     it.add("other digits", length + "٥".encode(), 400, "6.2: ASCII digits")
     it.add("a no-break space", length + b"5\xa0", 400, "6.2: digits")
     it.add("a vertical tab before it", length + b"\x0b5", 400, "9110 5.5: no control characters")
-    it.add("19 digits", length + b"1" + b"0" * 18, 400, "6.2: nobody has so much")
+    it.add("beyond 63 bits", length + b"9223372036854775808", 400, "6.2: nobody has so much")
     it.add("beyond 64 bits", length + b"18446744073709551621", 400, "6.2: nobody has so much")
     it.add("a folded line", b"Content-Length:\r\n 5", 400, "5.2: refused")
     it.add("a folded length", length + b"1\r\n 5", 400, "5.2: refused")
     it.add("a space before the colon", b"Content-Length : 5", 400, "5.1: refused")
     it.add("one more behind a bare CR", length + b"5\r" + length + b"15", 400, "2.2: CR alone")
-    it.nginx("413", "takes it for a length, larger than its limit", "19 digits")
     return it
 
 

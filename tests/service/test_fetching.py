@@ -1133,7 +1133,7 @@ def test_fetches_that_hang_delay_nobody(serve: Callable[..., Process], nasty: Na
 def test_a_service_that_is_stopped_leaves_no_fetch_behind(tmp_path: Path, nasty: Nasty) -> None:
     """Neither at the upstream, nor as a fault in the log."""
     with ExitStack() as open_connections:
-        with running(tmp_path / "area" / "media", *LOOPBACK) as service:
+        with running(tmp_path / "area" / "media", *LOOPBACK, "--grace", "0s") as service:
             for n in range(3):
                 waiting(service, open_connections, nasty.url(f"/hangs?{n}"), 2)
             eventually("they are under way", lambda: nasty.busy == 3)

@@ -31,7 +31,7 @@ def test_sigterm_in_the_middle_of_uploads_leaves_nothing_and_ends_in_time(
     serve: Callable[..., Process],
 ) -> None:
     """Case 47."""
-    service = serve()
+    service = serve("--grace", "1s")
     assert service.ask("PUT", "/media/kept/a.wav", b"x" * (1 << 20)).status == 201
     uploads = [service.connect() for _ in range(8)]
     for n, upload in enumerate(uploads):

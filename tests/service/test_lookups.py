@@ -33,7 +33,8 @@ def hanging(tmp_path: Path) -> Iterator[Process]:
     """A service whose resolver hangs, and which may fetch from itself."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(HANGING, encoding="utf-8")
-    options = ["--fetch-allow", "127.0.0.0/8", "--fetch-timeout", "3s"]
+    # Open, so that it answers by the other name as well.
+    options = ["--fetch-allow", "127.0.0.0/8", "--fetch-timeout", "3s", "--open"]
     more = {"PYTHONPATH": str(tmp_path / "site")}
     with running(tmp_path / "service" / "media", *options, more=more) as service:
         yield service

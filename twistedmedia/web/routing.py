@@ -91,7 +91,7 @@ class RoutedResource(Resource):
         request.finish()
 
     def _find(self, request: Any) -> Any:
-        if not request.postpath[0] and len(request.postpath) > 1:
+        if len(request.postpath) > 1 and not request.postpath[0]:
             raise NotFound("there is nothing here")  # Werkzeug passes over slashes in front
         path = b"/".join(request.postpath).decode("utf-8")
         method = request.method.decode()

@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 from enum import Enum, auto
 
-from twistedmedia.wire.heads import is_field
+from twistedmedia.wire.heads import MAX_LENGTH_BYTES, is_field
 
 _MAX_LINE_BYTES = 1024  # of a size, with the extensions that nobody uses
 _MAX_TRAILER_BYTES = 16 << 10
-_MAX_CHUNK_BYTES = (1 << 63) - 1  # as programs count that have 63 bits for it
 # RFC 9112, 7.1.1: an extension may have blanks before it, a size may not have any behind it.
 _SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
@@ -88,7 +87,7 @@ class Chunked:
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _SIZE.fullmatch(line) if len(line) <= _MAX_LINE_BYTES else None
-        if match is None or (size := int(match[1], 16)) > _MAX_CHUNK_BYTES:
+        if match is None or (size := int(match[1], 16)) > MAX_LENGTH_BYTES:
             raise BrokenFraming("a chunk has no size")
         self._left = size
         self._next = _Next.DATA if size else _Next.TRAILER

@@ -18,8 +18,8 @@ from twistedmedia.errors import BadRequest, HeadTooLarge, TargetTooLong
 MAX_LINE_BYTES = 16 << 10
 MAX_HEAD_BYTES = 32 << 10
 MAX_FIELDS = 256
-# 18 digits are 909 PiB: nobody means more, and all of them fit in 63 bits, for whoever counts so.
-MAX_LENGTH_DIGITS = 18
+MAX_LENGTH_BYTES = (1 << 63) - 1  # as programs count that have 63 bits for it
+_MAX_LENGTH_DIGITS = 19
 
 _END = b"\r\n\r\n"
 _TOKEN_BYTES = (ascii_letters + digits + "!#$%&'*+-.^_`|~").encode()  # RFC 9110, 5.6.2
@@ -191,6 +191,6 @@ def _content(length: bytes | None, coding: bytes | None, version: bytes) -> int 
         return None
     if length is None:
         return 0
-    if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+    if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS or int(length) > MAX_LENGTH_BYTES:
         raise BadRequest("the Content-Length is not a number of bytes")
     return int(length)
