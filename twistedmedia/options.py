@@ -107,6 +107,8 @@ def _listen(text: str) -> str:
     nowhere: Any = None  # it is only described; nothing listens yet
     try:
         serverFromString(nowhere, text)
+    except (IndexError, KeyError) as error:
+        raise ValueError(f"{text!r} is no endpoint, or no such socket was handed over") from error
     except Exception as error:  # of each kind of endpoint its own
         raise ValueError(f"{text!r} is no endpoint: {error}") from error
     return text

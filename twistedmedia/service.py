@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ class MediaService(Service):
             if isinstance(port, Failure):
                 self._refuse(f"{listening.option}: {port.value}")
             self._ports.append(port)
+            if not _is_of_its_family(port):
+                self._refuse(f"{listening.option}: the socket handed over is of another domain")
             host = getattr(port.getHost(), "host", None)
             if host is not None and not (listening.is_open or ip_address(host).is_loopback):
                 self._refuse(
@@ -173,6 +176,17 @@ class MediaService(Service):
     def _refuse(self, why: str) -> NoReturn:
         self._log.critical("cannot start: {why}", why=why)
         raise CannotStart(f"twistedmedia cannot start: {why}")
+
+
+def _is_of_its_family(port: Any) -> bool:
+    """Whether a socket that was handed over is what the endpoint takes it for: else the addresses
+    of its peers would be noise.
+    """
+    handed_over = getattr(port, "socket", None)
+    if handed_over is None:
+        return True
+    domain = handed_over.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+    return bool(domain == getattr(port, "addressFamily", domain))
 
 
 def _raise_descriptor_limit() -> None:

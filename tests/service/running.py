@@ -82,16 +82,23 @@ class Process:
         log: Path,
         root: Path,
         more: Mapping[str, str] | None = None,
+        *,
+        descriptors: Collection[int] = (),
     ) -> None:
-        """Start `command` in `folder`, with `more` in its environment; its output goes to `log`.
-        Returns when it answers.
+        """Start `command` in `folder`, with `more` in its environment and our `descriptors`; its
+        output goes to `log`. Returns when it answers.
         """
         self.root = root
         self._log = log
         with log.open("ab") as output:
             started_at = output.tell()
             self._process = subprocess.Popen(
-                command, cwd=folder, env=environment(more), stdout=output, stderr=output
+                command,
+                cwd=folder,
+                env=environment(more),
+                stdout=output,
+                stderr=output,
+                pass_fds=descriptors,
             )
         self._started_at = started_at
         self.expects_faults = False  # set by a test that makes the service log a fault

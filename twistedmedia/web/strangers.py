@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 
 from twisted.web.server import Request
@@ -70,6 +71,7 @@ def _refuse_other_sites(request: Request) -> None:
         raise Forbidden("pages of another site may not change anything here")
 
 
+@lru_cache(1024)
 def _is_loopback(host: str) -> bool:
     if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
         return True

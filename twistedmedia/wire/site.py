@@ -125,7 +125,7 @@ class MediaSite(server.Site):
         self.is_closing = True
         for channel in self.channels:
             channel.last_call()
-        self._dismissing = self.reactor.callLater(LAST_CALL_S, self._dismiss_idle)
+        self._dismissing = self.reactor.callLater(LAST_CALL_S, self._end_last_call)
         return self._when_empty()
 
     def disconnect(self) -> Deferred[None]:
@@ -142,6 +142,10 @@ class MediaSite(server.Site):
             emptied, self._emptied = self._emptied, []
             for each in emptied:
                 each.callback(None)
+
+    def _end_last_call(self) -> None:
+        # Not before the loop has read what has come, should it have been busy with something else.
+        self._dismissing = self.reactor.callLater(0, self._dismiss_idle)
 
     def _dismiss_idle(self) -> None:
         for channel in list(self.channels):
