@@ -62,6 +62,7 @@ class Systemd:
         self._folder = root.parent.parent
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._listening = socket.create_server(address, family=family, backlog=1024)
+        self.domain = family.name.removeprefix("AF_")  # what the service takes it for
         self._hearing = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._hearing.bind(str(self._folder / "notify"))
         self._services: list[Process] = []
@@ -79,8 +80,7 @@ class Systemd:
 
     def command(self, *options: str) -> list[str]:
         """That of the service unit."""
-        six = self._listening.family == socket.AF_INET6
-        listen = f"systemd:domain={'INET6' if six else 'INET'}:index=0"
+        listen = f"systemd:domain={self.domain}:index=0"
         media = ["media", "--listen", listen, "--root", str(self._root), *options]
         twistd = [TWISTD, "-n", "--pidfile=", *media]
         return [sys.executable, "-c", HAND_OVER, str(self._listening.fileno()), *twistd]
@@ -321,8 +321,8 @@ def test_an_adopted_socket_has_to_be_what_it_is_said_to_be(tmp_path: Path) -> No
     """Taken for IPv4, the addresses of an IPv6 socket's peers would be noise."""
     systemd = Systemd(tmp_path / "area" / "media", ("::1", 0))
     try:
-        said = systemd.refused("--listen", "systemd:domain=INET:index=0")
-        assert_one_line(said, "--listen: the socket handed over is of another domain")
+        systemd.domain = "INET"
+        assert_one_line(systemd.refused(), "--listen: the socket handed over is of another domain")
     finally:
         systemd.end()
 
