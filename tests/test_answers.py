@@ -22,6 +22,7 @@ from twistedmedia.errors import (
     ExpectationFailed,
     Forbidden,
     FormatNotSupported,
+    HeadTooLarge,
     InternalError,
     IsDirectory,
     Malformed,
@@ -35,7 +36,10 @@ from twistedmedia.errors import (
     NotFound,
     PreconditionFailed,
     RangeNotSatisfiable,
+    TargetTooLong,
     TooLarge,
+    TooManyConnections,
+    TooSlow,
     UnsupportedContent,
     UpstreamBrokeOff,
     UpstreamFailed,
@@ -76,6 +80,10 @@ ERRORS = [
     (UpstreamBrokeOff(7), 512, 502, "the upstream broke off after 7 bytes"),
     (UpstreamTooSlow("it drips"), 513, 504, "the upstream took too long: it drips"),
     (Busy(5), 514, 503, "5 s"),
+    (TooSlow("the content"), 408, 408, "the content took too long to come"),
+    (TargetTooLong(16384), 414, 414, "longer than 16384 bytes"),
+    (TooManyConnections(5), 429, 429, "from your address; try again in 5 s"),
+    (HeadTooLarge("256 lines"), 431, 431, "more than 256 lines"),
 ]
 
 JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
@@ -137,6 +145,8 @@ def test_every_error_that_a_caller_can_be_told_is_in_the_table() -> None:
         (RangeNotSatisfiable(0), "Content-Range", "bytes */0"),
         (RangeNotSatisfiable(1 << 32), "Content-Range", "bytes */4294967296"),
         (Busy(7), "Retry-After", "7"),
+        (TooManyConnections(7), "Retry-After", "7"),
+        (TooSlow("the content"), "Connection", "close"),
     ],
 )
 def test_an_error_carries_the_header_that_says_what_to_do(

@@ -16,6 +16,8 @@ from twistedmedia.fetching.addresses import parse_opening
 from twistedmedia.fetching.fetcher import Upstream
 from twistedmedia.fetching.urls import parse_url
 from twistedmedia.tap import Options, makeService
+from twistedmedia.wire.patience import Patience
+from twistedmedia.wire.proxies import NO_PROXIES, Proxies, parse_proxies
 
 DEFAULTS = {
     "port": 8000,
@@ -34,6 +36,15 @@ DEFAULTS = {
     "fetch-max": 64 << 20,
     "fetch-connections": 2000,
     "no-fetch": False,
+    "listen": (),
+    "trusted-proxy": NO_PROXIES,
+    "grace": 30,
+    "access-log": None,
+    "header-timeout": 15,
+    "stall": 300,
+    "min-rate": 64,
+    "max-connections": 10_000,
+    "max-per-address": 2_000,
 }
 
 # The option, a text, and the value that it means.
@@ -78,6 +89,33 @@ VALUES = [
     ("fetch-max", "4294967297", (1 << 32) + 1),
     ("fetch-connections", "1", 1),
     ("fetch-connections", "10000", 10000),
+    ("listen", "tcp:8000", ("tcp:8000",)),
+    ("listen", " tcp:0:interface=127.0.0.1 ", ("tcp:0:interface=127.0.0.1",)),
+    ("listen", "tcp6:8000:interface=\\:\\:1", ("tcp6:8000:interface=\\:\\:1",)),
+    ("listen", "unix:/run/media.sock:mode=660", ("unix:/run/media.sock:mode=660",)),
+    ("listen", "", ()),
+    ("trusted-proxy", "127.0.0.1", parse_proxies(["127.0.0.1"])),
+    ("trusted-proxy", "10.0.0.0/8", parse_proxies(["10.0.0.0/8"])),
+    ("trusted-proxy", "fd00::/8", parse_proxies(["fd00::/8"])),
+    ("trusted-proxy", " unix ", Proxies(local=True)),
+    ("trusted-proxy", "", NO_PROXIES),
+    ("grace", "0", 0),
+    ("grace", "90s", 90),
+    ("grace", "1h", 3600),
+    ("access-log", "-", "-"),
+    ("access-log", "/var/log/media/access.log", "/var/log/media/access.log"),
+    ("access-log", "", None),
+    ("header-timeout", "1", 1),
+    ("header-timeout", "1m", 60),
+    ("stall", "1s", 1),
+    ("stall", "10 min", 600),
+    ("min-rate", "1", 1),
+    ("min-rate", "1KiB", 1024),
+    ("min-rate", "2k/s", 2048),
+    ("max-connections", "1", 1),
+    ("max-connections", "1000000", 1_000_000),
+    ("max-per-address", "1", 1),
+    ("max-per-address", "1000000", 1_000_000),
 ]
 
 NONSENSE = [
@@ -158,6 +196,40 @@ NONSENSE = [
     ("fetch-connections", "-1"),
     ("fetch-connections", "1e3"),
     ("fetch-connections", ""),
+    ("listen", "8000"),
+    ("listen", "tcp"),
+    ("listen", "tcp:http-alt-alt"),
+    ("listen", "udp:8000"),
+    ("listen", "tcp:8000:nonsense=1"),
+    ("listen", "systemd:domain=INET"),
+    ("listen", "systemd:domain=INET:index=0"),  # nothing was passed on to this process
+    ("listen", "ssl:8443:privateKey=/missing/key.pem"),
+    ("trusted-proxy", "localhost"),
+    ("trusted-proxy", "10.0.0.1/8"),
+    ("trusted-proxy", "10.0.0.0/33"),
+    ("trusted-proxy", "10.0.0.1:80"),
+    ("trusted-proxy", "[::1]"),
+    ("trusted-proxy", "all"),
+    ("grace", "-1"),
+    ("grace", "1.5"),
+    ("grace", "long"),
+    ("grace", ""),
+    *(
+        (option, text)
+        for option in ("header-timeout", "stall")
+        for text in ("0", "0s", "-1", "1.5s", "soon", "")
+    ),
+    ("min-rate", "0"),
+    ("min-rate", "0/s"),
+    ("min-rate", "-1"),
+    ("min-rate", "fast"),
+    ("min-rate", "64/m"),
+    ("min-rate", ""),
+    *(
+        (option, text)
+        for option in ("max-connections", "max-per-address")
+        for text in ("0", "-1", "1000001", "1e3", "many", "\u0665", "", "9" * 5000)
+    ),
 ]
 
 
@@ -208,6 +280,7 @@ def test_an_option_means_the_same_on_the_command_line_and_in_the_environment(
         (["-i", "::1"], "interface", "::1"),
         (["-r", "/srv/media"], "root", "/srv/media"),
         (["-u", "http://a.test"], "upstream", Upstream(parse_url("http://a.test"))),
+        (["-l", "tcp:81", "-l", "tcp:82"], "listen", ("tcp:81", "tcp:82")),
     ],
 )
 def test_what_is_typed_often_has_a_short_name(
@@ -398,6 +471,65 @@ def test_an_upstream_that_is_taken_back_does_not_stand_against_no_fetch(
     assert (options["no-fetch"], options["upstream"]) == (True, None)
 
 
+# Operating
+
+
+@pytest.mark.parametrize(
+    ("option", "texts"),
+    [
+        ("listen", ["tcp:8000", "unix:/run/media.sock", "tcp6:8000"]),
+        ("trusted-proxy", ["10.0.0.0/8", "::1", "unix"]),
+    ],
+)
+def test_what_can_be_given_more_than_once_is_given_with_commas_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, option: str, texts: list[str]
+) -> None:
+    meant = tuple(texts) if option == "listen" else parse_proxies(texts)
+    assert parsed(*[f"--{option}={text}" for text in texts])[option] == meant
+    for text in (",".join(texts), " , ".join(["", *texts, ""])):
+        monkeypatch.setenv(variable(option), text)
+        assert parsed()[option] == meant
+    assert parsed(f"--{option}", texts[0])[option] != meant, "the command line wins"
+    assert parsed(f"--{option}", "")[option] == (() if option == "listen" else NO_PROXIES)
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("listen", "tcp:8000,udp:8000"), ("trusted-proxy", "unix,localhost"), ("listen", "tcp:1,8")],
+)
+def test_one_bad_item_of_several_is_named(
+    monkeypatch: pytest.MonkeyPatch, option: str, text: str
+) -> None:
+    monkeypatch.setenv(variable(option), text)
+    with pytest.raises(UsageError) as caught:
+        parsed()
+    assert_clear(caught.value, option)
+    assert text.rpartition(",")[2] in str(caught.value)
+
+
+def test_where_endpoints_are_given_the_interface_needs_no_word() -> None:
+    """Whether others can reach them is known when they listen."""
+    options = parsed("--listen", "unix:/run/media.sock", "--interface", "0.0.0.0")
+    assert options["listen"] == ("unix:/run/media.sock",)
+
+
+def test_the_access_log_is_resolved_where_the_start_is_made(
+    monkeypatch: pytest.MonkeyPatch, bare_surroundings: Path
+) -> None:
+    options = parsed("--access-log", "logs/../access.log")
+    monkeypatch.chdir("/")  # as a daemon does
+    assert options["access-log"] == str(bare_surroundings / "access.log")
+
+
+def test_the_defaults_of_patience_are_those_of_a_site_that_is_embedded() -> None:
+    options, patience = parsed(), Patience()
+    assert (options["header-timeout"], options["stall"], options["min-rate"]) == (
+        patience.header_s,
+        patience.stall_s,
+        patience.min_rate,
+    )
+
+
 # The root
 
 
@@ -448,13 +580,21 @@ def test_the_help_names_every_option_and_the_environment() -> None:
     assert "TWISTEDMEDIA_MAX_UPLOAD" in text
 
 
-@pytest.mark.parametrize("interface", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--interface", "127.0.0.1"],
+        ["--interface", "::1"],
+        ["--listen", "tcp:0", "--listen", "unix:media.sock", "--access-log", "access.log"],
+        ["--access-log", "-", "--trusted-proxy", "unix", "--grace", "0"],
+    ],
+)
 def test_to_make_the_service_opens_starts_and_binds_nothing(
-    bare_surroundings: Path, interface: str
+    bare_surroundings: Path, arguments: list[str]
 ) -> None:
     """twistd makes it before it forks; threads and descriptors would not survive."""
     threads = threading.active_count()
-    service = makeService(parsed("--interface", interface))
+    service = makeService(parsed(*arguments))
     assert IService.providedBy(service)
     assert not service.running
     assert list(bare_surroundings.iterdir()) == []

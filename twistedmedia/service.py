@@ -186,7 +186,7 @@ def _is_of_its_family(port: Any) -> bool:
     if handed_over is None:
         return True
     domain = handed_over.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
-    return bool(domain == getattr(port, "addressFamily", domain))
+    return bool(domain == handed_over.family)
 
 
 def _raise_descriptor_limit() -> None:

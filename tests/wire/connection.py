@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IConsumer, IPushProducer, ISystemHandle, ITCPTransport
@@ -26,6 +26,10 @@ from twistedmedia.wire.body import IStreamsBody
 
 T = TypeVar("T")
 RECEIVE_BYTES = 1 << 16  # what Twisted's own transports receive at once
+PEER = IPv4Address("TCP", "192.0.2.1", 54321)
+HERE = IPv4Address("TCP", "192.0.2.2", 80)
+DESCRIPTOR = 5  # of a socket; it is passed on, never used
+NO_ADDRESS = UNIXAddress(None)  # of whoever connects to a UNIX socket
 
 
 def outcome(deferred: Deferred[T]) -> list[T | Failure]:
@@ -59,9 +63,16 @@ class Connection:
     `take`, `leave` and what is `received`. Each turn of the loop moves one piece either way.
     """
 
-    def __init__(self, site: Any, clock: Clock, window: int | None = None) -> None:
+    def __init__(
+        self,
+        site: Any,
+        clock: Clock,
+        window: int | None = None,
+        peer: Any = PEER,
+        here: Any = HERE,
+    ) -> None:
         """`window` is how many bytes the client takes until it is told to `take` more; None is no
-        end of them.
+        end of them. `peer` is the client's address, `here` the one that it has connected to.
         """
         self.bufferSize = RECEIVE_BYTES
         self.connected = True
@@ -72,6 +83,8 @@ class Connection:
         self.received = b""
         self._clock = clock
         self._window = window
+        self._peer = peer
+        self._here = here
         self._incoming = b""
         self._outgoing = b""
         self._half_closing = False
@@ -79,7 +92,7 @@ class Connection:
         self._streaming = False
         self._producer_paused = False
         self._due: set[Callable[[], None]] = set()
-        self.channel = site.buildProtocol(self.getPeer())
+        self.channel = site.buildProtocol(peer)
         self.channel.makeConnection(self)
 
     # The client
@@ -170,11 +183,11 @@ class Connection:
     def stopProducing(self) -> None:
         self.loseConnection()
 
-    def getPeer(self) -> IPv4Address:
-        return IPv4Address("TCP", "192.0.2.1", 54321)
+    def getPeer(self) -> Any:
+        return self._peer
 
-    def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "192.0.2.2", 80)
+    def getHost(self) -> Any:
+        return self._here
 
     def getTcpNoDelay(self) -> bool:
         return True
@@ -238,13 +251,14 @@ class Socket:
 
     family = socket.AF_INET
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
         self.options: dict[int, int] = {}
         self.acknowledged = 0
         self.unsent = 0
 
     def fileno(self) -> int:
-        return 1000
+        return self.descriptor
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
         assert level == socket.IPPROTO_TCP
@@ -259,10 +273,17 @@ class Socket:
 class SocketConnection(Connection):
     """A connection with a socket, to which the kernel can send by itself."""
 
-    def __init__(self, site: Any, clock: Clock, window: int | None = None) -> None:
-        self.socket = Socket()
+    def __init__(
+        self,
+        site: Any,
+        clock: Clock,
+        window: int | None = None,
+        peer: Any = PEER,
+        descriptor: int = DESCRIPTOR,
+    ) -> None:
+        self.socket = Socket(descriptor)
         self._writing = False
-        super().__init__(site, clock, window)
+        super().__init__(site, clock, window, peer)
 
     def getHandle(self) -> Socket:
         self.socket.unsent = int(self._window == 0)  # what was sent last waits for the client
@@ -270,7 +291,7 @@ class SocketConnection(Connection):
 
     def fileno(self) -> int:
         assert self.connected, "the descriptor may be another's by now"
-        return 1000
+        return self.socket.descriptor
 
     def startWriting(self) -> None:
         """Call the producer when the socket takes more."""

@@ -254,13 +254,17 @@ class Answering:
     """A Site that answers with so many bytes, and a client that has taken some of them."""
 
     def __init__(
-        self, kind: type[Connection], length: int = 1_000_000, requests: int = 1, taken: int = 1000
+        self,
+        kind: type[Connection],
+        length: int = 1_000_000,
+        requests: int = 1,
+        taken: int = 1000,
+        idle_s: float = Patience().idle_s,
     ) -> None:
         self.clock = Clock()
         media = SocketMedia()
-        self.site = MediaSite(
-            Large(media, length), reactor=self.clock, patience=Patience(stall_s=STALL_S)
-        )
+        patience = Patience(idle_s=idle_s, stall_s=STALL_S)
+        self.site = MediaSite(Large(media, length), reactor=self.clock, patience=patience)
         self.connection: Any = kind(self.site, self.clock, window=0)
         media.connection = self.connection
         self.connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
@@ -321,16 +325,17 @@ def test_a_client_whose_kernel_acknowledges_is_not_cut_off() -> None:
 
 
 def test_once_the_answer_is_taken_nobody_is_waited_for() -> None:
-    """What ends an idle connection is another timeout, and a client may be idle for a while."""
-    answering = Answering(SocketConnection)
+    """What ends an idle connection is another time, and a client may be idle for a while."""
+    answering = Answering(SocketConnection, idle_s=2 * LATEST_S)
     answering.connection.take()
-    answering.connection.channel.setTimeout(None)
-    assert answering.clock.getDelayedCalls() == []
     advance(answering.clock, LATEST_S)
     assert answering.connection.connected
+    advance(answering.clock, 2 * LATEST_S)
+    assert (answering.connection.connected, answering.connection.aborted) == (False, False)
+    assert answering.clock.getDelayedCalls() == []
 
 
-IDLE_S = 60 + 15  # Twisted's timeouts: a connection is closed, and cut when that does not help
+IDLE_S = Patience().idle_s * 1.1  # by when a connection without a request is closed
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])

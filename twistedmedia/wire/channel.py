@@ -111,7 +111,7 @@ class MediaChannel(http.HTTPChannel):
     # Sender, for SlowSenders
 
     def was_excused(self) -> bool:
-        excused = self._was_held or self._expects_continue
+        excused = self._was_held or self._expects_continue or self.is_full
         self._was_held = self._held
         return excused
 
@@ -123,7 +123,10 @@ class MediaChannel(http.HTTPChannel):
             self.loseConnection()
 
     def head_is_late(self) -> None:
-        if self._has_begun:
+        if self.is_full:  # until it takes its answers nothing more of it is read
+            self.peer_is_slow()
+            self.site.senders.await_head(self)
+        elif self._has_begun:
             self.refuse(TooSlow("the head of the request"))
         else:
             self.loseConnection()
@@ -172,7 +175,10 @@ class MediaChannel(http.HTTPChannel):
             lines.append("Connection: close")
         head = "\r\n".join(lines).encode() + b"\r\nServer: " + SERVER + b"\r\n\r\n"
         self.transport.write(head + body)
-        self.site.log_refused(self, answer.status, len(body))
+        request = self.requests.pop() if self.requests else None
+        if request is not None:  # its resource has not seen it, and will not
+            request.content.close()
+        self.site.log_refused(self, request, answer.status, len(body))
         self._linger()
 
     def last_call(self) -> None:
@@ -305,6 +311,8 @@ class MediaChannel(http.HTTPChannel):
         try:
             content, rest = self._framing.feed(data)
         except BrokenFraming as error:
+            if error.content:
+                request.handleContentChunk(error.content)
             received = request.body.received if request.body else 0
             where = f"the chunked coding breaks after {received} bytes of content"
             self._break_content(Malformed(f"{where}: {error}"))

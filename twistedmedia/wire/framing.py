@@ -17,7 +17,9 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
 
 class BrokenFraming(ValueError):
-    """Nobody can say where the content ends."""
+    """Nobody can say where the content ends. `content` is what came before that showed."""
+
+    content = b""
 
 
 class Counted:
@@ -57,8 +59,17 @@ class Chunked:
 
         :raises BrokenFraming: when it is none.
         """
-        data, self._kept, at = self._kept + data, b"", 0
-        pieces = []
+        pieces: list[bytes] = []
+        try:
+            rest = self._take(self._kept + data, pieces)
+        except BrokenFraming as error:
+            error.content = b"".join(pieces)
+            raise
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces), rest
+
+    def _take(self, data: bytes, pieces: list[bytes]) -> bytes | None:
+        """Put what is content into `pieces`; what follows its end, or None."""
+        self._kept, at = b"", 0
         while at < len(data):
             if self._next is _Next.DATA:
                 piece = data[at : at + self._left]
@@ -82,8 +93,8 @@ class Chunked:
             elif line:
                 self._check_trailer(line)
             else:
-                return b"".join(pieces), data[at:]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces), None
+                return data[at:]
+        return None
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _SIZE.fullmatch(line) if len(line) <= _MAX_LINE_BYTES else None

@@ -79,16 +79,19 @@ def progress_of(channel: Any) -> Progress:
     """How the peer of `channel` gets on: on TCP by what it has acknowledged, elsewhere by what was
     handed to the transport, which is paused by a peer that takes nothing.
     """
+    # It goes when all is taken, and under TLS when it has agreed.
+    is_told_to_go = getattr(channel.transport, "disconnecting", False)
     transport = _bare(channel.transport)
     if ISystemHandle.providedBy(transport):
         handle: Any = transport.getHandle()
         try:
             info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
-            return Progress(acknowledged, bool(unacknowledged or unsent))
+            return Progress(acknowledged, bool(unacknowledged or unsent or is_told_to_go))
         except (OSError, struct.error):
             pass  # a UNIX socket, or an old kernel
-    return Progress(sum(request.sentLength for request in channel.requests), channel.is_full)
+    taken = sum(request.sentLength for request in channel.requests)
+    return Progress(taken, bool(channel.is_full or is_told_to_go))
 
 
 def descriptor_of(transport: Any) -> int | None:

@@ -76,24 +76,33 @@ class MediaSite(server.Site):
 
     def log(self, request: Any) -> None:
         """A request has been answered, or its client has gone."""
+        if self._access_log is not None:
+            answered = request.finished or request.startedWriting
+            status = request.code if answered else _CLOSED_UNANSWERED
+            self._log_request(self._access_log, request, status, request.sentLength)
+
+    def log_refused(
+        self, channel: MediaChannel, request: Any | None, status: int, sent_bytes: int
+    ) -> None:
+        """What has come on `channel` was no request, or not the whole of `request`."""
         if self._access_log is None:
             return
+        if request is None:
+            self._access_log.add(channel.peer_host, b"", status, sent_bytes, b"", b"", 0.0)
+        else:
+            self._log_request(self._access_log, request, status, sent_bytes)
+
+    def _log_request(self, log: AccessLog, request: Any, status: int, sent_bytes: int) -> None:
         headers = request.requestHeaders
-        answered = request.finished or request.startedWriting
-        self._access_log.add(
+        log.add(
             self.client_host(request),
             b"%b %b %b" % (request.method, request.uri, request.clientproto),
-            request.code if answered else _CLOSED_UNANSWERED,
-            request.sentLength,
+            status,
+            sent_bytes,
             headers.getRawHeaders(b"referer", (b"",))[0],
             headers.getRawHeaders(b"user-agent", (b"",))[0],
             self.reactor.seconds() - request.begun_s,
         )
-
-    def log_refused(self, channel: MediaChannel, status: int, sent_bytes: int) -> None:
-        """What has come on `channel` was no request, or is not wanted."""
-        if self._access_log is not None:
-            self._access_log.add(channel.peer_host, b"", status, sent_bytes, b"", b"", 0.0)
 
     # Connections that come and go
 
