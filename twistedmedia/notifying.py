@@ -24,6 +24,7 @@ class Notifier:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):  # the abstract namespace
             self._address = "\0" + self._address[1:]
+        self._is_unheard = False  # and the operator knows
         self._beating = LoopingCall(self._say, "WATCHDOG=1")
         self._beating.clock = clock
 
@@ -52,6 +53,9 @@ class Notifier:
             ) as speaking:
                 speaking.sendto(state.encode(), self._address)
         except OSError as error:
+            if self._is_unheard:
+                return
+            self._is_unheard = True
             self._log.warn(
                 "systemd cannot be told {state}: {why}", state=state, why=error.strerror or error
             )

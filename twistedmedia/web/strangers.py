@@ -66,14 +66,16 @@ def _refuse_other_sites(request: Request) -> None:
         # is not compared; nor does a page of the same host and port on another scheme differ.
         origin = header(request, "origin")
         host = header(request, "host") or ""
-        is_own = origin is None or origin.partition("://")[2].lower() == host.lower()
+        of = None if origin is None else origin.partition("://")[2]  # `null` has none
+        is_own = of is None or (of != "" and of.lower() == host.lower())
     if not is_own:
         raise Forbidden("pages of another site may not change anything here")
 
 
 @lru_cache(1024)
 def _is_loopback(host: str) -> bool:
-    if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
+    host = host.lower().removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         address = ip_address(host.strip("[]"))

@@ -54,6 +54,7 @@ class AccessLog:
         self._lost = 0
         self._descriptor = -1
         self._failing = False
+        self._is_torn = False  # the file ends in the middle of a line
 
     def open(self) -> None:
         """Lines may come.
@@ -113,6 +114,7 @@ class AccessLog:
             closed.callback(None)
             return closed
         self._flush()
+        self._tell_lost()
         self._jobs.put(lambda: self._reactor.callFromThread(_tell, closed))
         self._jobs.put(None)
         return closed.addTimeout(_CLOSE_S, self._reactor, onTimeoutCancel=lambda *_: None)
@@ -127,14 +129,17 @@ class AccessLog:
         if self._given - self._done > _WAITING_BYTES:
             self._lost += len(lines)
             return
+        self._tell_lost()
+        data = b"".join(lines)
+        self._given += len(data)
+        self._jobs.put(data)
+
+    def _tell_lost(self) -> None:
         if self._lost:
             self._log.warn(
                 "the access log has lost {lost} lines: its disk is slow", lost=self._lost
             )
             self._lost = 0
-        data = b"".join(lines)
-        self._given += len(data)
-        self._jobs.put(data)
 
     # In the thread
 
@@ -149,10 +154,13 @@ class AccessLog:
         self._descriptor = -1
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
+        if self._is_torn:
+            data = b"\n" + data
+        written = 0
         try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            while written < len(data):
+                written += os.write(self._descriptor, memoryview(data)[written:])
+                self._is_torn = data[written - 1 : written] != b"\n"
         except OSError as error:
             self._say(error, "lines are lost")
         else:

@@ -42,6 +42,7 @@ LINGER_S = 5.0
 # What the kernel buffers of an answer beyond what is on its way to the peer. It would take 4 MiB
 # from each reader that is slow (tcp(7), TCP_NOTSENT_LOWAT).
 UNSENT_BYTES = 256 << 10
+COLLECTED_BYTES = 64 << 10  # of an answer, until its turn ends
 
 
 class MediaChannel(http.HTTPChannel):
@@ -67,6 +68,7 @@ class MediaChannel(http.HTTPChannel):
     _lingering: IDelayedCall | None = None
     _dropped = 0
     _head = b""  # of an answer, until it goes out with the content that follows
+    _outgoing = b""  # of answers, until it goes out with those of other connections
 
     @property
     def plain_socket(self) -> Any | None:
@@ -140,6 +142,7 @@ class MediaChannel(http.HTTPChannel):
         """Have the transport call `producer`, instead of this channel, when it takes more. Nobody
         else may write until it is taken back.
         """
+        self.send_outgoing()
         self._networkProducer.unregisterProducer()
         self._networkProducer.registerProducer(producer, False)
 
@@ -161,6 +164,7 @@ class MediaChannel(http.HTTPChannel):
         """Answer that nothing here is understood, or wanted, and close."""
         self._refused = True
         self._buffer = b""
+        self.send_outgoing()
         self.persistent = False
         self.site.senders.settle(self)
         answer = error_answer(error)
@@ -219,6 +223,7 @@ class MediaChannel(http.HTTPChannel):
             self.site.tell_emptied()
 
     def loseConnection(self) -> Any:
+        self.send_outgoing()
         self.peer_is_slow()  # it closes when the peer has taken what was written before
         return super().loseConnection()
 
@@ -340,6 +345,7 @@ class MediaChannel(http.HTTPChannel):
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
+        self._was_held = True  # nor was anything read while it did not take its answers
         if self._held:  # the base class resumes the peer when our own output has drained
             self._networkProducer.pauseProducing()
 
@@ -384,19 +390,32 @@ class MediaChannel(http.HTTPChannel):
         self.write(b"".join(iovec))
 
     def write(self, data: bytes) -> None:
-        """Give the kernel at once what it takes of an answer. The transport would do that in the
-        next turn of the loop, after all else that this one has to do, and have the loop told that
-        it wants to write, and that it does no more.
-        """
         data, self._head = self._head + data, b""
+        if not self._may_collect():
+            self.send_outgoing()
+            self.transport.write(data)
+            return
+        if not self._outgoing:
+            self.site.outbox.add(self)
+        self._outgoing += data
+        if len(self._outgoing) > COLLECTED_BYTES:
+            self.send_outgoing()
+
+    def _may_collect(self) -> bool:
         transport = self.transport
-        if (
+        return bool(
             self.persistent  # else it may be half closed, and would be lost under our feet
             and isinstance(transport, TCPConnection)
-            and transport.connected
             and not (transport.TLS or transport.disconnecting or self._waitingForTransport)
-            and not (transport.dataBuffer or transport._tempDataBuffer)
-        ):
+        )
+
+    def send_outgoing(self) -> None:
+        """What was collected goes out before anything else does."""
+        data, self._outgoing = self._outgoing, b""
+        transport = self.transport
+        if not (data and transport.connected):
+            return
+        if not (transport.dataBuffer or transport._tempDataBuffer):
             taken = transport.writeSomeData(data)
             if isinstance(taken, int):  # what fails here fails there again
                 data = data[taken:]
@@ -420,6 +439,7 @@ class MediaChannel(http.HTTPChannel):
     def _linger(self) -> None:
         self._dropped = 0
         self._lingering = self.callLater(LINGER_S, self._give_up)
+        self.send_outgoing()
         if self._is_plain_tcp() and not self.persistent:
             self.transport.loseWriteConnection()  # the peer sees the end of the answer now
 

@@ -13,6 +13,7 @@ from twistedmedia.streaming import BodyMemory
 from twistedmedia.wire.access_log import AccessLog
 from twistedmedia.wire.admission import Admission, Bounds
 from twistedmedia.wire.channel import MediaChannel
+from twistedmedia.wire.outbox import Outbox
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.proxies import NO_PROXIES, Proxies
 from twistedmedia.wire.readers import SlowReaders, descriptor_of
@@ -51,6 +52,7 @@ class MediaSite(server.Site):
         super().__init__(resource, StreamingRequest, reactor=reactor, timeout=None)
         self.slow_readers = SlowReaders(self.reactor, patience.stall_s)
         self.senders = SlowSenders(self.reactor, patience)
+        self.outbox = Outbox(self.reactor)
         self.body_memory = memory or BodyMemory()
         self.channels: set[MediaChannel] = set()
         self.is_closing = False
@@ -131,6 +133,8 @@ class MediaSite(server.Site):
         """Answer the requests that have begun, each as the last of its connection, and those that
         are on their way. Fires when the last connection is gone.
         """
+        if self.is_closing:
+            return self._when_empty()
         self.is_closing = True
         for channel in self.channels:
             channel.last_call()
