@@ -21,7 +21,7 @@ HIDDEN_DRAFTS = """
     from twisted.internet.endpoints import TCP4ServerEndpoint
 
     from twistedmedia.intake import Intake, Limits
-    from twistedmedia.service import MediaService
+    from twistedmedia.service import Listening, MediaService
     from twistedmedia.store.directory import DirectoryStore
     from twistedmedia.web.tree import media_resource
     from twistedmedia.wire.site import MediaSite
@@ -31,7 +31,8 @@ HIDDEN_DRAFTS = """
     endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
     application = Application("media")
     site = MediaSite(media_resource(intake), reactor)
-    MediaService([endpoint], site, intake, store).setServiceParent(application)
+    listening = Listening(endpoint, "--port", is_open=False)
+    MediaService(reactor, [listening], site, intake, store).setServiceParent(application)
 """
 
 

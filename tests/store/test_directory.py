@@ -40,6 +40,7 @@ from tests.store.test_contract import closed, content_of, let_go, stored
 from tests.support import asynchronous, named
 from twistedmedia.errors import (
     AlreadyExists,
+    Busy,
     ConfigurationError,
     MediaError,
     NameConflict,
@@ -843,7 +844,8 @@ async def test_a_write_that_takes_only_a_part_is_continued(
         ("writev", errno.EIO, OSError),  # a fault stays a fault
         ("fsync", errno.EIO, OSError),
         ("mkdir", errno.EROFS, OSError),
-        ("open", errno.EMFILE, OSError),
+        ("open", errno.EMFILE, Busy),
+        ("open", errno.ENFILE, Busy),
     ],
 )
 async def test_an_error_of_the_file_system_is_told_as_ours_or_stays_a_fault(

@@ -3,6 +3,8 @@
 Klein's routes, without Klein's dispatch: that binds its URL map anew and makes five Deferreds for
 each request, which took a third of the time of a small GET; and it can do what nobody here asks of
 it. It does not know, either, that an answer may have begun when its handler fails.
+
+It leans on `_disconnected` of Twisted's requests.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klein import Klein
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -75,14 +77,18 @@ class RoutedResource(Resource):
         try:
             self.check(request)
             reply = await self._find(request)
-        except CancelledError:
-            return  # by the client's leaving: nobody else does
-        except Exception:  # noqa: BLE001  # there is an answer to everything
+        except Exception as error:  # noqa: BLE001  # there is an answer to all
+            if request._disconnected:  # then it was cancelled
+                return
             failure = Failure()
             if request.startedWriting:
                 self._break_off(request, failure)
                 return
             reply = self._reply_to(request, failure)
+            # A body keeps its error, which would keep all that it was raised through.
+            error.__traceback__ = None
+        if request._disconnected:
+            return
         if reply is not None:
             request.setResponseCode(reply.status)
             for name, value in reply.headers.items():

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 # socket with unread data resets it, and the reset can overtake the answer (RFC 9112, 9.6).
 LINGER_BYTES = 4 << 20
 LINGER_S = 5.0
+LAST_LINGER_S = 0.5  # when the site closes
 # What the kernel buffers of an answer beyond what is on its way to the peer. It would take 4 MiB
 # from each reader that is slow (tcp(7), TCP_NOTSENT_LOWAT).
 UNSENT_BYTES = 256 << 10
@@ -188,6 +189,8 @@ class MediaChannel(http.HTTPChannel):
     def last_call(self) -> None:
         """The site closes: the request in progress is the last one."""
         self.persistent = False
+        if self._lingering is not None:
+            self._lingering.reset(self._linger_s)
 
     # What the base class and the request call
 
@@ -220,6 +223,7 @@ class MediaChannel(http.HTTPChannel):
         try:
             super().connectionLost(reason)  # its requests end
         finally:
+            self.requests.clear()  # they know it by their bodies
             self.site.tell_emptied()
 
     def loseConnection(self) -> Any:
@@ -438,10 +442,14 @@ class MediaChannel(http.HTTPChannel):
 
     def _linger(self) -> None:
         self._dropped = 0
-        self._lingering = self.callLater(LINGER_S, self._give_up)
+        self._lingering = self.callLater(self._linger_s, self._give_up)
         self.send_outgoing()
         if self._is_plain_tcp() and not self.persistent:
             self.transport.loseWriteConnection()  # the peer sees the end of the answer now
+
+    @property
+    def _linger_s(self) -> float:
+        return LAST_LINGER_S if self.site.is_closing else LINGER_S
 
     def _has_dropped_enough(self, size: int) -> bool:
         self._dropped += size

@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 # Content is judged by what came in a window of this length, or of `stall_s` if that is shorter:
 # long enough for a phone that changes its network.
 _WINDOW_S = 30.0
+# Of those whose patience ends at once so many are sent away in a turn of the loop.
+MOST_A_TURN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,10 @@ class Rounds:
     thousands of connections costs less than one for each, and is late by a round at most.
     """
 
-    def __init__(self, clock: IReactorTime, every_s: float, look: Callable[[float], None]) -> None:
-        """`look` is called with the time every `every_s`."""
+    def __init__(self, clock: IReactorTime, every_s: float, look: Callable[[float], bool]) -> None:
+        """`look` is called with the time every `every_s`, and says whether it is to be called again
+        in the next turn of the loop, as it has not seen all.
+        """
         self._clock = clock
         self._every_s = every_s
         self._look = look
@@ -59,4 +63,5 @@ class Rounds:
     def _go_round(self) -> None:
         self._next = None
         self.begin()  # before, so that what is seen can end it
-        self._look(self._clock.seconds())
+        if self._look(self._clock.seconds()) and self._next is not None:
+            self._next.reset(0)

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime, ISystemHandle
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 
-from twistedmedia.wire.patience import Rounds
+from twistedmedia.wire.patience import MOST_A_TURN, Rounds
 
 _LOOKS = 10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
 
@@ -60,7 +60,8 @@ class SlowReaders:
         if self._readers.pop(channel, None) is not None and not self._readers:
             self._rounds.end()
 
-    def _look_at_all(self, now_s: float) -> None:
+    def _look_at_all(self, now_s: float) -> bool:
+        cut = 0
         for channel, reader in list(self._readers.items()):
             taken, lags = progress_of(channel)
             if taken != reader.taken or not lags:  # without anything to take it is we who are slow
@@ -73,6 +74,10 @@ class SlowReaders:
                 )
                 self.forget(channel)
                 channel.transport.abortConnection()
+                cut += 1
+                if cut == MOST_A_TURN:
+                    return True
+        return False
 
 
 def progress_of(channel: Any) -> Progress:

@@ -12,7 +12,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from twistedmedia.limits import LeastRate
-from twistedmedia.wire.patience import Patience, Rounds
+from twistedmedia.wire.patience import MOST_A_TURN, Patience, Rounds
 
 _LOOKS = 10  # in the shortest of the times: nobody is told more than a tenth of it too late
 _LONGEST_ROUND_S = 5.0
@@ -86,21 +86,30 @@ class SlowSenders:
         if not (self._idle or self._heads or self._contents):
             self._rounds.end()
 
-    def _look_at_all(self, now_s: float) -> None:
-        for sender in _overdue(self._idle, now_s - self._patience.idle_s):
-            sender.is_idle_too_long()
-        for sender in _overdue(self._heads, now_s - self._patience.header_s):
-            sender.head_is_late()
-        for sender, content in list(self._contents.items()):
-            if now_s >= content.ends_s:
-                content.ends_s = now_s + self._patience.window_s
-                if not content.rate.kept(sender.content_received, sender.was_excused()):
-                    del self._contents[sender]
-                    sender.content_is_late()
+    def _look_at_all(self, now_s: float) -> bool:
+        idle = _overdue(self._idle, now_s - self._patience.idle_s)
+        late = _overdue(self._heads, now_s - self._patience.header_s)
+        due = [sender for sender, content in self._contents.items() if now_s >= content.ends_s]
+        # Some may have left meanwhile, because of what another was told.
+        for sender in idle[:MOST_A_TURN]:
+            if self._idle.pop(sender, None) is not None:
+                sender.is_idle_too_long()
+        for sender in late[:MOST_A_TURN]:
+            if self._heads.pop(sender, None) is not None:
+                sender.head_is_late()
+        for sender in due[:MOST_A_TURN]:
+            self._judge(sender, now_s)
+        return max(len(idle), len(late), len(due)) > MOST_A_TURN
+
+    def _judge(self, sender: Sender, now_s: float) -> None:
+        content = self._contents.get(sender)
+        if content is None:
+            return
+        content.ends_s = now_s + self._patience.window_s
+        if not content.rate.kept(sender.content_received, sender.was_excused()):
+            del self._contents[sender]
+            sender.content_is_late()
 
 
 def _overdue(since: dict[Sender, float], latest_s: float) -> list[Sender]:
-    overdue = [sender for sender, since_s in since.items() if since_s <= latest_s]
-    for sender in overdue:
-        del since[sender]
-    return overdue
+    return [sender for sender, since_s in since.items() if since_s <= latest_s]
