@@ -206,7 +206,7 @@ async def test_the_stamp_is_that_of_the_moment(path: Path) -> None:
 @given(st.binary(max_size=50))
 def test_any_field_is_printed_and_can_be_told_from_any_other(field: bytes) -> None:
     """Case 35."""
-    escaped = access_log._escaped(field)
+    escaped = access_log._escaped(field).encode("ascii")
     assert not re.search(rb'[^ -~]|"', escaped)
     back = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), escaped)
     assert back == (field or b"-")
@@ -557,7 +557,7 @@ def test_a_refused_head_is_logged_without_a_request(sent: bytes, status: int) ->
     connection = serving.connect()
     connection.send(sent)
     (answer,) = connection.answers()
-    assert log.entries == [("192.0.2.1", b"", status, len(answer.content), b"", b"", 0.0)]
+    assert log.entries == [("192.0.2.1", b"", status, len(answer.content))]
     connection.leave()
     assert len(log.entries) == 1
 

@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -44,10 +45,10 @@ class AccessLog:
         self._reactor = reactor
         self._path = path
         self._now = now
-        self._lines: list[bytes] = []
+        self._lines: list[str] = []
         self._flushing: IDelayedCall | None = None
         self._second = -1
-        self._stamp = b""
+        self._stamp = ""
         self._jobs: SimpleQueue[bytes | Callable[[], None] | None] = SimpleQueue()
         self._given = 0  # bytes for the thread, and how many of them it has done with
         self._done = 0
@@ -73,9 +74,9 @@ class AccessLog:
         request_line: bytes,
         status: int,
         sent_bytes: int,
-        referer: bytes,
-        agent: bytes,
-        taken_s: float,
+        referer: bytes = b"",
+        agent: bytes = b"",
+        taken_s: float = 0.0,
     ) -> None:
         """Add the line of one request. `request_line` and what follows `sent_bytes` are as they
         came, empty where they did not.
@@ -83,19 +84,11 @@ class AccessLog:
         now = int(self._now())
         if now != self._second:
             self._second = now
-            self._stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)).encode()
+            self._stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
+        asked = _without_secrets(request_line)
         self._lines.append(
-            b'%b - - [%b] "%b" %d %b "%b" "%b" %.3f\n'
-            % (
-                client.encode("ascii", "backslashreplace"),
-                self._stamp,
-                _escaped(_SECRET.sub(rb"\1...", request_line)),
-                status,
-                b"%d" % sent_bytes if sent_bytes else b"-",
-                _escaped(referer),
-                _escaped(agent),
-                taken_s,
-            )
+            f'{client} - - [{self._stamp}] "{asked}" {status} {sent_bytes or "-"} '
+            f'"{_escaped(referer)}" "{_escaped(agent)}" {taken_s:.3f}\n'
         )
         if self._flushing is None:
             self._flushing = self._reactor.callLater(_COLLECT_S, self._flush)
@@ -130,7 +123,7 @@ class AccessLog:
             self._lost += len(lines)
             return
         self._tell_lost()
-        data = b"".join(lines)
+        data = "".join(lines).encode("ascii", "backslashreplace")
         self._given += len(data)
         self._jobs.put(data)
 
@@ -191,8 +184,15 @@ class AccessLog:
             )
 
 
-def _escaped(field: bytes) -> bytes:
-    return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], field) or b"-"
+# The same clients come again and again, and ask for the same.
+@lru_cache(256)
+def _escaped(field: bytes) -> str:
+    return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], field).decode("ascii") or "-"
+
+
+@lru_cache(256)
+def _without_secrets(request_line: bytes) -> str:
+    return _escaped(_SECRET.sub(rb"\1...", request_line))
 
 
 def _tell(closed: Deferred[None]) -> None:

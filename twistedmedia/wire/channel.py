@@ -290,7 +290,8 @@ class MediaChannel(http.HTTPChannel):
             request.requestHeaders.addRawHeader(name, value)
         self._command, self._path, self._version = head.method, head.target, head.version
         self.length = head.length
-        self._framing = Chunked() if head.length is None else Counted(head.length)
+        if head.length != 0:
+            self._framing = Chunked() if head.length is None else Counted(head.length)
         self.persistent = head.persistent and not self.site.is_closing
         self.allHeadersReceived()
         if head.length == 0:

@@ -7,9 +7,9 @@ for, is nobody's guess. What is refused here ends its connection.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv6Address
 from string import ascii_letters, digits
+from typing import NamedTuple
 
 from twistedmedia.errors import BadRequest, HeadTooLarge, TargetTooLong
 
@@ -28,6 +28,13 @@ _FIRST_BYTES = frozenset(_TOKEN_BYTES[n : n + 1] for n in range(len(_TOKEN_BYTES
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
 _REQUEST_LINE = re.compile(rb"(%b) ([^\x00-\x20\x7f#]+) (HTTP/1\.[01])" % _TOKEN)
 _NAME = re.compile(_TOKEN)
+_COMMON_NAMES = frozenset(  # which need no second look
+    (
+        b"Host User-Agent Accept Accept-Encoding Accept-Language Connection Content-Length "
+        b"Content-Type Cookie Expect If-Match If-None-Match If-Modified-Since Origin Range Referer "
+        b"Transfer-Encoding X-Forwarded-For"
+    ).split()
+)
 # RFC 9112, 3.2: the forms of a target. What follows the host of an absolute one is its path.
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(/?.*)", re.IGNORECASE | re.DOTALL)
 # RFC 3986, 3.2.2 and 3.2.3: a name or an IPv4 address, or an IPv6 address, and a port.
@@ -36,8 +43,7 @@ _HOST = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """A request without its content.
 
     `target` begins with a slash. `fields` are the header lines in their order, names as
@@ -64,6 +70,8 @@ def find_head(received: bytes, seen: int = 0) -> int | None:
     if received[:1] not in _FIRST_BYTES:
         raise BadRequest("this is not HTTP")
     end = received.find(_END, max(0, seen - 3))
+    if 0 <= end <= MAX_LINE_BYTES:
+        return end
     line_end = received.find(b"\r\n")
     if (line_end if line_end >= 0 else len(received.removesuffix(b"\r"))) > MAX_LINE_BYTES:
         raise TargetTooLong(MAX_LINE_BYTES)
@@ -94,7 +102,8 @@ def parse_head(head: bytes) -> Head:
     persistent = version == b"HTTP/1.1"
     for line in lines:
         name, colon, value = line.partition(b":")
-        if not colon or not _NAME.fullmatch(name):  # a folded line has no name, either
+        # A folded line has no name, either.
+        if not colon or (name not in _COMMON_NAMES and not _NAME.fullmatch(name)):
             raise BadRequest("a header line is not a name, a colon and a value")
         value = value.strip(b" \t")
         fields.append((name, value))

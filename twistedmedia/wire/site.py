@@ -20,6 +20,7 @@ from twistedmedia.wire.readers import SlowReaders, descriptor_of
 from twistedmedia.wire.request import StreamingRequest
 from twistedmedia.wire.senders import SlowSenders
 
+_NOTHING = (b"",)
 _CLOSED_UNANSWERED = 499  # what nginx writes of a request whose client left before its answer
 # How long a connection without a request is kept when the site closes: a request may be on its way.
 LAST_CALL_S = 0.25
@@ -71,8 +72,11 @@ class MediaSite(server.Site):
         """The address that a request comes from: its peer's, or the one that a trusted proxy
         reports.
         """
+        peer: str = request.channel.peer_host
+        if self._proxies is NO_PROXIES:
+            return peer
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())
-        return self._proxies.client(request.channel.peer_host, forwarded)
+        return self._proxies.client(peer, forwarded)
 
     # The access log
 
@@ -90,19 +94,19 @@ class MediaSite(server.Site):
         if self._access_log is None:
             return
         if request is None:
-            self._access_log.add(channel.peer_host, b"", status, sent_bytes, b"", b"", 0.0)
+            self._access_log.add(channel.peer_host, b"", status, sent_bytes)
         else:
             self._log_request(self._access_log, request, status, sent_bytes)
 
     def _log_request(self, log: AccessLog, request: Any, status: int, sent_bytes: int) -> None:
-        headers = request.requestHeaders
+        get = request.requestHeaders.getRawHeaders
         log.add(
             self.client_host(request),
             b"%b %b %b" % (request.method, request.uri, request.clientproto),
             status,
             sent_bytes,
-            headers.getRawHeaders(b"referer", (b"",))[0],
-            headers.getRawHeaders(b"user-agent", (b"",))[0],
+            get(b"Referer", _NOTHING)[0],
+            get(b"User-Agent", _NOTHING)[0],
             self.reactor.seconds() - request.begun_s,
         )
 
