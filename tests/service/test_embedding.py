@@ -88,6 +88,21 @@ def test_other_resources_of_the_tree_behave_as_always(embed: Callable[..., Proce
         assert connection.answer().content == b"x" * 100_000
 
 
+def test_a_continue_does_not_overtake_the_answer_before_it(embed: Callable[..., Process]) -> None:
+    """Case 46. All of it is there before the loop turns."""
+    fields = [("Content-Length", "1"), ("Expect", "100-continue")]
+    with embed("MediaSite").connect() as connection:
+        connection.send(request("GET", "/echo") * 3 + head("POST", "/echo", fields))
+        heads = []
+        for _ in range(3):
+            heads.append(connection.answer_head())
+            assert connection.read(int(heads[-1][1]["Content-Length"] or 0)) == b"of its own"
+        assert [status for status, _ in heads] == [200] * 3
+        assert connection.answer_head()[0] == 100
+        connection.send(b"x")
+        assert connection.answer().content == b"(1, [])"
+
+
 @pytest.mark.parametrize(
     ("method", "target", "content", "headers"),
     [

@@ -109,6 +109,7 @@ class MediaChannel(http.HTTPChannel):
         if self._expects_continue:
             self._expects_continue = False
             self._was_held = True  # until now it had no reason to send
+            self.send_outgoing()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # Sender, for SlowSenders
@@ -304,10 +305,9 @@ class MediaChannel(http.HTTPChannel):
         return bool(self.persistent)  # it is known from the head
 
     def _send100Continue(self) -> None:
-        if self.requests[-1].body is None:
-            super()._send100Continue()
-        else:
-            self._expects_continue = True
+        self._expects_continue = True
+        if self.requests[-1].body is None:  # nobody will ask for the content: it is received first
+            self.send_continue()
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._handlingRequest:
