@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import pytest_twisted
+from constantly import NamedConstant
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -25,24 +27,17 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEven
 
     A test that means to cause a logged failure asks for this fixture and empties the list.
     """
-    failures: list[LogEvent] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_level") in (LogLevel.critical, LogLevel.error):
-            failures.append(event)
-
     _turn()  # so that what the reactor opens for itself is there
     readers, calls = set(reactor.getReaders()), set(reactor.getDelayedCalls())
     descriptors = _descriptors()
-    globalLogPublisher.addObserver(observe)
-    yield failures
-    for _ in range(50):  # what closes behind a thread's last job takes a few turns
-        if not _descriptors() - descriptors:
-            break
-        _turn(0.02)
-    gc.collect()  # an unhandled failure in a Deferred is reported when the Deferred goes
-    gc.freeze()  # what is left now need not be looked through after the next thousands of tests
-    globalLogPublisher.removeObserver(observe)
+    with _logged(LogLevel.critical, LogLevel.error) as failures:
+        yield failures
+        for _ in range(50):  # what closes behind a thread's last job takes a few turns
+            if not _descriptors() - descriptors:
+                break
+            _turn(0.02)
+        gc.collect()  # an unhandled failure in a Deferred is reported when the Deferred goes
+        gc.freeze()  # what is left now need not be looked through after the next thousands of tests
     left = [call for call in reactor.getDelayedCalls() if call not in calls]
     for call in left:
         call.cancel()
@@ -50,6 +45,29 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEven
     assert not set(reactor.getReaders()) - readers, "ports or connections are left open"
     assert not _descriptors() - descriptors, "descriptors are left open"
     assert not failures, f"errors were logged: {[formatEvent(event) for event in failures]}"
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[LogEvent]]:
+    """The warnings that a test has caused to be logged."""
+    with _logged(LogLevel.warn) as warnings:
+        yield warnings
+
+
+@contextmanager
+def _logged(*levels: NamedConstant) -> Iterator[list[LogEvent]]:
+    """What is logged of these levels in this context."""
+    logged: list[LogEvent] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_level") in levels:
+            logged.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield logged
+    finally:
+        globalLogPublisher.removeObserver(observe)
 
 
 def _turn(delay_s: float = 0.0) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent
 
 from twistedmedia.notifying import Notifier
 
@@ -56,19 +56,6 @@ def systemd(
     listening = Systemd(address)
     yield listening
     listening.close()
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[LogEvent]]:
-    logged: list[LogEvent] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_level") is LogLevel.warn:
-            logged.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield logged
-    globalLogPublisher.removeObserver(observe)
 
 
 def test_systemd_is_told_when_requests_are_answered_and_when_no_more_are(systemd: Systemd) -> None:

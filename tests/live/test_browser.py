@@ -1,11 +1,7 @@
-"""A browser: Debian's Chromium, without a window, driven by its chromedriver (W3C WebDriver)."""
+"""An audio element in a real browser: it plays and seeks."""
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import urllib.request
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.live.browser import Browser, browsing
 from tests.live.recording import Recorder, recording
-from tests.live.support import clean_environment
 from tests.live.test_players import run
-from tests.service.running import Process, eventually
+from tests.service.running import Process
 
 pytestmark = pytest.mark.long  # a large program; --quick does not install it
 
@@ -60,68 +56,10 @@ audio.addEventListener('error', () => done({error: audio.error.code + audio.erro
 """
 
 
-class Browser:
-    """A session of chromedriver's."""
-
-    def __init__(self, port: int, profile: Path) -> None:
-        self._base = f"http://127.0.0.1:{port}"
-        arguments = [
-            "--headless=new",
-            "--no-sandbox",
-            "--mute-audio",
-            "--autoplay-policy=no-user-gesture-required",
-            f"--user-data-dir={profile}",
-        ]
-        options = {"goog:chromeOptions": {"args": arguments}}
-        made = self._ask("POST", "/session", {"capabilities": {"alwaysMatch": options}})
-        self._base += f"/session/{made['sessionId']}"
-        self._ask("POST", "/timeouts", {"script": 30_000, "pageLoad": 30_000})
-
-    def open(self, url: str) -> None:
-        """Go there."""
-        self._ask("POST", "/url", {"url": url})
-
-    def run(self, script: str, *arguments: str, how: str = "sync") -> Any:
-        """What the script says; with `async`, to its last argument."""
-        return self._ask("POST", f"/execute/{how}", {"script": script, "args": arguments})
-
-    def end(self) -> None:
-        """The browser ends."""
-        self._ask("DELETE", "")
-
-    def _ask(self, method: str, path: str, value: object = None) -> Any:
-        data = None if value is None else json.dumps(value).encode()
-        request = urllib.request.Request(self._base + path, data, method=method)
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    folder = tmp_path_factory.mktemp("browser")
-    log = folder / "chromedriver.log"
-    home = {"HOME": str(folder), "TMPDIR": str(folder)}
-    with log.open("wb") as output:
-        driver = subprocess.Popen(
-            ["chromedriver", "--port=0"],
-            cwd=folder,
-            env=clean_environment() | home,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        started = re.compile(r"started successfully on port (\d+)")
-        eventually("chromedriver listens", lambda: bool(started.search(log.read_text())), 30)
-        browser = Browser(int(started.findall(log.read_text())[0]), folder / "profile")
-        try:
-            yield browser
-        finally:
-            browser.end()
-    finally:
-        driver.terminate()
-        driver.wait(20)
+    with browsing(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
 
 
 @pytest.fixture

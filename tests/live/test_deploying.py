@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +14,10 @@ from random import Random
 
 import pytest
 
+from tests.live import servers
+from tests.live.servers import Command, listening, program
 from tests.service.exchange import Answer, Connection, head
-from tests.service.running import TWISTD, Process, eventually, run_to_its_end, running
+from tests.service.running import TWISTD, Process, eventually, free_port, run_to_its_end, running
 from tests.service.test_activation import OnPath
 
 PROJECT = Path(__file__).parents[2]
@@ -29,25 +30,7 @@ CLIENT = "127.0.0.2"
 CLAIMED = "192.0.2.7"
 HOST = "media.example"
 UPLOAD_BYTES = 50 << 20
-STOP_S = 10.0
 
-# Each one process in the foreground, as who runs the tests, around what the howto says. They write
-# nowhere but into their folders.
-NGINX = """
-daemon off;
-master_process off;
-pid nginx.pid;
-events {}
-http {
-    access_log off;
-    client_body_temp_path temporary;
-    proxy_temp_path temporary;
-    fastcgi_temp_path temporary;
-    uwsgi_temp_path temporary;
-    scgi_temp_path temporary;
-    %s
-}
-"""
 CADDY = """
 {
     admin off
@@ -71,12 +54,6 @@ def replaced(text: str, *changes: tuple[str, str]) -> str:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     return text
-
-
-def program(name: str) -> str:
-    found = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
-    assert found is not None, name
-    return found
 
 
 # The units
@@ -184,42 +161,7 @@ class Proxied:
             return connection.ask(method, target, content, fields)
 
 
-def free_port() -> int:
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        return int(reserved.getsockname()[1])
-
-
-@contextmanager
-def listening(
-    command: list[str | Path], port: int, folder: Path, more: Mapping[str, str]
-) -> Iterator[None]:
-    """A proxy that runs as long as its context."""
-    log = folder / "proxy.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **more}, stdout=output, stderr=output
-        )
-
-    def listens() -> bool:
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        try:
-            Connection(port).close()
-        except ConnectionRefusedError:
-            return False
-        return True
-
-    try:
-        eventually("the proxy listens", listens)
-        yield
-        process.terminate()
-        assert process.wait(STOP_S) == 0, log.read_text(encoding="utf-8")
-    finally:
-        process.kill()
-        process.wait()
-
-
-def nginx(address: str, folder: Path, *changes: tuple[str, str]) -> tuple[list[str | Path], int]:
+def nginx(address: str, folder: Path, *changes: tuple[str, str]) -> tuple[Command, int]:
     """The command of one before the service at `address`, and its port."""
     port = free_port()
     if address.startswith("/"):
@@ -230,27 +172,26 @@ def nginx(address: str, folder: Path, *changes: tuple[str, str]) -> tuple[list[s
         ("127.0.0.1:8000;", f"{address};"),
         *changes,
     )
-    (folder / "nginx.conf").write_text(NGINX % text, encoding="ascii")
-    return [program("nginx"), "-p", folder, "-e", "stderr", "-c", "nginx.conf"], port
+    return servers.nginx(folder, text), port
 
 
-def chained_nginx(address: str, folder: Path) -> tuple[list[str | Path], int]:
+def chained_nginx(address: str, folder: Path) -> tuple[Command, int]:
     """One that has another proxy in front of it, as the howto says."""
     return nginx(address, folder, ("$remote_addr;", "$proxy_add_x_forwarded_for;"))
 
 
-def caddy(address: str, folder: Path) -> tuple[list[str | Path], int]:
+def caddy(address: str, folder: Path) -> tuple[Command, int]:
     """The command of one before the service at `address`, and its port."""
     port = free_port()
     if address.startswith("/"):
         address = f"unix/{address}"
     text = replaced(snippet("caddy"), ("127.0.0.1:8000", address))
     (folder / "Caddyfile").write_text(CADDY % (port, text), encoding="ascii")
-    command: list[str | Path] = [program("caddy"), "run", "--config", "Caddyfile"]
+    command: Command = [program("caddy"), "run", "--config", "Caddyfile"]
     return [*command, "--adapter", "caddyfile"], port
 
 
-Proxy = Callable[[str, Path], tuple[list[str | Path], int]]
+Proxy = Callable[[str, Path], tuple[Command, int]]
 
 
 @contextmanager

@@ -5,17 +5,13 @@ that leads here by DNS rebinding they do not even read. Pages that are ours may 
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.live.browser import Browser, browsing
 from tests.live.recording import recording
-from tests.live.support import clean_environment
-from tests.live.test_browser import Browser
 from tests.service.running import Process, eventually, running
 
 pytestmark = pytest.mark.long  # a large program; --quick does not install it
@@ -77,47 +73,6 @@ return navigator.sendBeacon(url, new Blob([content], {type}));
 """
 _URLENCODED = "application/x-www-form-urlencoded"
 _FIELDS = "directory=strange&filename=a.wav&body=x"
-
-
-@contextmanager
-def browsing(folder: Path, *more: str) -> Iterator[Browser]:
-    """A browser with `more` arguments, which keeps its things in `folder`."""
-    log = folder / "chromedriver.log"
-    home = {"HOME": str(folder), "TMPDIR": str(folder)}
-    with log.open("wb") as output:
-        driver = subprocess.Popen(
-            ["chromedriver", "--port=0"],
-            cwd=folder,
-            env=clean_environment() | home,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        started = re.compile(r"started successfully on port (\d+)")
-        eventually("chromedriver listens", lambda: bool(started.search(log.read_text())), 30)
-        browser = _Misled(int(started.findall(log.read_text())[0]), folder / "profile", more)
-        try:
-            yield browser
-        finally:
-            browser.end()
-    finally:
-        driver.terminate()
-        driver.wait(20)
-
-
-class _Misled(Browser):
-    """One that was started with more arguments."""
-
-    def __init__(self, port: int, profile: Path, more: tuple[str, ...]) -> None:
-        self._more = more
-        super().__init__(port, profile)
-
-    def _ask(self, method: str, path: str, value: Any = None) -> Any:
-        if path == "/session" and value is not None:
-            wanted = value["capabilities"]["alwaysMatch"]["goog:chromeOptions"]
-            wanted["args"] = [*wanted["args"], *self._more]
-        return super()._ask(method, path, value)
 
 
 @pytest.fixture(scope="module")

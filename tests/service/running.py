@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sysconfig
 import time
@@ -33,6 +34,22 @@ def eventually(what: str, condition: Callable[[], bool], timeout_s: float = 10.0
     while not condition():
         assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
         time.sleep(0.01)
+
+
+def free_port() -> int:
+    """One at which nobody listens, yet."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        return int(reserved.getsockname()[1])
+
+
+def connects(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        Connection(port).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ import pytest
 
 from tests.service.exchange import Connection, head
 from tests.service.nasty import Nasty
-from tests.service.running import Process, eventually
+from tests.service.running import Process, connects, eventually, free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COST = re.compile(rb"Time Cost: (\d+\.\d+) s for (\d+) bytes\n")
@@ -34,19 +33,6 @@ def test_a_file_is_stored_fetched_and_deleted(service: Process, tmp_path: Path) 
     assert "stored  300000 bytes" in done.stdout
     assert "fetched 300000 bytes, identical" in done.stdout
     assert "deleted True" in done.stdout
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def connects(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(

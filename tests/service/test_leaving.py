@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from tests.service.exchange import (
     request,
     urlencoded,
 )
-from tests.service.running import Process, eventually, running
+from tests.service.running import NOWHERE, Process, eventually, running
 
 FORM = {"Content-Type": MULTIPART}
 FIELDS = {"Content-Type": URLENCODED}
@@ -216,6 +217,18 @@ def test_two_thousand_requests_of_which_a_third_is_cut_off_leave_nothing_open(
     assert len(statuses) == 8 * 166
     assert not (service.root / "leaving").exists()
     assert len(service.tree()) == 2 + 8 * 83
+
+
+def test_hundreds_of_answers_in_one_turn_of_the_loop_all_arrive(service: Process) -> None:
+    with ExitStack() as crowd:
+        asking = [crowd.enter_context(service.connect()) for _ in range(300)]
+        for each in asking:
+            assert each.ask("GET", NOWHERE).status == 404  # it is accepted
+        service.signal(signal.SIGSTOP)
+        for each in asking:
+            each.send(request("GET", NOWHERE))
+        service.signal(signal.SIGCONT)
+        assert [each.answer().status for each in asking] == [404] * len(asking)
 
 
 def test_when_descriptors_run_out_those_who_are_in_are_told_to_come_back_and_others_not_let_in(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent
 
 from tests.support import asynchronous
 from tests.wire.connection import NO_ADDRESS, Connection, content_of
@@ -90,20 +89,6 @@ class Writing:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "access.log"
-
-
-@pytest.fixture
-def said() -> Iterator[list[LogEvent]]:
-    """The warnings that were logged."""
-    logged: list[LogEvent] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_level") is LogLevel.warn:
-            logged.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield logged
-    globalLogPublisher.removeObserver(observe)
 
 
 def lines_of(path: Path) -> list[str]:
@@ -391,7 +376,7 @@ class Hanging:
 
 @asynchronous
 async def test_a_disk_that_hangs_makes_nobody_wait_and_what_is_lost_is_counted(
-    path: Path, said: list[LogEvent]
+    path: Path, warnings: list[LogEvent]
 ) -> None:
     """Case 29."""
     hanging = Hanging(path)
@@ -401,7 +386,7 @@ async def test_a_disk_that_hangs_makes_nobody_wait_and_what_is_lost_is_counted(
         writing.clock.advance(access_log._COLLECT_S)
     reading = deferToThread(hanging.read)
     await writing.written()
-    assert said == []
+    assert warnings == []
     writing.add_number(40)
     writing.add_number(41)
     await writing.close()
@@ -410,7 +395,7 @@ async def test_a_disk_that_hangs_makes_nobody_wait_and_what_is_lost_is_counted(
     kept = len(numbers) - 2
     assert 10 <= kept < 20, "a mebibyte, and what was given when it was not yet there"
     assert numbers == [*range(kept), 40, 41]
-    assert [event["lost"] for event in said] == [40 - kept]
+    assert [event["lost"] for event in warnings] == [40 - kept]
 
 
 @asynchronous
@@ -431,7 +416,7 @@ async def test_the_end_does_not_wait_for_ever_for_a_disk_that_hangs(path: Path) 
 
 @asynchronous
 async def test_what_comes_while_a_disk_hangs_for_a_moment_is_kept(
-    path: Path, monkeypatch: pytest.MonkeyPatch, said: list[LogEvent]
+    path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[LogEvent]
 ) -> None:
     going_on = threading.Event()
     write = os.write
@@ -450,7 +435,7 @@ async def test_what_comes_while_a_disk_hangs_for_a_moment_is_kept(
     going_on.set()
     await writing.close()
     assert numbers_in(path) == list(range(100))
-    assert said == []
+    assert warnings == []
 
 
 # Over a Site

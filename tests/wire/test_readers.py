@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.interfaces import ISystemHandle
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -54,19 +53,6 @@ class Reader:
     def abortConnection(self) -> None:
         assert not self.cut, "it is cut off once"
         self.cut = True
-
-
-@pytest.fixture
-def warnings() -> Iterator[list[LogEvent]]:
-    logged: list[LogEvent] = []
-
-    def observe(event: LogEvent) -> None:
-        if event.get("log_level") is LogLevel.warn:
-            logged.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield logged
-    globalLogPublisher.removeObserver(observe)
 
 
 def advance(clock: Clock, seconds: float) -> None:

@@ -400,9 +400,10 @@ class MediaChannel(http.HTTPChannel):
             self.send_outgoing()
             self.transport.write(data)
             return
-        if not self._outgoing:
-            self.site.outbox.add(self)
+        is_first = not self._outgoing
         self._outgoing += data
+        if is_first:
+            self.site.outbox.add(self)
         if len(self._outgoing) > COLLECTED_BYTES:
             self.send_outgoing()
 

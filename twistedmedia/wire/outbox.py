@@ -29,7 +29,7 @@ class Outbox:
         self._due: list[Outgoing] = []
 
     def add(self, sender: Outgoing) -> None:
-        """`sender` has begun to have something to send."""
+        """`sender` has something to send now, and had nothing before. It may be told at once."""
         if not self._due:
             self._clock.callLater(0, self._send_all)
         self._due.append(sender)
