@@ -28,6 +28,7 @@ from scenario import (
     Sizes,
     generator,
     latency_figures,
+    small_get_figures,
 )
 
 SMALL_GET_BYTES = 40_000
@@ -97,19 +98,7 @@ def _download(sizes: Sizes) -> Scenario:
 def _small_get(sizes: Sizes, wrk: str | None) -> Scenario:
     def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
         load.submit(reader.verify, server.port, FILE, entry.size_bytes).result()
-        cpu_s = server.cpu_s()
-        given = (server.port, FILE, SMALL_CLIENTS, sizes.small_s)
-        if wrk is None:
-            gets = load.submit(client.small_gets_at_once, *given).result()
-        else:
-            gets = load.submit(client.small_gets_by_wrk, wrk, *given).result()
-        cpu_s = server.cpu_s() - cpu_s
-        return latency_figures(gets) | {
-            "GETs/s": gets.count / gets.seconds,
-            "server CPU ms/GET": cpu_s / gets.count * 1000,
-            "peak RSS MiB": server.peak_rss_kib() / 1024,
-            "client CPU s": gets.client_cpu_s,
-        }
+        return small_get_figures(server, FILE, sizes.small_s, wrk, load)
 
     return Scenario(
         "small-get",

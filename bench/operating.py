@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 import bare
-import client
 import servers
 from downloads import FILE, SMALL_GET_BYTES, prepare_file
 from scenario import (
@@ -21,7 +20,7 @@ from scenario import (
     Scenario,
     Sizes,
     generator,
-    latency_figures,
+    small_get_figures,
 )
 from servers import Launch, Server, missing_module
 
@@ -114,18 +113,7 @@ def _scenario(
     prepare: Prepare | None = None,
 ) -> Scenario:
     def measure(server: servers.Running, entry: Entry, load: Executor) -> Figures:
-        cpu_s = server.cpu_s()
-        given = (server.port, entry.kind, SMALL_CLIENTS, sizes.small_s)
-        if wrk is None:
-            gets = load.submit(client.small_gets_at_once, *given).result()
-        else:
-            gets = load.submit(client.small_gets_by_wrk, wrk, *given).result()
-        cpu_s = server.cpu_s() - cpu_s
-        return latency_figures(gets) | {
-            "GETs/s": gets.count / gets.seconds,
-            "server CPU ms/GET": cpu_s / gets.count * 1000,
-            "client CPU s": gets.client_cpu_s,
-        }
+        return small_get_figures(server, entry.kind, sizes.small_s, wrk, load)
 
     return Scenario(
         name=name,

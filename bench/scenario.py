@@ -139,6 +139,25 @@ def generator(wrk: str | None) -> str:
     return "wrk" if wrk else "a generator in Python, as wrk is not installed"
 
 
+def small_get_figures(
+    server: servers.Running, filename: str, seconds: int, wrk: str | None, load: Executor
+) -> Figures:
+    """What :data:`SMALL_CLIENTS` see who read one small file again and again, and what it costs."""
+    cpu_s = server.cpu_s()
+    given = (server.port, filename, SMALL_CLIENTS, seconds)
+    if wrk is None:
+        gets = load.submit(client.small_gets_at_once, *given).result()
+    else:
+        gets = load.submit(client.small_gets_by_wrk, wrk, *given).result()
+    cpu_s = server.cpu_s() - cpu_s
+    return latency_figures(gets) | {
+        "GETs/s": gets.count / gets.seconds,
+        "server CPU ms/GET": cpu_s / gets.count * 1000,
+        "peak RSS MiB": server.peak_rss_kib() / 1024,
+        "client CPU s": gets.client_cpu_s,
+    }
+
+
 def latency_figures(seen: client.Latencies) -> Figures:
     """The figures of small requests that every table with them shows."""
     return {

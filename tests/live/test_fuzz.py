@@ -51,7 +51,7 @@ NOT_TO_BE_FETCHED = [
 @pytest.fixture
 def duration_s(request: pytest.FixtureRequest) -> float:
     """How long to go on."""
-    return float(os.environ.get("FUZZ_S", 60 if request.config.getoption("--quick") else 600))
+    return float(os.environ.get("FUZZ_S", 20 if request.config.getoption("--quick") else 600))
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     rmtree(area)
 
 
-@pytest.mark.parametrize("rounds", [15, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [8, pytest.param(100, marks=pytest.mark.long)])
 def test_what_can_end_after_a_sigterm_ends_whole_and_the_rest_leaves_nothing(
     root: Path, rounds: int
 ) -> None:

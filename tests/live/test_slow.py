@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from tests.live.crowd import crowd
 from tests.service.exchange import MULTIPART, form, part, request
 from tests.service.running import Process, eventually
@@ -74,6 +76,7 @@ def resident(service: Process) -> int:
     return int(pages) * resource.getpagesize()
 
 
+@pytest.mark.long
 def test_1500_who_are_slow_delay_nobody_and_are_gone_when_patience_ends(
     serve: Callable[..., Process],
 ) -> None:
