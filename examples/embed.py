@@ -8,15 +8,31 @@ The application answers /hello; its media are under /voice, and every URL in an 
 from __future__ import annotations
 
 import sys
+from contextlib import AsyncExitStack
 from typing import Any
 
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import react
 from twisted.python.log import startLogging
 from twisted.web.resource import Resource
 
-from twistedmedia import DirectoryStore, Intake, Limits, media_resource, media_site
+from twistedmedia import (
+    BodyMemory,
+    ConfigurationError,
+    DirectoryStore,
+    Fetcher,
+    Fetches,
+    Intake,
+    Limits,
+    Lookups,
+    MediaSite,
+    Policy,
+    Terms,
+    Trust,
+    media_resource,
+)
 
 GRACE_S = 10.0
 
@@ -30,38 +46,58 @@ class Hello(Resource):
         return b"Recordings are under /voice/media/.\n"
 
 
-def serve(reactor: Any, root: str, port: int) -> None:
-    """Listen, and keep the store open until the reactor stops."""
+async def serve(reactor: Any, root: str, port: int) -> None:
+    """Make the parts, start them, and stop them in the opposite order when the reactor stops."""
     store = DirectoryStore(reactor, root)
     intake = Intake(store, Limits(formats=frozenset({"mp3", "wav", "ogg"})))
+    fetcher = Fetcher(
+        reactor,
+        lookups=Lookups(reactor),
+        trust=Trust(),
+        policy=Policy(),  # public addresses only
+        connections=100,
+        memory=BodyMemory(),
+    )
+    fetches = Fetches(fetcher, asking=Terms(30, 30, 64 << 20), importing=Terms(3600, 30))
     tree = Resource()
     tree.putChild(b"hello", Hello())
-    tree.putChild(b"voice", media_resource(intake))
-    site = media_site(tree, reactor)
-    store.start()  # makes and locks the root; starts the threads
-    listening = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1").listen(site)
+    tree.putChild(b"voice", media_resource(intake, fetches))
+    site = MediaSite(tree, reactor)
+    endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")
 
-    async def stop() -> None:
-        """Nobody new, the end of what is under way, then the store."""
-        await (await listening).stopListening()
-        await site.close().addTimeout(GRACE_S, reactor, lambda *_: site.disconnect())
-        await intake.quiet()
-        await store.stop()
+    told_to_stop: Deferred[None] = Deferred()
+    stopped: Deferred[None] = Deferred()
 
-    def stopped() -> Deferred[None]:
-        return ensureDeferred(stop())
+    def shutdown() -> Deferred[None]:
+        told_to_stop.callback(None)
+        return stopped
 
-    reactor.addSystemEventTrigger("before", "shutdown", stopped)
+    async with AsyncExitStack() as stopping:  # all of it, whatever part of it fails
+        stopping.callback(stopped.callback, None)
+        store.start()  # makes and locks the root, starts the threads
+        stopping.push_async_callback(store.stop)
+        stopping.push_async_callback(intake.quiet)
+        stopping.push_async_callback(fetcher.close)
+        listening = await endpoint.listen(site)
+        stopping.push_async_callback(dismiss, reactor, site)
+        stopping.push_async_callback(maybeDeferred, listening.stopListening)
+        reactor.addSystemEventTrigger("before", "shutdown", shutdown)
+        await told_to_stop
 
 
-def main() -> None:
-    """Serve until a signal comes."""
-    root = sys.argv[1] if len(sys.argv) > 1 else "./media"
-    port = int(sys.argv[2]) if len(sys.argv) > 2 else 8000
-    startLogging(sys.stdout)
-    serve(reactor, root, port)
-    reactor.run()  # type: ignore[attr-defined]  # which reactor it is, types cannot tell
+async def dismiss(reactor: Any, site: MediaSite) -> None:
+    """Let the requests under way end, but not for ever."""
+    await site.close().addTimeout(GRACE_S, reactor, lambda *_: site.disconnect())
+
+
+async def main(reactor: Any, root: str = "./media", port: str = "8000") -> None:
+    """Serve until a signal comes. What keeps it from that ends the program, with status 1."""
+    startLogging(sys.stdout, setStdout=False)
+    try:
+        await serve(reactor, root, int(port))
+    except (CannotListenError, ConfigurationError) as error:
+        raise SystemExit(f"cannot start: {error}") from None
 
 
 if __name__ == "__main__":
-    main()
+    react(main, sys.argv[1:])

@@ -183,6 +183,7 @@ def test_a_systemd_that_does_not_listen_makes_nobody_wait(
         notifier = Notifier(Clock())
         while not warnings:
             notifier.stopping()
+        notifier.stopped()
     finally:
         socket.setdefaulttimeout(before)
     assert warnings[0]["why"] == os.strerror(errno.EAGAIN)

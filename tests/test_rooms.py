@@ -55,6 +55,7 @@ PURE = [
     "twistedmedia.wire.digests",
     "twistedmedia.wire.framing",
     "twistedmedia.wire.heads",
+    "twistedmedia.wire.hosts",
     "twistedmedia.wire.proxies",
 ]
 

@@ -24,6 +24,7 @@ class Notifier:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):  # the abstract namespace
             self._address = "\0" + self._address[1:]
+        self._speaking: socket.socket | None = None
         self._is_unheard = False  # and the operator knows
         self._beating = LoopingCall(self._say, "WATCHDOG=1")
         self._beating.clock = clock
@@ -43,15 +44,18 @@ class Notifier:
         """All has ended."""
         if self._beating.running:
             self._beating.stop()
+        if self._speaking is not None:
+            self._speaking.close()
+            self._speaking = None
 
     def _say(self, state: str) -> None:
         if not self._address:
             return
         try:
-            with socket.socket(
-                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
-            ) as speaking:
-                speaking.sendto(state.encode(), self._address)
+            if self._speaking is None:  # kept: it must not fail for want of a descriptor
+                kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+                self._speaking = socket.socket(socket.AF_UNIX, kind)
+            self._speaking.sendto(state.encode(), self._address)
         except OSError as error:
             if self._is_unheard:
                 return

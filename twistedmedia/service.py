@@ -5,13 +5,14 @@ from __future__ import annotations
 import resource
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,7 +21,7 @@ from twistedmedia.errors import ConfigurationError
 from twistedmedia.fetching.fetcher import Fetcher
 from twistedmedia.intake import Intake
 from twistedmedia.notifying import Notifier
-from twistedmedia.signals import Signals
+from twistedmedia.signals import Signals, ignore_hang_up
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.wire.access_log import AccessLog
 from twistedmedia.wire.site import MediaSite
@@ -83,7 +84,7 @@ class MediaService(Service):
         self._fetcher = fetcher
         self._access_log = access_log
         self._grace_s = grace_s
-        self._ports: list[IListeningPort] = []
+        self._ports: list[Any] = []
         self._notifier = Notifier(reactor)
         self._signals = Signals(reactor, self._hurry, self._reopen)
 
@@ -93,12 +94,15 @@ class MediaService(Service):
         :raises CannotStart: when one cannot be bound.
         """
         super().privilegedStartService()
+        ignore_hang_up()  # before anybody can think that the service runs
         for listening in self._endpoints:
             outcome: list[Any] = []
             listening.endpoint.listen(self._site).addBoth(outcome.append)
             port = outcome[0] if outcome else Failure(ValueError("this kind takes too long"))
             if isinstance(port, Failure):
                 self._refuse(f"{listening.option}: {port.value}")
+            if not IListeningPort.providedBy(port):
+                self._refuse(f"{listening.option}: nothing listens on such an endpoint")
             self._ports.append(port)
             if not _is_of_its_family(port):
                 self._refuse(f"{listening.option}: the socket handed over is of another domain")
@@ -140,15 +144,19 @@ class MediaService(Service):
     async def _stop(self) -> None:
         self._notifier.stopping()
         ports, self._ports = self._ports, []
-        for port in ports:
-            await maybeDeferred(port.stopListening)
-        await self._dismiss()
+        steps: list[Callable[[], Any]] = [port.stopListening for port in ports]
+        steps.append(lambda: ensureDeferred(self._dismiss()))
         if self._fetcher is not None:
-            await self._fetcher.close()
-        await self._intake.quiet()
-        await self._store.stop()
+            fetcher = self._fetcher
+            steps.append(lambda: ensureDeferred(fetcher.close()))
+        steps += [self._intake.quiet, lambda: ensureDeferred(self._store.stop())]
         if self._access_log is not None:
-            await self._access_log.close()
+            steps.append(self._access_log.close)
+        for step in steps:  # whatever becomes of one, the others are taken
+            try:
+                await maybeDeferred(step)
+            except Exception:  # noqa: BLE001
+                self._log.failure("a step of stopping has failed")
         self._notifier.stopped()
 
     async def _dismiss(self) -> None:
@@ -166,7 +174,8 @@ class MediaService(Service):
 
     def _hurry(self) -> None:
         """Grace is over, or a second signal has come."""
-        self._log.warn("cutting {count} connections", count=len(self._site.channels))
+        if self._site.channels:
+            self._log.warn("cutting {count} connections", count=len(self._site.channels))
         self._site.disconnect()
 
     def _reopen(self) -> None:
@@ -174,6 +183,8 @@ class MediaService(Service):
             self._access_log.reopen()
 
     def _refuse(self, why: str) -> NoReturn:
+        for port in self._ports:  # no reactor runs that would close them
+            port.connectionLost(Failure(ConnectionDone()))
         self._log.critical("cannot start: {why}", why=why)
         raise CannotStart(f"twistedmedia cannot start: {why}")
 

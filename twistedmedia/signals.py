@@ -12,6 +12,11 @@ from twisted.internet.interfaces import IReactorFromThreads
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
+def ignore_hang_up() -> None:
+    """Until there is something to do because of it, SIGHUP does nothing; unhandled, it kills."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 class Signals:
     """Has a second SIGTERM or SIGINT hurry, and SIGHUP do what is wanted of it."""
 

@@ -29,7 +29,7 @@ PROXIES = parse_proxies([PROXY, "10.0.0.0/8", "fd00::/8", "unix"])
         ("::ffff:a01:203", True),
         ("::ffff:11.1.2.3", False),
         ("fd12::1", True),
-        ("fd12::1%eth0", True),
+        ("fd12::1%eth0", False),
         ("fc12::1", False),
         (LOCAL, True),
         ("", False),

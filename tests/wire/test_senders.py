@@ -23,7 +23,7 @@ from tests.wire.test_site import (
     put,
     refuse,
 )
-from twistedmedia.wire.channel import LINGER_S
+from twistedmedia.wire.lingering import LINGER_S
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.senders import SlowSenders
 

@@ -25,7 +25,7 @@ from tests.wire.connection import (
 )
 from twistedmedia.errors import Malformed, TooLarge
 from twistedmedia.streaming import EACH_BYTES, LARGEST_PIECE_BYTES, Body, BodyMemory
-from twistedmedia.wire.channel import LINGER_BYTES, LINGER_S
+from twistedmedia.wire.lingering import LINGER_BYTES, LINGER_S
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.site import MediaSite
 

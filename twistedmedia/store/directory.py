@@ -14,7 +14,7 @@ from collections.abc import Callable
 from secrets import token_hex
 from typing import TypeVar
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, ensureDeferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
@@ -69,6 +69,8 @@ class DirectoryStore:
         self._unnamed_drafts = unnamed_drafts
         self._writers = DiskThreads(reactor, "media-writers", threads)
         self._readers = DiskThreads(reactor, "media-readers", threads)
+        # A large folder takes seconds to list: others who read are not to wait for that.
+        self._may_list = DeferredSemaphore(max(1, threads // 2))
         self._held: contextlib.ExitStack | None = None
 
     def start(self) -> None:
@@ -146,7 +148,24 @@ class DirectoryStore:
         def list_and_render() -> T:
             return render(self._listing.page(folders, after, limit))
 
-        return self._readers.run(list_and_render)
+        return ensureDeferred(self._list(list_and_render))
+
+    async def _list(self, list_and_render: Callable[[], T]) -> T:
+        await self._may_list.acquire()  # who leaves meanwhile has nothing listed
+
+        def listed(_: object) -> None:
+            self._may_list.release()
+
+        listing = self._readers.run(list_and_render, unclaimed=listed)
+        try:
+            page = await listing
+        except CancelledError:
+            raise  # the thread goes on, and its place with it
+        except BaseException:
+            listed(None)
+            raise
+        listed(None)
+        return page
 
     def free(self) -> Deferred[int | None]:
         return self._readers.run(self._space.free)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from importlib.resources import files
 
 from klein import Klein
@@ -20,6 +21,7 @@ class Describing:
     def __init__(self) -> None:
         text = files("twistedmedia.web").joinpath("openapi.json").read_text(encoding="utf-8")
         self._description = json.loads(text)
+        self._under = lru_cache(8)(self._make)  # it takes a millisecond, and prefixes are few
 
     def add_to(self, app: Klein) -> None:
         """Add the route."""
@@ -27,5 +29,7 @@ class Describing:
 
     async def describe(self, request: Request) -> Reply:
         """The description, with the tree's own prefix for its server."""
-        prefix = mounted_at(request).rpartition("/")[0] or "/"
+        return self._under(mounted_at(request).rpartition("/")[0] or "/")
+
+    def _make(self, prefix: str) -> Reply:
         return respond(Answer(200, {**self._description, "servers": [{"url": prefix}]}))

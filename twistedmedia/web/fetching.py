@@ -26,6 +26,7 @@ from twistedmedia.web.answering import respond
 from twistedmedia.web.pages import PAGE_POLICY, time_cost_page
 from twistedmedia.web.requests import client_address, has_query_key, header
 from twistedmedia.web.routing import Reply, add_route
+from twistedmedia.web.strangers import refuse_embedded
 
 T = TypeVar("T")
 
@@ -63,6 +64,7 @@ class Fetching:
     async def _answer(
         self, request: Request, sharing: Sharing, url: Url | None, media_type: str
     ) -> Reply:
+        refuse_embedded(request)
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
         try:

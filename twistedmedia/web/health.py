@@ -6,8 +6,11 @@ import os
 import resource
 import threading
 import time
+from contextlib import suppress
 
 from klein import Klein
+from twisted.internet.defer import TimeoutError
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from twistedmedia import __version__
@@ -18,6 +21,7 @@ from twistedmedia.web.answering import respond
 from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.site import MediaSite
 
+_ANSWERS_S = 0.5
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -27,6 +31,7 @@ class Health:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._begun_s = time.monotonic()
+        self._free: int | None = None  # when it was asked last
 
     def add_to(self, app: Klein) -> None:
         """Add the route."""
@@ -35,18 +40,25 @@ class Health:
     async def tell(self, request: Request) -> Reply:
         """What an operator asks first. Never from a cache."""
         store = self._intake.store
-        free = await store.free() if isinstance(store, FiniteStore) else None
+        if isinstance(store, FiniteStore):
+            assert request.site is not None, "it is being rendered"
+            await self._look_how_much_is_free(store, request.site.reactor)
         site = request.site
         payload = {
             **OK,
             "version": __version__,
             "uptime": round(time.monotonic() - self._begun_s, 3),
             "uploads": self._intake.uploads,
-            "free": free,
+            "free": self._free,
             "connections": len(site.channels) if isinstance(site, MediaSite) else None,
             **_used(),
         }
         return respond(Answer(200, payload, {"Cache-Control": "no-store"}))
+
+    async def _look_how_much_is_free(self, store: FiniteStore, reactor: IReactorTime) -> None:
+        # On a disk that hangs, or is busy, what was known before has to do.
+        with suppress(TimeoutError):
+            self._free = await store.free().addTimeout(_ANSWERS_S, reactor)
 
 
 def _used() -> dict[str, object]:

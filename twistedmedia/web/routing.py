@@ -4,7 +4,7 @@ Klein's routes, without Klein's dispatch: that binds its URL map anew and makes 
 each request, which took a third of the time of a small GET; and it can do what nobody here asks of
 it. It does not know, either, that an answer may have begun when its handler fails.
 
-It leans on `_disconnected` of Twisted's requests.
+It leans on `_disconnected` of Twisted's requests, and on `segment_count` of Klein's endpoints.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from klein import Klein
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from twistedmedia.errors import NotFound
+from twistedmedia.errors import MediaError, NotFound
 from twistedmedia.faults import fault
 
 
@@ -78,9 +79,11 @@ class RoutedResource(Resource):
             self.check(request)
             reply = await self._find(request)
         except Exception as error:  # noqa: BLE001  # there is an answer to all
-            if request._disconnected:  # then it was cancelled
-                return
             failure = Failure()
+            if request._disconnected:  # it was cancelled, or could not go on
+                if not isinstance(error, (CancelledError, MediaError, ConnectionLost)):
+                    fault(self._log, f"after the client of {request.uri!r} had left", failure)
+                return
             if request.startedWriting:
                 self._break_off(request, failure)
                 return

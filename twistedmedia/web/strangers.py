@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_address
 
 from twisted.web.server import Request
 
 from twistedmedia.errors import Forbidden
 from twistedmedia.web.requests import header
-from twistedmedia.wire.proxies import LOCAL, NO_PROXIES, Proxies
+from twistedmedia.wire.hosts import address_of, peer_host
+from twistedmedia.wire.proxies import NO_PROXIES, Proxies
 
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110, 9.2.1: they change nothing
-# `none` is the user's own doing: an address typed, a bookmark (Fetch Metadata, 2.3).
 _PORT = re.compile(r":[0-9]*$")
+# `none` is the user's own doing: an address typed, a bookmark (Fetch Metadata, 2.3).
 _OWN = frozenset({"same-origin", "none"})
 
 
@@ -37,8 +37,8 @@ class Strangers:
 
         :raises Forbidden: saying why.
         """
-        if request.method not in _SAFE:
-            _refuse_other_sites(request)
+        if request.method not in _SAFE and not _is_from_own_pages(request):
+            raise Forbidden("pages of another site may not change anything here")
         if not self.is_open:
             self._refuse_rebinding(request)
 
@@ -52,24 +52,33 @@ class Strangers:
         host = header(request, "host")
         if host is None or _is_loopback(_PORT.sub("", host)):
             return
-        peer = str(getattr(request.client, "host", LOCAL))
+        peer = peer_host(getattr(request.client, "host", None))
         if not self.proxies.trusts(peer):
             raise Forbidden("on this address the Host has to be localhost, or a loopback address")
 
 
-def _refuse_other_sites(request: Request) -> None:
+def refuse_embedded(request: Request) -> None:
+    """Refuse what a page of another site has a browser load into it: that costs somebody something,
+    and its user has not asked for it. A link may lead here.
+
+    :raises Forbidden: saying why.
+    """
+    if header(request, "sec-fetch-dest") != "document" and not _is_from_own_pages(request):
+        raise Forbidden("pages of another site may not have anything fetched")
+
+
+def _is_from_own_pages(request: Request) -> bool:
+    """Whether, as far as the browser says, no page of another site is behind it."""
     site = header(request, "sec-fetch-site")
     if site is not None:
-        is_own = site in _OWN
-    else:
-        # Older browsers, and all of them where there is no TLS. As the scheme may be a proxy's, it
-        # is not compared; nor does a page of the same host and port on another scheme differ.
-        origin = header(request, "origin")
-        host = header(request, "host") or ""
-        of = None if origin is None else origin.partition("://")[2]  # `null` has none
-        is_own = of is None or (of != "" and of.lower() == host.lower())
-    if not is_own:
-        raise Forbidden("pages of another site may not change anything here")
+        return site in _OWN
+    # Older browsers, and all of them where there is no TLS. As the scheme may be a proxy's, it is
+    # not compared; nor does a page of the same host and port on another scheme differ.
+    origin = header(request, "origin")
+    if origin is None:
+        return True
+    of = origin.partition("://")[2]  # `null` has none
+    return of != "" and of.lower() == (header(request, "host") or "").lower()
 
 
 @lru_cache(1024)
@@ -77,8 +86,5 @@ def _is_loopback(host: str) -> bool:
     host = host.lower().removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
-    try:
-        address = ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    address = address_of(host.removeprefix("[").removesuffix("]"))
+    return address is not None and address.is_loopback

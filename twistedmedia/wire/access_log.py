@@ -32,6 +32,9 @@ _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')  # what could end a line, or a
 _SECRET = re.compile(rb"([?&;](?:u|%75)(?:r|%72)(?:l|%6[cC])=)[^& ]+")  # as Twisted finds it
 
 
+_REMEMBERED_BYTES = 512
+
+
 class AccessLog:
     """A file that lines are added to. `open` comes before the first line, `close` after the last.
 
@@ -85,10 +88,9 @@ class AccessLog:
         if now != self._second:
             self._second = now
             self._stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
-        asked = _without_secrets(request_line)
         self._lines.append(
-            f'{client} - - [{self._stamp}] "{asked}" {status} {sent_bytes or "-"} '
-            f'"{_escaped(referer)}" "{_escaped(agent)}" {taken_s:.3f}\n'
+            f'{client} - - [{self._stamp}] "{_told(request_line)}" {status} {sent_bytes or "-"} '
+            f'"{_told(referer)}" "{_told(agent)}" {taken_s:.3f}\n'
         )
         if self._flushing is None:
             self._flushing = self._reactor.callLater(_COLLECT_S, self._flush)
@@ -120,6 +122,8 @@ class AccessLog:
         if not lines:
             return
         if self._given - self._done > _WAITING_BYTES:
+            if not self._lost:
+                self._log.warn("the access log's disk is slow: lines are lost")
             self._lost += len(lines)
             return
         self._tell_lost()
@@ -171,7 +175,11 @@ class AccessLog:
     def _open(self) -> int:
         if self._path == STDOUT:
             return os.dup(1)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # Without a wait, should it be a FIFO that nobody reads.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(self._path, flags, 0o666)
+        os.set_blocking(descriptor, True)
+        return descriptor
 
     def _say(self, error: OSError, consequence: str) -> None:
         if not self._failing:  # once, until it works again
@@ -184,15 +192,18 @@ class AccessLog:
             )
 
 
-# The same clients come again and again, and ask for the same.
-@lru_cache(256)
+def _told(field: bytes) -> str:
+    """`field` without secrets, and without what could end it or its line."""
+    return _remembered(field) if len(field) <= _REMEMBERED_BYTES else _escaped(field)
+
+
 def _escaped(field: bytes) -> str:
+    field = _SECRET.sub(rb"\1...", field)
     return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], field).decode("ascii") or "-"
 
 
-@lru_cache(256)
-def _without_secrets(request_line: bytes) -> str:
-    return _escaped(_SECRET.sub(rb"\1...", request_line))
+# The same clients come again and again, and ask for the same.
+_remembered = lru_cache(1024)(_escaped)
 
 
 def _tell(closed: Deferred[None]) -> None:

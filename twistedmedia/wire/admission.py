@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from twistedmedia.errors import RETRY_AFTER_S, Busy, MediaError, TooManyConnections
-from twistedmedia.wire.proxies import LOCAL, Proxies
+from twistedmedia.wire.hosts import LOCAL, address_of
+from twistedmedia.wire.proxies import Proxies
 
 # A provider gives each of its customers a /64 of IPv6: they are one address.
 _CUSTOMER_BITS = 64
@@ -72,9 +73,7 @@ def _is_near_the_limit(descriptor: int | None) -> bool:
 
 
 def _customer(host: str) -> str:
-    if ":" not in host:
-        return host
-    address = IPv6Address(host.partition("%")[0])
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(int(address) >> (128 - _CUSTOMER_BITS))
+    address = address_of(host)
+    if isinstance(address, IPv6Address):
+        return str(int(address) >> (128 - _CUSTOMER_BITS))
+    return host if address is None else str(address)

@@ -5,9 +5,9 @@ answers before it has read everything: `100 Continue` only when somebody reads, 
 without a reset, a connection that is kept when the rest is small.
 
 Twisted has no public way to see a request between its headers and its content, so this leans on
-internals of `HTTPChannel`: `_command`, `_path`, `_version`, `_finishRequestBody`,
-`_send100Continue`, `_handlingRequest`, `_networkProducer`, `_waitingForTransport`, and `_buffer`
-and `_busyReceiving` of the `LineReceiver` that it is; and on `_tempDataBuffer` of the transport.
+internals of `HTTPChannel`: `_command`, `_path`, `_version`, `_send100Continue`,
+`_handlingRequest`, `_networkProducer`, `_waitingForTransport`, and `_buffer` and `_busyReceiving`
+of the `LineReceiver` that it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall, IPullProducer, ISystemHandle, ITCPTransport
 from twisted.internet.protocol import connectionDone
-from twisted.internet.tcp import Connection as TCPConnection
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http_headers import Headers
@@ -28,22 +27,23 @@ from twistedmedia.errors import Malformed, MediaError, TooSlow
 from twistedmedia.streaming import Body
 from twistedmedia.wire.framing import BrokenFraming, Chunked, Counted
 from twistedmedia.wire.heads import Head, find_head, parse_head
-from twistedmedia.wire.proxies import LOCAL
+from twistedmedia.wire.hosts import LOCAL, peer_host
+from twistedmedia.wire.lingering import LAST_LINGER_S, LINGER_BYTES, LINGER_S, Lingering
+from twistedmedia.wire.outbox import Outgoing
 from twistedmedia.wire.readers import progress_of
 from twistedmedia.wire.request import PHRASES, SERVER, StreamingRequest
 
 if TYPE_CHECKING:
     from twistedmedia.wire.site import MediaSite
 
-# How much unwanted content is read and dropped after an early answer, and for how long. Closing a
-# socket with unread data resets it, and the reset can overtake the answer (RFC 9112, 9.6).
-LINGER_BYTES = 4 << 20
-LINGER_S = 5.0
-LAST_LINGER_S = 0.5  # when the site closes
 # What the kernel buffers of an answer beyond what is on its way to the peer. It would take 4 MiB
 # from each reader that is slow (tcp(7), TCP_NOTSENT_LOWAT).
 UNSENT_BYTES = 256 << 10
-COLLECTED_BYTES = 64 << 10  # of an answer, until its turn ends
+# What may wait of requests that come before the answer to the one before them is taken; more stays
+# with the kernel, and so with the peer.
+LATER_BYTES = 16 << 10
+# Heads that one connection may have taken in a turn of the loop: others are to have theirs.
+HEADS_A_TURN = 16
 
 
 class MediaChannel(http.HTTPChannel):
@@ -64,12 +64,13 @@ class MediaChannel(http.HTTPChannel):
     _skipped_line = False  # the empty line that may stand before a request (RFC 9112, 2.2)
     _seen = 0  # bytes of a head that is not complete
     _framing: Counted | Chunked
+    _going_on: IDelayedCall | None = None  # with heads that have come, in the next turn
+    _is_stemmed = False  # the peer is paused: what it has sent waits for its turn
+    _parting: IDelayedCall | None = None
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
     _refused = False  # what comes is not read any more
-    _lingering: IDelayedCall | None = None
-    _dropped = 0
-    _head = b""  # of an answer, until it goes out with the content that follows
-    _outgoing = b""  # of answers, until it goes out with those of other connections
+    _lingering: Lingering
+    _outgoing: Outgoing
 
     @property
     def plain_socket(self) -> Any | None:
@@ -102,14 +103,13 @@ class MediaChannel(http.HTTPChannel):
     def release(self) -> None:
         if self._held:
             self._held = False
-            if not self._waitingForTransport:
-                self._networkProducer.resumeProducing()
+            self._read_on()
 
     def send_continue(self) -> None:
         if self._expects_continue:
             self._expects_continue = False
             self._was_held = True  # until now it had no reason to send
-            self.send_outgoing()
+            self._outgoing.send()
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # Sender, for SlowSenders
@@ -144,7 +144,7 @@ class MediaChannel(http.HTTPChannel):
         """Have the transport call `producer`, instead of this channel, when it takes more. Nobody
         else may write until it is taken back.
         """
-        self.send_outgoing()
+        self._outgoing.send()
         self._networkProducer.unregisterProducer()
         self._networkProducer.registerProducer(producer, False)
 
@@ -166,7 +166,7 @@ class MediaChannel(http.HTTPChannel):
         """Answer that nothing here is understood, or wanted, and close."""
         self._refused = True
         self._buffer = b""
-        self.send_outgoing()
+        self._outgoing.send()
         self.persistent = False
         self.site.senders.settle(self)
         answer = error_answer(error)
@@ -190,8 +190,7 @@ class MediaChannel(http.HTTPChannel):
     def last_call(self) -> None:
         """The site closes: the request in progress is the last one."""
         self.persistent = False
-        if self._lingering is not None:
-            self._lingering.reset(self._linger_s)
+        self._lingering.shorten(LAST_LINGER_S)
 
     # What the base class and the request call
 
@@ -207,20 +206,25 @@ class MediaChannel(http.HTTPChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self._lingering = Lingering(self.callLater, self._give_up)
+        self._outgoing = Outgoing(self.transport, self.site.outbox)
         self._request_piece = getattr(self.transport, "bufferSize", 1 << 16)
         plain_socket = self.plain_socket
         if plain_socket is not None:
             # The end of an answer must not wait for the peer to acknowledge its beginning.
             plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        self.peer_host = str(getattr(self.getPeer(), "host", LOCAL))
+        self.peer_host = peer_host(getattr(self.getPeer(), "host", None))
         self.site.senders.await_head(self)
         self.site.welcome(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.forget(self)
         self._held = False
-        self._stop_lingering()
+        self._lingering.end()
+        for call in (self._going_on, self._parting):
+            if call is not None and call.active():
+                call.cancel()
         try:
             super().connectionLost(reason)  # its requests end
         finally:
@@ -228,31 +232,72 @@ class MediaChannel(http.HTTPChannel):
             self.site.tell_emptied()
 
     def loseConnection(self) -> Any:
-        self.send_outgoing()
+        self._outgoing.send()
         self.peer_is_slow()  # it closes when the peer has taken what was written before
+        if not self._is_plain_tcp() and self._parting is None and self in self.site.channels:
+            self._parting = self.callLater(LINGER_S, self._part)
         return super().loseConnection()
 
+    def _part(self) -> None:
+        """TLS waits for the peer to agree that it ends, which many do not (RFC 8446, 6.1)."""
+        if progress_of(self).lags:
+            self._parting = self.callLater(LINGER_S, self._part)
+        else:
+            self.transport.abortConnection()
+
+    # What comes. In place of the base class's way, which reads a head line by line, and more
+    # generously; which keeps what comes while a request is handled, as much as ever comes while an
+    # answer waits for its reader; and which goes on to the end of what has come, others or no.
+
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have come. In place of the base class's, which reads a head line by line, and more
-        generously.
-        """
-        if self._lingering is not None and self._has_dropped_enough(len(data)):
+        self._lingering.drop(len(data))
+        if self._refused or (self._broken and self._lingering.is_on):
             return
         self._buffer += data
-        if self._busyReceiving:
-            return
+        if not self._busyReceiving:
+            self._take_what_has_come()
+        if len(self._buffer) > LATER_BYTES and self._may_not_go_on():
+            self._is_stemmed = True
+            self._networkProducer.pauseProducing()
+
+    def _may_not_go_on(self) -> bool:
+        """Whether what has come has to wait: for the request in progress, for the peer to take its
+        answers, or for other connections.
+        """
+        return bool(self._handlingRequest or self._waitingForTransport or self._going_on)
+
+    def _take_what_has_come(self) -> None:
         self._busyReceiving = True
+        heads = 0
         try:
-            while self._buffer and not self._refused:
+            while self._buffer and not (self._refused or self._handlingRequest):
                 if not self.line_mode:
                     piece, self._buffer = self._buffer, b""
                     self.rawDataReceived(piece)
-                elif not self._take_head():
+                elif self._may_not_go_on():
+                    break
+                elif heads == HEADS_A_TURN:
+                    self._going_on = self.callLater(0, self._go_on)
+                elif self._take_head():
+                    heads += 1
+                else:
                     break
         finally:
             self._busyReceiving = False
         if self._refused:
             self._buffer = b""
+        if self._is_stemmed and not (len(self._buffer) > LATER_BYTES and self._may_not_go_on()):
+            self._is_stemmed = False
+            self._read_on()
+
+    def _go_on(self) -> None:
+        self._going_on = None
+        self._take_what_has_come()
+
+    def _read_on(self) -> None:
+        """Read from the peer, unless there is a reason not to."""
+        if not (self._held or self._is_stemmed or self._waitingForTransport):
+            self._networkProducer.resumeProducing()
 
     def _take_head(self) -> bool:
         """Take a head, or an empty line before it, from what has come; whether there was one."""
@@ -310,9 +355,6 @@ class MediaChannel(http.HTTPChannel):
             self.send_continue()
 
     def rawDataReceived(self, data: bytes) -> None:
-        if self._handlingRequest:
-            super().rawDataReceived(data)  # it belongs to later requests
-            return
         self.content_received += len(data)
         self._choose_piece()
         if self._broken:
@@ -330,7 +372,8 @@ class MediaChannel(http.HTTPChannel):
         if content:
             request.handleContentChunk(content)
         if rest is not None:
-            self._finishRequestBody(rest)
+            self._buffer = rest + self._buffer
+            self.allContentReceived()
 
     def _break_content(self, error: MediaError) -> None:
         """The content of the request in progress will not come to its end."""
@@ -344,15 +387,17 @@ class MediaChannel(http.HTTPChannel):
     def allContentReceived(self) -> None:
         self.site.senders.settle(self)
         super().allContentReceived()
-        if self._lingering is not None:
-            self._stop_lingering()
+        if self._lingering.is_on:
+            self._lingering.end()
             self._end_request(self.requests[0])
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
         self._was_held = True  # nor was anything read while it did not take its answers
-        if self._held:  # the base class resumes the peer when our own output has drained
+        if self._held or self._is_stemmed:  # the base class resumes the peer whatever else is
             self._networkProducer.pauseProducing()
+        if self._buffer and not self._busyReceiving:
+            self._take_what_has_come()
 
     def content_begins(self, length: int | None) -> Body:
         """The body of the request whose headers have just come in."""
@@ -384,49 +429,18 @@ class MediaChannel(http.HTTPChannel):
             for name, values in headers.getAllRawHeaders()
             for value in values
         ]
-        self._head = b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines))
+        self._outgoing.begin(b"%b %b %b\r\n%b\r\n" % (version, code, reason, b"".join(lines)))
 
     def send_head(self) -> None:
         """Whatever comes after it, the head of an answer goes out now."""
-        if self._head:
-            self.write(b"")
+        self._outgoing.end_head()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         self.write(b"".join(iovec))
 
     def write(self, data: bytes) -> None:
-        data, self._head = self._head + data, b""
-        if not self._may_collect():
-            self.send_outgoing()
-            self.transport.write(data)
-            return
-        is_first = not self._outgoing
-        self._outgoing += data
-        if is_first:
-            self.site.outbox.add(self)
-        if len(self._outgoing) > COLLECTED_BYTES:
-            self.send_outgoing()
-
-    def _may_collect(self) -> bool:
-        transport = self.transport
-        return bool(
-            self.persistent  # else it may be half closed, and would be lost under our feet
-            and isinstance(transport, TCPConnection)
-            and not (transport.TLS or transport.disconnecting or self._waitingForTransport)
-        )
-
-    def send_outgoing(self) -> None:
-        """What was collected goes out before anything else does."""
-        data, self._outgoing = self._outgoing, b""
-        transport = self.transport
-        if not (data and transport.connected):
-            return
-        if not (transport.dataBuffer or transport._tempDataBuffer):
-            taken = transport.writeSomeData(data)
-            if isinstance(taken, int):  # what fails here fails there again
-                data = data[taken:]
-        if data:
-            transport.write(data)
+        # What is not kept may be half closed before the turn ends, and would be lost.
+        self._outgoing.write(data, collect=bool(self.persistent and not self.is_full))
 
     def _choose_piece(self) -> None:
         if self.length is not None:  # a piece of chunked coding can be thousands of chunks
@@ -439,36 +453,23 @@ class MediaChannel(http.HTTPChannel):
         if self.persistent:
             self.site.senders.await_request(self)
         super().requestDone(request)
+        if self._is_stemmed:  # the base class resumes the peer
+            self._networkProducer.pauseProducing()
+        if self._buffer and not self._busyReceiving:
+            self._take_what_has_come()
 
     # Reading on after an early answer
 
     def _linger(self) -> None:
-        self._dropped = 0
-        self._lingering = self.callLater(self._linger_s, self._give_up)
-        self.send_outgoing()
+        self._lingering.begin(LAST_LINGER_S if self.site.is_closing else LINGER_S)
+        self._outgoing.send()
         if self._is_plain_tcp() and not self.persistent:
             self.transport.loseWriteConnection()  # the peer sees the end of the answer now
-
-    @property
-    def _linger_s(self) -> float:
-        return LAST_LINGER_S if self.site.is_closing else LINGER_S
-
-    def _has_dropped_enough(self, size: int) -> bool:
-        self._dropped += size
-        if self._dropped > LINGER_BYTES:
-            self._give_up()
-        return self._refused or self._broken
 
     def _is_plain_tcp(self) -> bool:
         return ITCPTransport.providedBy(self.transport) and not self.isSecure()
 
     def _give_up(self) -> None:
-        self._stop_lingering()
+        self._lingering.end()
         self._broken = True
         self.loseConnection()
-
-    def _stop_lingering(self) -> None:
-        if self._lingering is not None:
-            if self._lingering.active():
-                self._lingering.cancel()
-            self._lingering = None

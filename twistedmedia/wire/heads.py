@@ -18,6 +18,8 @@ from twistedmedia.errors import BadRequest, HeadTooLarge, TargetTooLong
 MAX_LINE_BYTES = 16 << 10
 MAX_HEAD_BYTES = 32 << 10
 MAX_FIELDS = 256
+MAX_NAME_BYTES = 128  # of a field; Twisted remembers names, ten thousand of them
+_MAX_HOST_BYTES = 255 + len(":65535")  # RFC 1035, 2.3.4
 MAX_LENGTH_BYTES = (1 << 63) - 1  # as programs count that have 63 bits for it
 _MAX_LENGTH_DIGITS = 19
 
@@ -105,6 +107,8 @@ def parse_head(head: bytes) -> Head:
         # A folded line has no name, either.
         if not colon or (name not in _COMMON_NAMES and not _NAME.fullmatch(name)):
             raise BadRequest("a header line is not a name, a colon and a value")
+        if len(name) > MAX_NAME_BYTES:
+            raise HeadTooLarge(f"{MAX_NAME_BYTES} bytes in a name")
         value = value.strip(b" \t")
         fields.append((name, value))
         match name.lower():
@@ -128,16 +132,16 @@ def parse_head(head: bytes) -> Head:
     return Head(method, target, version, fields, _content(length, coding, version), persistent)
 
 
-def _ending(received: bytes) -> int:
-    """How many bytes at the end of `received` may be those that end a head."""
-    return next((n for n in (3, 2, 1) if received.endswith(_END[:n])), 0)
-
-
 def is_field(line: bytes) -> bool:
     """Whether a line, without its end, is a name, a colon and a value."""
     name, colon, value = line.partition(b":")
     controls = len(value.translate(None, _CONTROLS + b"\r\n")) != len(value)
     return bool(colon and _NAME.fullmatch(name)) and not controls
+
+
+def _ending(received: bytes) -> int:
+    """How many bytes at the end of `received` may be those that end a head."""
+    return next((n for n in (3, 2, 1) if received.endswith(_END[:n])), 0)
 
 
 def _check_bytes(head: bytes) -> None:
@@ -163,7 +167,7 @@ def _only(before: bytes | None, value: bytes, what: str) -> bytes:
 
 
 def _check_host(host: bytes) -> None:
-    match = _HOST.fullmatch(host)
+    match = _HOST.fullmatch(host) if len(host) <= _MAX_HOST_BYTES else None
     if match is None or int(match[2] or 0) > 65535 or (match[1] and not _is_ipv6(match[1])):
         raise BadRequest("the Host header is not a host name or an address")
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
-LOCAL = "local"  # what a peer is called who has no address: one on a UNIX socket
+from twistedmedia.wire.hosts import LOCAL, address_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Proxies:
         """Whether the peer at this address is one of them."""
         if peer == LOCAL:
             return self.local
-        address = _address(peer)
+        address = address_of(peer)
         return address is not None and any(address in network for network in self.networks)
 
     def client(self, peer: str, forwarded: Sequence[bytes]) -> str:
@@ -35,7 +35,7 @@ class Proxies:
             return peer
         client = peer
         for claimed in reversed(b",".join(forwarded).split(b",")):
-            address = _address(claimed.strip().decode("latin-1"))
+            address = address_of(_without_port(claimed.strip().decode("latin-1")))
             if address is None:
                 break
             client = str(address)
@@ -61,15 +61,9 @@ def parse_proxies(texts: Iterable[str]) -> Proxies:
     return Proxies(tuple(networks), local)
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address that `text` is, an IPv4 address inside IPv6 as what it is; a port is dropped, as
-    some proxies append one.
-    """
+def _without_port(text: str) -> str:
+    """Some proxies append one."""
     host, _, port = text.rpartition(":")
     if port.isdigit() and (host.count(".") == 3 or host.endswith("]")):
         text = host
-    try:
-        address = ip_address(text.strip("[]"))
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+    return text.removeprefix("[").removesuffix("]")

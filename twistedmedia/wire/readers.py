@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime, ISystemHandle
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 
-from twistedmedia.wire.patience import MOST_A_TURN, Rounds
+from twistedmedia.wire.rounds import MOST_A_TURN, Rounds
 
 _LOOKS = 10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
 
@@ -64,7 +64,10 @@ class SlowReaders:
         cut = 0
         for channel, reader in list(self._readers.items()):
             taken, lags = progress_of(channel)
-            if taken != reader.taken or not lags:  # without anything to take it is we who are slow
+            # Without anything to take it is we who are slow; but one that is told to go, and has
+            # taken all, goes.
+            is_waited_for = lags or getattr(channel.transport, "disconnecting", False)
+            if taken != reader.taken or not is_waited_for:
                 reader.taken, reader.since_s = taken, now_s
             elif now_s - reader.since_s >= self._stall_s:
                 self._log.warn(
@@ -84,19 +87,17 @@ def progress_of(channel: Any) -> Progress:
     """How the peer of `channel` gets on: on TCP by what it has acknowledged, elsewhere by what was
     handed to the transport, which is paused by a peer that takes nothing.
     """
-    # It goes when all is taken, and under TLS when it has agreed.
-    is_told_to_go = getattr(channel.transport, "disconnecting", False)
     transport = _bare(channel.transport)
     if ISystemHandle.providedBy(transport):
         handle: Any = transport.getHandle()
         try:
             info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
-            return Progress(acknowledged, bool(unacknowledged or unsent or is_told_to_go))
+            return Progress(acknowledged, bool(unacknowledged or unsent))
         except (OSError, struct.error):
             pass  # a UNIX socket, or an old kernel
     taken = sum(request.sentLength for request in channel.requests)
-    return Progress(taken, bool(channel.is_full or is_told_to_go))
+    return Progress(taken, channel.is_full)
 
 
 def descriptor_of(transport: Any) -> int | None:

@@ -5,7 +5,7 @@ Here a resource that provides `IStreamsBody` is rendered when the headers are in
 `request.body`; every other resource behaves as always.
 
 Twisted has no public way to see a request between its headers and its content, so this leans on
-internals of `HTTPChannel`: `_command`, `_path` and `_version`.
+internals of `HTTPChannel`: `_command`, `_path` and `_version`; and on `_disconnected` of requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted.web import server
 
 from twistedmedia.streaming import Body
 from twistedmedia.wire.body import IStreamsBody
-from twistedmedia.wire.proxies import LOCAL
+from twistedmedia.wire.hosts import LOCAL
 
 if TYPE_CHECKING:
     from twistedmedia.wire.channel import MediaChannel

@@ -12,7 +12,8 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from twistedmedia.limits import LeastRate
-from twistedmedia.wire.patience import MOST_A_TURN, Patience, Rounds
+from twistedmedia.wire.patience import Patience
+from twistedmedia.wire.rounds import MOST_A_TURN, Rounds
 
 _LOOKS = 10  # in the shortest of the times: nobody is told more than a tenth of it too late
 _LONGEST_ROUND_S = 5.0

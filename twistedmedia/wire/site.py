@@ -118,17 +118,20 @@ class MediaSite(server.Site):
         refusal = self._admission.enter(channel.peer_host, descriptor_of(channel.transport))
         if refusal is None:
             return
+        self._admission.leave(channel.peer_host)  # while it is told so it takes nobody's place
         if len(self._turned_away) < _TURNED_AWAY:
             self._turned_away.add(channel)
             channel.refuse(refusal)
         else:
+            self._turned_away.add(channel)
             channel.transport.abortConnection()
 
     def forget(self, channel: MediaChannel) -> None:
         """`channel` has lost its connection."""
         if channel in self.channels:
             self.channels.discard(channel)
-            self._admission.leave(channel.peer_host)
+            if channel not in self._turned_away:
+                self._admission.leave(channel.peer_host)
         self._turned_away.discard(channel)
         self.slow_readers.forget(channel)
         self.senders.forget(channel)
