@@ -35,7 +35,7 @@ LARGE_BYTES = 4 << 20
 WINDOW_S = 3.0
 WINDOWS = 4
 AT_MOST = 2.0  # times the p99 that it takes when nobody else is there
-FLOOR_S = 0.002  # less says nothing, on a machine that others use as well
+FLOOR_S = 0.001  # less says nothing, on a machine that others use as well
 CUT_OFF_S = 0.5  # the longest, in the moments in which hundreds are sent away
 
 # That may stay. Of what has failed there are cycles, which the collector finds when there are more
@@ -125,8 +125,9 @@ def test_1500_who_are_slow_delay_nobody_and_are_gone_when_patience_ends(
         assert max(fates.gone_s[kind]) < PATIENCE_S + LATE_S + STUBBORN_S + 1
     assert service.tree() == ["a", "a/large.wav", "a/small.wav"]
 
-    # Of each kind the window that the machine's other work has disturbed least.
-    usual, crowded_p99 = (min(p99(took) for took in windows) for windows in (alone, beside))
+    usual, crowded_p99 = (
+        statistics.median(p99(took) for took in windows) for windows in (alone, beside)
+    )
     assert crowded_p99 < max(AT_MOST * usual, FLOOR_S)
     assert leaving[-1] < CUT_OFF_S
     assert left[0] < memory + MEMORY_BYTES

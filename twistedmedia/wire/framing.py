@@ -10,8 +10,8 @@ from enum import Enum, auto
 
 from twistedmedia.wire.heads import MAX_LENGTH_BYTES, is_field
 
-_MAX_LINE_BYTES = 1024  # of a size, with the extensions that nobody uses
-_MAX_TRAILER_BYTES = 16 << 10
+MAX_SIZE_LINE_BYTES = 1024  # of a size, with the extensions that nobody uses
+MAX_TRAILER_BYTES = 16 << 10
 # RFC 9112, 7.1.1: an extension may have blanks before it, a size may not have any behind it.
 _SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 
@@ -97,7 +97,7 @@ class Chunked:
         return None
 
     def _begin_chunk(self, line: bytes) -> None:
-        match = _SIZE.fullmatch(line) if len(line) <= _MAX_LINE_BYTES else None
+        match = _SIZE.fullmatch(line) if len(line) <= MAX_SIZE_LINE_BYTES else None
         if match is None or (size := int(match[1], 16)) > MAX_LENGTH_BYTES:
             raise BrokenFraming("a chunk has no size")
         self._left = size
@@ -105,16 +105,16 @@ class Chunked:
 
     def _check_trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line)
-        if self._trailer_bytes > _MAX_TRAILER_BYTES or not is_field(line):
+        if self._trailer_bytes > MAX_TRAILER_BYTES or not is_field(line):
             raise BrokenFraming("a trailer is none")
 
     def _keep(self, beginning: bytes) -> None:
         """A line has begun. One that cannot become what has to come is not waited for."""
         begun = beginning.removesuffix(b"\r")
         most = {
-            _Next.SIZE: _MAX_LINE_BYTES,
+            _Next.SIZE: MAX_SIZE_LINE_BYTES,
             _Next.DATA_END: 0,
-            _Next.TRAILER: _MAX_TRAILER_BYTES - self._trailer_bytes,
+            _Next.TRAILER: MAX_TRAILER_BYTES - self._trailer_bytes,
         }
         if len(begun) > most[self._next] or b"\n" in begun or b"\r" in begun:
             raise BrokenFraming("a line does not end")
