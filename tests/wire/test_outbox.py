@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection as TCPConnection
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from twistedmedia.wire.outbox import Outbox, Outgoing
 
 
-class Transport:
+class Transport(TCPConnection):
     """A socket's transport; the kernel takes `room` bytes at a time, or fails."""
 
-    TLS = disconnecting = False
-    connected = True
-
     def __init__(self, room: int | Exception = 1 << 30) -> None:
+        self.TLS = self.disconnecting = False
+        self.connected = True
         self.sent = b""
         self.dataBuffer = b""
         self._tempDataBuffer: list[bytes] = []
@@ -109,3 +111,16 @@ def test_nothing_is_sent_to_who_has_gone() -> None:
     transport.connected = False
     clock.advance(0)
     assert transport.all == b""
+
+
+def test_nothing_goes_past_what_wraps_a_transport() -> None:
+    """As TLS does, it has the methods of what is below it."""
+    wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+    below = Transport()
+    wrapper.transport = below
+    written: list[bytes] = []
+    wrapper.write = written.append
+    assert wrapper.writeSomeData == below.writeSomeData
+    outgoing = Outgoing(wrapper, Outbox(Clock()))
+    outgoing.write(b"secret", collect=True)
+    assert (below.all, written) == (b"", [b"secret"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.tcp import Connection
 
 _AT_ONCE = 64  # the first one of a long turn must not wait for its end
 _COLLECTED_BYTES = 64 << 10  # of one connection
@@ -89,11 +90,11 @@ class Outgoing:
             transport.write(data)
 
     def _may_collect(self) -> bool:
-        """Whether it is a socket's own transport: not one of TLS, nor of somebody else's making."""
+        """Whether it is a socket's own transport. Those of TLS, and others that wrap one, have its
+        methods, too: by them what is written would go past what they do to it.
+        """
         transport = self._transport
-        return hasattr(transport, "writeSomeData") and not (
-            transport.TLS or transport.disconnecting
-        )
+        return isinstance(transport, Connection) and not (transport.TLS or transport.disconnecting)
 
 
 def _send(due: list[Outgoing]) -> None:
