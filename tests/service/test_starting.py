@@ -152,7 +152,7 @@ def daemon(folder: Path, *options: str) -> Iterator[int]:
 
 
 def test_a_daemon_starts_serves_and_stops(tmp_path: Path) -> None:
-    with daemon(tmp_path, "--port", "0", "--root", "media") as pid:
+    with daemon(tmp_path, "--port", "0", "--root", "media", "--grace", "1s") as pid:
         log = tmp_path / "service.log"
         found = re.search(r"starting on (\d+)", log.read_text(encoding="utf-8"))
         assert found is not None
