@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
@@ -35,16 +36,13 @@ def _size(text: str) -> int:
     return size
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
-        raise ValueError(f"{text!r} is not a number from 1 to 10000")
+def _count(text: str, most: int = 10_000) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        raise ValueError(f"{text!r} is not a number from 1 to {most}")
     return int(text)
 
 
-def _connections(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
-        raise ValueError(f"{text!r} is not a number from 1 to 1000000")
-    return int(text)
+_connections = partial(_count, most=1_000_000)
 
 
 def _checking(text: str) -> Checking:
@@ -79,10 +77,6 @@ def _rate(text: str) -> int:
     if rate == 0:
         raise ValueError("content that may come at no rate at all never ends")
     return rate
-
-
-def _grace(text: str) -> int:
-    return parse_duration(text)  # 0 is not to wait at all
 
 
 def _patience(text: str) -> int:
@@ -199,7 +193,7 @@ class Options(usage.Options):
         "fetch-timeout": _duration,
         "fetch-max": _size,
         "fetch-connections": _count,
-        "grace": _grace,
+        "grace": parse_duration,  # 0 is not to wait at all
         "access-log": _log_file,
         "header-timeout": _patience,
         "stall": _patience,

@@ -30,9 +30,7 @@ _WAITING_BYTES = 1 << 20
 _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')  # what could end a line, or a field (case 35)
 # A URL that is to be fetched can hold the key to what it names.
 _SECRET = re.compile(rb"([?&;](?:u|%75)(?:r|%72)(?:l|%6[cC])=)[^& ]+")  # as Twisted finds it
-
-
-_REMEMBERED_BYTES = 512
+_REMEMBERED_BYTES = 512  # a field that is longer is hardly sent again
 
 
 class AccessLog:

@@ -4,8 +4,7 @@ Under stock Twisted a request is rendered when its last byte is in memory or in 
 Here a resource that provides `IStreamsBody` is rendered when the headers are in and reads
 `request.body`; every other resource behaves as always.
 
-Twisted has no public way to see a request between its headers and its content, so this leans on
-internals of `HTTPChannel`: `_command`, `_path` and `_version`; and on `_disconnected` of requests.
+It leans on `_disconnected` of Twisted's requests.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ class StreamingRequest(server.Request):
         self.content = BytesIO()  # stays empty, so that the base class finds no form to parse
         self.body = channel.content_begins(length)
         # Not now: the channel has yet to change from lines to content.
-        line = channel._command, channel._path, channel._version
-        channel.callLater(0, self._begin, *line)
+        channel.callLater(0, self._begin)
 
     def handleContentChunk(self, data: bytes) -> None:
         if self.body is None:
@@ -100,9 +98,9 @@ class StreamingRequest(server.Request):
             self.body.fail(ConnectionLost("the client went away before its content had ended"))
             self.body.drop()
 
-    def _begin(self, command: bytes, path: bytes, version: bytes) -> None:
+    def _begin(self) -> None:
         if not self._disconnected:
-            super().requestReceived(command, path, version)
+            super().requestReceived(self.method, self.uri, self.clientproto)
 
     def _empty_body(self) -> Body:
         body = Body(0, self.channel.site.body_memory, self.channel)
