@@ -19,10 +19,11 @@ PLUGIN = HOUSE.parent / "twisted" / "plugins" / "twistedmedia_plugin.py"
 # floor are strangers to each other.
 FLOORS = [
     {"errors", "answers", "names", "limits", "formats"},
-    {"boundaries", "faults", "notifying", "shielding", "signals", "streaming"},
+    {"boundaries", "faults", "notifying", "shielding", "signals", "streaming", "turns"},
     {"wire", "store", "audio", "fetching"},
     {"arrival"},
     {"intake"},
+    {"resuming"},
     {"web"},
     {"service", "options"},
     {"tap"},
@@ -57,6 +58,7 @@ PURE = [
     "twistedmedia.wire.heads",
     "twistedmedia.wire.hosts",
     "twistedmedia.wire.proxies",
+    "twistedmedia.wire.tus",
 ]
 
 # What a pure module must not touch, in this process or through another module.

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.audio.verdict import AudioCheck
-from twistedmedia.boundaries import Condition, Store, Stored
+from twistedmedia.boundaries import Condition, Draft, KeptDraft, Store, Stored
 from twistedmedia.errors import (
     AlreadyExists,
     DigestMismatch,
@@ -73,6 +73,13 @@ class Limits:
     checking: Checking = Checking.FLAG
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What one arrival has made of the bytes, for the next one to go on from."""
+
+    check: AudioCheck | None
+
+
 class Arrival:
     """One file on its way in. Use it as a context manager: at the end of that nothing is left of it
     but what was published.
@@ -84,7 +91,8 @@ class Arrival:
     `failure` is why it will not be stored: of several reasons the one that is judged first. An
     arrival that has failed still takes bytes, counts them and drops them. `stored` is set once it
     is published, or found `identical`: the name has the declared content already, so a client that
-    lost its answer tries again. `problem` is what is wrong with it as audio.
+    lost its answer tries again. `problem` is what is wrong with it as audio. `checksum`, a hash of
+    `hashlib`, if it is set, is kept up with what is written.
     """
 
     _log = Logger()
@@ -96,8 +104,11 @@ class Arrival:
         source: str,
         declared: int | None = None,
         coding: Coding = PLAIN,
+        draft: KeptDraft | None = None,
     ) -> None:
-        """`source` is an address for the log, `declared` the size in bytes where that is known."""
+        """`source` is an address for the log, `declared` the size in bytes where that is known.
+        With a `draft` it is that which goes on, once it was `resume`d.
+        """
         self.name: MediaName | None = None
         self.directory = ""
         self.filename = ""
@@ -107,14 +118,17 @@ class Arrival:
         self.stored: Stored | None = None
         self.identical = False
         self.problem: str | None = None
+        self.checksum: Any = None
         self._store = store
         self._limits = limits
         self._source = source
         self._declared = declared
         self._coding = coding
         self._budget = ByteBudget(limits.max_upload)
-        self._draft = store.begin(declared)
-        self._check = AudioCheck() if limits.checking is not Checking.OFF else None
+        self._kept = draft
+        self._draft: Draft = draft or store.begin(declared)
+        self._check = self._new_check()
+        self._reviewed = True  # all that was written has been looked at
         self._batch: deque[bytes] = deque()  # pieces that are not written yet
         self._writing: Deferred[None] | None = None
         self.publishing = False  # and no longer ours to let go of
@@ -135,6 +149,34 @@ class Arrival:
             return
         self.name = name
         self._log.info("arriving: {name!r} from {source}", name=str(name), source=self._source)
+
+    async def resume(self, name: MediaName) -> int:
+        """Go on with the draft, which is to become `name`. Comes back with how many bytes are here.
+
+        :raises MediaError: when that cannot be.
+        """
+        assert self._kept is not None
+        self.name, self.directory, self.filename = name, name.directory, name.filename
+        resumed = await self._kept.resume()
+        self._budget.spend(resumed.size)
+        if isinstance(resumed.memory, _Looked):
+            self._check = resumed.memory.check
+        elif resumed.size:
+            self._check, self._reviewed = None, False
+        return resumed.size
+
+    @property
+    def size(self) -> int:
+        """In bytes, so far."""
+        return self._budget.spent
+
+    async def keep(self) -> None:
+        """What was written counts; another arrival will go on with it.
+
+        :raises MediaError: when the storage fails.
+        """
+        assert self._kept is not None
+        await self._kept.keep(_Looked(self._check) if self._reviewed else None)
 
     def fail(self, error: MediaError) -> None:
         """This file will not be stored."""
@@ -211,6 +253,8 @@ class Arrival:
             self._budget.spend(len(decoded))
             if self._check is not None:
                 self._check.feed(decoded)
+            if self.checksum is not None:
+                self.checksum.update(decoded)
             yield decoded
 
     def _drop_batch(self) -> None:
@@ -268,6 +312,8 @@ class Arrival:
 
     async def publish(self) -> None:
         """Called by `Intake.publish`, in its turn."""
+        if self._kept is not None and not self._reviewed:
+            await self._review(self._kept)
         if self._wanted and self.name is not None:
             await self._judge_content(self.name)
         elif self.stored is not None and self._budget.spent == self.stored.size:
@@ -276,6 +322,21 @@ class Arrival:
             stored = await self._outcome(self._draft.publish(self.name, self.replacing))
             self.stored = self.stored or stored
         self._log_outcome()
+
+    async def _review(self, draft: KeptDraft) -> None:
+        """Look at what earlier arrivals have written, which nobody remembers."""
+        check = self._check = self._new_check()
+
+        def take(piece: bytes) -> None:
+            if check is not None:
+                check.feed(piece)
+
+        while self._wanted and not self._reviewed:
+            reviewing: Deferred[bool] = draft.review(take)
+            self._reviewed = bool(await self._outcome(reviewing))
+
+    def _new_check(self) -> AudioCheck | None:
+        return None if self._limits.checking is Checking.OFF else AudioCheck()
 
     async def _judge_content(self, name: MediaName) -> None:
         """What is judged when the content is whole, and after whether the name is free."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, TypeVar, runtime_checkable
 
 from twisted.internet.defer import Deferred
@@ -64,6 +65,50 @@ class Page:
     left_out: int
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an upload that goes over many requests is to become: a file `name` of `length` bytes,
+    None while that is not known. `sha256` is the digest in hex that was declared, if one was,
+    `caller` whose upload it is, and `note` whatever its front end wants to know again.
+    """
+
+    name: MediaName
+    length: int | None
+    sha256: str | None
+    caller: str
+    note: str
+
+
+class Fate(Enum):
+    """What has become of an upload."""
+
+    UNFINISHED = "unfinished"
+    STORED = "stored"
+    TAKEN = "taken"  # its name is another file's
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An upload that is kept between requests: `size` bytes of it are here and count. `modified_ns`
+    is when it was last written to, in nanoseconds since the epoch.
+    """
+
+    plan: Plan
+    fate: Fate
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A draft that goes on at `size` bytes. `memory` is what was given to `KeptDraft.keep` when it
+    was written to last, None when that is forgotten.
+    """
+
+    size: int
+    memory: object | None
+
+
 class Draft(Protocol):
     """A file on its way in, which has no name until it is published.
 
@@ -99,6 +144,35 @@ class Draft(Protocol):
 
     def discard(self) -> None:
         """Let go of everything, behind work that is still under way. A published name stays."""
+
+
+class KeptDraft(Draft, Protocol):
+    """A draft that outlives the request which writes to it, and its process; nobody else writes to
+    it meanwhile. `discard` lets go of it, and waits for nothing: bytes that were `append`ed stay,
+    unless they are provisional.
+    """
+
+    def resume(self) -> Deferred[Resumed]:
+        """Go on where the last request that wrote to it has ended. To be called first.
+
+        Fails with `NotFound` when it is no longer there.
+        """
+
+    def keep(self, memory: object | None) -> Deferred[None]:
+        """What was written counts from now on, and is on stable storage in a durable store. Lets go
+        of the draft. `memory` is remembered for the next one to resume it, while there is room.
+        """
+
+    def put_down(self, *, undo: bool) -> Deferred[None]:
+        """Let go of the draft; `undo` what was written since it was resumed. Fires when it may be
+        resumed again.
+        """
+
+    def review(self, take: Callable[[bytes], object]) -> Deferred[bool]:
+        """Read some of what earlier requests have written, from its beginning on: `take` is given
+        the bytes, where the reading is done. Fires with whether that was the last of it. To be
+        called until it is, before a draft with bytes of which no memory is left is sealed.
+        """
 
 
 class Media(Protocol):
@@ -153,6 +227,56 @@ class FiniteStore(Protocol):
 
     def free(self) -> Deferred[int | None]:
         """Fires with the bytes that are free for media, None where nobody knows."""
+
+
+class KeptDrafts(Protocol):
+    """Drafts that outlive their requests. Each has an id, 32 hexadecimal digits."""
+
+    def create(self, upload: str, plan: Plan, fate: Fate = Fate.UNFINISHED) -> Deferred[None]:
+        """Begin an upload of that id.
+
+        Fails with `NoSpace`.
+        """
+
+    def find(self, upload: str) -> Deferred[Kept]:
+        """What is known of an upload, whatever has become of it.
+
+        Fails with `NotFound`.
+        """
+
+    def resume(self, upload: str, declared: int | None, *, provisional: bool) -> KeptDraft:
+        """The draft, to write to it. `declared` bytes, if known, count as taken meanwhile. What is
+        `provisional` counts only when it is kept, whatever happens to the process.
+        """
+
+    def declare(self, upload: str, length: int) -> Deferred[None]:
+        """The length of an upload is known now.
+
+        Fails with `NoSpace` and `NotFound`.
+        """
+
+    def settle(self, upload: str, fate: Fate) -> Deferred[None]:
+        """This has become of an unfinished upload: what was written goes, the plan stays."""
+
+    def forget(self, upload: str) -> Deferred[bool]:
+        """Drop an upload; whether there was one. A file that it has become stays."""
+
+    def expire(self, before_ns: int) -> Deferred[list[str]]:
+        """Drop all uploads last written to before that time, but those that are being written to.
+        Fires with their ids.
+        """
+
+    def callers(self) -> Deferred[dict[str, str]]:
+        """Fires with whose each unfinished upload is."""
+
+
+@runtime_checkable
+class KeepingStore(Protocol):
+    """A store whose drafts can outlive their requests."""
+
+    @property
+    def kept(self) -> KeptDrafts:
+        """Those drafts."""
 
 
 class Store(Protocol):

@@ -101,6 +101,14 @@ class AlreadyExists(MediaError):
         super().__init__("the file exists already")
 
 
+class NameTaken(AlreadyExists):
+    """While an upload went on its name has become another file's. It is not to be tried again,
+    which 409 would ask clients to do for ever.
+    """
+
+    status = 410
+
+
 class DigestMismatch(MediaError):
     """The content is not what the request declares it to be, by its digest."""
 
@@ -108,6 +116,15 @@ class DigestMismatch(MediaError):
 
     def __init__(self, reason: str = "the digest does not match the content") -> None:
         super().__init__(reason)
+
+
+class ChecksumMismatch(DigestMismatch):
+    """A part of an upload is not what its checksum says (tus 1.0, Checksum)."""
+
+    status = 460
+
+    def __init__(self) -> None:
+        super().__init__("the checksum does not match; nothing of this part was kept")
 
 
 class NotAudio(MediaError):
@@ -124,6 +141,17 @@ class NameConflict(MediaError):
     """A file stands where a directory is meant, or a directory where a file is."""
 
     code, status, rank = 409, 409, 6
+
+
+class WrongOffset(MediaError):
+    """409: an upload goes on elsewhere than the request says (tus 1.0, PATCH). `offset` is where,
+    in bytes.
+    """
+
+    code = status = 409
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"the upload goes on at byte {offset}; ask with HEAD where to go on")
 
 
 RETRY_AFTER_S = 5  # what is told to those who come when there is no place
@@ -187,6 +215,13 @@ class BadRequest(MediaError):
     code = status = 400
 
 
+class Superseded(BadRequest):
+    """A newer request for the same upload has come, and only the last one counts."""
+
+    def __init__(self) -> None:
+        super().__init__("a newer request has taken this upload over")
+
+
 class Forbidden(MediaError):
     """403: this service does not do that."""
 
@@ -224,8 +259,22 @@ class PreconditionFailed(MediaError):
     code = status = 412
     rank = 6  # of a file: it is no longer the one that was to be replaced
 
-    def __init__(self, reason: str = "the file is not the one that is meant") -> None:
-        super().__init__(reason)
+    def __init__(
+        self,
+        reason: str = "the file is not the one that is meant",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reason, headers)
+
+
+class UnsupportedVersion(PreconditionFailed):
+    """412: a version of tus that is not spoken here."""
+
+    def __init__(self, versions: str) -> None:
+        super().__init__(
+            f"the Tus-Resumable header has to be there; spoken are: {versions}",
+            {"Tus-Version": versions},
+        )
 
 
 class TooSlow(MediaError):
@@ -283,6 +332,17 @@ class TooManyConnections(MediaError):
         super().__init__(
             f"there are too many connections from your address; try again in {retry_after_s} s",
             {"Retry-After": str(retry_after_s)},
+        )
+
+
+class TooManyUnfinished(MediaError):
+    """429: one caller has as many unfinished uploads as one may have."""
+
+    code = status = 429
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"there are {limit} unfinished uploads from your address; finish some, or end them"
         )
 
 

@@ -6,17 +6,21 @@ leaves, is decided here; what becomes of one file, in `arrival`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import ConnectionLost
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.arrival import PLAIN, Arrival, Coding, Limits
-from twistedmedia.boundaries import Store
-from twistedmedia.errors import RETRY_AFTER_S, Busy
+from twistedmedia.boundaries import KeptDraft, Store
+from twistedmedia.errors import RETRY_AFTER_S, Busy, MediaError
 from twistedmedia.shielding import shielded
+
+T = TypeVar("T")
 
 
 class Intake:
@@ -28,7 +32,7 @@ class Intake:
         self.store = store
         self.limits = limits
         self._uploads = 0
-        self._publishing = 0
+        self._unbroken = 0
         self._waiting_for_quiet: list[Deferred[None]] = []
 
     @property
@@ -51,23 +55,33 @@ class Intake:
             self._uploads -= 1
 
     def arrival(
-        self, source: str, *, declared: int | None = None, coding: Coding = PLAIN
+        self,
+        source: str,
+        *,
+        declared: int | None = None,
+        coding: Coding = PLAIN,
+        draft: KeptDraft | None = None,
     ) -> Arrival:
-        """A file begins to arrive; see `Arrival`."""
-        return Arrival(self.store, self.limits, source, declared, coding)
+        """A file begins to arrive, or goes on; see `Arrival`."""
+        return Arrival(self.store, self.limits, source, declared, coding, draft)
 
     async def publish(self, arrivals: list[Arrival]) -> None:
         """Publish the arrivals that have not failed, in their order. Once begun this goes on to the
         end, whoever stops waiting. Those that fail have a `failure` then, the others `stored`.
         """
-        self._publishing += 1
         for arrival in arrivals:
             arrival.publishing = True
-        publishing = ensureDeferred(self._publish(arrivals))
-        await shielded(publishing.addBoth(self._published), unclaimed=self._unclaimed)
+        await self.unbroken(self._publish(arrivals))
+
+    def unbroken(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
+        """What `work` comes to. It goes on to its end, whoever stops waiting."""
+        self._unbroken += 1
+        working = ensureDeferred(work)
+        working.addBoth(self._ended)
+        return shielded(working, unclaimed=self._unclaimed)
 
     def quiet(self) -> Deferred[None]:
-        """Fires when nothing is being published."""
+        """Fires when nothing is under way that must not be broken off."""
         waiting: Deferred[None] = Deferred()
         self._waiting_for_quiet.append(waiting)
         self._tell_quiet()
@@ -81,17 +95,17 @@ class Intake:
             for arrival in arrivals:
                 arrival.let_go()
 
-    def _published(self, outcome: Failure | None) -> Failure | None:
-        self._publishing -= 1
+    def _ended(self, outcome: T) -> T:
+        self._unbroken -= 1
         self._tell_quiet()
         return outcome
 
     def _tell_quiet(self) -> None:
-        if self._publishing == 0:
+        if self._unbroken == 0:
             waiting, self._waiting_for_quiet = self._waiting_for_quiet, []
             for each in waiting:
                 each.callback(None)
 
-    def _unclaimed(self, outcome: Failure | None) -> None:
-        if isinstance(outcome, Failure):
-            self._log.failure("a publish failed after its client had gone", outcome)
+    def _unclaimed(self, outcome: object) -> None:
+        if isinstance(outcome, Failure) and not outcome.check(MediaError, ConnectionLost):
+            self._log.failure("what a client had begun failed after it had gone", outcome)

@@ -17,6 +17,7 @@ from twistedmedia.fetching.fetcher import Upstream
 from twistedmedia.fetching.urls import parse_url, without_credentials
 from twistedmedia.formats import parse_formats
 from twistedmedia.limits import parse_duration, parse_size
+from twistedmedia.web.origins import parse_origins
 from twistedmedia.wire.access_log import STDOUT
 from twistedmedia.wire.proxies import parse_proxies
 
@@ -83,6 +84,13 @@ def _patience(text: str) -> int:
     seconds = parse_duration(text)
     if seconds == 0:
         raise ValueError("in no time nothing can come")
+    return seconds
+
+
+def _expiry(text: str) -> int:
+    seconds = parse_duration(text)
+    if seconds == 0:
+        raise ValueError("in no time nothing can be resumed")
     return seconds
 
 
@@ -172,6 +180,13 @@ class Options(usage.Options):
         ["min-rate", None, "64", "Bytes a second in which content has to come."],
         ["max-connections", None, "10000", "Connections at once; one more is told to come back."],
         ["max-per-address", None, "2000", "Connections at once from one address."],
+        ["upload-expiry", None, "24h", "How long a resumable upload is kept that nobody adds to."],
+        [
+            "max-unfinished",
+            None,
+            "1000",
+            "Resumable uploads that one address may leave unfinished.",
+        ],
     ]
     optFlags = [  # noqa: RUF012
         ["open", None, "Let anybody who can connect read, write and delete."],
@@ -200,12 +215,15 @@ class Options(usage.Options):
         "min-rate": _rate,
         "max-connections": _connections,
         "max-per-address": _connections,
+        "upload-expiry": _expiry,
+        "max-unfinished": _connections,
     }
 
     _repeatables: dict[str, Callable[[Iterable[str]], Any]] = {  # noqa: RUF012
         "fetch-allow": _openings,
         "listen": _listens,
         "trusted-proxy": parse_proxies,
+        "cors-origin": parse_origins,
     }
 
     def __init__(self) -> None:
@@ -234,6 +252,12 @@ class Options(usage.Options):
         (X-Forwarded-For), or unix for those on UNIX sockets. Can be given more than once.
         """
         self["trusted-proxy"].append(place)
+
+    def opt_cors_origin(self, origin: str) -> None:
+        """An origin (https://app.example) whose pages may do what our own may: upload, read, delete
+        and fetch. Can be given more than once.
+        """
+        self["cors-origin"].append(origin)
 
     def opt_durable(self) -> None:
         """A success waits until file and folder are synced (the default)."""

@@ -21,6 +21,7 @@ from twistedmedia.errors import ConfigurationError
 from twistedmedia.fetching.fetcher import Fetcher
 from twistedmedia.intake import Intake
 from twistedmedia.notifying import Notifier
+from twistedmedia.resuming import Uploads
 from twistedmedia.signals import Signals, ignore_hang_up
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.wire.access_log import AccessLog
@@ -71,6 +72,7 @@ class MediaService(Service):
         intake: Intake,
         store: DirectoryStore,
         *,
+        uploads: Uploads | None = None,
         fetcher: Fetcher | None = None,
         access_log: AccessLog | None = None,
         grace_s: float = 30.0,
@@ -81,6 +83,7 @@ class MediaService(Service):
         self._site = site
         self._intake = intake
         self._store = store
+        self._uploads = uploads
         self._fetcher = fetcher
         self._access_log = access_log
         self._grace_s = grace_s
@@ -130,6 +133,8 @@ class MediaService(Service):
                 self._access_log.open()
             except ConfigurationError as error:
                 self._refuse(f"--access-log: {error}")
+        if self._uploads is not None:
+            self._uploads.start(self._reactor)
         self._log.info("serving {root!r}", root=self._store.root)
         self._reactor.callWhenRunning(self._signals.install)
         self._reactor.callWhenRunning(self._notifier.ready)
@@ -146,6 +151,8 @@ class MediaService(Service):
         ports, self._ports = self._ports, []
         steps: list[Callable[[], Any]] = [port.stopListening for port in ports]
         steps.append(lambda: ensureDeferred(self._dismiss()))
+        if self._uploads is not None:
+            steps.append(self._uploads.stop)
         if self._fetcher is not None:
             fetcher = self._fetcher
             steps.append(lambda: ensureDeferred(fetcher.close()))

@@ -73,13 +73,15 @@ class Body:
     """The content of one message: an async iterator of lists of chunks, read by one reader.
 
     `length` is the declared size in bytes, None when the content is chunked; `received` is how many
-    bytes have come.
+    bytes have come. A reader that `outlives` the connection reads what had come before that was
+    lost, and drops the body itself.
     """
 
     def __init__(self, length: int | None, memory: BodyMemory, flow: Flow) -> None:
         self.length = length
         self.received = 0
         self.complete = False  # the last byte has come
+        self.outlives = False
         self._memory = memory
         self._flow = flow
         self._unread: list[bytes] = []
@@ -124,7 +126,7 @@ class Body:
     def feed(self, data: bytes) -> None:
         """Bytes have come. Pauses the peer when more is unread than may be."""
         self.received += len(data)
-        if self._dropping or not data:
+        if self._dropping or self._error is not None or not data:
             return
         self._unread.append(data)
         self._unread_size += len(data) + _CHUNK_OVERHEAD_BYTES

@@ -18,6 +18,7 @@ from twistedmedia.fetching.lookups import Lookups
 from twistedmedia.fetching.trust import Trust
 from twistedmedia.intake import Intake
 from twistedmedia.options import Options
+from twistedmedia.resuming import Uploads
 from twistedmedia.service import Listening, MediaService
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.streaming import BodyMemory
@@ -58,13 +59,20 @@ def makeService(options: Options) -> IService:
         checking=options["check"],
     )
     intake = Intake(store, limits)
+    uploads = Uploads(
+        intake,
+        store.kept,
+        expiry_s=options["upload-expiry"],
+        max_unfinished=options["max-unfinished"],
+    )
     fetches = None if options["no-fetch"] else _fetches(options, reactor)
     access_log = None
     if options["access-log"] is not None:
         access_log = AccessLog(reactor, options["access-log"])
     proxies = options["trusted-proxy"]
+    strangers = Strangers(bool(options["open"]), proxies, options["cors-origin"])
     site = MediaSite(
-        media_resource(intake, fetches, Strangers(bool(options["open"]), proxies)),
+        media_resource(intake, fetches, strangers, uploads),
         reactor,
         patience=Patience(
             header_s=options["header-timeout"],
@@ -82,6 +90,7 @@ def makeService(options: Options) -> IService:
         site,
         intake,
         store,
+        uploads=uploads,
         fetcher=None if fetches is None else fetches.fetcher,
         access_log=access_log,
         grace_s=options["grace"],

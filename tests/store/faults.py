@@ -304,7 +304,12 @@ def tree(root: Path) -> dict[str, bytes | None]:
         for path in (Path(folder) / name for name in folders + files):
             plain = path.is_file() and not path.is_symlink()
             found[str(path.relative_to(root))] = path.read_bytes() if plain else None
-    for fixed in (".twistedmedia", ".twistedmedia/drafts", ".twistedmedia/lock"):
+    for fixed in (
+        ".twistedmedia",
+        ".twistedmedia/drafts",
+        ".twistedmedia/lock",
+        ".twistedmedia/uploads",
+    ):
         found.pop(fixed, None)
     return found
 

@@ -138,6 +138,9 @@ class SystemCalls:
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         return os.pread(fd, size, offset)
 
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
 

@@ -1,7 +1,8 @@
 """The embedded default store: media as plain files under one folder.
 
 Beside the media the root holds one hidden folder, `.twistedmedia`, with a lock that keeps a second
-service out and, on file systems without O_TMPFILE, the drafts.
+service out, the uploads that go over many requests and, on file systems without O_TMPFILE, the
+drafts of all others.
 """
 
 from __future__ import annotations
@@ -23,16 +24,14 @@ from twistedmedia.errors import ConfigurationError, NotFound
 from twistedmedia.names import MediaName
 from twistedmedia.shielding import shielded
 from twistedmedia.store.calls import SystemCalls
-from twistedmedia.store.drafts import (
-    DirectoryDraft,
-    DraftFile,
-    HiddenFile,
-    Space,
-    UnnamedFile,
-)
+from twistedmedia.store.drafts import DirectoryDraft
+from twistedmedia.store.files import DraftFile, HiddenFile, UnnamedFile
 from twistedmedia.store.folders import HIDDEN, Folders
+from twistedmedia.store.kept import DirectoryKeptDraft, DirectoryKeptDrafts, KeptFile, Memories
 from twistedmedia.store.listing import Listing
 from twistedmedia.store.media import DirectoryMedia, MediaFiles
+from twistedmedia.store.records import Records
+from twistedmedia.store.space import Space
 from twistedmedia.store.threads import DiskThreads
 from twistedmedia.store.validators import Instants
 
@@ -72,6 +71,7 @@ class DirectoryStore:
         # A large folder takes seconds to list: others who read are not to wait for that.
         self._may_list = DeferredSemaphore(max(1, threads // 2))
         self._held: contextlib.ExitStack | None = None
+        self.kept = DirectoryKeptDrafts(self._writers, self._resumed, durable=durable)
 
     def start(self) -> None:
         """Make and lock the root, sweep what a crash has left, start the threads. Blocks.
@@ -85,6 +85,7 @@ class DirectoryStore:
                 hidden_fd = self._held_folder(held, HIDDEN, self._root_fd)
                 self._lock_root(held, hidden_fd)
                 self._drafts_fd = self._held_folder(held, "drafts", hidden_fd)
+                uploads_fd = self._held_folder(held, "uploads", hidden_fd)
                 self._sweep()
                 self._probe()
             except BlockingIOError:
@@ -100,6 +101,7 @@ class DirectoryStore:
             self._listing = Listing(self._calls, self._folders)
             self._space = Space(self._calls, self._root_fd)
             self._instants = Instants()
+            self._open_uploads(uploads_fd)
             self._writers.start()
             self._readers.start()
             held.callback(self._readers.stop)
@@ -130,6 +132,21 @@ class DirectoryStore:
             file,
             size,
             self._durable,
+        )
+
+    def _resumed(
+        self, file: KeptFile, declared: int | None, memories: Memories
+    ) -> DirectoryKeptDraft:
+        return DirectoryKeptDraft(
+            self._calls,
+            self._writers,
+            self._folders,
+            self._space,
+            self._instants,
+            file,
+            declared,
+            self._durable,
+            memories,
         )
 
     def open(self, name: MediaName) -> Deferred[Media]:
@@ -229,6 +246,14 @@ class DirectoryStore:
                 if error.errno != errno.EBADF or access == os.O_RDWR:
                     raise
 
+    def _open_uploads(self, fd: int) -> None:
+        records = Records(self._calls, fd, self._folders, durable=self._durable)
+        try:
+            records.sweep()
+        except OSError as error:  # what is stored can be read all the same
+            self._log.warn("unfinished uploads were not swept: {why}", why=error.strerror)
+        self.kept.open(records)
+
     def _sweep(self) -> None:
         """Remove the drafts of a service that was killed. We hold the root's lock, so a draft that
         can be locked is nobody's.
@@ -288,4 +313,4 @@ class DirectoryStore:
             finally:
                 self._calls.close(fd)
         finally:
-            file.remove()
+            file.remove(published=False)

@@ -26,7 +26,7 @@ from twistedmedia.web.answering import respond
 from twistedmedia.web.pages import PAGE_POLICY, time_cost_page
 from twistedmedia.web.requests import client_address, has_query_key, header
 from twistedmedia.web.routing import Reply, add_route
-from twistedmedia.web.strangers import refuse_embedded
+from twistedmedia.web.strangers import Strangers
 
 T = TypeVar("T")
 
@@ -38,9 +38,10 @@ class Fetching:
 
     _log = Logger()
 
-    def __init__(self, sharing: Sharing | None) -> None:
-        """Without `sharing` nothing is fetched."""
+    def __init__(self, sharing: Sharing | None, strangers: Strangers) -> None:
+        """Without `sharing` nothing is fetched, and never for `strangers`."""
         self._sharing = sharing
+        self._strangers = strangers
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
@@ -64,7 +65,7 @@ class Fetching:
     async def _answer(
         self, request: Request, sharing: Sharing, url: Url | None, media_type: str
     ) -> Reply:
-        refuse_embedded(request)
+        self._strangers.refuse_embedded(request)
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
         try:

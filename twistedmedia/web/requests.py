@@ -10,6 +10,8 @@ from twistedmedia.boundaries import Condition
 from twistedmedia.names import MediaName, media_name_from_path, url_path
 from twistedmedia.wire.conditions import Conditions
 
+MEDIA = "media"  # the segment under which they are served
+
 
 def header(request: Request, name: str) -> str | None:
     """The value of a header; of one that was sent more than once all values, as a list (RFC 9110,
@@ -41,8 +43,8 @@ def mounted_at(request: Request) -> str:
 
 
 def media_url(request: Request, name: MediaName) -> str:
-    """The path under which `name` is served."""
-    return f"{mounted_at(request)}/{name.url_path}"
+    """The path under which `name` is served, whichever of our routes the request has come to."""
+    return "/" + url_path([*(request.prepath or [])[:-1], MEDIA, *name.folders, name.filename])
 
 
 def conditions_of(request: Request) -> Conditions:

@@ -65,8 +65,9 @@ class RoutedResource(Resource):
         self._routes = app.url_map.bind("localhost")
         self._reply_to = reply_to
 
-    def check(self, request: Request) -> None:
-        """Refuse a request that no handler is to see, by raising what it is answered with."""
+    def check(self, request: Request) -> Reply | None:
+        """Answer a request that no handler is to see, or refuse it by raising."""
+        return None
 
     def render(self, request: Any) -> Any:
         handling = ensureDeferred(self._handle(request))
@@ -76,8 +77,7 @@ class RoutedResource(Resource):
 
     async def _handle(self, request: Any) -> None:
         try:
-            self.check(request)
-            reply = await self._find(request)
+            reply = self.check(request) or await self._find(request)
         except Exception as error:  # noqa: BLE001  # there is an answer to all
             failure = Failure()
             if request._disconnected:  # it was cancelled, or could not go on

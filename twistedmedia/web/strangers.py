@@ -26,21 +26,36 @@ _OWN = frozenset({"same-origin", "none"})
 @dataclass(frozen=True, slots=True)
 class Strangers:
     """Tells who is one. `is_open`: everybody who can connect may do everything, whatever name they
-    know us by. Under which name trusted `proxies` are known is their business.
+    know us by. Under which name trusted `proxies` are known is their business. Pages of `origins`
+    are none, wherever they come from.
     """
 
     is_open: bool = False
     proxies: Proxies = NO_PROXIES
+    origins: frozenset[str] = frozenset()
 
     def refuse(self, request: Request) -> None:
         """Refuse a request that a stranger's page has made.
 
         :raises Forbidden: saying why.
         """
-        if request.method not in _SAFE and not _is_from_own_pages(request):
+        if request.method not in _SAFE and not self._is_from_own_pages(request):
             raise Forbidden("pages of another site may not change anything here")
         if not self.is_open:
             self._refuse_rebinding(request)
+
+    def refuse_embedded(self, request: Request) -> None:
+        """Refuse what a page of another site has a browser load into it: that costs somebody
+        something, and its user has not asked for it. A link may lead here.
+
+        :raises Forbidden: saying why.
+        """
+        is_link = header(request, "sec-fetch-dest") == "document"
+        if not is_link and not self._is_from_own_pages(request):
+            raise Forbidden("pages of another site may not have anything fetched")
+
+    def _is_from_own_pages(self, request: Request) -> bool:
+        return header(request, "origin") in self.origins or _is_from_own_site(request)
 
     def _refuse_rebinding(self, request: Request) -> None:
         """A name that leads to a loopback address, and is none of its own, is a stranger's, who has
@@ -57,17 +72,7 @@ class Strangers:
             raise Forbidden("on this address the Host has to be localhost, or a loopback address")
 
 
-def refuse_embedded(request: Request) -> None:
-    """Refuse what a page of another site has a browser load into it: that costs somebody something,
-    and its user has not asked for it. A link may lead here.
-
-    :raises Forbidden: saying why.
-    """
-    if header(request, "sec-fetch-dest") != "document" and not _is_from_own_pages(request):
-        raise Forbidden("pages of another site may not have anything fetched")
-
-
-def _is_from_own_pages(request: Request) -> bool:
+def _is_from_own_site(request: Request) -> bool:
     """Whether, as far as the browser says, no page of another site is behind it."""
     site = header(request, "sec-fetch-site")
     if site is not None:

@@ -17,17 +17,20 @@ from twistedmedia.errors import (
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.sharing import Sharing
 from twistedmedia.intake import Intake
+from twistedmedia.resuming import Uploads
 from twistedmedia.web.answering import reply_to
 from twistedmedia.web.deleting import Deleting
 from twistedmedia.web.describing import Describing
 from twistedmedia.web.fetching import Fetching
 from twistedmedia.web.health import Health
 from twistedmedia.web.importing import Importing
+from twistedmedia.web.origins import OriginSharing
 from twistedmedia.web.reading import Reading
 from twistedmedia.web.requests import header, segments_below
-from twistedmedia.web.routing import RoutedResource
+from twistedmedia.web.routing import Reply, RoutedResource
 from twistedmedia.web.storing import Storing
 from twistedmedia.web.strangers import Strangers
+from twistedmedia.web.uploading import Uploading
 from twistedmedia.wire.body import IStreamsBody
 
 
@@ -50,12 +53,16 @@ class _AnyPath(PathConverter):
 
 
 def media_resource(
-    intake: Intake, fetches: Fetches | None = None, strangers: Strangers | None = None
+    intake: Intake,
+    fetches: Fetches | None = None,
+    strangers: Strangers | None = None,
+    uploads: Uploads | None = None,
 ) -> MediaResource:
-    """The tree for `intake` and its store. Without `fetches` it fetches nothing. `strangers` says
-    who may not ask: unless given, pages of other sites and whoever knows a loopback address by
-    another name.
+    """The tree for `intake` and its store. Without `fetches` it fetches nothing, without `uploads`
+    none goes over many requests. `strangers` says who may not ask: unless given, pages of other
+    sites and whoever knows a loopback address by another name.
     """
+    strangers = strangers or Strangers()
     app = Klein()
     # Klein's redirects name the host and port that a client claims; and no path here has a twin.
     app.url_map.strict_slashes = False
@@ -69,12 +76,14 @@ def media_resource(
         Storing(intake, importing),
         Reading(intake.store),
         Deleting(intake.store),
-        Fetching(sharing),
+        Fetching(sharing, strangers),
         Health(intake),
         Describing(),
     ):
         family.add_to(app)
-    return MediaResource(app, strangers or Strangers())
+    if uploads is not None:
+        Uploading(uploads).add_to(app)
+    return MediaResource(app, strangers)
 
 
 @implementer(IStreamsBody)
@@ -84,10 +93,13 @@ class MediaResource(RoutedResource):
     def __init__(self, app: Klein, strangers: Strangers) -> None:
         super().__init__(app, reply_to)
         self._strangers = strangers
+        self._sharing = OriginSharing(strangers.origins)
 
-    def check(self, request: Any) -> None:
+    def check(self, request: Any) -> Reply | None:
+        preflight = self._sharing.answer(request)
         self._strangers.refuse(request)
         _refuse(request)
+        return preflight
 
 
 def _refuse(request: Request) -> None:

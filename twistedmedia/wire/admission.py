@@ -5,14 +5,11 @@ from __future__ import annotations
 import resource
 from collections import Counter
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 
 from twistedmedia.errors import RETRY_AFTER_S, Busy, MediaError, TooManyConnections
-from twistedmedia.wire.hosts import LOCAL, address_of
+from twistedmedia.wire.hosts import LOCAL, customer_of
 from twistedmedia.wire.proxies import Proxies
 
-# A provider gives each of its customers a /64 of IPv6: they are one address.
-_CUSTOMER_BITS = 64
 # So much of the descriptors is left to those who are in already: for the files that they store and
 # read, and what they fetch.
 _RESERVED_PART = 16
@@ -42,7 +39,7 @@ class Admission:
         whether it can stay or not. `descriptor` is its own: since the kernel gives the lowest that
         is free, at least as many are in use.
         """
-        customer = _customer(host)
+        customer = customer_of(host)
         self._inside += 1
         self._by_address[customer] += 1
         if self._inside > self._bounds.connections or _is_near_the_limit(descriptor):
@@ -53,7 +50,7 @@ class Admission:
 
     def leave(self, host: str) -> None:
         """A connection that had entered is gone."""
-        customer = _customer(host)
+        customer = customer_of(host)
         self._inside -= 1
         self._by_address[customer] -= 1
         if not self._by_address[customer]:
@@ -70,10 +67,3 @@ def _is_near_the_limit(descriptor: int | None) -> bool:
     if limit == resource.RLIM_INFINITY:
         return False
     return descriptor >= limit - max(limit // _RESERVED_PART, _LEAST_RESERVED)
-
-
-def _customer(host: str) -> str:
-    address = address_of(host)
-    if isinstance(address, IPv6Address):
-        return str(int(address) >> (128 - _CUSTOMER_BITS))
-    return host if address is None else str(address)

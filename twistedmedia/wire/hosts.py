@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+# A provider gives each of its customers a /64 of IPv6: they are one address.
+_CUSTOMER_BITS = 64
+
 LOCAL = "local"  # what a peer is called who has no address: one on a UNIX socket
 
 
@@ -22,6 +25,14 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def customer_of(host: str) -> str:
+    """Whose `host` is, so far as its address tells: what is counted by address is counted by it."""
+    address = address_of(host)
+    if isinstance(address, IPv6Address):
+        return str(int(address) >> (128 - _CUSTOMER_BITS))
+    return host if address is None else str(address)
 
 
 def peer_host(host: str | None) -> str:

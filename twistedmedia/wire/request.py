@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from twistedmedia.wire.channel import MediaChannel
 
 SERVER = b"twistedmedia"  # without a version: a stranger needs none
-PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}  # Twisted knows not all
+PHRASES = {  # Twisted knows not all
+    **{status.value: status.phrase.encode() for status in HTTPStatus},
+    460: b"Checksum Mismatch",  # of tus
+}
 
 
 class StreamingRequest(server.Request):
@@ -96,7 +99,8 @@ class StreamingRequest(server.Request):
         super().connectionLost(reason)
         if self.body is not None:
             self.body.fail(ConnectionLost("the client went away before its content had ended"))
-            self.body.drop()
+            if not self.body.outlives:
+                self.body.drop()
 
     def _begin(self) -> None:
         if not self._disconnected:

@@ -1,0 +1,203 @@
+"""Drafts of the directory store that outlive their requests, and the process."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from twistedmedia.boundaries import Fate, Kept, Plan, Resumed
+from twistedmedia.store.calls import SystemCalls
+from twistedmedia.store.drafts import DirectoryDraft
+from twistedmedia.store.failures import translated
+from twistedmedia.store.folders import Folders
+from twistedmedia.store.records import Records
+from twistedmedia.store.space import Space
+from twistedmedia.store.threads import DiskThreads
+from twistedmedia.store.validators import Instants
+
+# A hash and what the front end remembers, some 40 KiB: of all but those written to last it is
+# forgotten, and made again from the bytes themselves when the last of them is here.
+_REMEMBERED = 32
+_REVIEW_BYTES = 4 << 20  # at a time, so that others get their turn
+# A request that is kept is waited for until its bytes are synced: so their way to the disk begins
+# while more of them come.
+_WRITEBACK_BYTES = 2 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """The state of a draft of `size` bytes when it was kept."""
+
+    size: int
+    hash: Any
+    of_front_end: object | None
+
+
+class KeptFile:
+    """`files.DraftFile` of an upload."""
+
+    def __init__(self, records: Records, upload: str, provisional: bool) -> None:
+        self._records = records
+        self.upload = upload
+        self._provisional = provisional
+
+    def open(self) -> int:
+        return self._records.open(self.upload, provisional=self._provisional)
+
+    def link(self, fd: int, name: str, dir_fd: int) -> None:
+        self._records.link(self.upload, name, dir_fd)
+
+    def remove(self, published: bool) -> None:
+        if published:
+            self._records.settle(self.upload, Fate.STORED)
+
+    def confirm(self) -> None:
+        """What was appended counts."""
+        if self._provisional:
+            self._records.confirm(self.upload)
+
+
+class DirectoryKeptDraft(DirectoryDraft):
+    """`boundaries.KeptDraft` over a `KeptFile`."""
+
+    writeback_bytes = _WRITEBACK_BYTES
+
+    def __init__(
+        self,
+        calls: SystemCalls,
+        writers: DiskThreads,
+        folders: Folders,
+        space: Space,
+        instants: Instants,
+        file: KeptFile,
+        declared: int | None,
+        durable: bool,
+        memories: Memories,
+    ) -> None:
+        super().__init__(calls, writers, folders, space, instants, file, declared, durable)
+        self._kept_file = file
+        self._memories = memories
+        self._began_at = 0
+
+    def resume(self) -> Deferred[Resumed]:
+        """See `boundaries.KeptDraft`."""
+        return self._in_lane(self._resume)
+
+    def keep(self, memory: object | None) -> Deferred[None]:
+        """See `boundaries.KeptDraft`."""
+        return self._in_lane(self._keep, memory, syncing=self._durable)
+
+    def put_down(self, *, undo: bool) -> Deferred[None]:
+        """See `boundaries.KeptDraft`."""
+        return self._in_lane(self._put_down, undo)
+
+    def review(self, take: Callable[[bytes], object]) -> Deferred[bool]:
+        """See `boundaries.KeptDraft`."""
+        return self._in_lane(self._review, take)
+
+    def _resume(self) -> Resumed:
+        size = self._calls.fstat(self._opened()).st_size
+        self._size = self._began_at = self._written_back = size
+        memory = self._memories.recall(self._kept_file.upload)
+        if memory is None or memory.size != size:
+            return Resumed(size, None)
+        self._hash, self._hashed = memory.hash, size
+        return Resumed(size, memory.of_front_end)
+
+    def _keep(self, of_front_end: object | None) -> None:
+        fd = self._opened()
+        with translated(self._size):
+            if self._durable:
+                self._calls.fsync(fd)
+            self._kept_file.confirm()
+        self._close()
+        if self._hashed == self._size:
+            memory = _Memory(self._size, self._hash, of_front_end)
+            self._memories.remember(self._kept_file.upload, memory)
+
+    def _put_down(self, undo: bool) -> None:
+        if self._closed:
+            return
+        try:
+            if undo and self._fd is not None:
+                self._calls.truncate(self._fd, self._began_at)
+        finally:
+            self._close()
+
+    def _review(self, take: Callable[[bytes], object]) -> bool:
+        fd = self._opened()
+        piece = self._calls.pread(fd, min(_REVIEW_BYTES, self._size - self._hashed), self._hashed)
+        if not piece and self._hashed < self._size:
+            raise OSError("the file of an upload has become shorter")
+        self._hash.update(piece)
+        self._hashed += len(piece)
+        take(piece)
+        return self._hashed == self._size
+
+
+class Memories:
+    """What is remembered of the drafts that were kept last. Each is recalled at most once."""
+
+    def __init__(self, most: int = _REMEMBERED) -> None:
+        self._most = most
+        self._memories: OrderedDict[str, _Memory] = OrderedDict()
+
+    def remember(self, upload: str, memory: _Memory) -> None:
+        """Until it is recalled, or others have been kept since."""
+        self._memories[upload] = memory
+        while len(self._memories) > self._most:
+            self._memories.popitem(last=False)
+
+    def recall(self, upload: str) -> _Memory | None:
+        """What is remembered, if anything is."""
+        return self._memories.pop(upload, None)
+
+
+class DirectoryKeptDrafts:
+    """`boundaries.KeptDrafts` over `Records`."""
+
+    def __init__(
+        self,
+        writers: DiskThreads,
+        draft: Callable[[KeptFile, int | None, Memories], DirectoryKeptDraft],
+        *,
+        durable: bool,
+    ) -> None:
+        """`draft` makes one of its file and what was declared."""
+        self._writers = writers
+        self._draft = draft
+        self._durable = durable
+        self._memories = Memories()
+
+    def open(self, records: Records) -> None:
+        """The store was started; these are its uploads."""
+        self._records = records
+
+    def create(self, upload: str, plan: Plan, fate: Fate = Fate.UNFINISHED) -> Deferred[None]:
+        return self._writers.run(self._records.create, upload, plan, fate, syncing=self._durable)
+
+    def find(self, upload: str) -> Deferred[Kept]:
+        return self._writers.run(self._records.find, upload)
+
+    def resume(self, upload: str, declared: int | None, *, provisional: bool) -> DirectoryKeptDraft:
+        file = KeptFile(self._records, upload, provisional)
+        return self._draft(file, declared, self._memories)
+
+    def declare(self, upload: str, length: int) -> Deferred[None]:
+        return self._writers.run(self._records.declare, upload, length, syncing=self._durable)
+
+    def settle(self, upload: str, fate: Fate) -> Deferred[None]:
+        return self._writers.run(self._records.settle, upload, fate)
+
+    def forget(self, upload: str) -> Deferred[bool]:
+        return self._writers.run(self._records.forget, upload)
+
+    def expire(self, before_ns: int) -> Deferred[list[str]]:
+        return self._writers.run(self._records.expire, before_ns)
+
+    def callers(self) -> Deferred[dict[str, str]]:
+        return self._writers.run(self._records.callers)

@@ -1,0 +1,298 @@
+"""The folder of unfinished uploads: the bytes of each in one file, and what it is to become in
+another, its record. Everything here blocks and runs in threads.
+
+How many bytes there are is the size of the file and is written nowhere else. A record is replaced
+in one step where it changes; what has become of an upload is its record's extension. So nothing
+that a crash may leave half done matters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from twisted.logger import Logger
+
+from twistedmedia.boundaries import Fate, Kept, Plan
+from twistedmedia.errors import MediaError, NotFound
+from twistedmedia.names import media_name
+from twistedmedia.store.calls import SystemCalls
+from twistedmedia.store.failures import translated
+from twistedmedia.store.folders import Folders
+
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_BYTES, _NEW = ".bytes", ".new"  # the content, and a record that is being written
+_RECORDS = {Fate.UNFINISHED: ".json", Fate.STORED: ".stored", Fate.TAKEN: ".taken"}
+_MOST_RECORD_BYTES = 256 << 10  # a plan comes in the headers of one request, which have 32 KiB
+_READ = os.O_RDONLY | os.O_NOFOLLOW
+
+
+def is_upload(upload: str) -> bool:
+    """Whether that can be the id of an upload: nothing else comes near a file's name."""
+    return _ID.fullmatch(upload) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    plan: Plan
+    # While bytes are written that may yet turn out not to count: how many do.
+    counting: int | None = None
+
+
+class Records:
+    """Uploads in one folder. Whoever writes to an upload holds a lock on its file, which goes with
+    the descriptor and so with the process.
+    """
+
+    _log = Logger()
+
+    def __init__(self, calls: SystemCalls, fd: int, folders: Folders, *, durable: bool) -> None:
+        """`fd` is the folder's, in the same file system as the media."""
+        self.fd = fd
+        self._calls = calls
+        self._folders = folders
+        self._durable = durable
+
+    def create(self, upload: str, plan: Plan, fate: Fate) -> None:
+        """See `boundaries.KeptDrafts`."""
+        with translated(), contextlib.ExitStack() as undoing:
+            if fate is Fate.UNFINISHED:
+                flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY
+                fd = self._calls.open(upload + _BYTES, flags, 0o666, dir_fd=self.fd)
+                undoing.callback(self._unlink, upload + _BYTES)
+                self._calls.close(fd)
+            self._save(upload, _Record(plan), fate)
+            undoing.pop_all()
+
+    def find(self, upload: str) -> Kept:
+        """See `boundaries.KeptDrafts`."""
+        with translated():
+            return self._find(upload)
+
+    def _find(self, upload: str) -> Kept:
+        fate, record = self._load(upload)
+        if fate is Fate.UNFINISHED:
+            with _or_not_found():
+                status = self._calls.lstat(upload + _BYTES, dir_fd=self.fd)
+            if not self._is_published(record.plan, status):
+                size = status.st_size if record.counting is None else record.counting
+                return Kept(record.plan, fate, min(size, status.st_size), status.st_mtime_ns)
+            fate = Fate.STORED
+            self.settle(upload, fate)
+        status = self._calls.lstat(upload + _RECORDS[fate], dir_fd=self.fd)
+        return Kept(record.plan, fate, record.plan.length or 0, status.st_mtime_ns)
+
+    def open(self, upload: str, *, provisional: bool) -> int:
+        """A descriptor for reading and appending, locked, of what counts of an unfinished upload.
+        What is appended counts at once unless it is `provisional`: then when it is `confirm`ed.
+
+        :raises NotFound: when there is no such upload, or it is being dropped.
+        """
+        with _or_not_found():
+            flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW
+            fd = self._calls.open(upload + _BYTES, flags, dir_fd=self.fd)
+        try:
+            with _or_not_found():
+                self._calls.lock(fd)
+            fate, record = self._load(upload)
+            status = self._calls.fstat(fd)
+            if fate is not Fate.UNFINISHED or status.st_nlink != 1:  # one with more is published
+                raise NotFound(_NO_UPLOAD)
+            size = status.st_size
+            if record.counting is not None and record.counting < size:
+                size = record.counting
+                self._calls.truncate(fd, size)
+            counting = size if provisional else None
+            if counting != record.counting:
+                self._save(upload, replace(record, counting=counting))
+        except BaseException:
+            self._calls.close(fd)
+            raise
+        return fd
+
+    def confirm(self, upload: str) -> None:
+        """All bytes that an upload has count."""
+        _, record = self._load(upload)
+        if record.counting is not None:
+            self._save(upload, replace(record, counting=None))
+
+    def declare(self, upload: str, length: int) -> None:
+        """See `boundaries.KeptDrafts`."""
+        with translated():
+            fate, record = self._load(upload)
+            self._save(upload, replace(record, plan=replace(record.plan, length=length)), fate)
+
+    def settle(self, upload: str, fate: Fate) -> None:
+        """See `boundaries.KeptDrafts`. Takes no space, and what fails here is done at the next
+        start: the file is published all the same.
+        """
+        with contextlib.suppress(FileNotFoundError):  # it is settled
+            self._calls.rename(
+                upload + _RECORDS[Fate.UNFINISHED],
+                upload + _RECORDS[fate],
+                source_dir_fd=self.fd,
+                dir_fd=self.fd,
+            )
+        self._unlink(upload + _BYTES)
+
+    def forget(self, upload: str) -> bool:
+        """See `boundaries.KeptDrafts`."""
+        found = [self._unlink(upload + extension) for extension in _RECORDS.values()]
+        self._unlink(upload + _BYTES)
+        return any(found)
+
+    def link(self, upload: str, name: str, dir_fd: int) -> None:
+        """Give the content of an upload one name more."""
+        self._calls.link(upload + _BYTES, name, source_dir_fd=self.fd, dir_fd=dir_fd)
+
+    def expire(self, before_ns: int) -> list[str]:
+        """See `boundaries.KeptDrafts`."""
+        return [
+            upload
+            for upload, extension in self._names(*_RECORDS.values())
+            if self._is_older(upload, extension, before_ns) and self._drop_unused(upload)
+        ]
+
+    def callers(self) -> dict[str, str]:
+        """See `boundaries.KeptDrafts`."""
+        found = {}
+        for upload, _ in self._names(_RECORDS[Fate.UNFINISHED]):
+            with contextlib.suppress(NotFound):  # gone since
+                found[upload] = self._load(upload)[1].plan.caller
+        return found
+
+    def sweep(self) -> None:
+        """Finish what a killed service has left half done: at the start, before anybody may ask."""
+        for upload, _ in self._names(_NEW):
+            self._unlink(upload + _NEW)
+        for upload, _ in self._names(_BYTES):
+            try:
+                self.find(upload)  # which settles it when it was published
+            except NotFound:
+                self._log.info("swept an upload without a record: {upload}", upload=upload)
+                self.forget(upload)
+            else:
+                if self._load(upload)[0] is not Fate.UNFINISHED:
+                    self._unlink(upload + _BYTES)
+
+    def _is_published(self, plan: Plan, status: os.stat_result) -> bool:
+        """Whether a service that was killed before it could say so, or could not, has published
+        this. If so, that is on stable storage.
+        """
+        return status.st_nlink > 1 and self._folders.confirm(
+            plan.name, (status.st_dev, status.st_ino)
+        )
+
+    def _is_older(self, upload: str, extension: str, before_ns: int) -> bool:
+        name = upload + (_BYTES if extension == _RECORDS[Fate.UNFINISHED] else extension)
+        try:
+            return self._calls.lstat(name, dir_fd=self.fd).st_mtime_ns < before_ns
+        except FileNotFoundError:  # gone since
+            return False
+
+    def _drop_unused(self, upload: str) -> bool:
+        """Drop an upload, unless somebody is writing to it."""
+        try:
+            fd = self._calls.open(upload + _BYTES, _READ, dir_fd=self.fd)
+        except FileNotFoundError:
+            return self.forget(upload)
+        try:
+            self._calls.lock(fd)
+            return self.forget(upload)
+        except BlockingIOError:
+            return False
+        finally:
+            self._calls.close(fd)
+
+    def _load(self, upload: str) -> tuple[Fate, _Record]:
+        if is_upload(upload):
+            for fate, extension in _RECORDS.items():
+                with contextlib.suppress(FileNotFoundError):
+                    return fate, self._read(upload, extension)
+        raise NotFound(_NO_UPLOAD)
+
+    def _read(self, upload: str, extension: str) -> _Record:
+        fd = self._calls.open(upload + extension, _READ, dir_fd=self.fd)
+        try:
+            content = self._calls.pread(fd, _MOST_RECORD_BYTES, 0)
+        finally:
+            self._calls.close(fd)
+        try:
+            return _parsed(json.loads(content))
+        except (ValueError, KeyError, TypeError, MediaError) as error:
+            # Without syncs a power failure can leave one empty. What it was of cannot be told.
+            self._log.warn("the record of {upload} is broken: {why}", upload=upload, why=str(error))
+            raise NotFound(_NO_UPLOAD) from error
+
+    def _save(self, upload: str, record: _Record, fate: Fate = Fate.UNFINISHED) -> None:
+        content = json.dumps(_unparsed(record)).encode()
+        new = upload + _NEW
+        with contextlib.ExitStack() as undoing:
+            flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_WRONLY
+            fd = self._calls.open(new, flags, 0o600, dir_fd=self.fd)
+            undoing.callback(self._unlink, new)
+            try:
+                if self._calls.writev(fd, [content]) < len(content):  # the disk is full
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if self._durable:
+                    self._calls.fsync(fd)
+            finally:
+                self._calls.close(fd)
+            self._calls.rename(new, upload + _RECORDS[fate], source_dir_fd=self.fd, dir_fd=self.fd)
+            undoing.pop_all()
+        if self._durable:
+            self._calls.fsync(self.fd)
+
+    def _unlink(self, name: str) -> bool:
+        try:
+            self._calls.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _names(self, *extensions: str) -> Iterator[tuple[str, str]]:
+        """The uploads that have a file of one of these extensions, and which; of nothing else that
+        may lie there.
+        """
+        for name in self._calls.listdir(self.fd):
+            upload, dot, extension = name.partition(".")
+            if is_upload(upload) and dot + extension in extensions:
+                yield upload, dot + extension
+
+
+_NO_UPLOAD = "there is no such upload; it may have expired"
+
+
+@contextlib.contextmanager
+def _or_not_found() -> Iterator[None]:
+    """What is not there, and what is locked because it is being dropped."""
+    try:
+        yield
+    except (FileNotFoundError, BlockingIOError):
+        raise NotFound(_NO_UPLOAD) from None
+
+
+def _unparsed(record: _Record) -> dict[str, Any]:
+    plan = asdict(record.plan)
+    del plan["name"]
+    name = record.plan.name
+    return {
+        "directory": name.directory,
+        "filename": name.filename,
+        **plan,
+        "counting": record.counting,
+    }
+
+
+def _parsed(fields: dict[str, Any]) -> _Record:
+    name = media_name(fields["directory"], fields["filename"])
+    plan = Plan(
+        name, fields["length"], fields["sha256"], str(fields["caller"]), str(fields["note"])
+    )
+    return _Record(plan, fields["counting"])
