@@ -32,6 +32,7 @@ from fetches import fetch_scenarios
 from figures import GIB, markdown_table, number_text, percentile, size_text
 from lateness import samples_within
 from operating import operating_scenarios
+from resumable import resumable_scenarios
 from scenario import FULL, QUICK, SMALL_FILE_BYTES, Entry, Figures, Scenario, Sizes
 from uploads import upload_scenarios
 
@@ -89,6 +90,7 @@ def main() -> None:
 def _all_scenarios(sizes: Sizes, wrk: str | None) -> list[Scenario]:
     return [
         *upload_scenarios(sizes, wrk),
+        *resumable_scenarios(sizes),
         *download_scenarios(sizes, wrk),
         *fetch_scenarios(sizes),
         *operating_scenarios(sizes, wrk),

@@ -3,7 +3,7 @@ What a scenario is: a question, the servers that it is put to, its load, its tab
 
 A scenario's load runs against one server that has just been started; running the servers in turn
 and making tables of the figures is the business of run.py. The scenarios themselves are in
-uploads.py, downloads.py, fetches.py and operating.py.
+uploads.py, resumable.py, downloads.py, fetches.py and operating.py.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Sizes:
     listing_s: int = 5
     fetch_s: int = 10
     listed: int = 100_000
+    unfinished: int = 2_000
     lateness_s: float = 3.0
 
     def heavy(self) -> Sizes:
@@ -68,6 +69,7 @@ QUICK = Sizes(
     listing_s=2,
     fetch_s=3,
     listed=5_000,
+    unfinished=200,
     lateness_s=1.0,
 )
 
@@ -77,8 +79,8 @@ class Entry:
     """
     One row of a table: a server and how files go to it or come from it.
 
-    :ivar kind: ``multipart``, ``urlencoded``, ``put``, ``put-wav`` or ``put-mp3``; where files are
-        read ``get``; ``pages`` or ``at once`` where a folder is listed; the target of the request
+    :ivar kind: ``multipart``, ``urlencoded``, ``put``, ``put-wav``, ``put-mp3``, ``tus``; where
+        files are read ``get``; ``pages`` or ``at once`` where a folder is listed; the target of the request
         where something is fetched.
     :ivar compared_with: names of the servers beside which it is to be read.
     """

@@ -31,6 +31,7 @@ from twistedmedia import (
     Policy,
     Terms,
     Trust,
+    Uploads,
     media_resource,
 )
 
@@ -50,6 +51,7 @@ async def serve(reactor: Any, root: str, port: int) -> None:
     """Make the parts, start them, and stop them in the opposite order when the reactor stops."""
     store = DirectoryStore(reactor, root)
     intake = Intake(store, Limits(formats=frozenset({"mp3", "wav", "ogg"})))
+    uploads = Uploads(intake, store.kept)  # those that may go over many requests
     fetcher = Fetcher(
         reactor,
         lookups=Lookups(reactor),
@@ -61,7 +63,7 @@ async def serve(reactor: Any, root: str, port: int) -> None:
     fetches = Fetches(fetcher, asking=Terms(30, 30, 64 << 20), importing=Terms(3600, 30))
     tree = Resource()
     tree.putChild(b"hello", Hello())
-    tree.putChild(b"voice", media_resource(intake, fetches))
+    tree.putChild(b"voice", media_resource(intake, fetches, uploads=uploads))
     site = MediaSite(tree, reactor)
     endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")
 
@@ -77,6 +79,8 @@ async def serve(reactor: Any, root: str, port: int) -> None:
         store.start()  # makes and locks the root, starts the threads
         stopping.push_async_callback(store.stop)
         stopping.push_async_callback(intake.quiet)
+        uploads.start(reactor)  # sweeps expired ones from now on
+        stopping.callback(uploads.stop)
         stopping.push_async_callback(fetcher.close)
         listening = await endpoint.listen(site)
         stopping.push_async_callback(dismiss, reactor, site)

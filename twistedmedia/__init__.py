@@ -26,10 +26,12 @@ _EXPORTS = {
     "Trust": "twistedmedia.fetching.trust",
     "parse_url": "twistedmedia.fetching.urls",
     "Intake": "twistedmedia.intake",
+    "Uploads": "twistedmedia.resuming",
     "DirectoryStore": "twistedmedia.store.directory",
     "MemoryStore": "twistedmedia.store.memory",
     "Body": "twistedmedia.streaming",
     "BodyMemory": "twistedmedia.streaming",
+    "parse_origins": "twistedmedia.web.origins",
     "Strangers": "twistedmedia.web.strangers",
     "Fetches": "twistedmedia.web.tree",
     "media_resource": "twistedmedia.web.tree",
@@ -61,10 +63,12 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.fetching.trust import Trust as Trust
     from twistedmedia.fetching.urls import parse_url as parse_url
     from twistedmedia.intake import Intake as Intake
+    from twistedmedia.resuming import Uploads as Uploads
     from twistedmedia.store.directory import DirectoryStore as DirectoryStore
     from twistedmedia.store.memory import MemoryStore as MemoryStore
     from twistedmedia.streaming import Body as Body
     from twistedmedia.streaming import BodyMemory as BodyMemory
+    from twistedmedia.web.origins import parse_origins as parse_origins
     from twistedmedia.web.strangers import Strangers as Strangers
     from twistedmedia.web.tree import Fetches as Fetches
     from twistedmedia.web.tree import media_resource as media_resource

@@ -20,6 +20,7 @@ from twistedmedia.arrival import Limits
 from twistedmedia.fetching.fetcher import Terms
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.intake import Intake
+from twistedmedia.resuming import Uploads
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import Fetches, MediaResource, media_resource
 from twistedmedia.wire.site import MediaSite
@@ -35,7 +36,8 @@ MADE_BY = (
 
 DESCRIPTION = yaml.safe_load(WRITTEN.read_text(encoding="utf-8"))
 METHODS = {"get", "head", "put", "post", "delete", "options", "patch", "trace"}
-MEDIA = "/media/"  # below it one route looks at everything: names, and directories
+# Below these one route looks at everything: names, and directories.
+BRANCHES = ("/media/", "/uploads/")
 
 
 def test_what_is_served_is_what_is_written() -> None:
@@ -48,7 +50,10 @@ def whole_tree() -> MediaResource:
     """A tree that has all routes."""
     fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=Clock())
     terms = Terms(1, 1)
-    return media_resource(Intake(MemoryStore(), Limits()), Fetches(fetcher, terms, terms))
+    intake = Intake(MemoryStore(), Limits())
+    uploads: Any = None
+    fetches = Fetches(fetcher, terms, terms)
+    return media_resource(intake, fetches, uploads=Uploads(intake, uploads))
 
 
 def routes() -> dict[str, set[str]]:
@@ -56,7 +61,7 @@ def routes() -> dict[str, set[str]]:
     found = defaultdict(set)
     for rule in whole_tree()._app.url_map.iter_rules():
         path, below, _ = rule.rule.partition("<")
-        assert not below or path == MEDIA, f"one more route with paths below it: {rule.rule}"
+        assert not below or path in BRANCHES, f"one more route with paths below it: {rule.rule}"
         found[path] |= rule.methods or set()
     return dict(found)
 
@@ -65,7 +70,7 @@ def described() -> dict[str, set[str]]:
     """The methods of each path of the description, with those below a route as the route's."""
     found = defaultdict(set)
     for path, item in DESCRIPTION["paths"].items():
-        route = MEDIA if path.startswith(MEDIA) else path
+        route = next((branch for branch in BRANCHES if path.startswith(branch)), path)
         found[route] |= {method.upper() for method in item.keys() & METHODS}
     return dict(found)
 
