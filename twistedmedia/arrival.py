@@ -170,13 +170,14 @@ class Arrival:
         """In bytes, so far."""
         return self._budget.spent
 
-    async def keep(self) -> None:
-        """What was written counts; another arrival will go on with it.
+    async def keep(self, *, synced: bool) -> None:
+        """What was written counts, and is on stable storage if it is to be `synced`; another
+        arrival will go on with it.
 
         :raises MediaError: when the storage fails.
         """
         assert self._kept is not None
-        await self._kept.keep(_Looked(self._check) if self._reviewed else None)
+        await self._kept.keep(_Looked(self._check) if self._reviewed else None, synced=synced)
 
     def fail(self, error: MediaError) -> None:
         """This file will not be stored."""
@@ -332,8 +333,7 @@ class Arrival:
                 check.feed(piece)
 
         while self._wanted and not self._reviewed:
-            reviewing: Deferred[bool] = draft.review(take)
-            self._reviewed = bool(await self._outcome(reviewing))
+            self._reviewed = await self._outcome(draft.review(take)) is True
 
     def _new_check(self) -> AudioCheck | None:
         return None if self._limits.checking is Checking.OFF else AudioCheck()

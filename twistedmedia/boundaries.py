@@ -158,9 +158,10 @@ class KeptDraft(Draft, Protocol):
         Fails with `NotFound` when it is no longer there.
         """
 
-    def keep(self, memory: object | None) -> Deferred[None]:
-        """What was written counts from now on, and is on stable storage in a durable store. Lets go
-        of the draft. `memory` is remembered for the next one to resume it, while there is room.
+    def keep(self, memory: object | None, *, synced: bool) -> Deferred[None]:
+        """What was written counts from now on, whatever happens to the process; if it is to be
+        `synced`, in a durable store, whatever happens to the machine. Lets go of the draft.
+        `memory` is remembered for the next one to resume it, while there is room.
         """
 
     def put_down(self, *, undo: bool) -> Deferred[None]:
@@ -238,8 +239,9 @@ class KeptDrafts(Protocol):
         Fails with `NoSpace`.
         """
 
-    def find(self, upload: str) -> Deferred[Kept]:
-        """What is known of an upload, whatever has become of it.
+    def find(self, upload: str, *, synced: bool = False) -> Deferred[Kept]:
+        """What is known of an upload, whatever has become of it. If it is to be `synced`, that is
+        on stable storage in a durable store.
 
         Fails with `NotFound`.
         """

@@ -179,6 +179,8 @@ class Uploads:
         self._came(upload, caller)
         try:
             await self._drafts.create(upload, plan)
+            if part.body.length == 0 and plan.length != 0 and part.checksum is None:
+                return self._unfinished_at(upload, plan, 0, self._now_s())
             return await self._in_turn(source, upload, part)
         except BaseException:  # nobody knows its id
             await self._forget(upload)
@@ -201,11 +203,11 @@ class Uploads:
 
     async def _look(self, source: str, upload: str) -> Progress:
         async with self._turns.take(upload, _goes_on):
-            kept = await self._drafts.find(upload)
+            kept = await self._drafts.find(upload, synced=True)
             if kept.fate is not Fate.UNFINISHED:
                 return await self._ended(upload, kept)
             if kept.size != kept.plan.length:
-                return self._unfinished_at(upload, kept.plan, kept.size)
+                return self._unfinished_at(upload, kept.plan, kept.size, kept.modified_ns / 10**9)
             draft = self._drafts.resume(upload, None, provisional=False)
             arrival = self.intake.arrival(source, draft=draft)
             try:
@@ -266,8 +268,9 @@ class Uploads:
             if arrival.size == plan.length:
                 progress = await self._publish(upload, plan, arrival, draft)
             else:
-                await arrival.keep()
-                progress = self._unfinished_at(upload, plan, arrival.size)
+                # Who records while he sends may not have any more what was acknowledged.
+                await arrival.keep(synced=plan.length is None)
+                progress = self._unfinished_at(upload, plan, arrival.size, self._now_s())
             if broke is not None:
                 raise broke
             return progress
@@ -321,11 +324,8 @@ class Uploads:
             if not self._unfinished[caller]:
                 del self._unfinished[caller]
 
-    def _expires_s(self) -> float:
-        return self._now_s() + self._expiry_s
-
-    def _unfinished_at(self, upload: str, plan: Plan, size: int) -> Progress:
-        return Progress(upload, size, plan.length, plan.note, expires_s=self._expires_s())
+    def _unfinished_at(self, upload: str, plan: Plan, size: int, touched_s: float) -> Progress:
+        return Progress(upload, size, plan.length, plan.note, expires_s=touched_s + self._expiry_s)
 
     def _stored(self, upload: str, plan: Plan) -> Progress:
         return Progress(upload, plan.length or 0, plan.length, plan.note, stored=plan.name)

@@ -176,6 +176,12 @@ class SystemCalls:
     def rename(self, source: str, name: str, *, source_dir_fd: int, dir_fd: int) -> None:
         os.rename(source, name, src_dir_fd=source_dir_fd, dst_dir_fd=dir_fd)
 
+    def symlink(self, target: str, name: str, *, dir_fd: int) -> None:
+        os.symlink(target, name, dir_fd=dir_fd)
+
+    def readlink(self, name: str, *, dir_fd: int) -> str:
+        return os.readlink(name, dir_fd=dir_fd)
+
     def unlink(self, name: str, *, dir_fd: int) -> None:
         os.unlink(name, dir_fd=dir_fd)
 

@@ -36,7 +36,6 @@ class DirectoryDraft:
     """
 
     _log = Logger()
-    writeback_bytes = _WRITEBACK_BYTES
 
     def __init__(
         self,
@@ -125,9 +124,12 @@ class DirectoryDraft:
             self._hashed += size
         self._size += size
         self._give_back(size)
-        if self._durable and self._size - self._written_back >= self.writeback_bytes:
-            self._calls.start_writeback(fd, self._written_back, self._size - self._written_back)
-            self._written_back = self._size
+        if self._durable and self._size - self._written_back >= _WRITEBACK_BYTES:
+            self._start_writeback(fd)
+
+    def _start_writeback(self, fd: int) -> None:
+        self._calls.start_writeback(fd, self._written_back, self._size - self._written_back)
+        self._written_back = self._size
 
     def _seal(self) -> Sealed:
         fd = self._opened()

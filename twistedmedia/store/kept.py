@@ -23,9 +23,6 @@ from twistedmedia.store.validators import Instants
 # forgotten, and made again from the bytes themselves when the last of them is here.
 _REMEMBERED = 32
 _REVIEW_BYTES = 4 << 20  # at a time, so that others get their turn
-# A request that is kept is waited for until its bytes are synced: so their way to the disk begins
-# while more of them come.
-_WRITEBACK_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,6 @@ class KeptFile:
 class DirectoryKeptDraft(DirectoryDraft):
     """`boundaries.KeptDraft` over a `KeptFile`."""
 
-    writeback_bytes = _WRITEBACK_BYTES
-
     def __init__(
         self,
         calls: SystemCalls,
@@ -87,9 +82,10 @@ class DirectoryKeptDraft(DirectoryDraft):
         """See `boundaries.KeptDraft`."""
         return self._in_lane(self._resume)
 
-    def keep(self, memory: object | None) -> Deferred[None]:
+    def keep(self, memory: object | None, *, synced: bool) -> Deferred[None]:
         """See `boundaries.KeptDraft`."""
-        return self._in_lane(self._keep, memory, syncing=self._durable)
+        synced = synced and self._durable
+        return self._in_lane(self._keep, memory, synced, syncing=synced)
 
     def put_down(self, *, undo: bool) -> Deferred[None]:
         """See `boundaries.KeptDraft`."""
@@ -108,11 +104,13 @@ class DirectoryKeptDraft(DirectoryDraft):
         self._hash, self._hashed = memory.hash, size
         return Resumed(size, memory.of_front_end)
 
-    def _keep(self, of_front_end: object | None) -> None:
+    def _keep(self, of_front_end: object | None, synced: bool) -> None:
         fd = self._opened()
         with translated(self._size):
-            if self._durable:
+            if synced:
                 self._calls.fsync(fd)
+            elif self._durable:  # so that the last sync has little left to write
+                self._start_writeback(fd)
             self._kept_file.confirm()
         self._close()
         if self._hashed == self._size:
@@ -180,8 +178,11 @@ class DirectoryKeptDrafts:
     def create(self, upload: str, plan: Plan, fate: Fate = Fate.UNFINISHED) -> Deferred[None]:
         return self._writers.run(self._records.create, upload, plan, fate, syncing=self._durable)
 
-    def find(self, upload: str) -> Deferred[Kept]:
-        return self._writers.run(self._records.find, upload)
+    def find(self, upload: str, *, synced: bool = False) -> Deferred[Kept]:
+        def find() -> Kept:
+            return self._records.find(upload, synced=synced)
+
+        return self._writers.run(find, syncing=synced and self._durable)
 
     def resume(self, upload: str, declared: int | None, *, provisional: bool) -> DirectoryKeptDraft:
         file = KeptFile(self._records, upload, provisional)

@@ -22,6 +22,7 @@ from twistedmedia.errors import (
     PreconditionFailed,
 )
 from twistedmedia.names import MediaName
+from twistedmedia.store.kept_memory import MemoryKeptDrafts
 from twistedmedia.store.validators import Instants, etag_of
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class MemoryStore:
         self._taken = 0  # by published files, drafts, and what drafts have declared
         self._files: dict[MediaName, MemoryMedia] = {}
         self._instants = Instants()
+        self.kept = MemoryKeptDrafts(self)
 
     def start(self) -> None:
         """There is nothing to start."""

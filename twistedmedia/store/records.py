@@ -1,9 +1,10 @@
 """The folder of unfinished uploads: the bytes of each in one file, and what it is to become in
 another, its record. Everything here blocks and runs in threads.
 
-How many bytes there are is the size of the file and is written nowhere else. A record is replaced
-in one step where it changes; what has become of an upload is its record's extension. So nothing
-that a crash may leave half done matters.
+How many bytes there are is the size of the file and is written nowhere else. While some are
+written that may turn out not to count, a mark says how many do: a symbolic link to that number,
+since a link is there with what it says or is not there, and takes no space. A record is replaced in
+one step; what has become of an upload is its extension. So it does not matter where a crash comes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from twisted.logger import Logger
@@ -27,7 +28,7 @@ from twistedmedia.store.failures import translated
 from twistedmedia.store.folders import Folders
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_BYTES, _NEW = ".bytes", ".new"  # the content, and a record that is being written
+_BYTES, _MARK, _NEW = ".bytes", ".mark", ".new"  # the last: a record that is being written
 _RECORDS = {Fate.UNFINISHED: ".json", Fate.STORED: ".stored", Fate.TAKEN: ".taken"}
 _MOST_RECORD_BYTES = 256 << 10  # a plan comes in the headers of one request, which have 32 KiB
 _READ = os.O_RDONLY | os.O_NOFOLLOW
@@ -36,13 +37,6 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW
 def is_upload(upload: str) -> bool:
     """Whether that can be the id of an upload: nothing else comes near a file's name."""
     return _ID.fullmatch(upload) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    plan: Plan
-    # While bytes are written that may yet turn out not to count: how many do.
-    counting: int | None = None
 
 
 class Records:
@@ -67,26 +61,17 @@ class Records:
                 fd = self._calls.open(upload + _BYTES, flags, 0o666, dir_fd=self.fd)
                 undoing.callback(self._unlink, upload + _BYTES)
                 self._calls.close(fd)
-            self._save(upload, _Record(plan), fate)
+            self._save(upload, plan, fate)
             undoing.pop_all()
 
-    def find(self, upload: str) -> Kept:
+    def find(self, upload: str, *, synced: bool) -> Kept:
         """See `boundaries.KeptDrafts`."""
         with translated():
-            return self._find(upload)
-
-    def _find(self, upload: str) -> Kept:
-        fate, record = self._load(upload)
-        if fate is Fate.UNFINISHED:
-            with _or_not_found():
-                status = self._calls.lstat(upload + _BYTES, dir_fd=self.fd)
-            if not self._is_published(record.plan, status):
-                size = status.st_size if record.counting is None else record.counting
-                return Kept(record.plan, fate, min(size, status.st_size), status.st_mtime_ns)
-            fate = Fate.STORED
-            self.settle(upload, fate)
-        status = self._calls.lstat(upload + _RECORDS[fate], dir_fd=self.fd)
-        return Kept(record.plan, fate, record.plan.length or 0, status.st_mtime_ns)
+            fate, plan = self._load(upload)
+            if fate is Fate.UNFINISHED:
+                return self._find_unfinished(upload, plan, synced)
+            status = self._calls.lstat(upload + _RECORDS[fate], dir_fd=self.fd)
+            return Kept(plan, fate, plan.length or 0, status.st_mtime_ns)
 
     def open(self, upload: str, *, provisional: bool) -> int:
         """A descriptor for reading and appending, locked, of what counts of an unfinished upload.
@@ -100,17 +85,16 @@ class Records:
         try:
             with _or_not_found():
                 self._calls.lock(fd)
-            fate, record = self._load(upload)
             status = self._calls.fstat(fd)
-            if fate is not Fate.UNFINISHED or status.st_nlink != 1:  # one with more is published
+            if status.st_nlink != 1:  # dropped meanwhile, or published
                 raise NotFound(_NO_UPLOAD)
-            size = status.st_size
-            if record.counting is not None and record.counting < size:
-                size = record.counting
+            size = self._counting(upload, status)
+            if size < status.st_size:
                 self._calls.truncate(fd, size)
-            counting = size if provisional else None
-            if counting != record.counting:
-                self._save(upload, replace(record, counting=counting))
+            if provisional:
+                self._mark(upload, size)
+            else:
+                self._unlink(upload + _MARK)
         except BaseException:
             self._calls.close(fd)
             raise
@@ -118,15 +102,13 @@ class Records:
 
     def confirm(self, upload: str) -> None:
         """All bytes that an upload has count."""
-        _, record = self._load(upload)
-        if record.counting is not None:
-            self._save(upload, replace(record, counting=None))
+        self._unlink(upload + _MARK)
 
     def declare(self, upload: str, length: int) -> None:
         """See `boundaries.KeptDrafts`."""
         with translated():
-            fate, record = self._load(upload)
-            self._save(upload, replace(record, plan=replace(record.plan, length=length)), fate)
+            fate, plan = self._load(upload)
+            self._save(upload, replace(plan, length=length), fate)
 
     def settle(self, upload: str, fate: Fate) -> None:
         """See `boundaries.KeptDrafts`. Takes no space, and what fails here is done at the next
@@ -140,11 +122,13 @@ class Records:
                 dir_fd=self.fd,
             )
         self._unlink(upload + _BYTES)
+        self._unlink(upload + _MARK)
 
     def forget(self, upload: str) -> bool:
         """See `boundaries.KeptDrafts`."""
         found = [self._unlink(upload + extension) for extension in _RECORDS.values()]
         self._unlink(upload + _BYTES)
+        self._unlink(upload + _MARK)
         return any(found)
 
     def link(self, upload: str, name: str, dir_fd: int) -> None:
@@ -164,7 +148,7 @@ class Records:
         found = {}
         for upload, _ in self._names(_RECORDS[Fate.UNFINISHED]):
             with contextlib.suppress(NotFound):  # gone since
-                found[upload] = self._load(upload)[1].plan.caller
+                found[upload] = self._load(upload)[1].caller
         return found
 
     def sweep(self) -> None:
@@ -173,13 +157,45 @@ class Records:
             self._unlink(upload + _NEW)
         for upload, _ in self._names(_BYTES):
             try:
-                self.find(upload)  # which settles it when it was published
+                kept = self.find(upload, synced=False)  # which settles what was published
             except NotFound:
                 self._log.info("swept an upload without a record: {upload}", upload=upload)
                 self.forget(upload)
             else:
-                if self._load(upload)[0] is not Fate.UNFINISHED:
-                    self._unlink(upload + _BYTES)
+                if kept.fate is not Fate.UNFINISHED:
+                    self.settle(upload, kept.fate)
+
+    def _find_unfinished(self, upload: str, plan: Plan, synced: bool) -> Kept:
+        with _or_not_found():
+            status = self._sync(upload) if synced else None
+            status = status or self._calls.lstat(upload + _BYTES, dir_fd=self.fd)
+        if self._is_published(plan, status):
+            self.settle(upload, Fate.STORED)
+            return Kept(plan, Fate.STORED, status.st_size, status.st_mtime_ns)
+        size = self._counting(upload, status)
+        return Kept(plan, Fate.UNFINISHED, size, status.st_mtime_ns)
+
+    def _sync(self, upload: str) -> os.stat_result:
+        fd = self._calls.open(upload + _BYTES, _READ, dir_fd=self.fd)
+        try:
+            if self._durable:
+                self._calls.fsync(fd)
+            return self._calls.fstat(fd)
+        finally:
+            self._calls.close(fd)
+
+    def _counting(self, upload: str, status: os.stat_result) -> int:
+        """How many of an upload's bytes count."""
+        try:
+            mark = int(self._calls.readlink(upload + _MARK, dir_fd=self.fd))
+        except FileNotFoundError:
+            return status.st_size
+        return min(mark, status.st_size)
+
+    def _mark(self, upload: str, size: int) -> None:
+        """From now on so many count. One that is there says the same: the rest was cut off."""
+        with contextlib.suppress(FileExistsError):
+            self._calls.symlink(str(size), upload + _MARK, dir_fd=self.fd)
 
     def _is_published(self, plan: Plan, status: os.stat_result) -> bool:
         """Whether a service that was killed before it could say so, or could not, has published
@@ -210,14 +226,14 @@ class Records:
         finally:
             self._calls.close(fd)
 
-    def _load(self, upload: str) -> tuple[Fate, _Record]:
+    def _load(self, upload: str) -> tuple[Fate, Plan]:
         if is_upload(upload):
             for fate, extension in _RECORDS.items():
                 with contextlib.suppress(FileNotFoundError):
                     return fate, self._read(upload, extension)
         raise NotFound(_NO_UPLOAD)
 
-    def _read(self, upload: str, extension: str) -> _Record:
+    def _read(self, upload: str, extension: str) -> Plan:
         fd = self._calls.open(upload + extension, _READ, dir_fd=self.fd)
         try:
             content = self._calls.pread(fd, _MOST_RECORD_BYTES, 0)
@@ -230,8 +246,8 @@ class Records:
             self._log.warn("the record of {upload} is broken: {why}", upload=upload, why=str(error))
             raise NotFound(_NO_UPLOAD) from error
 
-    def _save(self, upload: str, record: _Record, fate: Fate = Fate.UNFINISHED) -> None:
-        content = json.dumps(_unparsed(record)).encode()
+    def _save(self, upload: str, plan: Plan, fate: Fate) -> None:
+        content = json.dumps(_unparsed(plan)).encode()
         new = upload + _NEW
         with contextlib.ExitStack() as undoing:
             flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_WRONLY
@@ -278,21 +294,14 @@ def _or_not_found() -> Iterator[None]:
         raise NotFound(_NO_UPLOAD) from None
 
 
-def _unparsed(record: _Record) -> dict[str, Any]:
-    plan = asdict(record.plan)
-    del plan["name"]
-    name = record.plan.name
-    return {
-        "directory": name.directory,
-        "filename": name.filename,
-        **plan,
-        "counting": record.counting,
-    }
+def _unparsed(plan: Plan) -> dict[str, Any]:
+    fields = asdict(plan)
+    del fields["name"]
+    return {"directory": plan.name.directory, "filename": plan.name.filename, **fields}
 
 
-def _parsed(fields: dict[str, Any]) -> _Record:
+def _parsed(fields: dict[str, Any]) -> Plan:
     name = media_name(fields["directory"], fields["filename"])
-    plan = Plan(
+    return Plan(
         name, fields["length"], fields["sha256"], str(fields["caller"]), str(fields["note"])
     )
-    return _Record(plan, fields["counting"])
