@@ -80,8 +80,8 @@ class Entry:
     One row of a table: a server and how files go to it or come from it.
 
     :ivar kind: ``multipart``, ``urlencoded``, ``put``, ``put-wav``, ``put-mp3``, ``tus``; where
-        files are read ``get``; ``pages`` or ``at once`` where a folder is listed; the target of the request
-        where something is fetched.
+        files are read ``get``; ``pages`` or ``at once`` where a folder is listed; the target of the
+        request where something is fetched.
     :ivar compared_with: names of the servers beside which it is to be read.
     """
 

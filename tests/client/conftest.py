@@ -1,0 +1,63 @@
+"""A client and the service that it asks, for a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory
+
+from tests.client.fake import Fake
+from twistedmedia.client import ClientError, MediaClient, Patience, Retries
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _listened_once() -> None:
+    """Twisted keeps a descriptor in reserve from the first port on that the process listens at."""
+    factory: Any = Factory()
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    pytest_twisted.blockon(port.stopListening())
+
+
+class Talk:
+    """A client, the `fake` that it asks, and the `waits` before its retries: each the failure and
+    the seconds, none of which are waited.
+    """
+
+    def __init__(self, fake: Fake, **options: Any) -> None:
+        self.fake = fake
+        self.waits: list[tuple[ClientError, float]] = []
+        self.client = MediaClient(
+            reactor,
+            options.pop("url", fake.url),
+            retries=options.pop("retries", Retries(times=3, random=lambda: 0.0)),
+            patience=options.pop("patience", Patience(stall_s=5, answer_s=5)),
+            waiting=lambda error, wait_s: self.waits.append((error, wait_s)),
+            **options,
+        )
+
+    @property
+    def failures(self) -> list[str]:
+        """What the failures that were followed by a retry were."""
+        return [type(error).__name__ for error, _ in self.waits]
+
+
+@asynccontextmanager
+async def talking(**options: Any) -> AsyncIterator[Talk]:
+    """A talk, after which every misdeed has been done and every connection is closed."""
+    async with Fake().listening() as fake:
+        talk = Talk(fake, **options)
+        try:
+            yield talk
+            assert fake.did_all, "something was not asked for"
+        finally:
+            await talk.client.close()
+
+
+@pytest.fixture
+def talk() -> Callable[..., Any]:
+    return talking

@@ -1,0 +1,127 @@
+"""Answers taken apart, whoever wrote them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twistedmedia.client.answers import (
+    Answer,
+    content_range,
+    count,
+    declared_digest,
+    refusal,
+    strong_etag,
+)
+from twistedmedia.client.errors import Garbled
+from twistedmedia.client.outcomes import fetched, page, stored
+
+quick = settings(max_examples=60, deadline=None)
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
+    content = json.dumps({"code": 500, "reason": "internal error", "incident": "abc"}).encode()
+    error = refusal(Answer(500, {"retry-after": "3"}, content), "Internal Server Error", 0)
+    assert (error.status, error.code, error.reason) == (500, 500, "internal error")
+    assert (error.incident, error.retry_after_s, error.told) == ("abc", 3, True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>",
+        b"[1]",
+        b'{"code": 512}',
+        b'{"code": "512", "reason": "x"}',
+        b'{"code": true, "reason": "x"}',
+        b"\xff\xfe\xff",
+    ],
+)
+def test_a_refusal_of_somebody_else_has_its_status(content: bytes) -> None:
+    error = refusal(Answer(502, {}, content), "Bad Gateway", 0)
+    assert (error.status, error.code, error.reason) == (502, 502, "HTTP 502 Bad Gateway")
+    assert not error.told
+
+
+@quick
+@given(st.integers(400, 599), st.binary() | anything.map(lambda it: json.dumps(it).encode()))
+def test_any_refusal_is_one(status: int, content: bytes) -> None:
+    error = refusal(Answer(status, {}, content), "", 0)
+    assert error.status == status
+    assert isinstance(error.reason, str)
+
+
+@quick
+@given(anything)
+def test_any_answer_is_understood_or_garbled(payload: object) -> None:
+    content = {"files": payload, "entries": payload, "next": None, "timings": payload}
+    for understand in (
+        lambda: stored(content, "http://e/"),
+        lambda: stored({"files": [payload]}, "http://e/"),
+        lambda: page(content, "a"),
+        lambda: page({"entries": [payload], "next": payload}, "a"),
+        lambda: fetched(content),
+        lambda: Answer(200, {}, json.dumps(payload).encode()).payload,
+    ):
+        with contextlib.suppress(Garbled):
+            understand()
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        ("bytes 0-9/10", (0, 10)),
+        ("bytes 5-9/10", (5, 10)),
+        ("BYTES 5-9/10", (5, 10)),
+        ("bytes 5-9/*", (5, None)),
+        ("bytes 5-8/10", None),
+        ("bytes 9-5/10", None),
+        ("bytes 5-10/10", None),
+        ("bytes */10", None),
+        ("bytes 5-9", None),
+        ("5-9/10", None),
+        ("", None),
+        ("bytes ٥-9/10", None),
+    ],
+)
+def test_a_content_range_goes_to_the_end(field: str, found: object) -> None:
+    headers = {"content-range": field}
+    if found is None:
+        with pytest.raises(Garbled):
+            content_range(headers)
+    else:
+        assert content_range(headers) == found
+
+
+def test_a_count_is_digits() -> None:
+    assert count({"upload-offset": "12"}, "Upload-Offset") == 12
+    assert count({}, "Upload-Offset") is None
+    for field in ("", "-1", "1.0", "0x1", "1_0", "٣", "9" * 20, "1, 1"):
+        with pytest.raises(Garbled):
+            count({"upload-offset": field}, "Upload-Offset")
+
+
+@pytest.mark.parametrize(
+    ("field", "etag"),
+    [('"a"', '"a"'), ('""', '""'), ('W/"a"', None), ("a", None), ('"', None), ("", None)],
+)
+def test_only_a_strong_entity_tag_stands_for_the_bytes(field: str, etag: str | None) -> None:
+    assert strong_etag({"etag": field}) == etag
+
+
+def test_a_digest_that_cannot_be_read_is_none() -> None:
+    assert declared_digest({"repr-digest": f"sha-256=:{'A' * 43}=:"}) == "0" * 64
+    for field in ("sha-256=:AA==:", "sha-256", "((", "md5=:AAAA:"):
+        assert declared_digest({"repr-digest": field}) is None
+    assert declared_digest({}) is None

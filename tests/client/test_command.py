@@ -1,0 +1,240 @@
+"""The command `twistedmedia` as a process: exit codes, signals, a terminal, and being killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.threads import deferToThread
+
+from tests.support import asynchronous
+from twistedmedia.client.command.figures import size_text
+from twistedmedia.client.command.main import main
+from twistedmedia.client.command.options import parse
+from twistedmedia.client.uploading import SMALL_BYTES
+
+LARGE = bytes(range(256)) * (SMALL_BYTES // 64)  # 16 MiB
+HELD_AT = 5 << 20
+
+
+class Command:
+    """Runs of the command in a folder, against `url`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._environment = {
+            **{key: value for key, value in os.environ.items() if "TWISTEDMEDIA" not in key},
+            "XDG_STATE_HOME": str(folder / "state"),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+
+    def start(self, url: str, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+        settings: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        return subprocess.Popen(
+            [sys.executable, "-m", "twistedmedia.client", *arguments],
+            cwd=self._folder,
+            env={**self._environment, "TWISTEDMEDIA_URL": url},
+            text=True,
+            **settings,
+        )
+
+    async def run(self, url: str, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        return await ended(self.start(url, *arguments))
+
+
+async def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    try:
+        out, err = await deferToThread(process.communicate, timeout=15)
+    finally:
+        process.kill()
+    assert "Traceback" not in (err or "")
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return Command(tmp_path)
+
+
+@asynchronous
+async def test_a_killed_put_goes_on_when_it_is_run_again(
+    talk: Any, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.wav").write_bytes(b"small")
+    (tmp_path / "tree" / "large.wav").write_bytes(LARGE)
+    async with talk() as it:
+        it.fake.hold_at = HELD_AT
+        process = command.start(it.fake.url, "put", "tree", "to", "--jobs", "1")
+        await it.fake.held
+        process.kill()
+        assert (await ended(process))[0] == -signal.SIGKILL
+        for connection in list(it.fake.connections):
+            connection.transport.resumeProducing()
+            await connection.lost
+        [upload] = it.fake.uploads.values()
+        there = len(upload.content)
+        assert HELD_AT <= there < len(LARGE)
+
+        code, out, err = await command.run(it.fake.url, "put", "tree", "to", "--json")
+        results = {entry["name"]: entry for entry in map(json.loads, out.splitlines())}
+        assert code == 0
+        assert results["to/tree/a.wav"]["outcome"] == "skipped"
+        assert results["to/tree/large.wav"]["outcome"] == "stored"
+        assert f"1 stored, 1 skipped; {size_text(len(LARGE) - there)} in" in err
+        assert it.fake.media["to/tree/large.wav"] == LARGE
+        assert len(it.fake.asked("POST")) == 1
+        assert it.fake.asked("PATCH")[1].headers["upload-offset"] == str(there)
+        assert list((tmp_path / "state/twistedmedia/uploads").iterdir()) == []
+
+
+@asynchronous
+async def test_an_interrupted_put_says_how_to_go_on(
+    talk: Any, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "large.wav").write_bytes(LARGE)
+    async with talk() as it:
+        it.fake.hold_at = HELD_AT
+        process = command.start(it.fake.url, "put", "large.wav", "to")
+        await it.fake.held
+        process.send_signal(signal.SIGINT)
+        code, out, err = await ended(process)
+        for connection in list(it.fake.connections):
+            connection.transport.resumeProducing()
+            await connection.lost
+    assert (code, out) == (130, "")
+    assert err == "twistedmedia: interrupted; run the same command again to go on\n"
+
+
+@asynchronous
+async def test_a_killed_get_goes_on_when_it_is_run_again(
+    talk: Any, command: Command, tmp_path: Path
+) -> None:
+    part = tmp_path / ".large.wav.part"
+    async with talk() as it:
+        it.fake.put("to/large.wav", LARGE)
+        it.fake.next("GET", stays_at=HELD_AT)
+        process = command.start(it.fake.url, "get", "to/large.wav")
+        while not part.exists() or part.stat().st_size < HELD_AT:
+            await deferToThread(os.stat, tmp_path)
+        process.kill()
+        await ended(process)
+        assert not (tmp_path / "large.wav").exists()
+        code, out, err = await command.run(it.fake.url, "get", "to/large.wav")
+        assert it.fake.asked("GET")[1].headers["range"] == f"bytes={HELD_AT}-"
+    assert (code, out) == (0, "downloaded to/large.wav (16.0 MiB)\n")
+    assert "1 downloaded; 11.0 MiB" in err
+    assert (tmp_path / "large.wav").read_bytes() == LARGE
+    assert not part.exists()
+
+
+@asynchronous
+async def test_a_terminal_has_bars(talk: Any, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "[bold]large.wav").write_bytes(LARGE)
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+        async with talk() as it:
+            it.fake.hold_at = HELD_AT
+            process = command.start(
+                it.fake.url, "put", "[bold]large.wav", "to", stdout=theirs, stderr=theirs
+            )
+            await it.fake.held
+            shown = ""
+            while "/16.8 MB" not in shown and "/16.0 MiB" not in shown:
+                shown += (await deferToThread(os.read, ours, 65536)).decode(errors="replace")
+            for connection in it.fake.connections:
+                connection.transport.resumeProducing()
+            await deferToThread(process.wait, 15)
+            shown += os.read(ours, 1 << 20).decode(errors="replace")
+        assert process.returncode == 0
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "to/[bold]large.wav" in shown
+    assert "stored     to/[bold]large.wav (16.0 MiB)" in shown
+    assert "1 stored; 16.0 MiB" in shown
+
+
+@asynchronous
+async def test_nobody_there_is_another_exit_code(command: Command) -> None:
+    code, out, err = await command.run("http://127.0.0.1:1", "ls", "--retries", "0")
+    assert (code, out) == (3, "")
+    assert err.startswith("failed     /: the service cannot be reached: ")
+
+
+@asynchronous
+async def test_a_reader_that_goes_away_is_no_reason_to_complain(
+    talk: Any, command: Command
+) -> None:
+    reading, writing = os.pipe()
+    async with talk() as it:
+        it.fake.put("a/b.wav", b"")
+        process = command.start(it.fake.url, "ls", "-r", stdout=writing)
+        os.close(reading)
+        os.close(writing)
+        code, _, err = await ended(process)
+    assert (code, err) == (1, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["put"],
+        ["put", "a"],
+        ["put", "a", "b", "--jobs", "0"],
+        ["put", "a", "b", "--jobs", "33"],
+        ["put", "a", "b", "--jobs", "x"],
+        ["ls", "a", "b"],
+        ["ls", "--url", "ftp://example.org"],
+        ["ls", "--retries", "-1"],
+        ["nothing"],
+        ["import", "http://e/"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "twistedmedia" in capsys.readouterr().err
+
+
+def test_options_stand_before_the_command_or_behind_it() -> None:
+    for arguments in (
+        ["--url", "http://e", "--jobs", "2", "--json", "-q", "ls", "a"],
+        ["ls", "a", "--url", "http://e", "--jobs", "2", "--json", "--quiet"],
+        ["--url", "http://e", "ls", "-q", "--json", "--jobs", "2", "a"],
+    ):
+        options = parse(arguments, {"TWISTEDMEDIA_URL": "http://not.this"})
+        assert (options.url, options.jobs, options.json, options.quiet) == (
+            "http://e",
+            2,
+            True,
+            True,
+        )
+        assert (options.command, options.directory, options.retries) == ("ls", "a", 5)
+
+
+def test_the_service_is_named_by_the_environment_or_is_here() -> None:
+    assert parse(["ls"], {"TWISTEDMEDIA_URL": "https://e/voice"}).url == "https://e/voice"
+    assert parse(["ls"], {"TWISTEDMEDIA_URL": ""}).url == "http://127.0.0.1:8000"
+    assert parse(["ls"], {}).jobs == 4
+
+
+def test_many_files_can_be_put() -> None:
+    options = parse(["put", "-q", "a", "b", "c", "to"], {})
+    assert (options.files, options.directory) == (["a", "b", "c"], "to")

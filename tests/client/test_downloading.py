@@ -1,0 +1,328 @@
+"""Files that are brought here: whole and verified under their name, or not under it at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
+from tests.client.fake import Answer, told
+from tests.support import asynchronous
+from twistedmedia.client import Damaged, Garbled, LocalFailure, Refused, Retries, Unreachable
+
+CONTENT = bytes(range(256)) * 8_000
+CUT = 700_000
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.startswith("."))
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "ü b.wav"
+
+
+@pytest.mark.parametrize("content", [CONTENT, b"", b"x"], ids=len)
+@asynchronous
+async def test_a_file_arrives_under_its_name(talk: Any, target: Path, content: bytes) -> None:
+    seen: list[tuple[int, int | None]] = []
+    async with talk() as it:
+        etag = it.fake.put("a/b.wav", content)
+        got = await it.client.download("a", "b.wav", target, progress=lambda *m: seen.append(m))
+        [request] = it.fake.heard
+    assert read(target) == content
+    assert os.listdir(target.parent) == [target.name]
+    assert (got.path, got.size, got.received) == (str(target), len(content), len(content))
+    assert (got.etag, got.verified) == (etag, True)
+    assert request.headers["accept-encoding"] == "identity"
+    assert seen[0] == (0, len(content))
+    assert seen[-1] == (len(content), len(content))
+
+
+@asynchronous
+async def test_it_takes_the_place_of_what_is_there(talk: Any, target: Path) -> None:
+    write(target, b"old")
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", short_at=CUT)
+        await it.client.download("a", "b.wav", target)
+    assert read(target) == CONTENT
+
+
+@asynchronous
+async def test_what_breaks_off_is_resumed(talk: Any, target: Path) -> None:
+    async with talk(retries=Retries(times=1, random=lambda: 0.0)) as it:
+        etag = it.fake.put("a/b.wav", CONTENT)
+        for _ in range(2):  # each gets further, so neither counts
+            it.fake.next("GET", short_at=CUT)
+        got = await it.client.download("a", "b.wav", target)
+        _, second, third = it.fake.asked("GET")
+    assert read(target) == CONTENT
+    assert got.received == len(CONTENT)
+    assert (second.headers["range"], second.headers["if-range"]) == (f"bytes={CUT}-", etag)
+    assert third.headers["range"] == f"bytes={2 * CUT}-"
+    assert hidden(target.parent) == []
+
+
+@asynchronous
+async def test_another_run_goes_on_where_the_first_was_ended(talk: Any, target: Path) -> None:
+    async with talk(retries=Retries(times=0)) as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", short_at=CUT)
+        with pytest.raises(Unreachable):
+            await it.client.download("a", "b.wav", target)
+        assert target.name not in os.listdir(target.parent)
+        assert hidden(target.parent) == [f".{target.name}.part", f".{target.name}.part.json"]
+        got = await it.client.download("a", "b.wav", target)
+    assert got.received == len(CONTENT) - CUT
+    assert read(target) == CONTENT
+    assert hidden(target.parent) == []
+
+
+async def broken_off(it: Any, target: Path, size: int = CUT) -> None:
+    """An attempt that has left `size` bytes of a part."""
+    it.fake.put("a/b.wav", CONTENT)
+    it.fake.next("GET", short_at=size)
+    with pytest.raises(Unreachable):
+        await it.client.download("a", "b.wav", target)
+
+
+@asynchronous
+async def test_a_file_that_has_changed_meanwhile_is_begun_anew(talk: Any, target: Path) -> None:
+    async with talk(retries=Retries(times=0)) as it:
+        await broken_off(it, target)
+        it.fake.put("a/b.wav", CONTENT[::-1])
+        got = await it.client.download("a", "b.wav", target)
+    assert got.received == len(CONTENT)
+    assert read(target) == CONTENT[::-1]
+
+
+@asynchronous
+async def test_a_part_that_has_suffered_is_begun_anew(talk: Any, target: Path) -> None:
+    async with talk(retries=Retries(times=0)) as it:
+        await broken_off(it, target)
+        part = target.with_name(f".{target.name}.part")
+        part.write_bytes(bytes(CUT))
+        await it.client.download("a", "b.wav", target)
+    assert read(target) == CONTENT
+
+
+@pytest.mark.parametrize("size", [0, 1, len(CONTENT) - 1, len(CONTENT), len(CONTENT) + 1])
+@asynchronous
+async def test_a_part_of_any_size_is_made_whole(talk: Any, target: Path, size: int) -> None:
+    """Killed after the last byte and before the name; and a part that is longer than it may be."""
+    async with talk(retries=Retries(times=0)) as it:
+        await broken_off(it, target)
+        part = target.with_name(f".{target.name}.part")
+        part.write_bytes((CONTENT + b"x")[:size])
+        got = await it.client.download("a", "b.wav", target)
+    assert read(target) == CONTENT
+    assert got.received <= max(1, len(CONTENT) - size) or size > len(CONTENT)
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"url": 1, "etag": 2, "size": 3}', "null"])
+@asynchronous
+async def test_a_part_of_nobody_knows_what_is_begun_anew(
+    talk: Any, target: Path, note: str
+) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        target.with_name(f".{target.name}.part").write_bytes(b"what is this")
+        target.with_name(f".{target.name}.part.json").write_text(note)
+        await it.client.download("a", "b.wav", target)
+        assert "range" not in it.fake.heard[0].headers
+    assert read(target) == CONTENT
+    assert hidden(target.parent) == []
+
+
+@asynchronous
+async def test_a_part_of_another_file_is_begun_anew(talk: Any, target: Path) -> None:
+    async with talk(retries=Retries(times=0)) as it:
+        await broken_off(it, target)
+        it.fake.put("a/c.wav", b"another")
+        await it.client.download("a", "c.wav", target)
+    assert read(target) == b"another"
+
+
+@asynchronous
+async def test_what_is_not_what_the_service_says_is_refused(talk: Any, target: Path) -> None:
+    wrong = {"Repr-Digest": f"sha-256=:{'A' * 43}=:"}
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", more=wrong)
+        with pytest.raises(Damaged, match="digest"):
+            await it.client.download("a", "b.wav", target)
+    assert os.listdir(target.parent) == []
+
+
+@asynchronous
+async def test_without_a_digest_it_is_not_verified(talk: Any, target: Path) -> None:
+    async with talk() as it:
+        it.fake.knows_digests = False
+        it.fake.put("a/b.wav", CONTENT)
+        assert not (await it.client.download("a", "b.wav", target)).verified
+    assert read(target) == CONTENT
+
+
+@asynchronous
+async def test_content_of_which_the_end_is_not_known_is_refused(talk: Any, target: Path) -> None:
+    """A body without a length ends with its connection, whole or not."""
+    async with talk(retries=Retries(times=0)) as it:
+        answer = Answer(200, {"Connection": "close"}, CONTENT)
+        it.fake.next("GET", answer=answer, without_length=True)
+        with pytest.raises(Unreachable, match="where it ends"):
+            await it.client.download("a", "b.wav", target)
+    assert os.listdir(target.parent) == []
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    ["", "bytes 0-9/10", f"bytes {CUT}-{CUT}/{len(CONTENT)}", "bytes 5-2/3", "lines 1-2/3"],
+)
+@asynchronous
+async def test_another_part_than_was_asked_for_is_refused(
+    talk: Any, target: Path, content_range: str
+) -> None:
+    async with talk(retries=Retries(times=0)) as it:
+        await broken_off(it, target)
+        it.fake.next("GET", more={"Content-Range": content_range})
+        with pytest.raises(Garbled):
+            await it.client.download("a", "b.wav", target)
+    assert target.name not in os.listdir(target.parent)
+
+
+@asynchronous
+async def test_a_range_that_is_not_there_is_begun_anew(talk: Any, target: Path) -> None:
+    async with talk(retries=Retries(times=2, random=lambda: 0.0)) as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", short_at=CUT)
+        it.fake.next("GET", answer=told(416, 416))
+        await it.client.download("a", "b.wav", target)
+    assert read(target) == CONTENT
+
+
+@asynchronous
+async def test_what_is_not_there_leaves_nothing(talk: Any, target: Path) -> None:
+    async with talk() as it:
+        with pytest.raises(Refused, match="no such media"):
+            await it.client.download("a", "b.wav", target)
+    assert os.listdir(target.parent) == []
+
+
+@asynchronous
+async def test_a_busy_service_is_asked_again(talk: Any, target: Path) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", answer=told(503, 514, Retry_After="0"))
+        await it.client.download("a", "b.wav", target)
+    assert it.failures == ["Refused"]
+
+
+@asynchronous
+async def test_a_coding_that_was_not_asked_for_is_refused(talk: Any, target: Path) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", more={"Content-Encoding": "gzip"})
+        with pytest.raises(Garbled, match="coding"):
+            await it.client.download("a", "b.wav", target)
+    assert os.listdir(target.parent) == []
+
+
+@asynchronous
+async def test_where_it_cannot_be_written_is_said(talk: Any, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        for path, reason in [
+            ("none/b.wav", "No such file"),
+            ("folder", "is a directory"),
+            ("file/b.wav", "Not a directory"),
+        ]:
+            with pytest.raises(LocalFailure, match=reason):
+                await it.client.download("a", "b.wav", tmp_path / path)
+        assert it.fake.heard == []
+
+
+@asynchronous
+async def test_a_full_disk_is_said_to_be_full(
+    talk: Any, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        monkeypatch.setattr(os, "pwrite", full)
+        with pytest.raises(LocalFailure, match="No space left"):
+            await it.client.download("a", "b.wav", target)
+    assert os.listdir(target.parent) == []
+
+
+@asynchronous
+async def test_two_downloads_do_not_write_one_file(talk: Any, target: Path) -> None:
+    part = target.with_name(f".{target.name}.part")
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        async with talk() as it:
+            it.fake.put("a/b.wav", CONTENT)
+            with pytest.raises(LocalFailure, match="another download"):
+                await it.client.download("a", "b.wav", target)
+    finally:
+        os.close(descriptor)
+    assert part.exists()
+
+
+@asynchronous
+async def test_the_longest_name_can_be_brought(talk: Any, tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 251 + ".wav")
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", short_at=CUT)
+        await it.client.download("a", "b.wav", target)
+        assert len(it.fake.asked("GET")) == 2
+    assert read(target) == CONTENT
+    assert os.listdir(tmp_path) == [target.name]
+
+
+@asynchronous
+async def test_a_cancelled_download_keeps_its_part(talk: Any, target: Path) -> None:
+    begun: Deferred[None] = Deferred()
+
+    def moved(done: int, size: int | None) -> None:
+        if done and not begun.called:
+            begun.callback(None)
+
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT * 8)  # more than the sockets take
+        download = it.client.download("a", "b.wav", target, progress=moved)
+        await begun
+        await deferLater(reactor, 0)  # so that it is not cancelled from within itself
+        [connection] = it.fake.connections
+        download.cancel()
+        with pytest.raises(CancelledError):
+            await download
+        await connection.lost
+        assert target.name not in os.listdir(target.parent)
+        note = json.loads(target.with_name(f".{target.name}.part.json").read_text())
+        assert note["size"] == len(CONTENT) * 8
+        got = await it.client.download("a", "b.wav", target)
+    assert 0 < got.received < got.size
+    assert read(target) == CONTENT * 8

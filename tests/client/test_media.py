@@ -1,0 +1,240 @@
+"""What else a client can ask: listings, deletes, imports, fetches; and where it may not be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
+
+from tests.client.fake import Answer, told
+from tests.support import asynchronous
+from twistedmedia.client import (
+    Entry,
+    Fetched,
+    Garbled,
+    LocalFailure,
+    MediaClient,
+    Patience,
+    Refused,
+    Retries,
+    Unreachable,
+)
+
+
+@asynchronous
+async def test_a_listing_has_all_pages(talk: Any) -> None:
+    async with talk() as it:
+        names = [f"a b/{n} ü&.wav" for n in range(7)]
+        for name in [*names, "a b/c/d.wav", "e/f.wav"]:
+            it.fake.put(name, b"xy")
+        found = await it.client.list("a b")
+        assert [entry.path for entry in found if not entry.is_directory] == names
+        assert found[-1] == Entry("a b", "c", True)
+        assert (found[0].size, found[0].etag) == (2, '"v1"')
+        assert await it.client.list("a b/") == found
+        assert [entry.path for entry in await it.client.list()] == ["a b", "e"]
+
+
+@asynchronous
+async def test_a_recursive_listing_has_all_files(talk: Any) -> None:
+    async with talk() as it:
+        names = ["a/1.wav", "a/b/2.wav", "a/b/c/3.wav", "a/d/4.wav", "e/5.wav"]
+        for name in names:
+            it.fake.put(name, b"")
+        assert [entry.path for entry in await it.client.list(recursive=True)] == names
+        below = await it.client.list("a/b", recursive=True)
+        assert [entry.path for entry in below] == ["a/b/2.wav", "a/b/c/3.wav"]
+
+
+@asynchronous
+async def test_what_is_not_there_cannot_be_listed(talk: Any) -> None:
+    async with talk() as it:
+        with pytest.raises(Refused, match="no such directory") as caught:
+            await it.client.list("none")
+        with pytest.raises(LocalFailure):
+            await it.client.list("../etc")
+    assert caught.value.code == 404
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>",
+        b"[]",
+        b'{"entries": 1}',
+        b'{"entries": [1], "next": null}',
+        b'{"entries": [], "next": 1}',
+        b'{"entries": [], "next": "a"}',
+        b'{"entries": [{"name": "a/b"}], "next": null}',
+        b'{"entries": [{"name": "/"}], "next": null}',
+        b'{"entries": [{"name": "a.wav", "size": -1}], "next": null}',
+        b"[" * 100_000,
+    ],
+)
+@asynchronous
+async def test_a_listing_that_makes_no_sense_is_none(talk: Any, content: bytes) -> None:
+    async with talk() as it:
+        it.fake.next("GET", answer=Answer(200, {}, content))
+        with pytest.raises(Garbled):
+            await it.client.list("a")
+
+
+@asynchronous
+async def test_a_listing_that_does_not_end_is_given_up(talk: Any) -> None:
+    content = b'{"entries": [{"name": "a/"}], "next": "a"}'
+    async with talk() as it:
+        for _ in range(2):
+            it.fake.next("GET", answer=Answer(200, {}, content))
+        with pytest.raises(Garbled, match="does not end"):
+            await it.client.list()
+
+
+@asynchronous
+async def test_an_answer_without_end_is_not_read(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.next("GET", answer=Answer(200, {}, b" " * (9 << 20)))
+        with pytest.raises(Garbled, match="larger than any"):
+            await it.client.list()
+
+
+@asynchronous
+async def test_a_delete_tells_whether_there_was_a_file(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", b"")
+        assert await it.client.delete("a", "b.wav") is True
+        assert await it.client.delete("a", "b.wav") is False
+        etag = it.fake.put("a/b.wav", b"")
+        with pytest.raises(Refused) as caught:
+            await it.client.delete("a", "b.wav", etag='"other"')
+        assert caught.value.status == 412
+        assert await it.client.delete("a", "b.wav", etag=etag) is True
+
+
+@pytest.mark.parametrize("with_etag", [False, True])
+@asynchronous
+async def test_a_delete_whose_answer_was_lost_was_one(talk: Any, with_etag: bool) -> None:
+    async with talk() as it:
+        etag = it.fake.put("a/b.wav", b"")
+        it.fake.next("DELETE", is_lost=True)
+        assert await it.client.delete("a", "b.wav", etag=etag if with_etag else None) is True
+        assert it.failures == ["Unreachable"]
+
+
+@asynchronous
+async def test_a_busy_service_is_asked_again_to_delete(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.next("DELETE", answer=told(503, 514, Retry_After="0"))
+        assert await it.client.delete("a", "b.wav") is False
+
+
+@asynchronous
+async def test_an_import_names_what_was_stored(talk: Any) -> None:
+    url = "http://example.org/x.wav?a=b&c=ü#d"
+    async with talk() as it:
+        stored = await it.client.import_url(url, "a b", "ü &=.wav")
+        assert it.fake.media == {"a b/ü &=.wav": url.encode()}
+        assert stored.url.endswith("/media/a%20b/%C3%BC%20&=.wav")
+        assert (await it.client.import_url("http://e/x.wav", "a")).filename == "x.wav"
+        with pytest.raises(Refused, match="exists already"):
+            await it.client.import_url("http://e/x.wav", "a")
+        with pytest.raises(LocalFailure):
+            await it.client.import_url("http://e/\udc80", "a")
+
+
+@asynchronous
+async def test_an_import_that_takes_long_is_waited_for(talk: Any) -> None:
+    patience = Patience(answer_s=0.01, import_s=0.05)
+    async with talk(patience=patience, retries=Retries(times=0)) as it:
+        it.fake.next("POST", hangs=True)
+        begun = reactor.seconds()
+        with pytest.raises(Unreachable, match="takes too long"):
+            await it.client.import_url("http://e/x.wav", "a")
+        assert reactor.seconds() - begun >= 0.05
+
+
+@asynchronous
+async def test_a_fetch_tells_what_it_cost(talk: Any) -> None:
+    url = "http://example.org/?a=b&c=%20ü"
+    async with talk() as it:
+        fetched = await it.client.fetch(url)
+    timings = {"lookup": None, "first_byte": 0.5, "total": 1.25}
+    assert fetched == Fetched(url, 404, 5120, 1.25, timings, "miss")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{}", b'{"timings": {"a": "b"}, "time_cost": 1}', b'{"timings": {}, "time_cost": true}'],
+)
+@asynchronous
+async def test_a_fetch_that_makes_no_sense_is_none(talk: Any, content: bytes) -> None:
+    async with talk() as it:
+        it.fake.next("GET", answer=Answer(200, {}, content))
+        with pytest.raises(Garbled):
+            await it.client.fetch("http://e/")
+
+
+@asynchronous
+async def test_a_file_is_described(talk: Any) -> None:
+    async with talk() as it:
+        etag = it.fake.put("a/b.wav", b"12345")
+        found = await it.client.find("a", "b.wav")
+        assert (found.size, found.etag) == (5, etag)
+        assert await it.client.find("a", "c.wav") is None
+        it.fake.knows_digests = False
+        assert (await it.client.find("a", "b.wav")).sha256 is None
+        assert (await it.client.find("a", "b.wav", digest=True)).sha256 is not None
+
+
+@asynchronous
+async def test_a_cancelled_question_is_not_asked_again(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.next("GET", hangs=True)
+        question = it.client.list()
+        reactor.callLater(0.02, question.cancel)
+        with pytest.raises(CancelledError):
+            await question
+    assert it.waits == []
+
+
+@asynchronous
+async def test_a_wait_for_another_attempt_can_be_cancelled(talk: Any) -> None:
+    async with talk(retries=Retries(first_s=1000, longest_s=1000, random=lambda: 1.0)) as it:
+        it.fake.next("GET", answer=Answer(503))
+        question = it.client.list()
+        reactor.callLater(0.05, question.cancel)
+        with pytest.raises(CancelledError):
+            await question
+    assert [wait_s for _, wait_s in it.waits] == [1000.0]
+
+
+@asynchronous
+async def test_a_service_may_be_mounted_below_a_path(talk: Any) -> None:
+    async with talk() as it:
+        client = MediaClient(reactor, f"{it.fake.url}/voice/")
+        it.fake.next("GET", answer=Answer(200, {}, b'{"entries": [], "next": null}'))
+        assert await client.list() == []
+        await client.close()
+        assert it.fake.heard[0].target == "/voice/media/"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.org",
+        "ftp://example.org",
+        "http://",
+        "http://user:secret@example.org",
+        "http://example.org/?a",
+        "http://example.org/#a",
+        "http://example.org:x",
+        "http://[::1",
+        "http://example.org/ü",
+        "http://exa mple.org/",
+    ],
+)
+def test_what_is_no_url_of_a_service_is_said_to_be_none(url: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        MediaClient(reactor, url)

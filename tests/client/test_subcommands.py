@@ -1,0 +1,328 @@
+"""`put`, `get`, `ls`, `rm`, `import` and `fetch`: what they do and what they say."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.task import Clock
+
+from tests.client.conftest import Talk
+from tests.client.fake import Answer, told
+from tests.support import asynchronous
+from twistedmedia.client import Retries, Unreachable
+from twistedmedia.client.command.bars import Bars
+from twistedmedia.client.command.display import Lines
+from twistedmedia.client.command.getting import get
+from twistedmedia.client.command.putting import put
+from twistedmedia.client.command.results import Tally
+from twistedmedia.client.command.running import Run
+from twistedmedia.client.command.single import fetch, import_, ls, rm
+from twistedmedia.client.records import NoRecords
+
+
+class Running:
+    """Runs of subcommands, and what they said."""
+
+    def __init__(self, talk: Talk, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.out, self.notes = StringIO(), StringIO()
+        self.run = Run(
+            reactor=reactor,
+            client=talk.client,
+            display=Lines(self.out, self.notes, reactor.seconds, quiet=quiet),
+            tally=Tally(),
+            record=NoRecords(),
+            jobs=3,
+            as_json=as_json,
+            quiet=quiet,
+        )
+
+    @property
+    def said(self) -> list[str]:
+        return sorted(self.out.getvalue().splitlines())
+
+    @property
+    def noted(self) -> list[str]:
+        return sorted(self.notes.getvalue().splitlines())
+
+    @property
+    def code(self) -> int:
+        return self.run.tally.exit_code
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("top/a.wav", "top/en/b ü.wav", "top/en/c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+@asynchronous
+async def test_put_keeps_a_tree_and_skips_what_is_stored(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        first = Running(it)
+        await put(first.run, ["top"], "to/")
+        assert it.fake.media == {
+            "to/top/a.wav": b"top/a.wav",
+            "to/top/en/b ü.wav": "top/en/b ü.wav".encode(),
+            "to/top/en/c.wav": b"top/en/c.wav",
+        }
+        assert first.said[0] == "stored     to/top/a.wav (9 bytes)"
+        assert first.run.tally.summary(1).startswith("3 stored; 36 bytes in")
+        again = Running(it)
+        await put(again.run, ["top"], "to")
+        assert again.said[0] == "skipped    to/top/a.wav (9 bytes): stored already"
+        assert (again.run.tally.summary(1), again.code) == ("3 skipped", 0)
+        assert len(it.fake.asked("PUT")) == 3
+
+
+@asynchronous
+async def test_put_goes_on_after_what_fails(talk: Any, here: Path) -> None:
+    (here / "top/.hidden").touch()
+    async with talk() as it:
+        it.fake.put("to/top/a.wav", b"something else")
+        it.fake.next("PUT", answer=told(415, 504, "the \x1b[2J format"))
+        running = Running(it)
+        await put(running.run, ["top", "none.wav"], "to")
+    assert running.code == 1
+    assert running.noted[0].startswith("failed     none.wav: none.wav: No such file")
+    assert running.noted[1].endswith("the file exists already, with other content (code 501)")
+    assert "the \N{REPLACEMENT CHARACTER}[2J format (code 504)" in running.noted[2]
+    assert running.noted[3] == "left out   top/.hidden: hidden"
+    assert len(running.said) == 1
+
+
+@asynchronous
+async def test_put_to_no_directory_fails(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        for directory in ("", "/a", "../a"):
+            running = Running(it)
+            await put(running.run, ["top/a.wav"], directory)
+            assert running.code == 1
+        assert it.fake.media == {}
+
+
+@asynchronous
+async def test_put_stops_when_nobody_is_there(talk: Any, here: Path) -> None:
+    async with talk(retries=Retries(times=0)) as it:
+        await it.fake.silence()
+        running = Running(it)
+        with pytest.raises(Unreachable):
+            await put(running.run, ["top"], "to")
+    assert 1 <= len(running.noted) <= 3
+
+
+@asynchronous
+async def test_results_as_json_are_objects_on_lines(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        it.fake.put("to/a.wav", b"something else")
+        running = Running(it, as_json=True)
+        await put(running.run, ["top/a.wav", "top/en/b ü.wav"], "to")
+        found = {entry["name"]: entry for entry in map(json.loads, running.said)}
+        assert found["to/a.wav"]["outcome"] == "failed"
+        assert found["to/a.wav"]["code"] == 501
+        stored = found["to/b ü.wav"]
+        assert (stored["outcome"], stored["path"]) == ("stored", "top/en/b ü.wav")
+        assert (stored["size"], len(stored["sha256"])) == (15, 64)
+        assert stored["url"].endswith("/media/to/b%20%C3%BC.wav")
+    assert running.noted == []
+
+
+@asynchronous
+async def test_the_quiet_say_only_what_fails(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        running = Running(it, quiet=True)
+        await put(running.run, ["top", "none.wav"], "to")
+    assert running.said == []
+    assert len(running.noted) == 1
+
+
+@pytest.fixture
+def stored() -> list[str]:
+    return ["a/1.wav", "a/b/2 ü.wav", "a/b/c/3.wav"]
+
+
+@asynchronous
+async def test_get_of_a_directory_keeps_its_tree(talk: Any, here: Path, stored: list[str]) -> None:
+    async with talk() as it:
+        for name in stored:
+            it.fake.put(name, name.encode())
+        for asked, target, at in [
+            ("a", None, "a/"),
+            ("a/", "x", "x/a/"),
+            ("a", "x", "x/a/"),
+            ("", "y", "y/a/"),
+        ]:
+            running = Running(it)
+            await get(running.run, [asked], target)
+            assert running.code == 0
+            for name in stored:
+                assert (here / (at + name[2:])).read_bytes() == name.encode()
+        running = Running(it)
+        await get(running.run, ["a/b"], "z")
+        assert (here / "z/b/c/3.wav").read_bytes() == b"a/b/c/3.wav"
+        again = Running(it)
+        await get(again.run, ["a/b"], "z")
+        assert again.run.tally.summary(1) == "2 skipped"
+        (here / "z/b/c/3.wav").write_bytes(b"another one")
+        await get(again.run, ["a/b"], "z")
+        assert (here / "z/b/c/3.wav").read_bytes() == b"a/b/c/3.wav"
+
+
+@asynchronous
+async def test_get_of_a_file_goes_where_it_is_told(
+    talk: Any, here: Path, stored: list[str]
+) -> None:
+    async with talk() as it:
+        for name in stored:
+            it.fake.put(name, name.encode())
+        for names, target, at in [
+            (["a/1.wav"], None, "1.wav"),
+            (["a/1.wav"], "new.wav", "new.wav"),
+            (["a/1.wav"], "new/", "new/1.wav"),
+            (["a/1.wav"], "top", "top/1.wav"),
+            (["a/1.wav", "a/b/2 ü.wav"], "two", "two/1.wav"),
+        ]:
+            running = Running(it)
+            await get(running.run, names, target)
+            assert (here / at).read_bytes() == b"a/1.wav"
+            assert running.code == 0
+        running = Running(it)
+        await get(running.run, ["a/none.wav", "none", "../x/y.wav", "a/1.wav"], "new")
+        assert running.code == 1
+        assert len(running.noted) == 3
+        assert len(running.said) == 1
+
+
+@asynchronous
+async def test_get_writes_no_name_that_is_not_safe(talk: Any, here: Path) -> None:
+    entry = {"size": 1, "modified": "", "etag": '"a"'}
+    names = ["..", ".bashrc", "a\\b.wav", "x\x1b.wav"]
+    entries = [{"name": name, **entry} for name in names] + [{"name": "../"}, {"name": ".ssh/"}]
+    content = json.dumps({"code": 200, "reason": "OK", "entries": entries, "next": None}).encode()
+    async with talk() as it:
+        it.fake.next("GET", answer=Answer(200, {}, content))
+        running = Running(it)
+        await get(running.run, ["a/"], "new")
+    assert running.code == 1
+    assert len(running.noted) == 4
+    assert all(line.isprintable() for line in running.noted)
+    assert not (here / "new").exists()
+
+
+@asynchronous
+async def test_ls_lists(talk: Any, stored: list[str]) -> None:
+    async with talk() as it:
+        for name in [*stored, "a/\x1bx.wav"]:
+            it.fake.put(name, name.encode())
+        running = Running(it)
+        await ls(running.run, "a/", long=False, recursive=False)
+        assert running.said == ["1.wav", "b/", "\N{REPLACEMENT CHARACTER}x.wav"]
+        running = Running(it)
+        await ls(running.run, "", long=True, recursive=True)
+        assert running.said[0].split() == ["7", "2026-11-24T09:30:00.125Z", "a/1.wav"]
+        running = Running(it, as_json=True)
+        await ls(running.run, "a", long=False, recursive=False)
+        found = {entry["name"]: entry for entry in map(json.loads, running.said)}
+        assert found["a/b"] == {"name": "a/b", "directory": True}
+        assert found["a/1.wav"]["size"] == 7
+        running = Running(it)
+        await ls(running.run, "none", long=False, recursive=False)
+        assert (running.code, running.said) == (1, [])
+
+
+@asynchronous
+async def test_rm_deletes(talk: Any, stored: list[str]) -> None:
+    async with talk() as it:
+        for name in stored:
+            it.fake.put(name, b"")
+        running = Running(it)
+        await rm(running.run, ["a/1.wav", "a/b/2 ü.wav", "a/none.wav", "nothing"])
+        assert list(it.fake.media) == ["a/b/c/3.wav"]
+    assert running.said == ["deleted    a/1.wav", "deleted    a/b/2 ü.wav"]
+    assert [line.split(":")[0] for line in running.noted] == [
+        "failed     a/none.wav",
+        "failed     nothing",
+    ]
+    assert running.code == 1
+
+
+@asynchronous
+async def test_import_stores_what_a_url_gives(talk: Any) -> None:
+    async with talk() as it:
+        running = Running(it)
+        await import_(running.run, "http://e/x.wav", "a/b.wav")
+        await import_(running.run, "http://e/x.wav", "a/")
+        assert running.code == 0
+        assert list(it.fake.media) == ["a/b.wav", "a/x.wav"]
+        await import_(running.run, "http://e/x.wav", "a/b.wav")
+        await import_(running.run, "http://e/x.wav", "a")
+    assert len(running.noted) == 2
+    assert running.code == 1
+
+
+@asynchronous
+async def test_fetch_says_what_it_cost(talk: Any) -> None:
+    async with talk() as it:
+        running = Running(it)
+        await fetch(running.run, "http://e/")
+        assert "Time Cost: 1.2500 s for 5.0 KiB of http://e/ (HTTP 404, miss)" in running.said
+        running = Running(it, as_json=True)
+        await fetch(running.run, "http://e/")
+        assert json.loads(running.said[0])["time_cost"] == 1.25
+        it.fake.next("GET", answer=told(403, 511, "that address may not be fetched"))
+        running = Running(it, as_json=True)
+        await fetch(running.run, "http://10.0.0.1/")
+        assert json.loads(running.said[0])["code"] == 511
+
+
+def test_a_file_that_takes_long_is_heard_of_every_ten_seconds() -> None:
+    clock, notes = Clock(), StringIO()
+    transfer = Lines(StringIO(), notes, clock.seconds, quiet=False).transfer("a/\x1b.wav")
+    for second in range(26):
+        transfer.moved(1024 * (second + 1), 102_400)
+        clock.advance(1)
+    said = notes.getvalue().splitlines()
+    assert len(said) == 2
+    name, moved = said[0].split(": ")
+    assert name == "a/\N{REPLACEMENT CHARACTER}.wav"
+    assert moved == "11.0 KiB of 100.0 KiB (11%), 1.0 KiB/s, 1 min 29 s left"
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bars_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    clock, out, notes = Clock(), StringIO(), Terminal()
+    bars = Bars(clock, out, notes, shares=False)
+    bars.expect(3 << 20)
+    one, two = bars.transfer("a/[bold]\x1b]0;x\x07.wav"), bars.transfer("b.wav")
+    one.moved(1 << 20, 2 << 20)
+    two.moved(0, None)
+    clock.advance(0.1)
+    shown = notes.getvalue()
+    assert "1.0/2.0 MiB" in shown
+    assert "1.0/3.0 MiB" in shown
+    assert "a/[bold]\N{REPLACEMENT CHARACTER}]0;x" in shown
+    assert "\x1b]0;" not in shown
+    one.ended(2 << 20)
+    two.ended(1 << 20)
+    bars.line("stored")
+    bars.note("[red]note")
+    clock.advance(0.1)
+    assert "3.0/3.0 MiB" in notes.getvalue()
+    assert out.getvalue() == "stored\n"
+    assert "[red]note" in notes.getvalue()
+    bars.close()
+    bars.close()
+    assert clock.getDelayedCalls() == []

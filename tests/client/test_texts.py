@@ -1,0 +1,100 @@
+"""What people get to see: harmless, and in figures that they can read."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twistedmedia.client.command.figures import rate_text, size_text, time_text
+from twistedmedia.client.command.printable import printable
+from twistedmedia.client.command.results import Outcome, Result, Tally, failure
+from twistedmedia.client.errors import Refused
+
+quick = settings(max_examples=100, deadline=None)
+
+NASTY = "\x1b[2J\x07\x9b\u202e\u2028\r\n\udc80[bold]ü"
+
+
+@quick
+@given(st.text(st.characters(exclude_categories=[])))
+def test_no_text_can_move_the_cursor(text: str) -> None:
+    shown = printable(text)
+    assert len(shown) == len(text)
+    harmful = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert not [each for each in shown if unicodedata.category(each) in harmful]
+
+
+def test_what_can_be_seen_is_left_as_it_is() -> None:
+    assert printable("prompts/ü 電話 🎵 [bold].wav") == "prompts/ü 電話 🎵 [bold].wav"
+
+
+def test_a_result_is_one_harmless_line() -> None:
+    result = Result(Outcome.FAILED, NASTY, NASTY, reason=NASTY, problem=NASTY, code=501)
+    assert result.line.isprintable()
+    assert "[bold]ü" in result.line
+    assert "(code 501)" in result.line
+    assert result.json.isascii()
+    assert "\n" not in result.json
+    assert json.loads(result.json)["name"] == NASTY
+
+
+def test_a_failure_names_the_incident() -> None:
+    error = Refused(500, 500, "internal error", incident="abc")
+    assert failure(error, "a/b").line == "failed     a/b: internal error (incident abc) (code 500)"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (1 << 20, "1.0 MiB"),
+        ((1 << 20) - 1, "1.0 MiB"),
+        (3 << 29, "1.5 GiB"),
+        (1 << 62, "4096.0 PiB"),
+    ],
+)
+def test_sizes_read_well(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.00 s"),
+        (0.256, "0.26 s"),
+        (9.999, "10 s"),
+        (59.7, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_times_read_well(seconds: float, text: str) -> None:
+    assert time_text(seconds) == text
+
+
+def test_rates_read_well() -> None:
+    assert rate_text(3 << 20, 2) == "1.5 MiB/s"
+    assert rate_text(1, 0) == "-"
+
+
+def test_a_tally_sums_up() -> None:
+    tally = Tally()
+    assert (tally.summary(1), tally.exit_code) == ("nothing to do", 0)
+    tally.count(Result(Outcome.SKIPPED))
+    tally.count(Result(Outcome.LEFT_OUT))
+    assert tally.exit_code == 0
+    tally.count(Result(Outcome.STORED), 2 << 20)
+    tally.count(Result(Outcome.FAILED))
+    assert tally.summary(2) == (
+        "1 stored, 1 skipped, 1 left out, 1 failed; 2.0 MiB in 2.00 s (1.0 MiB/s)"
+    )
+    assert tally.exit_code == 1
+    tally.unreachable()
+    assert tally.exit_code == 3

@@ -1,0 +1,217 @@
+"""Which files a person means, what is remembered of them, and how many are under way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+
+from tests.support import asynchronous, named
+from twistedmedia.client.command.running import at_once
+from twistedmedia.client.command.trees import LeftOut, Sendable, Unreadable, local_items
+from twistedmedia.client.files import open_file
+from twistedmedia.client.places import service
+from twistedmedia.client.records import KEPT_FOR_S, UploadRecords, default_folder, upload_key
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("top/a.wav", "top/en/b.wav", "top/en/c/d.wav", "top/.git/x", "top/.y", "z.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"12345")
+    (tmp_path / "top/link.wav").symlink_to("a.wav")
+    (tmp_path / "top/linked").symlink_to("en")
+    (tmp_path / "link.wav").symlink_to("z.wav")
+    os.mkfifo(tmp_path / "top/pipe.wav")
+    return tmp_path
+
+
+def sent(*paths: str) -> list[str]:
+    items = local_items(paths, "to")
+    return [f"{each.directory}/{each.filename}" for each in items if isinstance(each, Sendable)]
+
+
+def test_a_folder_keeps_its_name_and_its_tree(tree: Path) -> None:
+    below = ["a.wav", "en/b.wav", "en/c/d.wav"]
+    assert sent("top") == sent("top/") == sent("top//") == [f"to/top/{name}" for name in below]
+    assert sent("top/en/c") == ["to/c/d.wav"]
+    assert sent("top/.") == sent("./top/./") == [f"to/{name}" for name in below]
+    os.chdir(tree / "top")
+    assert sent(".") == sent("../top/en/..") == [f"to/{name}" for name in below]
+
+
+def test_files_keep_their_names(tree: Path) -> None:
+    assert sent("z.wav", "top/en/b.wav") == ["to/z.wav", "to/b.wav"]
+    assert sent("link.wav") == ["to/link.wav"]  # it was named
+    [item] = local_items(["top/a.wav"], "to")
+    assert item == Sendable("top/a.wav", "to", "a.wav", 5)
+
+
+def test_what_is_left_out_is_told(tree: Path) -> None:
+    left = {
+        each.path: each.reason for each in local_items(["top"], "") if isinstance(each, LeftOut)
+    }
+    assert left == {
+        "top/.git": "hidden",
+        "top/.y": "hidden",
+        "top/link.wav": "a symbolic link",
+        "top/linked": "a symbolic link",
+        "top/pipe.wav": "no regular file",
+    }
+
+
+def test_what_cannot_be_read_does_not_stop_the_others(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def locked(path: str) -> Any:
+        if path.endswith("/c"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    items = local_items(["none", "top", "z.wav", "a\0b"], "to")
+    failed = [each.error.reason for each in items if isinstance(each, Unreadable)]
+    assert failed == [
+        "none: No such file or directory",
+        "top/en/c: Permission denied",
+        "'a\\x00b': is no path",
+    ]
+    assert isinstance(items[-2], Sendable)
+
+
+# Records.
+
+
+def test_a_record_is_kept_until_it_is_forgotten(tmp_path: Path) -> None:
+    records = UploadRecords(tmp_path / "a" / "b")
+    records.forget("key")
+    assert records.recall("key") is None
+    records.remember("key", "http://e/uploads/1")
+    records.remember("key", "http://e/uploads/2")
+    assert records.recall("key") == "http://e/uploads/2"
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["key.json"]
+    assert (tmp_path / "a" / "b" / "key.json").stat().st_mode & 0o077 == 0
+    records.forget("key")
+    assert records.recall("key") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"upload": 1}', b"\xff", b"[" * 100_000])
+def test_a_record_that_was_damaged_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key.json").write_bytes(content)
+    assert UploadRecords(tmp_path).recall("key") is None
+
+
+def test_without_a_place_nothing_is_remembered(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    records = UploadRecords(tmp_path / "file")
+    records.remember("key", "http://e/")
+    assert records.recall("key") is None
+    records.forget("key")
+
+
+def test_old_records_are_forgotten(tmp_path: Path) -> None:
+    records = UploadRecords(tmp_path)
+    records.remember("old", "http://e/1")
+    long_ago = os.stat(tmp_path / "old.json").st_mtime - KEPT_FOR_S - 1
+    os.utime(tmp_path / "old.json", (long_ago, long_ago))
+    records.remember("new", "http://e/2")
+    assert os.listdir(tmp_path) == ["new.json"]
+
+
+def test_records_are_where_the_state_of_programs_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_folder({"XDG_STATE_HOME": "/s"}) == Path("/s/twistedmedia/uploads")
+    monkeypatch.setenv("HOME", "/h")
+    for environment in ({}, {"XDG_STATE_HOME": ""}, {"XDG_STATE_HOME": "relative"}):
+        assert default_folder(environment) == Path("/h/.local/state/twistedmedia/uploads")
+
+
+@asynchronous
+async def test_a_key_tells_uploads_apart(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"1")
+    keys = set()
+    for modified in (1, 2):
+        os.utime(tmp_path / "a.wav", ns=(modified, modified))
+        file = await open_file(reactor, tmp_path / "a.wav")
+        for url in ("http://e", "http://f"):
+            for name in ("a/b.wav", "a/c.wav", "c/b.wav"):
+                keys.add(upload_key(service(url), file, named(name)))
+        await file.close()
+    assert len(keys) == 12
+
+
+# Several at once.
+
+
+@asynchronous
+async def test_no_more_than_so_many_are_under_way() -> None:
+    gates: list[Deferred[None]] = []
+
+    async def work(item: int) -> None:
+        gates.append(Deferred())
+        await gates[-1]
+
+    running = ensureDeferred(at_once(3, range(5), work))
+    assert len(gates) == 3
+    gates[1].callback(None)
+    assert len(gates) == 4
+    for gate in (0, 2, 3, 4):
+        gates[gate].callback(None)
+    await running
+
+
+@asynchronous
+async def test_the_first_that_fails_ends_the_others() -> None:
+    ended: list[int] = []
+    gate: Deferred[None] = Deferred()
+
+    async def work(item: int) -> None:
+        try:
+            if item == 2:
+                await gate
+                raise ValueError("two")
+            await Deferred()
+        finally:
+            ended.append(item)
+
+    running = ensureDeferred(at_once(3, range(9), work))
+    gate.callback(None)
+    assert sorted(ended) == [0, 1, 2]
+    with pytest.raises(ValueError, match="two"):
+        await running
+
+
+@asynchronous
+async def test_one_that_fails_at_once_begins_no_other() -> None:
+    begun: list[int] = []
+
+    async def work(item: int) -> None:
+        begun.append(item)
+        raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        await at_once(3, range(9), work)
+    assert begun == [0]
+
+
+@asynchronous
+async def test_a_cancellation_ends_all() -> None:
+    ended: list[int] = []
+
+    async def work(item: int) -> None:
+        try:
+            await Deferred()
+        finally:
+            ended.append(item)
+
+    running = ensureDeferred(at_once(2, range(9), work))
+    running.cancel()
+    with pytest.raises(CancelledError):
+        await running
+    assert ended == [0, 1]

@@ -1,0 +1,57 @@
+"""A client of the service: `MediaClient`, and the command `twistedmedia` (docs/client.md).
+
+What programs may import comes from here and is loaded when it is first asked for, so that the pure
+modules can be imported without Twisted.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+_EXPORTS = {
+    "ClientError": "twistedmedia.client.errors",
+    "Damaged": "twistedmedia.client.errors",
+    "Garbled": "twistedmedia.client.errors",
+    "LocalFailure": "twistedmedia.client.errors",
+    "Refused": "twistedmedia.client.errors",
+    "Unreachable": "twistedmedia.client.errors",
+    "MediaClient": "twistedmedia.client.media",
+    "Downloaded": "twistedmedia.client.outcomes",
+    "Entry": "twistedmedia.client.outcomes",
+    "Fetched": "twistedmedia.client.outcomes",
+    "Found": "twistedmedia.client.outcomes",
+    "Stored": "twistedmedia.client.outcomes",
+    "Patience": "twistedmedia.client.patience",
+    "UploadRecords": "twistedmedia.client.records",
+    "Retries": "twistedmedia.client.retries",
+}
+
+__all__ = list(_EXPORTS)
+
+if TYPE_CHECKING:  # the same, for those who check types
+    from twistedmedia.client.errors import ClientError as ClientError
+    from twistedmedia.client.errors import Damaged as Damaged
+    from twistedmedia.client.errors import Garbled as Garbled
+    from twistedmedia.client.errors import LocalFailure as LocalFailure
+    from twistedmedia.client.errors import Refused as Refused
+    from twistedmedia.client.errors import Unreachable as Unreachable
+    from twistedmedia.client.media import MediaClient as MediaClient
+    from twistedmedia.client.outcomes import Downloaded as Downloaded
+    from twistedmedia.client.outcomes import Entry as Entry
+    from twistedmedia.client.outcomes import Fetched as Fetched
+    from twistedmedia.client.outcomes import Found as Found
+    from twistedmedia.client.outcomes import Stored as Stored
+    from twistedmedia.client.patience import Patience as Patience
+    from twistedmedia.client.records import UploadRecords as UploadRecords
+    from twistedmedia.client.retries import Retries as Retries
+else:  # a checker that saw this would take every name for one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

@@ -1,0 +1,1 @@
+"""The command `twistedmedia` (docs/client.md)."""

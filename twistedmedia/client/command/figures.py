@@ -1,0 +1,36 @@
+"""Numbers as people read them.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def size_text(size_bytes: float) -> str:
+    """ "512 bytes", "1.5 MiB"."""
+    if size_bytes < 1024:
+        return "1 byte" if size_bytes == 1 else f"{size_bytes:.0f} bytes"
+    for unit in _UNITS:
+        size_bytes /= 1024
+        if size_bytes < 1023.95 or unit == _UNITS[-1]:  # beyond, it would be rounded to 1024.0
+            break
+    return f"{size_bytes:.1f} {unit}"
+
+
+def time_text(seconds: float) -> str:
+    """ "0.25 s", "12 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def rate_text(size_bytes: float, seconds: float) -> str:
+    """ "12.5 MiB/s"; of no time at all, nothing."""
+    return f"{size_text(size_bytes / seconds)}/s" if seconds > 0 else "-"

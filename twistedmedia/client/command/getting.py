@@ -1,0 +1,145 @@
+"""`twistedmedia get`: files and directories from the service, several at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from twistedmedia.client.command.results import Outcome, Result, failure
+from twistedmedia.client.command.running import Run, at_once
+from twistedmedia.client.errors import (
+    ClientError,
+    LocalFailure,
+    Refused,
+    Unreachable,
+    local_failure,
+)
+from twistedmedia.client.files import open_file
+from twistedmedia.client.outcomes import Found
+from twistedmedia.client.places import folders_at, name_at
+from twistedmedia.client.threads import in_thread
+from twistedmedia.names import is_segment
+
+_IS_DIRECTORY = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file at the service, and the local path that it is to have. `size` as it was listed."""
+
+    directory: str
+    filename: str
+    path: str
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is written."""
+        return f"{self.directory}/{self.filename}"
+
+
+async def get(run: Run, names: Sequence[str], target: str | None) -> None:
+    """Bring the files and directories that `names` are to `target`; what is there already with the
+    same content is skipped.
+
+    One file is brought to the very path `target`, unless that is a folder or ends with a slash.
+    Everything else goes into the folder `target`, a directory with its own name and its tree.
+
+    :raises Unreachable: when the service cannot be reached; the rest is not tried then.
+    """
+    wanted: list[Wanted] = []
+    for name in names:
+        try:
+            wanted += await _wanted(run, name, target, is_only=len(names) == 1)
+        except ClientError as error:
+            run.report(failure(error, name))
+            if isinstance(error, Unreachable):
+                raise
+    for each in wanted:
+        run.display.expect(each.size or 0)
+    await at_once(run.jobs, wanted, lambda each: _get(run, each))
+
+
+async def _wanted(run: Run, name: str, target: str | None, *, is_only: bool) -> list[Wanted]:
+    if "/" in name.rstrip("/") and not name.endswith("/"):
+        media = name_at(name)
+        try:
+            found = await run.client.find(media.directory, media.filename)
+        except Refused as error:
+            if error.code != _IS_DIRECTORY:
+                raise
+        else:
+            if found is None:
+                raise Refused(404, 404, "there is no such media")
+            whole = target is not None and is_only and not await _is_folder(run, target)
+            path = target if whole else os.path.join(target or "", media.filename)
+            assert path is not None
+            return [Wanted(media.directory, media.filename, path, found.size)]
+    return await _tree(run, name, target)
+
+
+async def _tree(run: Run, name: str, target: str | None) -> list[Wanted]:
+    folders = folders_at(name)
+    directory = "/".join(folders)
+    wanted = []
+    for entry in await run.client.list(directory, recursive=True):
+        below = entry.path.removeprefix(directory).removeprefix("/")
+        if not all(is_segment(part) for part in below.split("/")):
+            error = LocalFailure("the service has a name that is not safe here")
+            run.report(failure(error, entry.path))
+            continue
+        path = os.path.join(target or "", *folders[-1:], *below.split("/"))
+        wanted.append(Wanted(entry.directory, entry.name, path, entry.size))
+    return wanted
+
+
+async def _get(run: Run, wanted: Wanted) -> None:
+    transfer = run.display.transfer(wanted.name)
+    try:
+        found = await run.client.find(wanted.directory, wanted.filename)
+        if found is not None and await _has(run, wanted.path, found):
+            reason = "there already"
+            result = Result(Outcome.SKIPPED, wanted.name, wanted.path, found.size, reason=reason)
+            run.report(result)
+            return
+        await in_thread(run.reactor, _make_folder, wanted.path)
+        downloaded = await run.client.download(
+            wanted.directory, wanted.filename, wanted.path, progress=transfer.moved
+        )
+        result = Result(
+            Outcome.DOWNLOADED, wanted.name, wanted.path, downloaded.size, downloaded.sha256
+        )
+        run.report(result, downloaded.received)
+    except ClientError as error:
+        run.report(failure(error, wanted.name, wanted.path))
+        if isinstance(error, Unreachable):
+            raise
+    finally:
+        transfer.ended(wanted.size or 0)
+
+
+async def _has(run: Run, path: str, found: Found) -> bool:
+    """Whether the content is at `path` already."""
+    if found.sha256 is None:
+        return False
+    try:
+        file = await open_file(run.reactor, path)
+    except LocalFailure:
+        return False
+    try:
+        return file.size == found.size and await file.sha256() == found.sha256
+    finally:
+        await file.close()
+
+
+async def _is_folder(run: Run, path: str) -> bool:
+    return path.endswith("/") or await in_thread(run.reactor, os.path.isdir, path)
+
+
+def _make_folder(path: str) -> None:
+    folder = os.path.dirname(path) or "."
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise local_failure(error, folder) from None

@@ -1,0 +1,170 @@
+"""The command `twistedmedia`. Only here the client names the global reactor."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any, TextIO
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.logger import globalLogBeginner
+
+from twistedmedia.client.command.display import Display, Lines
+from twistedmedia.client.command.figures import time_text
+from twistedmedia.client.command.getting import get
+from twistedmedia.client.command.options import parse
+from twistedmedia.client.command.printable import printable
+from twistedmedia.client.command.putting import put
+from twistedmedia.client.command.results import FAILED, Tally, failure
+from twistedmedia.client.command.running import Run
+from twistedmedia.client.command.single import fetch, import_, ls, rm
+from twistedmedia.client.errors import ClientError, Unreachable
+from twistedmedia.client.media import MediaClient
+from twistedmedia.client.records import UploadRecords, default_folder
+from twistedmedia.client.retries import Retries
+
+_SUMMED_UP = {"put", "get", "rm"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments`, those of the process unless given. Returns its exit code.
+
+    :raises SystemExit: after wrong usage or `--help`.
+    """
+    options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    for stream in (sys.stdout, sys.stderr):  # names that the locale cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    from twisted.internet import reactor
+
+    # What Twisted has to say is not for the person who runs this.
+    globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
+    command = _Command(reactor, options, sys.stdout, sys.stderr)
+    command.run()
+    return command.exit_code
+
+
+class _Command:
+    """One run, from the start of the reactor to its end."""
+
+    def __init__(
+        self, reactor: Any, options: argparse.Namespace, out: TextIO, notes: TextIO
+    ) -> None:
+        self.exit_code = FAILED
+        self._reactor = reactor
+        self._options = options
+        self._out = out
+        self._display = _display(reactor, options, out, notes)
+        self._tally = Tally()
+        self._signal = 0
+        self._work: Deferred[None]
+
+    def run(self) -> None:
+        """Run the reactor until all is done, or a signal comes."""
+        self._reactor.callWhenRunning(self._start)
+        # Twisted's own handlers would stop the reactor under what is to be closed first.
+        self._reactor.run(installSignalHandlers=False)
+
+    def _start(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._signalled)
+        self._work = ensureDeferred(self._to_the_end())
+        self._work.addBoth(lambda _: self._reactor.stop())
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:  # a second time: whoever waits has waited long enough
+            with suppress(Exception):
+                self._display.close()
+            os._exit(128 + number)
+        self._signal = number
+        self._reactor.callFromThread(self._interrupt)
+
+    def _interrupt(self) -> None:
+        self._work.cancel()
+
+    async def _to_the_end(self) -> None:
+        try:
+            self.exit_code = await self._run()
+        except CancelledError:
+            self._say("interrupted; run the same command again to go on")
+            self.exit_code = 128 + self._signal
+        except BrokenPipeError:
+            # Whoever read the output has gone. Python would complain when it empties its buffers.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+        except Exception as error:  # noqa: BLE001 - a traceback is of no use to whoever runs this
+            self._say(f"internal error: {type(error).__name__}: {error}")
+        finally:
+            with suppress(BrokenPipeError):
+                self._display.close()
+
+    async def _run(self) -> int:
+        options, begun = self._options, self._reactor.seconds()
+        client = MediaClient(
+            self._reactor,
+            options.url,
+            retries=Retries(times=options.retries),
+            waiting=self._waiting,
+        )
+        run = Run(
+            reactor=self._reactor,
+            client=client,
+            display=self._display,
+            tally=self._tally,
+            record=UploadRecords(default_folder(os.environ)),
+            jobs=options.jobs,
+            as_json=options.json,
+            quiet=options.quiet,
+        )
+        try:
+            await _subcommand(run, options)
+        except Unreachable:
+            self._tally.unreachable()
+        except ClientError as error:
+            run.report(failure(error))
+        finally:
+            await client.close()
+        self._display.close()
+        if options.command in _SUMMED_UP and not options.quiet:
+            self._display.note(self._tally.summary(self._reactor.seconds() - begun))
+        return self._tally.exit_code
+
+    def _waiting(self, error: ClientError, wait_s: float) -> None:
+        if not self._options.quiet:
+            self._display.note(printable(f"{error.reason}; trying again in {time_text(wait_s)}"))
+
+    def _say(self, text: str) -> None:
+        with suppress(BrokenPipeError):
+            self._display.close()
+            self._display.note(printable(f"twistedmedia: {text}"))
+
+
+def _subcommand(run: Run, options: argparse.Namespace) -> Any:
+    match options.command:
+        case "put":
+            return put(run, options.files, options.directory)
+        case "get":
+            return get(run, options.names, options.output)
+        case "ls":
+            return ls(run, options.directory, long=options.long, recursive=options.recursive)
+        case "rm":
+            return rm(run, options.names)
+        case "import":
+            return import_(run, options.source, options.name)
+        case _:
+            return fetch(run, options.source)
+
+
+def _display(reactor: Any, options: argparse.Namespace, out: TextIO, notes: TextIO) -> Display:
+    moves_bytes = options.command in ("put", "get")
+    is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+    if moves_bytes and not options.quiet and notes.isatty() and not is_dumb:
+        from twistedmedia.client.command.bars import Bars  # rich takes a while to import
+
+        return Bars(reactor, out, notes, shares=out.isatty())
+    return Lines(out, notes, time.monotonic, quiet=options.quiet)

@@ -1,0 +1,117 @@
+"""The command line of `twistedmedia`, and what it means.
+
+Pure, but for argparse, which ends a program that is called wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from twistedmedia import __version__
+from twistedmedia.client.places import service
+from twistedmedia.client.retries import TIMES
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+URL_VARIABLE = "TWISTEDMEDIA_URL"
+MOST_JOBS = 32  # a service has 64 places for uploads unless it is told otherwise
+
+_EPILOG = """\
+exit codes: 0 all is well, also when there was nothing to do; 1 something failed; 2 wrong usage;
+3 the service could not be reached; 130 interrupted. Running it again goes on where it ended.
+"""
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
+    """The options: `command`, its arguments, `url`, `jobs`, `retries`, `json`, `quiet`.
+
+    :raises SystemExit: with status 2 and a line that says why, or 0 after `--help`.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "url"):
+        options.url = environment.get(URL_VARIABLE) or DEFAULT_URL
+    for name, value in [("jobs", 4), ("retries", TIMES), ("json", False), ("quiet", False)]:
+        if not hasattr(options, name):
+            setattr(options, name, value)
+    try:
+        service(options.url)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _common()
+    parser = argparse.ArgumentParser(
+        prog="twistedmedia",
+        description="Files to and from a media service.",
+        epilog=_EPILOG,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"twistedmedia {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, purpose: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=purpose, description=purpose, parents=[common], allow_abbrev=False
+        )
+
+    put = add("put", "store files, and folders with their trees; skip what is stored already")
+    put.add_argument("files", nargs="+", metavar="FILE", help="a file or a folder")
+    put.add_argument("directory", metavar="DIRECTORY", help="where to, at the service")
+    get = add("get", "bring files, and directories with their trees")
+    get.add_argument("names", nargs="+", metavar="NAME", help="DIRECTORY/FILE or DIRECTORY/")
+    get.add_argument("-o", "--output", metavar="TARGET", help="a path, or a folder (default: here)")
+    ls = add("ls", "list a directory")
+    ls.add_argument("directory", nargs="?", default="", metavar="DIRECTORY")
+    ls.add_argument("-l", "--long", action="store_true", help="with sizes and times")
+    ls.add_argument("-r", "--recursive", action="store_true", help="all files in it and below")
+    rm = add("rm", "delete files")
+    rm.add_argument("names", nargs="+", metavar="DIRECTORY/FILE")
+    import_ = add("import", "have the service store what is at a URL")
+    import_.add_argument("source", metavar="URL")
+    import_.add_argument(
+        "name", metavar="DIRECTORY/FILE", help="or DIRECTORY/ to keep the URL's name"
+    )
+    fetch = add("fetch", "have the service fetch a URL and say what that costs")
+    fetch.add_argument("source", metavar="URL")
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    # Each may stand before the command or behind it; a default would undo the one before.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "--url", help=f"the service (default: ${URL_VARIABLE}, or {DEFAULT_URL})", metavar="URL"
+    )
+    common.add_argument(
+        "--jobs", type=_jobs, metavar="N", help="files under way at once (default: 4)"
+    )
+    common.add_argument(
+        "--retries",
+        type=_retries,
+        metavar="N",
+        help=f"attempts after a failure without progress (default: {TIMES})",
+    )
+    common.add_argument(
+        "--json", action="store_true", help="a JSON object on a line for each file, on stdout"
+    )
+    common.add_argument("-q", "--quiet", action="store_true", help="say only what fails")
+    return common
+
+
+def _jobs(text: str) -> int:
+    return _number(text, 1, MOST_JOBS)
+
+
+def _retries(text: str) -> int:
+    return _number(text, 0, 1000)
+
+
+def _number(text: str, least: int, most: int) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+    return number

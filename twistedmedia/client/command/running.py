@@ -1,0 +1,72 @@
+"""What all subcommands of the command need: the client, and where to report to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, ensureDeferred
+
+from twistedmedia.client.command.display import Display
+from twistedmedia.client.command.results import Outcome, Result, Tally
+from twistedmedia.client.media import MediaClient
+from twistedmedia.client.records import Record
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the command. `jobs` is how many files are under way at once."""
+
+    reactor: Any
+    client: MediaClient
+    display: Display
+    tally: Tally
+    record: Record
+    jobs: int
+    as_json: bool
+    quiet: bool
+
+    def report(self, result: Result, moved: int = 0) -> None:
+        """Write what became of a file, for which `moved` bytes were sent or received."""
+        self.tally.count(result, moved)
+        if self.as_json:
+            self.display.line(result.json)
+        elif result.outcome in (Outcome.FAILED, Outcome.LEFT_OUT):
+            self.display.note(result.line)
+        elif not self.quiet:
+            self.display.line(result.line)
+
+
+async def at_once(count: int, items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do `work` on each of `items`, on up to `count` of them at once. The first that raises ends
+    all others, and is raised when they have ended; so does a cancellation.
+    """
+    queue = iter(items)
+    causes: list[Exception] = []
+    workers: list[Deferred[None]] = []
+
+    async def worker() -> None:
+        for item in queue:
+            if causes:
+                return
+            try:
+                await work(item)
+            except CancelledError:
+                raise
+            except Exception as error:
+                if not causes:
+                    causes.append(error)
+                    for each in list(workers):
+                        each.cancel()
+                raise
+
+    for _ in range(count):
+        workers.append(ensureDeferred(worker()))
+    results = await DeferredList(workers, consumeErrors=True)
+    if causes:
+        raise causes[0]
+    if any(not success for success, _ in results):
+        raise CancelledError

@@ -1,0 +1,108 @@
+"""Which local files are meant by what a person names, and what they are called at the service.
+
+The functions block: the command calls them in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from twistedmedia.client.errors import LocalFailure, local_failure
+
+
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """A regular file, the name it is to have, and its size in bytes."""
+
+    path: str
+    directory: str
+    filename: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What lies in a folder and is not sent."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What was named, or lies in a folder, and cannot be read."""
+
+    path: str
+    error: LocalFailure
+
+
+Item = Sendable | LeftOut | Unreadable
+
+
+def local_items(paths: Iterable[str], directory: str) -> list[Item]:
+    """What is to be sent to `directory`, as `cp -r` would: a file keeps its name, a folder its own
+    name and its tree. Of `folder/.` the content is meant, without the folder's name.
+
+    A link that is named is followed; links within a folder, what is hidden in one, and what is no
+    regular file there are left out.
+    """
+    items: list[Item] = []
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
+            items.append(_unreadable(path, error))
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            filename = os.path.basename(path)
+            items.append(Sendable(path, directory, filename, status.st_size))
+            continue
+        name = os.path.basename(path.rstrip("/"))
+        below = directory if name in ("", ".", "..") else f"{directory}/{name}"
+        items += _below(path, below)
+    return items
+
+
+def _below(folder: str, directory: str) -> Iterator[Item]:
+    waiting = [(folder, directory)]
+    while waiting:
+        here, directory = waiting.pop()
+        try:
+            with os.scandir(here) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            yield _unreadable(here, error)
+            continue
+        folders = []
+        for entry in entries:
+            try:
+                reason = _why_not(entry)
+                if reason is not None:
+                    yield LeftOut(entry.path, reason)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{directory}/{entry.name}"))
+                else:
+                    size = entry.stat(follow_symlinks=False).st_size
+                    yield Sendable(entry.path, directory, entry.name, size)
+            except OSError as error:
+                yield _unreadable(entry.path, error)
+        waiting += reversed(folders)
+
+
+def _why_not(entry: os.DirEntry[str]) -> str | None:
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.is_symlink():
+        return "a symbolic link"
+    if not entry.is_dir(follow_symlinks=False) and not entry.is_file(follow_symlinks=False):
+        return "no regular file"
+    return None
+
+
+def _unreadable(path: str, error: OSError | ValueError) -> Unreadable:
+    if isinstance(error, OSError):
+        return Unreadable(path, local_failure(error, path))
+    return Unreadable(path, LocalFailure(f"{path!r}: is no path"))

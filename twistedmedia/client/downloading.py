@@ -1,0 +1,132 @@
+"""A file on its way from the service: resumed when it breaks off, and named when it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from twistedmedia.client.answers import Answer, content_range, count, declared_digest, strong_etag
+from twistedmedia.client.asking import Asking
+from twistedmedia.client.errors import ClientError, Damaged, Garbled, Refused, local_failure
+from twistedmedia.client.outcomes import Downloaded
+from twistedmedia.client.part import Note, Part
+from twistedmedia.client.places import Service
+from twistedmedia.client.retries import Backoff
+from twistedmedia.client.threads import Jobs, opened_in_thread
+from twistedmedia.names import MediaName
+
+T = TypeVar("T")
+Progress = Callable[[int, int | None], None]
+
+
+async def download(
+    asking: Asking, service: Service, name: MediaName, path: str | Path, progress: Progress
+) -> Downloaded:
+    """As `MediaClient.download`."""
+    part = await opened_in_thread(asking.reactor, lambda: Part(path), Part.close)
+    running = _Download(asking, service.media(name), part, progress)
+    try:
+        return await running.run()
+    finally:
+        await running.close()
+
+
+class _Download:
+    def __init__(self, asking: Asking, url: str, part: Part, progress: Progress) -> None:
+        self._asking = asking
+        self._url = url
+        self._part = part
+        self._progress = progress
+        self._jobs = Jobs(asking.reactor)
+        self._backoff = Backoff(asking.retries)
+        self._digest: Any = None  # of what the part has; None when that has to be read first
+        self._received = 0
+        self._size: int | None = None  # what the whole has, as the service says
+        self._etag: str | None = None
+        self._declared: str | None = None
+
+    async def run(self) -> Downloaded:
+        was_damaged = False
+        while True:
+            resumed = self._part.size > 0
+            try:
+                await self._attempt()
+                await self._verify()
+                break
+            except Damaged:
+                await self._call(self._part.begin, None)
+                # What lay here from another time may have suffered; what has just come, once.
+                if was_damaged or not resumed:
+                    raise
+                was_damaged = True
+            except ClientError as error:
+                if isinstance(error, Refused) and error.status == 416:
+                    await self._call(self._part.begin, None)
+                    await self._asking.wait(error, self._backoff.next_s())
+                    continue
+                await self._asking.wait(error, self._backoff.wait_s(error))
+        await self._call(self._part.publish)
+        return Downloaded(
+            path=str(self._part.target),
+            size=self._part.size,
+            received=self._received,
+            sha256=self._digest.hexdigest(),
+            etag=self._etag,
+            verified=self._declared is not None,
+        )
+
+    async def close(self) -> None:
+        await self._jobs.take(self._part.close)
+
+    async def _attempt(self) -> None:
+        part, note = self._part, self._part.note
+        headers = {}
+        if note is not None and (note.url != self._url or part.size > note.size):
+            await self._call(part.begin, None)
+        elif note is not None and part.size > 0:
+            if part.size == note.size:
+                # Only the name is missing. One byte is asked for to learn whether it is still that.
+                await self._call(part.cut, note.size - 1)
+                self._digest = None
+            if part.size > 0:
+                headers = {"Range": f"bytes={part.size}-", "If-Range": note.etag}
+        await self._asking.receive(self._url, headers, self._begin, self._take)
+        if self._size is not None and part.size != self._size:
+            raise Damaged(f"{part.size} bytes came instead of {self._size}")
+
+    async def _begin(self, answer: Answer) -> None:
+        part = self._part
+        if answer.status == 206:
+            start, self._size = content_range(answer.headers)
+            same = part.note is not None and part.note.size == self._size
+            if not same or start != part.size:
+                raise Garbled("the answer is not the part of the file that was asked for")
+            if self._digest is None:
+                self._digest = await self._call(part.digest)
+        else:
+            self._size = count(answer.headers, "Content-Length")
+            etag = strong_etag(answer.headers)
+            can_resume = etag is not None and self._size is not None
+            note = Note(self._url, etag or "", self._size or 0) if can_resume else None
+            await self._call(part.begin, note)
+            self._digest = await self._call(part.digest)
+        self._etag = strong_etag(answer.headers)
+        self._declared = declared_digest(answer.headers)
+        self._progress(part.size, self._size)
+
+    async def _take(self, pieces: list[bytes]) -> None:
+        await self._call(self._part.write, pieces, self._digest)
+        self._received += sum(map(len, pieces))
+        self._backoff.made_progress()
+        self._progress(self._part.size, self._size)
+
+    async def _verify(self) -> None:
+        if self._declared is not None and self._digest.hexdigest() != self._declared:
+            raise Damaged("what came is not what the service says it is: its digest differs")
+
+    async def _call(self, work: Callable[..., T], *args: Any) -> T:
+        try:
+            return await self._jobs.take(work, *args)
+        except OSError as error:
+            raise local_failure(error, self._part.target) from None

@@ -1,0 +1,243 @@
+"""The client: what can be asked of a media service, over treq."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IAgent
+
+from twistedmedia.client import browsing, downloading, outcomes
+from twistedmedia.client.asking import Asking, new_agent, new_pool
+from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
+from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Stored
+from twistedmedia.client.patience import Patience
+from twistedmedia.client.places import name_of, service
+from twistedmedia.client.records import NoRecords, Record
+from twistedmedia.client.retries import Retries
+from twistedmedia.client.uploading import Uploading
+
+T = TypeVar("T")
+
+
+class MediaClient:
+    """A media service, as a program sees it.
+
+    Every method returns a Deferred, which can be awaited in coroutines, and cancelled: connection
+    and file are closed then. Failures are `ClientError`s: `Refused`, with the service's code and
+    reason; `Unreachable`, after all retries; `Garbled`, `Damaged`, `LocalFailure`.
+
+    Names are checked before anything is asked; files are read, written and hashed in threads of
+    the reactor's pool, and are never in memory as a whole. A function that is told of progress runs
+    within the work: it may not cancel it, but have that done in the reactor's next turn.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        url: str,
+        *,
+        agent: IAgent | None = None,
+        retries: Retries | None = None,
+        patience: Patience | None = None,
+        waiting: Callable[[ClientError, float], None] | None = None,
+    ) -> None:
+        """`url` is where the service is mounted: `http://127.0.0.1:8000`. `agent` makes the
+        requests instead of one of our own. `waiting` is told before each retry of the failure and
+        the seconds until then.
+
+        :raises ValueError: when the URL is none of a service.
+        """
+        patience = patience or Patience()
+        self._service = service(url)
+        self._pool: HTTPConnectionPool | None = None
+        if agent is None:
+            self._pool = new_pool(reactor)
+            agent = new_agent(reactor, self._pool, patience)
+        self._asking = Asking(
+            reactor, agent, patience, retries or Retries(), waiting or (lambda error, wait_s: None)
+        )
+        self._uploading = Uploading(self._asking, self._service)
+
+    def upload(
+        self,
+        path: str | Path,
+        directory: str,
+        filename: str | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        record: Record | None = None,
+    ) -> Deferred[Stored]:
+        """Store the file at `path` as `directory`/`filename`; without a filename, under its own.
+
+        What the service has with the same content is not stored again: `identical`. Larger files go
+        by a resumable upload, whose URL `record` remembers for another run; small ones, and all of
+        them when the service has none of those, in one request. `progress` is called with how many
+        bytes the service was sent, and how many there are; the first falls back when some were
+        lost. Fires with a `Stored`.
+        """
+        told = progress or (lambda sent, size: None)
+        return _begun(
+            self._uploading.upload(path, directory, filename, told, record or NoRecords())
+        )
+
+    def replace(
+        self,
+        path: str | Path,
+        directory: str,
+        filename: str,
+        etag: str,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Deferred[Stored]:
+        """Put the file at `path` in the place of the one with this entity tag (`*` for whichever is
+        there), in one step. Fires with a `Stored`; fails with a `Refused` of status 412 when it is
+        another one by now.
+        """
+        told = progress or (lambda sent, size: None)
+        return _begun(self._uploading.replace(path, directory, filename, etag, told))
+
+    def download(
+        self,
+        directory: str,
+        filename: str,
+        path: str | Path,
+        *,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Deferred[Downloaded]:
+        """Bring a file to `path`, in the place of what is there.
+
+        It arrives in a hidden file beside it (`.<name>.part`), is resumed when it breaks off, also
+        by another run, and gets its name when its size and its digest are right and it is on stable
+        storage. `progress` as for an upload. Fires with a `Downloaded`.
+        """
+        told = progress or (lambda received, size: None)
+        return _begun(self._download(directory, filename, path, told))
+
+    def find(
+        self, directory: str, filename: str, *, digest: bool = False
+    ) -> Deferred[Found | None]:
+        """Ask about a file. With `digest` the service computes one where it knows none, which takes
+        as long as reading the file. Fires with None when there is no such file.
+        """
+        return _begun(self._find(directory, filename, digest))
+
+    def holds(self, path: str | Path, directory: str, filename: str) -> Deferred[bool | None]:
+        """Whether the service has the content of the file at `path` under this name. Fires with
+        None when there is no such file there, and with False when it has another content.
+        """
+        return _begun(self._uploading.holds(path, directory, filename))
+
+    def list(self, directory: str = "", *, recursive: bool = False) -> Deferred[list[Entry]]:
+        """List a directory, all pages of it; `recursive` gives the files of all folders below.
+
+        Fires with a list of `Entry`; fails with a `Refused` of status 404 when there is no such
+        directory. The service's root is always there.
+        """
+        entries = browsing.entries_below if recursive else browsing.entries_in
+        return _begun(entries(self._asking, self._service, directory))
+
+    def delete(self, directory: str, filename: str, *, etag: str | None = None) -> Deferred[bool]:
+        """Delete a file; with `etag` only if it is still that one (else `Refused`, status 412).
+
+        Fires with whether there was such a file. When an answer was lost and the file is gone at
+        the next attempt, there was one.
+        """
+        return _begun(self._delete(directory, filename, etag))
+
+    def import_url(
+        self, url: str, directory: str, filename: str = "", *, sha256: str | None = None
+    ) -> Deferred[Stored]:
+        """Have the service fetch `url` and store what comes; without a filename, under the URL's.
+
+        With `sha256`, in hex, it is verified, and an answer that was lost can be told from a name
+        that somebody else has taken. Fires with a `Stored`.
+        """
+        return _begun(self._import(url, directory, filename, sha256))
+
+    def fetch(self, url: str) -> Deferred[Fetched]:
+        """Have the service fetch `url` and say what that has cost. Fires with a `Fetched`."""
+        return _begun(self._fetch(url))
+
+    def close(self) -> Deferred[None]:
+        """Close the connections that are kept. Fires with None when they are closed."""
+        return _begun(self._close())
+
+    async def _download(
+        self, directory: str, filename: str, path: str | Path, progress: downloading.Progress
+    ) -> Downloaded:
+        name = name_of(directory, filename)
+        return await downloading.download(self._asking, self._service, name, path, progress)
+
+    async def _find(self, directory: str, filename: str, digest: bool) -> Found | None:
+        name = name_of(directory, filename)
+        return await self._asking.persist(lambda: self._uploading.find(name, digest=digest))
+
+    async def _delete(self, directory: str, filename: str, etag: str | None) -> bool:
+        name = name_of(directory, filename)
+        url = self._service.media(name)
+        headers = {} if etag is None else {"If-Match": etag}
+        may_have_deleted = False
+
+        async def attempt() -> bool:
+            nonlocal may_have_deleted
+            try:
+                answer = await self._asking.ask("DELETE", url, headers)
+            except Unreachable as error:
+                may_have_deleted = may_have_deleted or error.was_sent
+                raise
+            except Refused as error:
+                if error.status != 412 or not may_have_deleted:
+                    raise
+                if await self._uploading.find(name) is not None:
+                    raise
+                return True
+            return answer.payload.get("deleted") is True or may_have_deleted
+
+        return await self._asking.persist(attempt)
+
+    async def _import(self, url: str, directory: str, filename: str, sha256: str | None) -> Stored:
+        fields = {"url": _sendable(url), "directory": directory, "filename": filename}
+        if filename:
+            name_of(directory, filename)
+        if sha256 is not None:
+            fields["sha256"] = sha256
+        answer = await self._asking.persist(
+            lambda: self._asking.ask(
+                "POST",
+                self._service.imports,
+                {"Content-Type": "application/x-www-form-urlencoded"},
+                urlencode(fields).encode(),
+                hoped_for=(200, 201),
+                answer_s=self._asking.patience.import_s,
+            )
+        )
+        found = outcomes.stored(answer.payload, "")
+        name = name_of(found.directory, found.filename)
+        return outcomes.stored(answer.payload, self._service.media(name))
+
+    async def _fetch(self, url: str) -> Fetched:
+        asked = self._service.fetch(_sendable(url))
+        headers = {"Accept": "application/json"}
+        answer = await self._asking.persist(lambda: self._asking.ask("GET", asked, headers))
+        return outcomes.fetched(answer.payload)
+
+    async def _close(self) -> None:
+        if self._pool is not None:
+            await self._pool.closeCachedConnections()
+
+
+def _sendable(url: str) -> str:
+    try:
+        url.encode("utf-8")
+    except UnicodeEncodeError:
+        raise LocalFailure("the URL is not UTF-8", 400) from None
+    return url
+
+
+def _begun(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    return ensureDeferred(work)

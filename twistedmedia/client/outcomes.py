@@ -1,0 +1,184 @@
+"""What the client's methods give back: values, read out of the service's answers.
+
+Pure. Sizes are in bytes, digests SHA-256 in lower-case hex, entity tags as they stand in headers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from twistedmedia.client.errors import Garbled
+
+T = TypeVar("T")
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that is stored. `url` is absolute. `etag` is None when it could not be learned.
+
+    `identical`: it was stored before, with this very content. `replaced`: it took the place of
+    another. `problem` is what is wrong with it as audio.
+    """
+
+    directory: str
+    filename: str
+    url: str
+    size: int
+    sha256: str
+    etag: str | None
+    identical: bool = False
+    replaced: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the service says of a file without sending it. `sha256` is None where not known."""
+
+    size: int
+    etag: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A file that was downloaded to `path`. `received` bytes of its `size` came now; the others
+    were there from an attempt before. `verified`: its digest is what the service says it is.
+    """
+
+    path: str
+    size: int
+    received: int
+    sha256: str
+    etag: str | None
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or a directory in a listing. `name` is without slashes; directories have no size."""
+
+    directory: str
+    name: str
+    is_directory: bool
+    size: int | None = None
+    modified: str | None = None  # RFC 3339, UTC
+    etag: str | None = None
+
+    @property
+    def path(self) -> str:
+        """From the service's root on: `prompts/en/hello.mp3`."""
+        return f"{self.directory}/{self.name}" if self.directory else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What the service's fetch of a URL has cost. Times in seconds; `url` is where it led."""
+
+    url: str
+    status: int
+    size: int
+    time_cost: float
+    timings: Mapping[str, float | None] = field(default_factory=dict)
+    cache: str = ""
+
+
+def stored(payload: Mapping[str, Any], url: str, size: int | None = None) -> Stored:
+    """The one file in the answer to an upload; `url` is where it must be, as `size` is how large.
+
+    :raises Garbled: when there is not exactly one, or it is not the one.
+    """
+    files = payload.get("files")
+    if not isinstance(files, list) or len(files) != 1 or not isinstance(files[0], dict):
+        raise Garbled("the service's answer does not say what it has stored")
+    entry = files[0]
+    audio = entry.get("audio")
+    sha256 = _member(entry, "sha256", str)
+    found = Stored(
+        directory=_member(entry, "directory", str),
+        filename=_member(entry, "filename", str),
+        url=url,
+        size=_count(entry, "size"),
+        sha256=sha256,
+        etag=_member(entry, "etag", str),
+        identical=entry.get("identical") is True,
+        replaced=entry.get("replaced") is True,
+        problem=str(audio.get("problem")) if isinstance(audio, dict) else None,
+    )
+    if _SHA256.fullmatch(sha256) is None or size not in (None, found.size):
+        raise Garbled("the service says that it has stored something else than what was sent")
+    return found
+
+
+def page(payload: Mapping[str, Any], directory: str) -> tuple[list[Entry], str | None]:
+    """The entries on a page of the listing of `directory`, and the `after` of the next page.
+
+    :raises Garbled: when it is no page.
+    """
+    entries = _member(payload, "entries", list)
+    following = payload.get("next")
+    if not (following is None or isinstance(following, str)):
+        raise Garbled("the service's listing makes no sense")
+    return [_entry(entry, directory) for entry in entries], following
+
+
+def fetched(payload: Mapping[str, Any]) -> Fetched:
+    """The answer to a fetch.
+
+    :raises Garbled: when it is none.
+    """
+    timings = _member(payload, "timings", dict)
+    if not all(value is None or _is_number(value) for value in timings.values()):
+        raise Garbled("the service's answer has a time that is no number")
+    if not _is_number(payload.get("time_cost")):
+        raise Garbled("the service's answer has no 'time_cost'")
+    return Fetched(
+        url=_member(payload, "url", str),
+        status=_count(payload, "status"),
+        size=_count(payload, "size"),
+        time_cost=float(payload["time_cost"]),
+        timings=timings,
+        cache=str(payload.get("cache", "")),
+    )
+
+
+def _entry(entry: object, directory: str) -> Entry:
+    if not isinstance(entry, dict):
+        raise Garbled("the service's listing makes no sense")
+    name = _member(entry, "name", str)
+    bare = name.removesuffix("/")
+    if not bare or "/" in bare:
+        raise Garbled("the service's listing has a name that is none")
+    if name != bare:
+        return Entry(directory, bare, True)
+    return Entry(
+        directory,
+        name,
+        False,
+        _count(entry, "size"),
+        _member(entry, "modified", str),
+        _member(entry, "etag", str),
+    )
+
+
+def _member(payload: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    value = payload.get(key)
+    if not isinstance(value, kind):
+        raise Garbled(f"the service's answer has no '{key}'")
+    return value
+
+
+def _count(payload: Mapping[str, Any], key: str) -> int:
+    value = _member(payload, key, int)
+    if value < 0 or isinstance(value, bool):
+        raise Garbled(f"the service's answer has a '{key}' that is no number of anything")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

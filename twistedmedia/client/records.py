@@ -1,0 +1,109 @@
+"""What is remembered of unfinished uploads, so that another run goes on where this one ended.
+
+A file for each upload, with its URL. The functions block: the client calls them in threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from twistedmedia.client.files import LocalFile
+from twistedmedia.client.places import Service
+from twistedmedia.names import MediaName
+
+# Longer than a service keeps an upload that nobody continues.
+KEPT_FOR_S = 30 * 24 * 3600
+
+
+class Record(Protocol):
+    """Remembers the URL of an upload by a key. Nothing here raises."""
+
+    def recall(self, key: str) -> str | None:
+        """The URL that was remembered, if one was."""
+
+    def remember(self, key: str, url: str) -> None:
+        """Keep the URL."""
+
+    def forget(self, key: str) -> None:
+        """The upload is done, or gone."""
+
+
+class UploadRecords:
+    """Records in a folder, which is made when it is needed. What cannot be read or written there is
+    not remembered: an upload works without.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def recall(self, key: str) -> str | None:
+        try:
+            found = json.loads(self._path(key).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        url = found.get("upload") if isinstance(found, dict) else None
+        return url if isinstance(url, str) else None
+
+    def remember(self, key: str, url: str) -> None:
+        with suppress(OSError):
+            # Who knows the URL of an upload can write into it.
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._forget_old()
+            draft = self._folder / f".{key}.{uuid4().hex}"
+            try:
+                descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(json.dumps({"upload": url}).encode())
+                draft.replace(self._path(key))
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def forget(self, key: str) -> None:
+        with suppress(OSError):
+            self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
+
+    def _forget_old(self) -> None:
+        oldest = time.time() - KEPT_FOR_S
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(entry)
+
+
+class NoRecords:
+    """Remembers nothing."""
+
+    def recall(self, key: str) -> str | None:
+        return None
+
+    def remember(self, key: str, url: str) -> None:
+        pass
+
+    def forget(self, key: str) -> None:
+        pass
+
+
+def default_folder(environment: Mapping[str, str]) -> Path:
+    """Where the records of a user are: below `XDG_STATE_HOME` (XDG Base Directory, 0.8)."""
+    state = environment.get("XDG_STATE_HOME", "")
+    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    return base / "twistedmedia" / "uploads"
+
+
+def upload_key(service: Service, file: LocalFile, name: MediaName) -> str:
+    """What tells the upload of this very state of `file` to `name` from every other one."""
+    what = [service.url, file.path, file.version.size, file.version.modified_ns]
+    text = json.dumps([*what, name.directory, name.filename])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,183 @@
+"""A file on its way to the service: in one request, or by an upload that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from twistedmedia.client.answers import Answer, declared_digest, strong_etag
+from twistedmedia.client.asking import Asking, SentFile
+from twistedmedia.client.errors import LocalFailure, Refused, Unreachable
+from twistedmedia.client.files import LocalFile, open_file, shrunk
+from twistedmedia.client.outcomes import Found, Stored, stored
+from twistedmedia.client.places import Service, name_of
+from twistedmedia.client.records import Record, upload_key
+from twistedmedia.client.resuming import Resumable
+from twistedmedia.names import MediaName
+from twistedmedia.wire.digests import repr_digest
+
+Progress = Callable[[int, int], None]
+
+# Up to this size a file goes in one request: so much of a refused request the service reads before
+# it closes the connection, so the answer is sure to arrive; and to send it again costs little.
+SMALL_BYTES = 4 << 20
+
+_DIGEST_MISMATCH = 508
+
+
+class Uploading:
+    """Stores local files at the service."""
+
+    def __init__(self, asking: Asking, service: Service) -> None:
+        self._asking = asking
+        self._service = service
+
+    async def upload(
+        self,
+        path: str | Path,
+        directory: str,
+        filename: str | None,
+        progress: Progress,
+        record: Record,
+    ) -> Stored:
+        """As `MediaClient.upload`."""
+        name = name_of(directory, Path(path).name if filename is None else filename)
+        file = await open_file(self._asking.reactor, path)
+        try:
+            sha256 = await file.sha256()
+            try:
+                if file.size > SMALL_BYTES:
+                    found = await self._resumable(file, name, sha256, progress, record)
+                    if found is not None:
+                        return found
+                return await self._asking.persist(lambda: self._put(file, name, sha256, progress))
+            except Refused as error:
+                raise await _blamed(error, file) from None
+        finally:
+            await file.close()
+
+    async def replace(
+        self, path: str | Path, directory: str, filename: str, etag: str, progress: Progress
+    ) -> Stored:
+        """As `MediaClient.replace`."""
+        name = name_of(directory, filename)
+        file = await open_file(self._asking.reactor, path)
+        try:
+            sha256 = await file.sha256()
+            return await self._replace(file, name, sha256, etag, progress)
+        except Refused as error:
+            raise await _blamed(error, file) from None
+        finally:
+            await file.close()
+
+    async def find(self, name: MediaName, *, digest: bool = False) -> Found | None:
+        """As `MediaClient.find`, once."""
+        wanted = {"Want-Repr-Digest": "sha-256=10"} if digest else {}
+        try:
+            answer = await self._asking.ask("HEAD", self._service.media(name), wanted)
+        except Refused as error:
+            if error.status == 404:
+                return None
+            if error.status == 307:  # to the same with a slash
+                raise Refused(409, 409, "a directory has this name") from None
+            raise
+        return found_in(answer)
+
+    async def holds(self, path: str | Path, directory: str, filename: str) -> bool | None:
+        """As `MediaClient.holds`."""
+        name = name_of(directory, filename)
+        found = await self._asking.persist(lambda: self.find(name))
+        if found is None:
+            return None
+        file = await open_file(self._asking.reactor, path)
+        try:
+            if found.size != file.size:
+                return False
+            if found.sha256 is None:
+                found = await self._asking.persist(lambda: self.find(name, digest=True))
+            return found is not None and found.sha256 == await file.sha256()
+        finally:
+            await file.close()
+
+    async def _resumable(
+        self, file: LocalFile, name: MediaName, sha256: str, progress: Progress, record: Record
+    ) -> Stored | None:
+        """By a resumable upload; None when the service has none."""
+        key = upload_key(self._service, file, name)
+        upload = Resumable(self._asking, self._service, file, name, sha256, progress, record, key)
+        if not await upload.run():
+            return None
+        etag = None
+        try:  # it is stored; what else there is to know may be asked for once
+            found = await self.find(name)
+            if found is not None and found.sha256 == sha256:
+                etag = found.etag
+        except (Refused, Unreachable):
+            pass
+        return Stored(
+            name.directory,
+            name.filename,
+            self._service.media(name),
+            file.size,
+            sha256,
+            etag,
+            identical=upload.was_identical,
+        )
+
+    async def _put(
+        self,
+        file: LocalFile,
+        name: MediaName,
+        sha256: str,
+        progress: Progress,
+        condition: dict[str, str] | None = None,
+    ) -> Stored:
+        url = self._service.media(name)
+        size = file.size
+        progress(0, size)
+        content = SentFile(file, 0, size, lambda sent: progress(sent, size))
+        headers = {"Content-Digest": repr_digest(sha256), **(condition or {})}
+        answer = await self._asking.ask("PUT", url, headers, content, hoped_for=(200, 201))
+        return stored(answer.payload, url, size)
+
+    async def _replace(
+        self, file: LocalFile, name: MediaName, sha256: str, etag: str, progress: Progress
+    ) -> Stored:
+        may_have_replaced = False
+
+        async def attempt() -> Stored:
+            nonlocal may_have_replaced
+            # Before a large file is sent: the answer to a request that goes on for long is lost.
+            found = await self.find(name, digest=may_have_replaced)
+            if may_have_replaced and found is not None and found.sha256 == sha256:
+                return _replaced(self._service.media(name), name, found, sha256)
+            if found is None or (etag != "*" and found.etag != etag):
+                raise Refused(412, 412, "the file is not the one that is meant")
+            try:
+                return await self._put(file, name, sha256, progress, {"If-Match": etag})
+            except Unreachable as error:
+                may_have_replaced = may_have_replaced or error.was_sent
+                raise
+
+        return await self._asking.persist(attempt)
+
+
+def found_in(answer: Answer) -> Found:
+    """What the headers of an answer say about the file that it is about."""
+    length = answer.headers.get("content-length", "")
+    return Found(
+        size=int(length) if length.isascii() and length.isdigit() else -1,
+        etag=strong_etag(answer.headers),
+        sha256=declared_digest(answer.headers),
+    )
+
+
+def _replaced(url: str, name: MediaName, found: Found, sha256: str) -> Stored:
+    return Stored(name.directory, name.filename, url, found.size, sha256, found.etag, replaced=True)
+
+
+async def _blamed(error: Refused, file: LocalFile) -> Refused | LocalFailure:
+    """`error`, unless it is about a file that has changed since its digest was made."""
+    if error.code == _DIGEST_MISMATCH and await file.has_changed():
+        return shrunk(file.path)
+    return error
