@@ -17,6 +17,7 @@ from twistedmedia.errors import (
     AlreadyExists,
     BadRequest,
     Busy,
+    ChecksumMismatch,
     DigestMismatch,
     EmptyUpload,
     ExpectationFailed,
@@ -31,19 +32,24 @@ from twistedmedia.errors import (
     MissingArgument,
     NameConflict,
     NameNotAllowed,
+    NameTaken,
     NoSpace,
     NotAudio,
     NotFound,
     PreconditionFailed,
     RangeNotSatisfiable,
+    Superseded,
     TargetTooLong,
     TooLarge,
     TooManyConnections,
+    TooManyUnfinished,
     TooSlow,
     UnsupportedContent,
+    UnsupportedVersion,
     UpstreamBrokeOff,
     UpstreamFailed,
     UpstreamTooSlow,
+    WrongOffset,
 )
 from twistedmedia.names import MediaName
 
@@ -84,6 +90,12 @@ ERRORS = [
     (TargetTooLong(16384), 414, 414, "longer than 16384 bytes"),
     (TooManyConnections(5), 429, 429, "from your address; try again in 5 s"),
     (HeadTooLarge("256 lines"), 431, 431, "more than 256 lines"),
+    (WrongOffset(5), 409, 409, "goes on at byte 5"),
+    (NameTaken(), 501, 410, "exists already"),
+    (ChecksumMismatch(), 508, 460, "nothing of this part was kept"),
+    (Superseded(), 409, 409, "a newer request"),
+    (UnsupportedVersion("1.0.0"), 412, 412, "spoken are: 1.0.0"),
+    (TooManyUnfinished(1000), 429, 429, "1000 unfinished uploads from your address"),
 ]
 
 JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
@@ -147,6 +159,7 @@ def test_every_error_that_a_caller_can_be_told_is_in_the_table() -> None:
         (Busy(7), "Retry-After", "7"),
         (TooManyConnections(7), "Retry-After", "7"),
         (TooSlow("the content"), "Connection", "close"),
+        (UnsupportedVersion("1.0.0"), "Tus-Version", "1.0.0"),
     ],
 )
 def test_an_error_carries_the_header_that_says_what_to_do(
@@ -175,7 +188,8 @@ def test_of_several_failures_the_one_judged_first_has_the_lowest_rank() -> None:
 
 def test_failures_that_are_judged_together_have_one_rank() -> None:
     assert EmptyUpload.rank == MissingArgument.rank
-    assert NameConflict.rank == AlreadyExists.rank
+    assert NameConflict.rank == AlreadyExists.rank == NameTaken.rank
+    assert ChecksumMismatch.rank == DigestMismatch.rank
 
 
 def test_one_stored_file_is_a_201_that_says_where_it_is() -> None:

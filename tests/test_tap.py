@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from twistedmedia.arrival import Checking
 from twistedmedia.fetching.addresses import parse_opening
 from twistedmedia.fetching.fetcher import Upstream
 from twistedmedia.fetching.urls import parse_url
+from twistedmedia.resuming import Uploads
 from twistedmedia.tap import Options, makeService
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.proxies import NO_PROXIES, Proxies, parse_proxies
@@ -45,6 +48,9 @@ DEFAULTS = {
     "min-rate": 64,
     "max-connections": 10_000,
     "max-per-address": 2_000,
+    "upload-expiry": 24 * 3600,
+    "max-unfinished": 1000,
+    "cors-origin": frozenset(),
 }
 
 # The option, a text, and the value that it means.
@@ -116,6 +122,15 @@ VALUES = [
     ("max-connections", "1000000", 1_000_000),
     ("max-per-address", "1", 1),
     ("max-per-address", "1000000", 1_000_000),
+    ("upload-expiry", "1", 1),
+    ("upload-expiry", "90s", 90),
+    ("upload-expiry", "168h", 7 * 24 * 3600),
+    ("max-unfinished", "1", 1),
+    ("max-unfinished", "1000000", 1_000_000),
+    ("cors-origin", "https://app.example", {"https://app.example"}),
+    ("cors-origin", " HTTP://App.Example:80/ ", {"http://app.example"}),
+    ("cors-origin", "http://[::1]:3000", {"http://[::1]:3000"}),
+    ("cors-origin", "", frozenset()),
 ]
 
 NONSENSE = [
@@ -216,7 +231,7 @@ NONSENSE = [
     ("grace", ""),
     *(
         (option, text)
-        for option in ("header-timeout", "stall")
+        for option in ("header-timeout", "stall", "upload-expiry")
         for text in ("0", "0s", "-1", "1.5s", "soon", "")
     ),
     ("min-rate", "0"),
@@ -227,9 +242,15 @@ NONSENSE = [
     ("min-rate", ""),
     *(
         (option, text)
-        for option in ("max-connections", "max-per-address")
+        for option in ("max-connections", "max-per-address", "max-unfinished")
         for text in ("0", "-1", "1000001", "1e3", "many", "\u0665", "", "9" * 5000)
     ),
+    ("cors-origin", "*"),
+    ("cors-origin", "null"),
+    ("cors-origin", "app.example"),
+    ("cors-origin", "https://*.app.example"),
+    ("cors-origin", "https://app.example/path"),
+    ("cors-origin", "https://me:secret@app.example"),
 ]
 
 
@@ -473,23 +494,34 @@ def test_an_upstream_that_is_taken_back_does_not_stand_against_no_fetch(
     [
         ("listen", ["tcp:8000", "unix:/run/media.sock", "tcp6:8000"]),
         ("trusted-proxy", ["10.0.0.0/8", "::1", "unix"]),
+        ("cors-origin", ["https://app.example", "http://localhost:3000"]),
     ],
 )
 def test_what_can_be_given_more_than_once_is_given_with_commas_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, option: str, texts: list[str]
 ) -> None:
-    meant = tuple(texts) if option == "listen" else parse_proxies(texts)
+    parse: dict[str, Callable[[list[str]], Any]] = {
+        "listen": tuple,
+        "trusted-proxy": parse_proxies,
+        "cors-origin": frozenset,
+    }
+    meant = parse[option](texts)
     assert parsed(*[f"--{option}={text}" for text in texts])[option] == meant
     for text in (",".join(texts), " , ".join(["", *texts, ""])):
         monkeypatch.setenv(variable(option), text)
         assert parsed()[option] == meant
     assert parsed(f"--{option}", texts[0])[option] != meant, "the command line wins"
-    assert parsed(f"--{option}", "")[option] == (() if option == "listen" else NO_PROXIES)
+    assert parsed(f"--{option}", "")[option] == parse[option]([])
 
 
 @pytest.mark.parametrize(
     ("option", "text"),
-    [("listen", "tcp:8000,udp:8000"), ("trusted-proxy", "unix,localhost"), ("listen", "tcp:1,8")],
+    [
+        ("listen", "tcp:8000,udp:8000"),
+        ("trusted-proxy", "unix,localhost"),
+        ("listen", "tcp:1,8"),
+        ("cors-origin", "https://a.example,*"),
+    ],
 )
 def test_one_bad_item_of_several_is_named(
     monkeypatch: pytest.MonkeyPatch, option: str, text: str
@@ -519,6 +551,13 @@ def test_the_defaults_of_patience_are_those_of_a_site_that_is_embedded() -> None
         patience.stall_s,
         patience.min_rate,
     )
+
+
+def test_the_defaults_of_uploads_are_those_of_one_who_embeds_them() -> None:
+    options = parsed()
+    defaults = inspect.signature(Uploads).parameters
+    assert options["upload-expiry"] == defaults["expiry_s"].default
+    assert options["max-unfinished"] == defaults["max_unfinished"].default
 
 
 # The root

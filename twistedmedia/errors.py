@@ -154,6 +154,15 @@ class WrongOffset(MediaError):
         super().__init__(f"the upload goes on at byte {offset}; ask with HEAD where to go on")
 
 
+class Superseded(MediaError):
+    """409: a newer request for the same upload has come, and only the last one counts."""
+
+    code = status = 409
+
+    def __init__(self) -> None:
+        super().__init__("a newer request has taken this upload over; ask with HEAD where it is")
+
+
 RETRY_AFTER_S = 5  # what is told to those who come when there is no place
 
 
@@ -213,13 +222,6 @@ class BadRequest(MediaError):
     """400: the request makes no sense to this resource."""
 
     code = status = 400
-
-
-class Superseded(BadRequest):
-    """A newer request for the same upload has come, and only the last one counts."""
-
-    def __init__(self) -> None:
-        super().__init__("a newer request has taken this upload over")
 
 
 class Forbidden(MediaError):

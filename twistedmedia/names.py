@@ -27,6 +27,9 @@ _FORBIDDEN_CATEGORIES = {
 }
 
 
+_UPLOAD = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class MediaName:
     """A valid name. Only `media_name` and `media_name_from_path` make them."""
@@ -133,6 +136,13 @@ def is_segment(text: str) -> bool:
         return _segment(text, "name") == text
     except NameNotAllowed:
         return False
+
+
+def is_upload(text: str) -> bool:
+    """Whether that can be the id of a resumable upload: such a text is safe as a part of a file's
+    name.
+    """
+    return _UPLOAD.fullmatch(text) is not None
 
 
 def _decoded(segments: list[bytes]) -> list[str]:

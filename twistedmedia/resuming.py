@@ -171,7 +171,8 @@ class Uploads:
             arrival.accepted(plan.name)
             await arrival.prepare(awaited=True)
             arrival.raise_failure()
-        if arrival.identical:
+        if arrival.stored is not None:  # it is there already
+            plan = replace(plan, length=arrival.stored.size)
             await self._drafts.create(upload, plan, Fate.STORED)
             return self._stored(upload, plan)
         if self._unfinished[caller] >= self._max_unfinished:
@@ -188,6 +189,7 @@ class Uploads:
 
     async def _in_turn(self, source: str, upload: str, part: Part) -> Progress:
         body = part.body
+        body.outlives = True  # from now on: what has come is read, however soon the client goes
         try:
             async with self._turns.take(upload, body.fail):
                 kept = await self._drafts.find(upload)
@@ -337,7 +339,6 @@ _PASSING = (NoSpace, Busy, InternalError)
 
 async def _read(arrival: Arrival, body: Body, length: int | None) -> Exception | None:
     """Write what comes; why it broke off, if it did, or failed."""
-    body.outlives = True
     size = arrival.size
     try:
         async for chunks in body:

@@ -597,7 +597,7 @@ def test_after_a_kill_9_a_name_has_the_old_file_or_the_new_one(tmp_path: Path) -
             in_threads(kill, *jobs)
             service = start(root)
             assert drafts_in(root) == [], when
-            assert sorted(os.listdir(root / ".twistedmedia")) == ["drafts", "lock"], when
+            assert sorted(os.listdir(root / ".twistedmedia")) == ["drafts", "lock", "uploads"], when
             assert tree_of(root) == sorted(["f0", "f1", *fates]), when
             for name, fate in fates.items():
                 content = service.ask("GET", f"/media/{name}").content

@@ -120,6 +120,10 @@ class SystemCalls:
     def set_modified(self, fd: int, modified_ns: int) -> None:
         os.utime(fd, ns=(modified_ns, modified_ns))
 
+    def touch(self, fd: int) -> None:
+        """It was modified now."""
+        os.utime(fd)
+
     def get_attribute(self, fd: int, name: str) -> bytes:
         return os.getxattr(fd, name)
 

@@ -52,10 +52,10 @@ class KeptFile:
         if published:
             self._records.settle(self.upload, Fate.STORED)
 
-    def confirm(self) -> None:
+    def confirm(self, synced: bool) -> None:
         """What was appended counts."""
         if self._provisional:
-            self._records.confirm(self.upload)
+            self._records.confirm(self.upload, synced=synced)
 
 
 class DirectoryKeptDraft(DirectoryDraft):
@@ -76,7 +76,7 @@ class DirectoryKeptDraft(DirectoryDraft):
         super().__init__(calls, writers, folders, space, instants, file, declared, durable)
         self._kept_file = file
         self._memories = memories
-        self._began_at = 0
+        self._began_at: int | None = None  # before it is resumed
 
     def resume(self) -> Deferred[Resumed]:
         """See `boundaries.KeptDraft`."""
@@ -111,9 +111,9 @@ class DirectoryKeptDraft(DirectoryDraft):
                 self._calls.fsync(fd)
             elif self._durable:  # so that the last sync has little left to write
                 self._start_writeback(fd)
-            self._kept_file.confirm()
+            self._kept_file.confirm(synced)
         self._close()
-        if self._hashed == self._size:
+        if self._hashed == self._size and of_front_end is not None:
             memory = _Memory(self._size, self._hash, of_front_end)
             self._memories.remember(self._kept_file.upload, memory)
 
@@ -121,7 +121,7 @@ class DirectoryKeptDraft(DirectoryDraft):
         if self._closed:
             return
         try:
-            if undo and self._fd is not None:
+            if undo and self._fd is not None and self._began_at is not None:
                 self._calls.truncate(self._fd, self._began_at)
         finally:
             self._close()

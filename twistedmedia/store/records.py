@@ -13,7 +13,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
@@ -22,21 +21,15 @@ from twisted.logger import Logger
 
 from twistedmedia.boundaries import Fate, Kept, Plan
 from twistedmedia.errors import MediaError, NotFound
-from twistedmedia.names import media_name
+from twistedmedia.names import is_upload, media_name
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.failures import translated
 from twistedmedia.store.folders import Folders
 
-_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _BYTES, _MARK, _NEW = ".bytes", ".mark", ".new"  # the last: a record that is being written
 _RECORDS = {Fate.UNFINISHED: ".json", Fate.STORED: ".stored", Fate.TAKEN: ".taken"}
 _MOST_RECORD_BYTES = 256 << 10  # a plan comes in the headers of one request, which have 32 KiB
 _READ = os.O_RDONLY | os.O_NOFOLLOW
-
-
-def is_upload(upload: str) -> bool:
-    """Whether that can be the id of an upload: nothing else comes near a file's name."""
-    return _ID.fullmatch(upload) is not None
 
 
 class Records:
@@ -58,8 +51,8 @@ class Records:
         with translated(), contextlib.ExitStack() as undoing:
             if fate is Fate.UNFINISHED:
                 flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY
-                fd = self._calls.open(upload + _BYTES, flags, 0o666, dir_fd=self.fd)
-                undoing.callback(self._unlink, upload + _BYTES)
+                fd = self._calls.open(_file(upload, _BYTES), flags, 0o666, dir_fd=self.fd)
+                undoing.callback(self.forget, upload)
                 self._calls.close(fd)
             self._save(upload, plan, fate)
             undoing.pop_all()
@@ -70,7 +63,7 @@ class Records:
             fate, plan = self._load(upload)
             if fate is Fate.UNFINISHED:
                 return self._find_unfinished(upload, plan, synced)
-            status = self._calls.lstat(upload + _RECORDS[fate], dir_fd=self.fd)
+            status = self._calls.lstat(_file(upload, _RECORDS[fate]), dir_fd=self.fd)
             return Kept(plan, fate, plan.length or 0, status.st_mtime_ns)
 
     def open(self, upload: str, *, provisional: bool) -> int:
@@ -81,7 +74,7 @@ class Records:
         """
         with _or_not_found():
             flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW
-            fd = self._calls.open(upload + _BYTES, flags, dir_fd=self.fd)
+            fd = self._calls.open(_file(upload, _BYTES), flags, dir_fd=self.fd)
         try:
             with _or_not_found():
                 self._calls.lock(fd)
@@ -91,18 +84,20 @@ class Records:
             size = self._counting(upload, status)
             if size < status.st_size:
                 self._calls.truncate(fd, size)
+            # One that is there may say more: what was not synced, a power failure can take.
+            self._unlink(_file(upload, _MARK))
             if provisional:
-                self._mark(upload, size)
-            else:
-                self._unlink(upload + _MARK)
+                self._calls.symlink(str(size), _file(upload, _MARK), dir_fd=self.fd)
         except BaseException:
             self._calls.close(fd)
             raise
         return fd
 
-    def confirm(self, upload: str) -> None:
+    def confirm(self, upload: str, *, synced: bool) -> None:
         """All bytes that an upload has count."""
-        self._unlink(upload + _MARK)
+        self._unlink(_file(upload, _MARK))
+        if synced:
+            self._calls.fsync(self.fd)
 
     def declare(self, upload: str, length: int) -> None:
         """See `boundaries.KeptDrafts`."""
@@ -114,26 +109,42 @@ class Records:
         """See `boundaries.KeptDrafts`. Takes no space, and what fails here is done at the next
         start: the file is published all the same.
         """
-        with contextlib.suppress(FileNotFoundError):  # it is settled
-            self._calls.rename(
-                upload + _RECORDS[Fate.UNFINISHED],
-                upload + _RECORDS[fate],
-                source_dir_fd=self.fd,
-                dir_fd=self.fd,
-            )
-        self._unlink(upload + _BYTES)
-        self._unlink(upload + _MARK)
+        if not is_upload(upload):
+            return
+        try:
+            with contextlib.suppress(OSError):  # then it expires earlier
+                self._touch(_file(upload, _RECORDS[Fate.UNFINISHED]))
+            with contextlib.suppress(FileNotFoundError):  # it is settled
+                self._calls.rename(
+                    _file(upload, _RECORDS[Fate.UNFINISHED]),
+                    _file(upload, _RECORDS[fate]),
+                    source_dir_fd=self.fd,
+                    dir_fd=self.fd,
+                )
+        finally:  # whatever fails: else all of it would lie there to be published once more
+            self._unlink(_file(upload, _MARK))
+            self._unlink(_file(upload, _BYTES))
+
+    def _touch(self, name: str) -> None:
+        """So that it expires from now on."""
+        fd = self._calls.open(name, _READ, dir_fd=self.fd)
+        try:
+            self._calls.touch(fd)
+        finally:
+            self._calls.close(fd)
 
     def forget(self, upload: str) -> bool:
         """See `boundaries.KeptDrafts`."""
-        found = [self._unlink(upload + extension) for extension in _RECORDS.values()]
-        self._unlink(upload + _BYTES)
-        self._unlink(upload + _MARK)
+        if not is_upload(upload):
+            return False
+        found = [self._unlink(_file(upload, extension)) for extension in _RECORDS.values()]
+        self._unlink(_file(upload, _MARK))
+        self._unlink(_file(upload, _BYTES))
         return any(found)
 
     def link(self, upload: str, name: str, dir_fd: int) -> None:
         """Give the content of an upload one name more."""
-        self._calls.link(upload + _BYTES, name, source_dir_fd=self.fd, dir_fd=dir_fd)
+        self._calls.link(_file(upload, _BYTES), name, source_dir_fd=self.fd, dir_fd=dir_fd)
 
     def expire(self, before_ns: int) -> list[str]:
         """See `boundaries.KeptDrafts`."""
@@ -154,8 +165,9 @@ class Records:
     def sweep(self) -> None:
         """Finish what a killed service has left half done: at the start, before anybody may ask."""
         for upload, _ in self._names(_NEW):
-            self._unlink(upload + _NEW)
-        for upload, _ in self._names(_BYTES):
+            self._unlink(_file(upload, _NEW))
+        whole = (_BYTES, _MARK, _RECORDS[Fate.UNFINISHED])
+        for upload in {upload for upload, _ in self._names(*whole)}:
             try:
                 kept = self.find(upload, synced=False)  # which settles what was published
             except NotFound:
@@ -168,7 +180,7 @@ class Records:
     def _find_unfinished(self, upload: str, plan: Plan, synced: bool) -> Kept:
         with _or_not_found():
             status = self._sync(upload) if synced else None
-            status = status or self._calls.lstat(upload + _BYTES, dir_fd=self.fd)
+            status = status or self._calls.lstat(_file(upload, _BYTES), dir_fd=self.fd)
         if self._is_published(plan, status):
             self.settle(upload, Fate.STORED)
             return Kept(plan, Fate.STORED, status.st_size, status.st_mtime_ns)
@@ -176,10 +188,11 @@ class Records:
         return Kept(plan, Fate.UNFINISHED, size, status.st_mtime_ns)
 
     def _sync(self, upload: str) -> os.stat_result:
-        fd = self._calls.open(upload + _BYTES, _READ, dir_fd=self.fd)
+        fd = self._calls.open(_file(upload, _BYTES), _READ, dir_fd=self.fd)
         try:
             if self._durable:
                 self._calls.fsync(fd)
+                self._calls.fsync(self.fd)  # a mark is gone from there, too
             return self._calls.fstat(fd)
         finally:
             self._calls.close(fd)
@@ -187,15 +200,12 @@ class Records:
     def _counting(self, upload: str, status: os.stat_result) -> int:
         """How many of an upload's bytes count."""
         try:
-            mark = int(self._calls.readlink(upload + _MARK, dir_fd=self.fd))
+            mark = int(self._calls.readlink(_file(upload, _MARK), dir_fd=self.fd))
         except FileNotFoundError:
             return status.st_size
+        except ValueError:  # nobody of ours has made it
+            return 0
         return min(mark, status.st_size)
-
-    def _mark(self, upload: str, size: int) -> None:
-        """From now on so many count. One that is there says the same: the rest was cut off."""
-        with contextlib.suppress(FileExistsError):
-            self._calls.symlink(str(size), upload + _MARK, dir_fd=self.fd)
 
     def _is_published(self, plan: Plan, status: os.stat_result) -> bool:
         """Whether a service that was killed before it could say so, or could not, has published
@@ -206,7 +216,9 @@ class Records:
         )
 
     def _is_older(self, upload: str, extension: str, before_ns: int) -> bool:
-        name = upload + (_BYTES if extension == _RECORDS[Fate.UNFINISHED] else extension)
+        if extension == _RECORDS[Fate.UNFINISHED]:
+            extension = _BYTES
+        name = _file(upload, extension)
         try:
             return self._calls.lstat(name, dir_fd=self.fd).st_mtime_ns < before_ns
         except FileNotFoundError:  # gone since
@@ -215,7 +227,7 @@ class Records:
     def _drop_unused(self, upload: str) -> bool:
         """Drop an upload, unless somebody is writing to it."""
         try:
-            fd = self._calls.open(upload + _BYTES, _READ, dir_fd=self.fd)
+            fd = self._calls.open(_file(upload, _BYTES), _READ, dir_fd=self.fd)
         except FileNotFoundError:
             return self.forget(upload)
         try:
@@ -234,21 +246,21 @@ class Records:
         raise NotFound(_NO_UPLOAD)
 
     def _read(self, upload: str, extension: str) -> Plan:
-        fd = self._calls.open(upload + extension, _READ, dir_fd=self.fd)
+        fd = self._calls.open(_file(upload, extension), _READ, dir_fd=self.fd)
         try:
             content = self._calls.pread(fd, _MOST_RECORD_BYTES, 0)
         finally:
             self._calls.close(fd)
         try:
             return _parsed(json.loads(content))
-        except (ValueError, KeyError, TypeError, MediaError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, MediaError) as error:
             # Without syncs a power failure can leave one empty. What it was of cannot be told.
             self._log.warn("the record of {upload} is broken: {why}", upload=upload, why=str(error))
             raise NotFound(_NO_UPLOAD) from error
 
     def _save(self, upload: str, plan: Plan, fate: Fate) -> None:
         content = json.dumps(_unparsed(plan)).encode()
-        new = upload + _NEW
+        new = _file(upload, _NEW)
         with contextlib.ExitStack() as undoing:
             flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_WRONLY
             fd = self._calls.open(new, flags, 0o600, dir_fd=self.fd)
@@ -260,7 +272,9 @@ class Records:
                     self._calls.fsync(fd)
             finally:
                 self._calls.close(fd)
-            self._calls.rename(new, upload + _RECORDS[fate], source_dir_fd=self.fd, dir_fd=self.fd)
+            self._calls.rename(
+                new, _file(upload, _RECORDS[fate]), source_dir_fd=self.fd, dir_fd=self.fd
+            )
             undoing.pop_all()
         if self._durable:
             self._calls.fsync(self.fd)
@@ -282,6 +296,16 @@ class Records:
                 yield upload, dot + extension
 
 
+def _file(upload: str, extension: str) -> str:
+    """The name of a file of an upload. Nothing else that a client sends comes near such a name.
+
+    :raises NotFound: when that is the id of no upload.
+    """
+    if not is_upload(upload):
+        raise NotFound(_NO_UPLOAD)
+    return upload + extension
+
+
 _NO_UPLOAD = "there is no such upload; it may have expired"
 
 
@@ -301,7 +325,12 @@ def _unparsed(plan: Plan) -> dict[str, Any]:
 
 
 def _parsed(fields: dict[str, Any]) -> Plan:
-    name = media_name(fields["directory"], fields["filename"])
-    return Plan(
-        name, fields["length"], fields["sha256"], str(fields["caller"]), str(fields["note"])
+    directory, filename, length, sha256, caller, note = (
+        fields[key] for key in ("directory", "filename", "length", "sha256", "caller", "note")
     )
+    texts = [directory, filename, caller, note, *([] if sha256 is None else [sha256])]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("what has to be text is none")
+    if length is not None and (type(length) is not int or length < 0):
+        raise TypeError("the length is none")
+    return Plan(media_name(directory, filename), length, sha256, caller, note)

@@ -8,7 +8,7 @@ from twisted.web.server import Request
 from twistedmedia.answers import OK, Answer
 from twistedmedia.boundaries import Plan
 from twistedmedia.errors import BadRequest, Malformed, NotFound, UnsupportedContent
-from twistedmedia.names import MediaName, decode, media_name, media_name_from_path
+from twistedmedia.names import MediaName, decode, is_upload, media_name, media_name_from_path
 from twistedmedia.resuming import Part, Progress, Uploads
 from twistedmedia.web.answering import respond
 from twistedmedia.web.requests import (
@@ -68,6 +68,7 @@ class Uploading:
 
     async def post(self, request: Request) -> Reply:
         """Begin an upload, or, for those who can send nothing else, another method."""
+        _begin(request)
         method = header(request, "x-http-method-override")
         if method is None or method == "POST":
             return await self._create(request)
@@ -155,9 +156,10 @@ def _ahead(request: Request, progress: Progress) -> dict[str, str]:
 
 def _upload_in_path(request: Request) -> str:
     segments = segments_below(request)
-    if len(segments) != 1:
+    upload = segments[0].decode() if len(segments) == 1 else ""
+    if not is_upload(upload):
         raise NotFound("there is no such upload")
-    return segments[0].decode()
+    return upload
 
 
 def _is_part(request: Request) -> bool:

@@ -66,7 +66,7 @@ def parse_bytes(name: str, field: str | None) -> int:
         raise MissingArgument(name)
     if not _DIGITS.fullmatch(field) or len(field.lstrip("0")) > _MOST_DIGITS:
         raise Malformed(f"{name} is not a number of bytes")
-    size = int(field)
+    size = int(field.lstrip("0") or "0")  # int() refuses thousands of digits
     if size > MAX_LENGTH_BYTES:
         raise Malformed(f"{name} is more than anything can hold")
     return size

@@ -1,0 +1,959 @@
+"""What the directory store promises of uploads beyond the contract: whatever fails, and whenever
+the service is killed, what it finds on the disk is true.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import ensureDeferred
+from twisted.logger import LogEvent
+
+from tests.store.faults import (
+    CallsLayer,
+    FailingCalls,
+    RecordingCalls,
+    ShortWrites,
+    SlowCalls,
+    each_failure,
+    tree,
+)
+from tests.store.test_contract import content_of, holds
+from tests.store.test_kept import PLAN, UPLOAD, begun, going_on, kept_bytes, let_go, reviewed
+from tests.store.test_kept import size_of as size_in
+from tests.support import asynchronous, named
+from twistedmedia.boundaries import Fate
+from twistedmedia.errors import MediaError, NoSpace, NotFound
+
+HELLO = PLAN.name
+WHOLE = b"hello world"
+FOLDER = ".twistedmedia/uploads"
+OTHERS = ("0" * 32, "f" * 32)
+
+
+def uploads_in(root: Path) -> dict[str, bytes]:
+    """The files of uploads: `{"<id>.json": ...}`."""
+    return {
+        path.name: os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+        for path in (root / FOLDER).iterdir()
+        if not path.is_dir()
+    }
+
+
+def extensions_in(root: Path) -> list[str]:
+    """Of the files of the one upload."""
+    return sorted(name.removeprefix(UPLOAD) for name in uploads_in(root))
+
+
+async def resumed_and_let_go(store: Any, upload: str = UPLOAD) -> None:
+    draft = store.kept.resume(upload, None, provisional=True)
+    try:
+        await draft.resume()
+    finally:
+        await draft.put_down(undo=False)
+
+
+# What is on the disk
+
+
+@asynchronous
+async def test_the_bytes_are_a_file_and_their_number_is_its_size(start: Any, root: Path) -> None:
+    store = start(FailingCalls())
+    await begun(store, b"hello", b" world")
+    files = uploads_in(root)
+    assert files[f"{UPLOAD}.bytes"] == WHOLE
+    record = json.loads(files[f"{UPLOAD}.json"])
+    assert (record["directory"], record["filename"]) == ("prompts/en", "hello.mp3")
+    assert extensions_in(root) == [".bytes", ".json"]
+    with (root / FOLDER / f"{UPLOAD}.bytes").open("ab") as file:
+        file.write(b"!")
+    assert await size_in(store) == 12
+
+
+@asynchronous
+async def test_a_published_upload_leaves_one_name_and_its_record(start: Any, root: Path) -> None:
+    store = start(FailingCalls())
+    await begun(store, b"hello", memory="something")
+    draft = await going_on(store)
+    await draft.append([b" world"])
+    before = os.umask(0o027)
+    os.umask(before)
+    await draft.publish(HELLO)
+    media = root / "prompts/en/hello.mp3"
+    assert (media.read_bytes(), media.stat().st_nlink) == (WHOLE, 1)
+    assert media.stat().st_mode & 0o777 == 0o666 & ~before
+    assert extensions_in(root) == [".stored"]
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    "upload", ["../../victim", "../victim", "./victim", "victim", "a/../../victim", "vic\0tim"]
+)
+async def test_an_id_leads_to_no_other_file(start: Any, root: Path, upload: str) -> None:
+    """Case 32: a slash in an id comes as `%2F` in a URL."""
+    store = start(FailingCalls())
+    for folder in (root.parent, root, root / ".twistedmedia", root / FOLDER):
+        for extension in (".json", ".stored", ".taken", ".bytes"):
+            (folder / f"victim{extension}").write_bytes(b"{}")
+    before = tree(root.parent)
+    for ask in (
+        lambda: store.kept.find(upload),
+        lambda: resumed_and_let_go(store, upload),
+        lambda: store.kept.declare(upload, 5),
+        lambda: store.kept.forget(upload),
+        lambda: store.kept.settle(upload, Fate.TAKEN),
+    ):
+        with contextlib.suppress(NotFound):
+            await ask()
+    assert tree(root.parent) == before
+
+
+@asynchronous
+async def test_what_else_lies_there_is_nobodys_upload(start: Any, root: Path) -> None:
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    await store.stop()
+    odd = root / FOLDER
+    for name in ("README.json", "x.bytes", f"{UPLOAD}.other", f"{UPLOAD.upper()}.bytes"):
+        (odd / name).write_bytes(b"{}")
+    (odd / f"{OTHERS[0]}").mkdir()
+    before = uploads_in(root)
+    store = start(FailingCalls())
+    assert await store.kept.callers() == {UPLOAD: PLAN.caller}
+    assert await store.kept.expire(0) == []
+    assert uploads_in(root) == before
+
+
+@asynchronous
+async def test_a_link_is_not_followed(start: Any, root: Path) -> None:
+    """Case 33."""
+    store = start(FailingCalls())
+    await begun(store)
+    target = root.parent / "target"
+    target.write_bytes(b"theirs")
+    for extension in (".bytes", ".json"):
+        shutil.copy(root / FOLDER / f"{UPLOAD}{extension}", root.parent / "saved")
+        (root / FOLDER / f"{UPLOAD}{extension}").unlink()
+        (root / FOLDER / f"{UPLOAD}{extension}").symlink_to(target)
+        with pytest.raises((NotFound, MediaError, OSError)):
+            await store.kept.find(UPLOAD, synced=True)
+        (root / FOLDER / f"{UPLOAD}{extension}").unlink()
+        shutil.copy(root.parent / "saved", root / FOLDER / f"{UPLOAD}{extension}")
+    assert target.read_bytes() == b"theirs"
+
+
+# Nothing may ever be appended to a file that has a media name
+
+
+@asynchronous
+async def test_a_file_with_one_name_more_is_not_appended_to(start: Any, root: Path) -> None:
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    os.link(root / FOLDER / f"{UPLOAD}.bytes", root / "theirs.mp3")
+    for provisional in (False, True):
+        with pytest.raises(NotFound):
+            await going_on(store, provisional=provisional)
+    assert (root / "theirs.mp3").read_bytes() == b"hello"
+
+
+@asynchronous
+async def test_what_is_published_and_could_not_be_settled_is_not_appended_to(
+    start: Any, root: Path, nothing_left_behind: list[LogEvent]
+) -> None:
+    """It is known to be stored, or not known any more."""
+    calls = FailingCalls()
+    store = start(calls)
+    await published_unsettled(store, calls)
+    nothing_left_behind.clear()  # that it could not be was logged
+    for provisional in (False, True):
+        with pytest.raises(NotFound):
+            await going_on(store, provisional=provisional)
+    with contextlib.suppress(NotFound):
+        assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+        assert extensions_in(root) == [".stored"]
+    assert await content_of(store, HELLO) == WHOLE
+    assert (root / "prompts/en/hello.mp3").stat().st_nlink == 1
+    await store.stop()
+    start(FailingCalls())
+    assert extensions_in(root) in ([], [".stored"])
+
+
+@asynchronous
+async def test_what_is_published_could_not_be_settled_and_was_deleted_does_not_come_back(
+    start: Any, root: Path, nothing_left_behind: list[LogEvent]
+) -> None:
+    """Case 30: nobody may find all of its bytes waiting to be published."""
+    calls = FailingCalls()
+    store = start(calls)
+    await published_unsettled(store, calls)
+    nothing_left_behind.clear()
+    await store.delete(HELLO)
+    with contextlib.suppress(NotFound):
+        assert (await store.kept.find(UPLOAD)).fate is not Fate.UNFINISHED
+    with pytest.raises(NotFound):
+        await going_on(store)
+
+
+async def published_unsettled(store: Any, calls: FailingCalls) -> None:
+    """Publish an upload, of which its record does not hear."""
+    await begun(store, WHOLE)
+    draft = await going_on(store)
+    await reviewed(draft)
+    with calls.armed(1, errno.EIO, lambda operation, args: operation == "rename"):
+        await draft.publish(HELLO)
+    assert calls.failed == "rename"
+
+
+@asynchronous
+async def test_who_looks_while_a_publish_ends_finds_it_stored(start: Any, root: Path) -> None:
+    calls = SlowCalls()
+    store = start(calls, durable=False)
+    await begun(store, WHOLE)
+    draft = await going_on(store)
+    await reviewed(draft)
+    held = calls.hold("rename", where=lambda source, *_: source == f"{UPLOAD}.json")
+    publishing = draft.publish(HELLO)
+    await held
+    assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+    calls.release()
+    await publishing
+    assert extensions_in(root) == [".stored"]
+    assert await content_of(store, HELLO) == WHOLE
+
+
+@asynchronous
+@pytest.mark.parametrize("provisional", [False, True])
+async def test_one_that_is_being_dropped_cannot_be_written_to(
+    start: Any, root: Path, provisional: bool
+) -> None:
+    """Case 13."""
+    calls = SlowCalls()
+    store = start(calls, durable=False)
+    await begun(store, b"hello")
+    held = calls.hold("unlink")
+    expiring = store.kept.expire(1 << 62)
+    await held
+    with pytest.raises(NotFound):
+        await going_on(store, provisional=provisional)
+    calls.release()
+    assert await expiring == [UPLOAD]
+    assert uploads_in(root) == {}
+
+
+# An order of calls that no power failure can make a lie
+
+
+async def recorded(start: Any, root: Path, **options: Any) -> tuple[Any, RecordingCalls]:
+    calls = RecordingCalls(str(root))
+    store = start(calls, **options)
+    calls.events.clear()
+    return store, calls
+
+
+CHANGING = "writev", "truncate", "fsync", "rename", "link", "symlink", "unlink", "mkdir"
+BYTES, JSON, MARK = (f"{FOLDER}/{UPLOAD}{extension}" for extension in (".bytes", ".json", ".mark"))
+NEW, STORED = f"{FOLDER}/{UPLOAD}.new", f"{FOLDER}/{UPLOAD}.stored"
+SAVED = [f"writev {NEW}", f"fsync {NEW}", f"rename {JSON}", f"fsync {FOLDER}"]
+
+
+@asynchronous
+async def test_a_new_upload_is_on_stable_storage_before_anybody_hears_of_it(
+    start: Any, root: Path
+) -> None:
+    store, calls = await recorded(start, root)
+    await store.kept.create(UPLOAD, PLAN)
+    assert calls.of("open", *CHANGING) == [f"open {BYTES}", f"open {NEW}", *SAVED]
+
+
+@asynchronous
+async def test_what_is_declared_is_on_stable_storage(start: Any, root: Path) -> None:
+    store, calls = await recorded(start, root)
+    await begun(store)
+    calls.events.clear()
+    await store.kept.declare(UPLOAD, 12)
+    assert calls.of(*CHANGING) == SAVED
+
+
+@asynchronous
+@pytest.mark.parametrize("synced", [True, False])
+async def test_what_is_kept_is_on_stable_storage_if_that_is_wanted(
+    start: Any, root: Path, synced: bool
+) -> None:
+    store, calls = await recorded(start, root)
+    await begun(store)
+    draft = await going_on(store)
+    calls.events.clear()
+    await draft.append([b"hello"])
+    await draft.keep(None, synced=synced)
+    written = calls.of("start_writeback", *CHANGING)
+    on_its_way = f"fsync {BYTES}" if synced else f"start_writeback {BYTES}"
+    assert written == [f"writev {BYTES}", on_its_way]
+    await store.kept.find(UPLOAD, synced=True)
+    assert calls.of("fsync")[int(synced) :][0] == f"fsync {BYTES}"
+
+
+@asynchronous
+async def test_what_is_provisional_is_marked_before_it_is_written_and_counts_when_it_is_synced(
+    start: Any, root: Path
+) -> None:
+    """With its mark gone from stable storage, too: else a power failure would bring that back."""
+    store, calls = await recorded(start, root)
+    await begun(store, b"hello")
+    calls.events.clear()
+    draft = await going_on(store, provisional=True)
+    await draft.append([b" world"])
+    await draft.keep(None, synced=True)
+    assert calls.of(*CHANGING) == [
+        f"symlink {MARK}",
+        f"writev {BYTES}",
+        f"fsync {BYTES}",
+        f"unlink {MARK}",
+        f"fsync {FOLDER}",
+    ]
+
+
+@asynchronous
+async def test_what_is_told_of_what_was_provisional_is_on_stable_storage(
+    start: Any, root: Path
+) -> None:
+    """Else a power failure would bring the mark back, and take what was told."""
+    store, calls = await recorded(start, root)
+    await begun(store, b"hello")
+    draft = await going_on(store, provisional=True)
+    await draft.append([b" world"])
+    await draft.keep(None, synced=False)
+    calls.events.clear()
+    assert (await store.kept.find(UPLOAD, synced=True)).size == 11
+    assert sorted(calls.of("fsync")) == sorted([f"fsync {BYTES}", f"fsync {FOLDER}"])
+
+
+@asynchronous
+@pytest.mark.parametrize("provisional", [True, False])
+async def test_what_did_not_count_is_gone_before_others_follow(
+    start: Any, root: Path, provisional: bool
+) -> None:
+    """Else they would count with it."""
+    store, calls = await recorded(start, root)
+    await begun(store, b"hello")
+    await left_provisional(store)
+    calls.events.clear()
+    draft = await going_on(store, provisional=provisional)
+    changes = calls.of(*CHANGING)
+    assert changes[0] == f"truncate {BYTES}"
+    assert provisional or changes[1:] == [f"unlink {MARK}"]
+    await let_go(draft)
+    assert await size_in(store) == 5
+
+
+@asynchronous
+async def test_a_mark_of_more_than_is_there_lets_nothing_count_that_comes_after(
+    start: Any, root: Path
+) -> None:
+    """A power failure can take bytes that were not synced, and leave the mark."""
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    (root / FOLDER / f"{UPLOAD}.mark").symlink_to("9")
+    assert await size_in(store) == 5
+    await left_provisional(store)
+    assert await size_in(store) == 5
+    assert await kept_bytes(store) == b"hello"
+
+
+@asynchronous
+async def test_a_publish_syncs_the_bytes_before_the_name_and_that_before_the_upload_ends(
+    start: Any, root: Path
+) -> None:
+    store, calls = await recorded(start, root)
+    await begun(store, WHOLE)
+    draft = await going_on(store)
+    await reviewed(draft)
+    calls.events.clear()
+    await draft.publish(HELLO)
+    calls.note("fired")
+    assert calls.of("fsync", "link", "rename", "unlink", "fired") == [
+        f"fsync {BYTES}",
+        "link prompts/en/hello.mp3",
+        "fsync prompts/en",
+        "fsync .",
+        "fsync prompts",
+        f"rename {STORED}",
+        f"unlink {BYTES}",
+        "fired",
+    ]
+
+
+@asynchronous
+async def test_a_store_that_is_not_durable_syncs_nothing(start: Any, root: Path) -> None:
+    store, calls = await recorded(start, root, durable=False)
+    await begun(store, b"hello")
+    draft = await going_on(store, provisional=True)
+    await draft.append([b" world"])
+    await draft.keep(None, synced=True)
+    await store.kept.find(UPLOAD, synced=True)
+    draft = await going_on(store)
+    await reviewed(draft)
+    await draft.publish(HELLO)
+    assert calls.of("fsync", "start_writeback") == []
+
+
+# Each call fails in turn
+
+
+Act = Callable[[Any], Awaitable[Any]]
+
+
+async def append(store: Any) -> None:
+    draft = store.kept.resume(UPLOAD, 6, provisional=False)
+    try:
+        await draft.resume()
+        await draft.append([b" wo", b"rld"])
+    finally:
+        await draft.put_down(undo=False)
+
+
+async def keep(store: Any, *, provisional: bool = False) -> None:
+    draft = store.kept.resume(UPLOAD, 6, provisional=provisional)
+    try:
+        await draft.resume()
+        await draft.append([b" wo", b"rld"])
+        await draft.keep("something", synced=True)
+    finally:
+        await draft.put_down(undo=False)
+
+
+async def undo(store: Any, *, provisional: bool = False) -> None:
+    draft = store.kept.resume(UPLOAD, 6, provisional=provisional)
+    try:
+        await draft.resume()
+        await draft.append([b" wo", b"rld"])
+    finally:
+        await draft.put_down(undo=True)
+
+
+async def review(store: Any) -> None:
+    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    try:
+        await draft.resume()
+        await reviewed(draft)
+    finally:
+        await draft.put_down(undo=False)
+
+
+async def publish(store: Any, *, provisional: bool = False) -> None:
+    draft = store.kept.resume(UPLOAD, 6, provisional=provisional)
+    try:
+        await draft.resume()
+        await reviewed(draft)
+        await draft.append([b" world"])
+        await draft.publish(HELLO)
+    finally:
+        await draft.put_down(undo=False)
+
+
+async def left_provisional(store: Any) -> None:
+    """Something that does not count lies behind what does."""
+    draft = await going_on(store, provisional=True)
+    await draft.append([b"noise"])
+    await let_go(draft)
+
+
+# What is done, and the sizes that the upload may have if that has failed.
+ACTS: dict[str, tuple[Act, set[int]]] = {
+    "append": (append, {5, 8, 11}),
+    "keep": (keep, {5, 8, 11}),
+    "keep what was provisional": (lambda store: keep(store, provisional=True), {5, 11}),
+    "undo": (undo, {5, 8, 11}),
+    "undo what was provisional": (lambda store: undo(store, provisional=True), {5}),
+    "review": (review, {5}),
+    "declare": (lambda store: store.kept.declare(UPLOAD, 12), {5}),
+    "find": (lambda store: store.kept.find(UPLOAD), {5}),
+    "find and sync": (lambda store: store.kept.find(UPLOAD, synced=True), {5}),
+    "callers": (lambda store: store.kept.callers(), {5}),
+}
+failing = pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("error", "noise"), [(errno.ENOSPC, False), (errno.EIO, True)], ids=["ENOSPC", "EIO"]
+)
+@pytest.mark.parametrize("act", ACTS)
+async def test_whatever_fails_nothing_counts_that_was_not_appended(
+    start: Any, root: Path, act: str, noise: bool, error: int
+) -> None:
+    """Cases 10 and 14."""
+    do, sizes = ACTS[act]
+    calls = FailingCalls()
+    store = start(calls)
+
+    async def ready() -> None:
+        await store.kept.forget(UPLOAD)
+        await begun(store, b"hello")
+        if noise:
+            await left_provisional(store)
+
+    await ready()
+    async for failed, came in each_failure(calls, error, lambda: do(store)):
+        where = f"{failed} of {act}"
+        kept = await store.kept.find(UPLOAD)
+        assert kept.fate is Fate.UNFINISHED, where
+        if act == "declare":
+            assert kept.plan in (PLAN, replace(PLAN, length=12)), where
+        else:
+            assert kept.plan == PLAN, where
+        assert kept.size in sizes, where
+        assert await kept_bytes(store) == WHOLE[: kept.size], where
+        assert [each for each in extensions_in(root) if each != ".mark"] == [".bytes", ".json"]
+        if error == errno.ENOSPC and failed in ("writev", "fsync"):
+            assert isinstance(came, NoSpace), where
+        await ready()
+
+
+@asynchronous
+@failing
+async def test_an_upload_whose_beginning_fails_is_not_there(
+    start: Any, root: Path, error: int
+) -> None:
+    """Cases 10 and 14."""
+    calls = FailingCalls()
+    store = start(calls)
+    async for failed, came in each_failure(calls, error, lambda: store.kept.create(UPLOAD, PLAN)):
+        assert isinstance(came, NoSpace if error == errno.ENOSPC else OSError), failed
+        assert uploads_in(root) == {}, failed
+    assert await size_in(store) == 0
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("error", "provisional"), [(errno.ENOSPC, False), (errno.EIO, True)], ids=["ENOSPC", "EIO"]
+)
+async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_known(
+    start: Any,
+    root: Path,
+    provisional: bool,
+    error: int,
+    nothing_left_behind: list[LogEvent],
+) -> None:
+    """Cases 10 and 14."""
+    calls = FailingCalls()
+    store = start(calls)
+    await begun(store, b"hello")
+    seen = set()
+    async for failed, _ in each_failure(
+        calls, error, lambda: publish(store, provisional=provisional)
+    ):
+        try:
+            kept = await store.kept.find(UPLOAD)
+        except NotFound:  # only that it is stored could not be noted
+            assert (failed, await content_of(store, HELLO)) == ("rename", WHOLE)
+        else:
+            seen.add(kept.fate)
+            if kept.fate is Fate.UNFINISHED:
+                assert not await holds(store, HELLO), failed
+                assert kept.size == 5 if provisional else kept.size in (5, 11), failed
+                assert await kept_bytes(store) == WHOLE[: kept.size], failed
+            else:  # only what comes after was left to fail
+                assert await content_of(store, HELLO) == WHOLE, failed
+                # One name more, of nothing more, goes at the next start.
+                assert set(extensions_in(root)) - {".bytes", ".mark"} == {".stored"}, failed
+        await store.delete(HELLO)
+        await store.kept.forget(UPLOAD)
+        assert uploads_in(root) == {}, failed
+        await begun(store, b"hello")
+    assert seen == {Fate.UNFINISHED, Fate.STORED}
+    nothing_left_behind.clear()  # what could not be closed or settled was logged
+
+
+@asynchronous
+@failing
+@pytest.mark.parametrize("how", ["settle", "forget", "expire"])
+async def test_what_could_not_be_dropped_is_dropped_the_next_time(
+    start: Any, root: Path, how: str, error: int
+) -> None:
+    calls = FailingCalls()
+    store = start(calls)
+
+    async def drop() -> None:
+        if how == "settle":
+            await store.kept.settle(UPLOAD, Fate.TAKEN)
+        elif how == "forget":
+            await store.kept.forget(UPLOAD)
+        else:
+            await store.kept.expire(1 << 62)
+
+    await begun(store, b"hello")
+    async for failed, _ in each_failure(calls, error, drop):
+        with contextlib.suppress(NotFound):
+            kept = await store.kept.find(UPLOAD)
+            assert kept.fate is Fate.TAKEN or kept.size == 5, failed
+        await drop()
+        if how == "settle":
+            assert extensions_in(root) == [".taken"], failed
+        else:  # bytes without a record go at the next start
+            assert set(extensions_in(root)) <= {".bytes", ".mark"}, failed
+        await store.kept.forget(UPLOAD)
+        assert uploads_in(root) == {}
+        await begun(store, b"hello")
+
+
+@asynchronous
+async def test_a_record_that_does_not_fit_is_none(start: Any, root: Path) -> None:
+    """Case 10: a disk that is full takes a part first."""
+    store = start(ShortWrites(20))
+    with pytest.raises(NoSpace):
+        await store.kept.create(UPLOAD, PLAN)
+    assert uploads_in(root) == {}
+
+
+# The service is killed
+
+
+class Snapshots(CallsLayer):
+    """Copies the root after each call that changes something, as a kill would leave it."""
+
+    def __init__(self, root: Path, to: Path) -> None:
+        self._root = root
+        self._to = to
+        self.taken: list[tuple[str, Path]] = []
+        self.wanted = False
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if operation == "fsync":  # this has another test; here it would only take time
+            return os.fstat(args[0])
+        result = call()
+        changes = operation in CHANGING or (operation == "open" and args[1] & os.O_CREAT)
+        if self.wanted and changes:
+            copy = self._to / str(len(self.taken))
+            copied(self._root, copy)
+            self.taken.append((f"{len(self.taken)}: after {operation}", copy))
+        return result
+
+
+def copied(root: Path, to: Path) -> None:
+    """A copy of `root` in which names of one file are names of one file."""
+    inodes: dict[int, Path] = {}
+    for folder, _, files in os.walk(root):
+        (to / os.path.relpath(folder, root)).mkdir(parents=True)
+        for name in files:
+            path = Path(folder) / name
+            target = to / os.path.relpath(path, root)
+            inode = path.lstat().st_ino
+            if inode in inodes:
+                os.link(inodes[inode], target)
+            else:
+                shutil.copy2(path, target, follow_symlinks=False)
+                inodes[inode] = target
+
+
+@asynchronous
+@pytest.mark.parametrize("provisional", [False, True])
+async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_was(
+    start: Any, root: Path, tmp_path: Path, provisional: bool
+) -> None:
+    """Cases 3 and 27. The last part is the one that may be provisional."""
+    calls = Snapshots(root, tmp_path / "copies")
+    store = start(calls)
+    calls.wanted = True
+    await store.kept.create(UPLOAD, PLAN)
+    await append_and_keep(store, b"he", b"llo")
+    await left_provisional(store)
+    await append_and_keep(store, b" wo", b"r", provisional=True)
+    draft = await going_on(store, provisional=provisional)
+    await draft.append([b"ld"])
+    await reviewed(draft)
+    await draft.publish(HELLO)
+    calls.wanted = False
+
+    progress: list[int] = []
+    for when, copy in calls.taken:
+        following = start(FailingCalls(), at=copy)
+        extensions = [each for each in extensions_in(copy) if each != ".mark"]
+        assert extensions in ([], [".bytes", ".json"], [".stored"]), when
+        try:
+            kept = await following.kept.find(UPLOAD)
+        except NotFound:
+            assert extensions == [], when
+            progress.append(-1)
+        else:
+            stored = kept.fate is Fate.STORED
+            assert stored == (extensions == [".stored"]), when
+            progress.append(12 if stored else kept.size)
+            if not stored:
+                await completed(following, kept.size)
+            assert await content_of(following, HELLO) == WHOLE, when
+            await following.delete(HELLO)
+            assert (await following.kept.find(UPLOAD)).fate is Fate.STORED, when
+            assert ".stored" in extensions_in(copy), when
+        await following.stop()
+    assert progress == sorted(progress)
+    assert set(progress) == {-1, 0, 2, 5, 9, 12} | ({11} if not provisional else set())
+
+
+@asynchronous
+@pytest.mark.parametrize("how", ["forget", "settle"])
+async def test_a_service_that_is_killed_while_it_drops_an_upload_leaves_nothing(
+    start: Any, root: Path, tmp_path: Path, how: str
+) -> None:
+    calls = Snapshots(root, tmp_path / "copies")
+    store = start(calls)
+    await begun(store, b"hello")
+    await left_provisional(store)
+    calls.wanted = True
+    if how == "forget":
+        await store.kept.forget(UPLOAD)
+    else:
+        await store.kept.settle(UPLOAD, Fate.TAKEN)
+    calls.wanted = False
+    assert len(calls.taken) == 3
+    for when, copy in calls.taken:
+        following = start(FailingCalls(), at=copy)
+        await following.stop()
+        assert extensions_in(copy) == ([] if how == "forget" else [".taken"]), when
+
+
+async def append_and_keep(store: Any, *pieces: bytes, provisional: bool = False) -> None:
+    draft = await going_on(store, provisional=provisional)
+    for piece in pieces:
+        await draft.append([piece])
+    await draft.keep("something", synced=True)
+
+
+async def completed(store: Any, size: int) -> None:
+    draft = await going_on(store)
+    assert await reviewed(draft) == WHOLE[:size]
+    await draft.append([WHOLE[size:]])
+    await draft.publish(HELLO)
+
+
+@asynchronous
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_what_was_published_before_the_kill_is_known_to_be_stored(
+    start: Any, root: Path, deleted: bool
+) -> None:
+    """Case 3. It was linked, and no more: once that is seen it stays so, whatever becomes of the
+    file.
+    """
+    store = start(FailingCalls())
+    await begun(store, WHOLE)
+    await store.stop()
+    (root / "prompts/en").mkdir(parents=True)
+    os.link(root / FOLDER / f"{UPLOAD}.bytes", root / "prompts/en/hello.mp3")
+    store = start(FailingCalls())
+    assert extensions_in(root) == [".stored"]
+    assert await store.kept.callers() == {}
+    if deleted:
+        await store.delete(HELLO)
+        await store.stop()
+        store = start(FailingCalls())
+    assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+    assert await holds(store, HELLO) is not deleted
+
+
+@asynchronous
+async def test_a_link_that_is_not_the_media_is_no_publish(start: Any, root: Path) -> None:
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    await store.stop()
+    os.link(root / FOLDER / f"{UPLOAD}.bytes", root.parent / "backup")
+    store = start(FailingCalls())
+    kept = await store.kept.find(UPLOAD)
+    assert (kept.fate, kept.size) == (Fate.UNFINISHED, 5)
+
+
+@asynchronous
+async def test_what_a_killed_service_has_left_half_done_is_swept(start: Any, root: Path) -> None:
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    await store.kept.create(OTHERS[1], PLAN, Fate.STORED)
+    await store.stop()
+    whole = uploads_in(root)
+    names = (f"{OTHERS[0]}.bytes", f"{OTHERS[0]}.new", f"{UPLOAD}.new", f"{OTHERS[1]}.bytes")
+    for name in names:
+        (root / FOLDER / name).write_bytes(b"half")
+    store = start(FailingCalls())
+    assert uploads_in(root) == whole
+    assert (await size_in(store), (await store.kept.find(OTHERS[1])).fate) == (5, Fate.STORED)
+
+
+@asynchronous
+async def test_a_record_whose_bytes_are_gone_is_swept(start: Any, root: Path) -> None:
+    """Else it would count as its caller's for ever."""
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    (root / FOLDER / f"{UPLOAD}.bytes").unlink()
+    with pytest.raises(NotFound):
+        await store.kept.find(UPLOAD)
+    await store.stop()
+    store = start(FailingCalls())
+    assert await store.kept.callers() == {}
+    assert uploads_in(root) == {}
+
+
+def record(**other: Any) -> bytes:
+    """What a record is, but for some fields."""
+    fields: dict[str, Any] = {
+        "directory": "prompts/en",
+        "filename": "hello.mp3",
+        "length": 11,
+        "sha256": None,
+        "caller": "192.0.2.1",
+        "note": "",
+    }
+    return json.dumps({**fields, **other}).encode()
+
+
+BROKEN = {
+    "empty": b"",
+    "zeros": bytes(200),
+    "half": record()[:40],
+    "no JSON": b"hello",
+    "no UTF-8": b'{"\xff": 1}',
+    "no object": b"[]",
+    "null": b"null",
+    "a number": b"7",
+    "an empty object": b"{}",
+    "no name": record(filename=""),
+    "a name that is not allowed": record(filename="../x.mp3"),
+    "a name that is no text": record(filename=7),
+    "a directory that is a list": record(directory=["a"]),
+    "a length that is text": record(length="11"),
+    "a length that is negative": record(length=-1),
+    "a length that is no whole number": record(length=1.5),
+    "a digest that is a number": record(sha256=7),
+    "nested deeply": b"[" * 100_000,
+    "longer than any": record(note="x" * (256 << 10)),
+}
+
+
+@asynchronous
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+async def test_a_broken_record_is_no_upload_and_is_swept_with_a_warning(
+    start: Any, root: Path, content: bytes, warnings: list[LogEvent]
+) -> None:
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    (root / FOLDER / f"{UPLOAD}.json").write_bytes(content)
+    for ask in (
+        lambda: store.kept.find(UPLOAD),
+        lambda: store.kept.find(UPLOAD, synced=True),
+        lambda: store.kept.declare(UPLOAD, 5),
+    ):
+        with pytest.raises(NotFound):
+            await ask()
+    assert await store.kept.callers() == {}
+    assert warnings
+    await store.stop()
+    start(FailingCalls())
+    assert uploads_in(root) == {}
+
+
+@asynchronous
+async def test_a_store_starts_where_uploads_cannot_be_swept(
+    start: Any, root: Path, warnings: list[LogEvent]
+) -> None:
+    """What is stored can be read all the same."""
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    await store.stop()
+    (root / FOLDER / f"{OTHERS[0]}.new").write_bytes(b"half")
+    for nth in count(1):
+        calls = FailingCalls()
+        in_uploads = is_in(str(root / FOLDER))
+        with calls.armed(nth, errno.EIO, in_uploads):
+            store = start(calls)
+        if calls.failed is None:
+            break
+        assert await size_in(store) == 5
+        assert warnings or calls.failed == "open"
+        await store.stop()
+    assert nth > 1
+
+
+def is_in(folder: str) -> Callable[[str, tuple[Any, ...]], bool]:
+    """Whether a call works in that folder."""
+
+    def holds_for(operation: str, args: tuple[Any, ...]) -> bool:
+        *plain, keywords = args
+        fd = keywords.get("dir_fd", plain[0])
+        with contextlib.suppress(OSError, TypeError):
+            return operation != "close" and os.readlink(f"/proc/self/fd/{fd}") == folder
+        return False
+
+    return holds_for
+
+
+@asynchronous
+async def test_memories_are_few_and_what_is_forgotten_is_reviewed(start: Any, root: Path) -> None:
+    """Each is some 40 KiB."""
+    store = start(FailingCalls(), durable=False)
+    uploads = [f"{n:032x}" for n in range(40)]
+    for upload in uploads:
+        await store.kept.create(upload, PLAN)
+        draft = await going_on(store, upload)
+        await draft.append([b"hello"])
+        await draft.keep(upload, synced=False)
+    remembered = []
+    for upload in uploads:
+        draft = store.kept.resume(upload, None, provisional=False)
+        resumed = await draft.resume()
+        assert (resumed.size, resumed.memory) in ((5, None), (5, upload))
+        remembered.append(resumed.memory is not None)
+        if resumed.memory is None:
+            assert await reviewed(draft) == b"hello"
+        await draft.append([b" world"])
+        assert (await draft.seal()).size == 11
+        await draft.put_down(undo=False)
+    assert remembered == [False] * 8 + [True] * 32
+
+
+@asynchronous
+async def test_a_memory_of_bytes_that_are_no_longer_there_is_none(start: Any, root: Path) -> None:
+    store = start(FailingCalls())
+    await begun(store, b"hello", memory="something")
+    os.truncate(root / FOLDER / f"{UPLOAD}.bytes", 3)
+    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    resumed = await draft.resume()
+    assert (resumed.size, resumed.memory) == (3, None)
+    assert await reviewed(draft) == b"hel"
+    await let_go(draft)
+
+
+@asynchronous
+async def test_stopping_waits_for_a_part_that_is_being_kept(start: Any, root: Path) -> None:
+    """Case 47."""
+    calls = SlowCalls()
+    store = start(calls)
+    await begun(store)
+    draft = await going_on(store)
+    held = calls.hold("writev")
+    writing = draft.append([b"hello"])
+    await held
+    keeping = draft.keep(None, synced=True)
+    stopping = ensureDeferred(store.stop())
+    assert not stopping.called
+    calls.release()
+    await writing
+    await keeping
+    await stopping
+    assert uploads_in(root)[f"{UPLOAD}.bytes"] == b"hello"
+
+
+@asynchronous
+async def test_files_of_another_name_are_not_an_uploads(start: Any, root: Path) -> None:
+    """The hidden folder has no media name, so nobody can store, read or delete there."""
+    store = start(FailingCalls())
+    await begun(store, b"hello")
+    page = await store.list((), "", 10, lambda page: page)
+    assert page.entries == ()
+    with pytest.raises(MediaError):
+        named(f".twistedmedia/uploads/{UPLOAD}.bytes")
