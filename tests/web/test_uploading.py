@@ -637,6 +637,24 @@ def test_what_else_could_be_asked_of_an_upload_is_not_allowed(
     answer = service.ask(method, upload, TUS, content=b"hello")
     assert answer.status == 405
     assert set(answer.headers["allow"].split(", ")) >= {"HEAD", "PATCH", "DELETE", "POST"}
+    assert answer.headers["tus-resumable"] == "1.0.0"
+    assert service.offset(upload) == 0
+
+
+def test_strangers_are_told_which_tus_they_may_not_speak(service: Service) -> None:
+    answer = service.ask("POST", "/uploads", TUS, NAMED, "Origin: https://elsewhere.example")
+    assert (answer.status, answer.headers["tus-resumable"]) == (403, "1.0.0")
+    assert "tus-resumable" not in service.ask("GET", "/media/").headers
+
+
+@pytest.mark.parametrize(
+    ("coded", "status"), [("Content-Encoding: gzip", 415), ("Content-Range: bytes 0-4/5", 400)]
+)
+def test_content_that_is_no_file_is_refused(service: Service, coded: str, status: int) -> None:
+    upload = service.created()
+    refused(service.patch(upload, 0, b"hello", coded), status)
+    creating = ("POST", "/uploads", TUS, NAMED, "Upload-Length: 11", PART, coded)
+    refused(service.ask(*creating, content=b"hello"), status)
     assert service.offset(upload) == 0
 
 

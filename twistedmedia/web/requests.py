@@ -7,6 +7,7 @@ import time
 from twisted.web.server import Request
 
 from twistedmedia.boundaries import Condition
+from twistedmedia.errors import BadRequest, UnsupportedContent
 from twistedmedia.names import MediaName, media_name_from_path, url_path
 from twistedmedia.wire.conditions import Conditions
 
@@ -78,6 +79,19 @@ def has_query_key(request: Request, key: bytes) -> bool:
     """Whether the query has `key`, with or without a value; Twisted drops those without."""
     query = request.uri.partition(b"?")[2]
     return any(pair.partition(b"=")[0] == key for pair in query.split(b"&"))
+
+
+def refuse_what_is_no_file(request: Request) -> None:
+    """Refuse content that would be stored as something else than the file that the client means.
+
+    :raises UnsupportedContent: when it has a coding.
+    :raises BadRequest: when it is said to be a part (RFC 9110, 14.4: what `curl -C - -T` sends).
+    """
+    coding = (header(request, "content-encoding") or "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedContent("send the content without Content-Encoding")
+    if header(request, "content-range") is not None:
+        raise BadRequest("a part of a file cannot be stored; send the whole without Content-Range")
 
 
 def client_address(request: Request) -> str:

@@ -33,6 +33,7 @@ from twistedmedia.web.requests import (
     header,
     media_url,
     name_in_path,
+    refuse_what_is_no_file,
 )
 from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.body import body_of
@@ -69,7 +70,7 @@ class Storing:
         """The content is the file."""
         sha256 = declared_sha256(header(request, "content-digest"), header(request, "repr-digest"))
         name = name_in_path(request)
-        _refuse_what_is_no_file(request)
+        refuse_what_is_no_file(request)
         _require_declared_content(request)
         means_one = header(request, "if-match") is not None
         replacing = condition_of_change(request) if means_one else None
@@ -95,7 +96,7 @@ class Storing:
     async def post(self, request: Request) -> Reply:
         """The content is a form."""
         media_type, parameters = content_type_of(header(request, "content-type"))
-        _refuse_what_is_no_file(request)
+        refuse_what_is_no_file(request)
         body = body_of(request)
         if body.length is not None and body.length > self._intake.limits.max_form:
             raise TooLarge(self._intake.limits.max_form, "the form")
@@ -275,12 +276,3 @@ def _require_declared_content(request: Request) -> None:
     """An old client that ends its content by closing would leave an empty file behind."""
     if not any(map(request.requestHeaders.hasHeader, ("content-length", "transfer-encoding"))):
         raise BadRequest("the content is not declared; send Content-Length, or send it chunked")
-
-
-def _refuse_what_is_no_file(request: Request) -> None:
-    """Content that would be stored as something else than the file that the client means."""
-    coding = (header(request, "content-encoding") or "identity").strip().lower()
-    if coding != "identity":
-        raise UnsupportedContent("send the content without Content-Encoding")
-    if header(request, "content-range") is not None:  # RFC 9110, 14.4: what curl -C - -T sends
-        raise BadRequest("a part of a file cannot be stored; send the whole without Content-Range")

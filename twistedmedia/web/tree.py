@@ -30,7 +30,7 @@ from twistedmedia.web.requests import header, segments_below
 from twistedmedia.web.routing import Reply, RoutedResource
 from twistedmedia.web.storing import Storing
 from twistedmedia.web.strangers import Strangers
-from twistedmedia.web.uploading import Uploading
+from twistedmedia.web.uploading import Uploading, mark
 from twistedmedia.wire.body import IStreamsBody
 
 
@@ -96,6 +96,7 @@ class MediaResource(RoutedResource):
         self._sharing = OriginSharing(strangers.origins)
 
     def check(self, request: Any) -> Reply | None:
+        mark(request)
         preflight = self._sharing.answer(request)
         self._strangers.refuse(request)
         _refuse(request)

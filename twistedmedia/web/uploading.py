@@ -16,6 +16,7 @@ from twistedmedia.web.requests import (
     header,
     media_url,
     mounted_at,
+    refuse_what_is_no_file,
     segments_below,
 )
 from twistedmedia.web.routing import Reply, add_route
@@ -57,7 +58,6 @@ class Uploading:
     async def tell(self, request: Request) -> Reply:
         """What is spoken here."""
         headers = {
-            "Tus-Resumable": VERSION,
             "Tus-Version": VERSION,
             "Tus-Extension": EXTENSIONS,
             "Tus-Checksum-Algorithm": ",".join(ALGORITHMS),
@@ -96,6 +96,7 @@ class Uploading:
         upload = _upload_in_path(request)
         if not _is_part(request):
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}")
+        refuse_what_is_no_file(request)
         length = header(request, "upload-length")
         part = Part(
             parse_bytes("Upload-Offset", header(request, "upload-offset")),
@@ -125,6 +126,7 @@ class Uploading:
         body = body_of(request)
         if body.length != 0 and not _is_part(request):
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}, or none")
+        refuse_what_is_no_file(request)
         source = client_address(request)
         caller = customer_of(source)
         plan = Plan(_name(request, metadata), length, sha256, caller, note)
@@ -140,8 +142,13 @@ class Uploading:
         return respond(Answer(201, payload, headers))
 
 
+def mark(request: Request) -> None:
+    """Have the answer to a request about uploads say which tus it is of, whatever the answer is."""
+    if segments_below(request)[:1] == [b"uploads"]:
+        request.setHeader("tus-resumable", VERSION)
+
+
 def _begin(request: Request) -> None:
-    request.setHeader("tus-resumable", VERSION)  # errors have it as well
     check_version(header(request, "tus-resumable"))
 
 
