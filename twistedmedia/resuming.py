@@ -100,14 +100,13 @@ class Uploads:
         self._turns = Turns()
         self._callers: dict[str, str] = {}  # of unfinished uploads
         self._unfinished: Counter[str] = Counter()  # by caller
+        self._counted = False
         self._sweeping = LoopingCall(self._sweep)
 
     def start(self, reactor: Any) -> None:
         """The store is open: find out what is there, and sweep from now on."""
         self._sweeping.clock = reactor
         interval_s = min(_MOST_BETWEEN_SWEEPS_S, max(1.0, self._expiry_s / 10))
-        starting = self.intake.unbroken(self._take_stock())
-        starting.addErrback(lambda failure: self._log.failure("uploads not counted", failure))
         self._sweeping.start(interval_s, now=True)
 
     def stop(self) -> None:
@@ -156,6 +155,8 @@ class Uploads:
 
     async def _sweep(self) -> None:
         try:
+            if not self._counted:  # before the first sweep, or what that drops would count
+                await self._take_stock()
             await self.sweep()
         except Exception:  # noqa: BLE001  # the next time, perhaps
             self._log.failure("expired uploads could not be swept")
@@ -163,6 +164,7 @@ class Uploads:
     async def _take_stock(self) -> None:
         for upload, caller in (await self._drafts.callers()).items():
             self._came(upload, caller)
+        self._counted = True
 
     async def _create(self, source: str, caller: str, plan: Plan, part: Part) -> Progress:
         upload = token_hex(16)
