@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -199,12 +200,15 @@ def test_what_does_not_end_is_cut_off(
 def test_no_form_costs_the_service_much_more_than_its_bytes(limited: Process) -> None:
     """What is worked through byte by byte in the event loop makes everybody else wait."""
     seconds = {}
+    started = time.thread_time()
+    sum(1 for _ in range(2_000_000))
+    many_s = max(0.5, 4 * (time.thread_time() - started))  # on a machine that is slow, more
     for what, (method, target, headers, begin, piece) in ENDLESS.items():
         content = (begin + piece * 50)[: FORM_LIMIT - 1000]
         before = limited.processor_time()
         assert limited.ask(method, target, content, headers).status in (400, 413), what
         seconds[what] = limited.processor_time() - before
-    assert {what: taken for what, taken in seconds.items() if taken > 0.5} == {}
+    assert {what: taken for what, taken in seconds.items() if taken > many_s} == {}
 
 
 def send_until_refused(connection: Connection, piece: bytes) -> int:
