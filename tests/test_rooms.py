@@ -19,7 +19,16 @@ PLUGIN = HOUSE.parent / "twisted" / "plugins" / "twistedmedia_plugin.py"
 # floor are strangers to each other.
 FLOORS = [
     {"errors", "answers", "names", "limits", "formats"},
-    {"boundaries", "faults", "notifying", "shielding", "signals", "streaming", "turns"},
+    {
+        "boundaries",
+        "faults",
+        "notifying",
+        "shielding",
+        "signals",
+        "streaming",
+        "turns",
+        "unfinished",
+    },
     {"wire", "store", "audio", "fetching", "client"},
     {"arrival"},
     {"intake"},

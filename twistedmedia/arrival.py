@@ -92,7 +92,8 @@ class Arrival:
     arrival that has failed still takes bytes, counts them and drops them. `stored` is set once it
     is published, or found `identical`: the name has the declared content already, so a client that
     lost its answer tries again. `problem` is what is wrong with it as audio. `checksum`, a hash of
-    `hashlib`, if it is set, is kept up with what is written.
+    `hashlib`, if it is set, is kept up with what is written. `synced` bytes of one that goes on
+    survive the machine already.
     """
 
     _log = Logger()
@@ -119,6 +120,7 @@ class Arrival:
         self.identical = False
         self.problem: str | None = None
         self.checksum: Any = None
+        self.synced = 0
         self._store = store
         self._limits = limits
         self._source = source
@@ -159,6 +161,7 @@ class Arrival:
         self.name, self.directory, self.filename = name, name.directory, name.filename
         resumed = await self._kept.resume()
         self._budget.spend(resumed.size)
+        self.synced = resumed.synced
         if isinstance(resumed.memory, _Looked):
             self._check = resumed.memory.check
         elif resumed.size:
@@ -169,6 +172,12 @@ class Arrival:
     def size(self) -> int:
         """In bytes, so far."""
         return self._budget.spent
+
+    async def sync(self) -> None:
+        """Bring what was written to stable storage."""
+        assert self._kept is not None
+        await self._outcome(self._kept.sync())
+        self.synced = self.size
 
     async def keep(self, *, synced: bool) -> None:
         """What was written counts, and is on stable storage if it is to be `synced`; another

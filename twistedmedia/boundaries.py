@@ -90,22 +90,25 @@ class Fate(Enum):
 @dataclass(frozen=True, slots=True)
 class Kept:
     """An upload that is kept between requests: `size` bytes of it are here and count. `modified_ns`
-    is when it was last written to, in nanoseconds since the epoch.
+    is when it was last written to, in nanoseconds since the epoch. `etag` is the entity tag of the
+    file that it has become, None where that is not known.
     """
 
     plan: Plan
     fate: Fate
     size: int
     modified_ns: int
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A draft that goes on at `size` bytes. `memory` is what was given to `KeptDraft.keep` when it
-    was written to last, None when that is forgotten.
+    """A draft that goes on at `size` bytes, of which `synced` survive the machine. `memory` is what
+    was given to `KeptDraft.keep` when it was written to last, None when that is forgotten.
     """
 
     size: int
+    synced: int
     memory: object | None
 
 
@@ -156,6 +159,11 @@ class KeptDraft(Draft, Protocol):
         """Go on where the last request that wrote to it has ended. To be called first.
 
         Fails with `NotFound` when it is no longer there.
+        """
+
+    def sync(self) -> Deferred[None]:
+        """What was appended is on stable storage, in a durable store, and counts whatever happens
+        to the machine. Not for what is provisional.
         """
 
     def keep(self, memory: object | None, *, synced: bool) -> Deferred[None]:
@@ -233,8 +241,8 @@ class FiniteStore(Protocol):
 class KeptDrafts(Protocol):
     """Drafts that outlive their requests. Each has an id, 32 hexadecimal digits."""
 
-    def create(self, upload: str, plan: Plan, fate: Fate = Fate.UNFINISHED) -> Deferred[None]:
-        """Begin an upload of that id.
+    def create(self, upload: str, plan: Plan, etag: str | None = None) -> Deferred[None]:
+        """Begin an upload of that id; with `etag`, one that is stored already, as that file.
 
         Fails with `NoSpace`.
         """
@@ -257,8 +265,10 @@ class KeptDrafts(Protocol):
         Fails with `NoSpace` and `NotFound`.
         """
 
-    def settle(self, upload: str, fate: Fate) -> Deferred[None]:
-        """This has become of an unfinished upload: what was written goes, the plan stays."""
+    def settle(self, upload: str, etag: str | None) -> Deferred[None]:
+        """An unfinished upload has become the file with this entity tag, or its name is taken: what
+        was written goes, the plan stays.
+        """
 
     def forget(self, upload: str) -> Deferred[bool]:
         """Drop an upload; whether there was one. A file that it has become stays."""

@@ -8,7 +8,6 @@ requests look, in `web.uploading`.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from secrets import token_hex
@@ -30,7 +29,6 @@ from twistedmedia.errors import (
     NoSpace,
     NotFound,
     TooLarge,
-    TooManyUnfinished,
     WrongOffset,
 )
 from twistedmedia.intake import Intake
@@ -38,10 +36,14 @@ from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName
 from twistedmedia.streaming import Body
 from twistedmedia.turns import Turns
+from twistedmedia.unfinished import Unfinished
 from twistedmedia.wire.tus import Checksum
 
 # What a client is told is in whole seconds, and its clock may be a little off.
 _EXPIRED_FOR_S = 60
+# A power failure takes no more than this of what was acknowledged. To sync that often costs as much
+# time as some MiB more.
+_SYNC_BYTES = 64 << 20
 _MOST_BETWEEN_SWEEPS_S = 600
 
 
@@ -95,11 +97,9 @@ class Uploads:
         self.intake = intake
         self._expiry_s = expiry_s
         self._drafts = drafts
-        self._max_unfinished = max_unfinished
+        self._unfinished = Unfinished(max_unfinished)
         self._now_s = now_s
         self._turns = Turns()
-        self._callers: dict[str, str] = {}  # of unfinished uploads
-        self._unfinished: Counter[str] = Counter()  # by caller
         self._counted = False
         self._sweeping = LoopingCall(self._sweep)
 
@@ -149,9 +149,9 @@ class Uploads:
         """Drop what nobody has added to for so long that it has expired."""
         before_s = self._now_s() - self._expiry_s - _EXPIRED_FOR_S
         for upload in await self._drafts.expire(int(before_s * 10**9)):
-            if upload in self._callers:
+            if upload in self._unfinished:
                 self._log.info("expired: upload {upload}", upload=upload)
-            self._left(upload)
+            self._unfinished.end(upload)
 
     async def _sweep(self) -> None:
         try:
@@ -163,7 +163,7 @@ class Uploads:
 
     async def _take_stock(self) -> None:
         for upload, caller in (await self._drafts.callers()).items():
-            self._came(upload, caller)
+            self._unfinished.add(upload, caller)
         self._counted = True
 
     async def _create(self, source: str, caller: str, plan: Plan, part: Part) -> Progress:
@@ -173,14 +173,12 @@ class Uploads:
             arrival.accepted(plan.name)
             await arrival.prepare(awaited=True)
             arrival.raise_failure()
-        if arrival.stored is not None:  # it is there already
-            plan = replace(plan, length=arrival.stored.size)
-            await self._drafts.create(upload, plan, Fate.STORED)
-            return self._stored(upload, plan)
-        if self._unfinished[caller] >= self._max_unfinished:
-            raise TooManyUnfinished(self._max_unfinished)
-        self._came(upload, caller)
+        self._unfinished.begin(upload, caller)
         try:
+            if arrival.stored is not None:  # it is there already
+                plan = replace(plan, length=arrival.stored.size)
+                await self._drafts.create(upload, plan, arrival.stored.etag)
+                return _stored(upload, plan)  # it counts until it expires
             await self._drafts.create(upload, plan)
             if part.body.length == 0 and plan.length != 0 and part.checksum is None:
                 return self._unfinished_at(upload, plan, 0, self._now_s())
@@ -198,6 +196,8 @@ class Uploads:
                 if kept.fate is not Fate.UNFINISHED:
                     progress = await self._ended(upload, kept)
                     _judge_offset(kept, part)
+                    if await body.read():
+                        raise TooLarge(kept.size, "the upload")
                     return progress
                 plan = await self._judged(upload, kept, part)
                 with self.intake.upload():
@@ -254,7 +254,7 @@ class Uploads:
         try:
             if await arrival.resume(plan.name) != part.offset:
                 raise WrongOffset(part.offset)
-            broke = await _read(arrival, part.body, plan.length)
+            broke = await _read(arrival, part.body, plan.length, provisional=provisional)
             arrival.raise_failure()
             if part.checksum is not None and broke is None:
                 broke = part.checksum.problem(arrival.checksum)
@@ -273,7 +273,8 @@ class Uploads:
                 progress = await self._publish(upload, plan, arrival, draft)
             else:
                 # Who records while he sends may not have any more what was acknowledged.
-                await arrival.keep(synced=plan.length is None)
+                synced = plan.length is None or arrival.size - arrival.synced >= _SYNC_BYTES
+                await arrival.keep(synced=synced)
                 progress = self._unfinished_at(upload, plan, arrival.size, self._now_s())
             if broke is not None:
                 raise broke
@@ -287,15 +288,16 @@ class Uploads:
         arrival.sha256 = plan.sha256
         await self.intake.publish([arrival])
         await draft.put_down(undo=False)
-        failure = arrival.failure
-        if failure is None:
+        if arrival.stored is not None:
             if arrival.identical:  # another's, of the same content
-                await self._drafts.settle(upload, Fate.STORED)
-            self._left(upload)
-            return self._stored(upload, plan)
+                await self._drafts.settle(upload, arrival.stored.etag)
+            self._unfinished.end(upload)
+            return _stored(upload, plan)
+        failure = arrival.failure
+        assert failure is not None
         if isinstance(failure, (AlreadyExists, NameConflict)):
-            await self._drafts.settle(upload, Fate.TAKEN)
-            self._left(upload)
+            await self._drafts.settle(upload, None)
+            self._unfinished.end(upload)
             raise NameTaken
         if not isinstance(failure, _PASSING):
             await self._forget(upload)
@@ -303,43 +305,29 @@ class Uploads:
 
     async def _ended(self, upload: str, kept: Kept) -> Progress:
         """What there is to say of an upload that is not unfinished."""
-        self._left(upload)
         if kept.fate is Fate.TAKEN:
             raise NameTaken
         media = await self.intake.store.open(kept.plan.name)
         media.close()
-        if media.size != kept.plan.length:
+        if media.size != kept.plan.length or kept.etag not in (None, media.etag):
             raise NotFound("what was uploaded is no longer there")
-        return self._stored(upload, kept.plan)
+        return _stored(upload, kept.plan)
 
     async def _forget(self, upload: str) -> bool:
-        self._left(upload)
+        self._unfinished.end(upload)
         return await self._drafts.forget(upload)
-
-    def _came(self, upload: str, caller: str) -> None:
-        if upload not in self._callers:
-            self._callers[upload] = caller
-            self._unfinished[caller] += 1
-
-    def _left(self, upload: str) -> None:
-        caller = self._callers.pop(upload, None)
-        if caller is not None:
-            self._unfinished[caller] -= 1
-            if not self._unfinished[caller]:
-                del self._unfinished[caller]
 
     def _unfinished_at(self, upload: str, plan: Plan, size: int, touched_s: float) -> Progress:
         return Progress(upload, size, plan.length, plan.note, expires_s=touched_s + self._expiry_s)
-
-    def _stored(self, upload: str, plan: Plan) -> Progress:
-        return Progress(upload, plan.length or 0, plan.length, plan.note, stored=plan.name)
 
 
 # What an upload that is complete may fail with and be published at another time.
 _PASSING = (NoSpace, Busy, InternalError)
 
 
-async def _read(arrival: Arrival, body: Body, length: int | None) -> Exception | None:
+async def _read(
+    arrival: Arrival, body: Body, length: int | None, *, provisional: bool
+) -> Exception | None:
     """Write what comes; why it broke off, if it did, or failed."""
     size = arrival.size
     try:
@@ -348,12 +336,18 @@ async def _read(arrival: Arrival, body: Body, length: int | None) -> Exception |
             if length is not None and size > length:
                 raise TooLarge(length, "the upload")
             await arrival.write(chunks)
+            if size - arrival.synced >= _SYNC_BYTES and not provisional:
+                await arrival.sync()
             arrival.raise_failure()
     except Exception as error:  # noqa: BLE001  # it is returned
         return error
     finally:
         await arrival.end()
     return None
+
+
+def _stored(upload: str, plan: Plan) -> Progress:
+    return Progress(upload, plan.length or 0, plan.length, plan.note, stored=plan.name)
 
 
 def _judge_offset(kept: Kept, part: Part) -> None:

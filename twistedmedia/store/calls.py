@@ -183,6 +183,11 @@ class SystemCalls:
     def symlink(self, target: str, name: str, *, dir_fd: int) -> None:
         os.symlink(target, name, dir_fd=dir_fd)
 
+    def boot_id(self) -> str:
+        """What tells this boot of the machine from all others."""
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+
     def readlink(self, name: str, *, dir_fd: int) -> str:
         return os.readlink(name, dir_fd=dir_fd)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from twistedmedia.boundaries import Fate, Kept, Plan, Resumed
+from twistedmedia.boundaries import Kept, Plan, Resumed
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.drafts import DirectoryDraft
 from twistedmedia.store.failures import translated
@@ -41,21 +41,28 @@ class KeptFile:
         self._records = records
         self.upload = upload
         self._provisional = provisional
+        self.synced = 0  # bytes, once it is open
 
     def open(self) -> int:
-        return self._records.open(self.upload, provisional=self._provisional)
+        fd, self.synced = self._records.open(self.upload, provisional=self._provisional)
+        return fd
 
     def link(self, fd: int, name: str, dir_fd: int) -> None:
         self._records.link(self.upload, name, dir_fd)
 
     def remove(self, published: bool) -> None:
         if published:
-            self._records.settle(self.upload, Fate.STORED)
+            self._records.published(self.upload)
 
-    def confirm(self, synced: bool) -> None:
-        """What was appended counts."""
-        if self._provisional:
-            self._records.confirm(self.upload, synced=synced)
+    def confirm(self, synced: int) -> None:
+        """What was appended counts, and `synced` bytes survive the machine."""
+        if self._provisional or synced != self.synced:
+            self._records.confirm(self.upload, synced)
+            self.synced = synced
+
+    def sync(self) -> None:
+        """What was confirmed survives the machine."""
+        self._records.sync()
 
 
 class DirectoryKeptDraft(DirectoryDraft):
@@ -82,6 +89,10 @@ class DirectoryKeptDraft(DirectoryDraft):
         """See `boundaries.KeptDraft`."""
         return self._in_lane(self._resume)
 
+    def sync(self) -> Deferred[None]:
+        """See `boundaries.KeptDraft`."""
+        return self._in_lane(self._sync, syncing=self._durable)
+
     def keep(self, memory: object | None, *, synced: bool) -> Deferred[None]:
         """See `boundaries.KeptDraft`."""
         synced = synced and self._durable
@@ -98,21 +109,32 @@ class DirectoryKeptDraft(DirectoryDraft):
     def _resume(self) -> Resumed:
         size = self._calls.fstat(self._opened()).st_size
         self._size = self._began_at = self._written_back = size
+        synced = self._kept_file.synced if self._durable else size
         memory = self._memories.recall(self._kept_file.upload)
         if memory is None or memory.size != size:
-            return Resumed(size, None)
+            return Resumed(size, synced, None)
         self._hash, self._hashed = memory.hash, size
-        return Resumed(size, memory.of_front_end)
+        return Resumed(size, synced, memory.of_front_end)
+
+    def _sync(self) -> None:
+        if self._durable:
+            fd = self._opened()
+            with translated(self._size):
+                self._calls.fsync(fd)
+                self._kept_file.confirm(self._size)
 
     def _keep(self, of_front_end: object | None, synced: bool) -> None:
         fd = self._opened()
         with translated(self._size):
             if synced:
                 self._calls.fsync(fd)
-            elif self._durable:  # so that the last sync has little left to write
-                self._start_writeback(fd)
-            self._kept_file.confirm(synced)
-        self._close()
+                self._kept_file.confirm(self._size)
+                self._kept_file.sync()
+            else:
+                if self._durable:  # so that the last sync has little left to write
+                    self._start_writeback(fd)
+                self._kept_file.confirm(self._kept_file.synced)
+            self._close()
         if self._hashed == self._size and of_front_end is not None:
             memory = _Memory(self._size, self._hash, of_front_end)
             self._memories.remember(self._kept_file.upload, memory)
@@ -175,8 +197,8 @@ class DirectoryKeptDrafts:
         """The store was started; these are its uploads."""
         self._records = records
 
-    def create(self, upload: str, plan: Plan, fate: Fate = Fate.UNFINISHED) -> Deferred[None]:
-        return self._writers.run(self._records.create, upload, plan, fate, syncing=self._durable)
+    def create(self, upload: str, plan: Plan, etag: str | None = None) -> Deferred[None]:
+        return self._writers.run(self._records.create, upload, plan, etag, syncing=self._durable)
 
     def find(self, upload: str, *, synced: bool = False) -> Deferred[Kept]:
         def find() -> Kept:
@@ -191,8 +213,8 @@ class DirectoryKeptDrafts:
     def declare(self, upload: str, length: int) -> Deferred[None]:
         return self._writers.run(self._records.declare, upload, length, syncing=self._durable)
 
-    def settle(self, upload: str, fate: Fate) -> Deferred[None]:
-        return self._writers.run(self._records.settle, upload, fate)
+    def settle(self, upload: str, etag: str | None) -> Deferred[None]:
+        return self._writers.run(self._records.settle, upload, etag)
 
     def forget(self, upload: str) -> Deferred[bool]:
         return self._writers.run(self._records.forget, upload)

@@ -41,6 +41,7 @@ class _Upload:
     modified_ns: int
     content: bytearray = field(default_factory=bytearray)  # as far as it counts
     memory: object | None = None
+    etag: str | None = None  # of the file that it has become
     is_held: bool = False  # by a draft, which answers for the space too
 
 
@@ -53,15 +54,16 @@ class MemoryKeptDrafts:
         self.instants = Instants()
 
     @_done
-    def create(self, upload: str, plan: Plan, fate: Fate = Fate.UNFINISHED) -> None:
-        self.uploads[upload] = _Upload(plan, fate, self.instants.now_ns())
+    def create(self, upload: str, plan: Plan, etag: str | None = None) -> None:
+        fate = Fate.UNFINISHED if etag is None else Fate.STORED
+        self.uploads[upload] = _Upload(plan, fate, self.instants.now_ns(), etag=etag)
 
     @_done
     def find(self, upload: str, *, synced: bool = False) -> Kept:
         found = self.get(upload)
         ended = found.fate is not Fate.UNFINISHED
         size = found.plan.length or 0 if ended else len(found.content)
-        return Kept(found.plan, found.fate, size, found.modified_ns)
+        return Kept(found.plan, found.fate, size, found.modified_ns, found.etag)
 
     def resume(self, upload: str, declared: int | None, *, provisional: bool) -> MemoryKeptDraft:
         return MemoryKeptDraft(self, upload, declared or 0, provisional)
@@ -72,10 +74,10 @@ class MemoryKeptDrafts:
         found.plan = replace(found.plan, length=length)
 
     @_done
-    def settle(self, upload: str, fate: Fate) -> None:
+    def settle(self, upload: str, etag: str | None) -> None:
         found = self.uploads.get(upload)
         if found is not None and found.fate is Fate.UNFINISHED:
-            found.fate = fate
+            found.fate, found.etag = Fate.TAKEN if etag is None else Fate.STORED, etag
             self._drop_content(found)
 
     @_done
@@ -147,7 +149,7 @@ class MemoryKeptDraft:
         self._began_at, self._reserved = size, size + self._declared
         memory, upload.memory = upload.memory, None
         self._reviewed = 0 if memory is None else size
-        return Resumed(size, memory)
+        return Resumed(size, size, memory)
 
     @_done
     def prepare(self, name: MediaName, replacing: Condition | None = None) -> None:
@@ -181,10 +183,14 @@ class MemoryKeptDraft:
     def publish(self, name: MediaName, replacing: Condition | None = None) -> Stored:
         upload, sealed = self._require(), self._sealed()
         media = self._store.publish(name, bytes(self._content), replacing)
-        upload.fate, upload.content = Fate.STORED, bytearray()
+        upload.fate, upload.etag, upload.content = Fate.STORED, media.etag, bytearray()
         self._reserved -= sealed.size  # which are the media's
         self.discard()
         return Stored(name, sealed.size, sealed.sha256, media.etag)
+
+    @_done
+    def sync(self) -> None:
+        self._require()
 
     @_done
     def keep(self, memory: object | None, *, synced: bool) -> None:

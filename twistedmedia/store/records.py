@@ -1,10 +1,9 @@
 """The folder of unfinished uploads: the bytes of each in one file, and what it is to become in
 another, its record. Everything here blocks and runs in threads.
 
-How many bytes there are is the size of the file and is written nowhere else. While some are
-written that may turn out not to count, a mark says how many do: a symbolic link to that number,
-since a link is there with what it says or is not there, and takes no space. A record is replaced in
-one step; what has become of an upload is its extension. So it does not matter where a crash comes.
+How many bytes there are is the size of the file, as far as its mark lets them count. A record is
+replaced in one step; what has become of an upload is its extension. So it does not matter where a
+crash comes.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from secrets import token_hex
 from typing import Any
 
 from twisted.logger import Logger
@@ -25,8 +25,12 @@ from twistedmedia.names import is_upload, media_name
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.failures import translated
 from twistedmedia.store.folders import Folders
+from twistedmedia.store.marks import Mark, Marks
+from twistedmedia.store.validators import etag_of
 
-_BYTES, _MARK, _NEW = ".bytes", ".mark", ".new"  # the last: a record that is being written
+_BYTES, _MARK = ".bytes", ".mark"
+_ETAG = ".etag"  # a link to the entity tag of what an upload has become
+_NEW = ".new"  # a record that is being written
 _RECORDS = {Fate.UNFINISHED: ".json", Fate.STORED: ".stored", Fate.TAKEN: ".taken"}
 _MOST_RECORD_BYTES = 256 << 10  # a plan comes in the headers of one request, which have 32 KiB
 _READ = os.O_RDONLY | os.O_NOFOLLOW
@@ -45,15 +49,23 @@ class Records:
         self._calls = calls
         self._folders = folders
         self._durable = durable
+        self._marks = Marks(calls, fd)
+        try:
+            self._boot = calls.boot_id()
+        except OSError:  # then every start counts as one
+            self._boot = token_hex(16)
 
-    def create(self, upload: str, plan: Plan, fate: Fate) -> None:
+    def create(self, upload: str, plan: Plan, etag: str | None) -> None:
         """See `boundaries.KeptDrafts`."""
+        fate = Fate.UNFINISHED if etag is None else Fate.STORED
         with translated(), contextlib.ExitStack() as undoing:
-            if fate is Fate.UNFINISHED:
+            undoing.callback(self.forget, upload)
+            if etag is None:
                 flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY
                 fd = self._calls.open(_file(upload, _BYTES), flags, 0o666, dir_fd=self.fd)
-                undoing.callback(self.forget, upload)
                 self._calls.close(fd)
+            else:
+                self._calls.symlink(etag, _file(upload, _ETAG), dir_fd=self.fd)
             self._save(upload, plan, fate)
             undoing.pop_all()
 
@@ -64,11 +76,15 @@ class Records:
             if fate is Fate.UNFINISHED:
                 return self._find_unfinished(upload, plan, synced)
             status = self._calls.lstat(_file(upload, _RECORDS[fate]), dir_fd=self.fd)
-            return Kept(plan, fate, plan.length or 0, status.st_mtime_ns)
+            etag = None
+            with contextlib.suppress(FileNotFoundError):
+                etag = self._calls.readlink(_file(upload, _ETAG), dir_fd=self.fd)
+            return Kept(plan, fate, plan.length or 0, status.st_mtime_ns, etag)
 
-    def open(self, upload: str, *, provisional: bool) -> int:
-        """A descriptor for reading and appending, locked, of what counts of an unfinished upload.
-        What is appended counts at once unless it is `provisional`: then when it is `confirm`ed.
+    def open(self, upload: str, *, provisional: bool) -> tuple[int, int]:
+        """A descriptor for reading and appending, locked, of what counts of an unfinished upload,
+        and how much of that survives the machine. What is appended counts at once unless it is
+        `provisional`: then when it is `confirm`ed.
 
         :raises NotFound: when there is no such upload, or it is being dropped.
         """
@@ -81,22 +97,26 @@ class Records:
             status = self._calls.fstat(fd)
             if status.st_nlink != 1:  # dropped meanwhile, or published
                 raise NotFound(_NO_UPLOAD)
-            size = self._counting(upload, status)
+            mark = self._marks.read(_file(upload, _MARK))
+            size = synced = status.st_size
+            if mark is not None:
+                size = mark.counted(status.st_size, self._boot)
+                synced = min(mark.synced, size)
             if size < status.st_size:
                 self._calls.truncate(fd, size)
-            # One that is there may say more: what was not synced, a power failure can take.
-            self._unlink(_file(upload, _MARK))
-            if provisional:
-                self._calls.symlink(str(size), _file(upload, _MARK), dir_fd=self.fd)
+            self._mark(upload, synced, size if provisional else None)
         except BaseException:
             self._calls.close(fd)
             raise
-        return fd
+        return fd, synced
 
-    def confirm(self, upload: str, *, synced: bool) -> None:
-        """All bytes that an upload has count."""
-        self._unlink(_file(upload, _MARK))
-        if synced:
+    def confirm(self, upload: str, synced: int) -> None:
+        """All bytes that an upload has count, and `synced` survive the machine."""
+        self._mark(upload, synced, None)
+
+    def sync(self) -> None:
+        """What was confirmed, or ended, survives the machine too."""
+        if self._durable:
             self._calls.fsync(self.fd)
 
     def declare(self, upload: str, length: int) -> None:
@@ -105,25 +125,31 @@ class Records:
             fate, plan = self._load(upload)
             self._save(upload, replace(plan, length=length), fate)
 
-    def settle(self, upload: str, fate: Fate) -> None:
+    def settle(self, upload: str, etag: str | None) -> None:
         """See `boundaries.KeptDrafts`. Takes no space, and what fails here is done at the next
         start: the file is published all the same.
         """
         if not is_upload(upload):
             return
+        fate = Fate.TAKEN if etag is None else Fate.STORED
+        record = _file(upload, _RECORDS[Fate.UNFINISHED])
         try:
-            with contextlib.suppress(OSError):  # then it expires earlier
-                self._touch(_file(upload, _RECORDS[Fate.UNFINISHED]))
+            with contextlib.suppress(OSError):  # then it expires earlier, or is less well known
+                self._touch(record)
+                if etag is not None:
+                    self._calls.symlink(etag, _file(upload, _ETAG), dir_fd=self.fd)
             with contextlib.suppress(FileNotFoundError):  # it is settled
                 self._calls.rename(
-                    _file(upload, _RECORDS[Fate.UNFINISHED]),
-                    _file(upload, _RECORDS[fate]),
-                    source_dir_fd=self.fd,
-                    dir_fd=self.fd,
+                    record, _file(upload, _RECORDS[fate]), source_dir_fd=self.fd, dir_fd=self.fd
                 )
         finally:  # whatever fails: else all of it would lie there to be published once more
             self._unlink(_file(upload, _MARK))
             self._unlink(_file(upload, _BYTES))
+
+    def published(self, upload: str) -> None:
+        """The file of an upload has its media name."""
+        status = self._calls.lstat(_file(upload, _BYTES), dir_fd=self.fd)
+        self.settle(upload, etag_of(status.st_size, status.st_mtime_ns))
 
     def _touch(self, name: str) -> None:
         """So that it expires from now on."""
@@ -138,8 +164,8 @@ class Records:
         if not is_upload(upload):
             return False
         found = [self._unlink(_file(upload, extension)) for extension in _RECORDS.values()]
-        self._unlink(_file(upload, _MARK))
-        self._unlink(_file(upload, _BYTES))
+        for extension in (_ETAG, _MARK, _BYTES):
+            self._unlink(_file(upload, extension))
         return any(found)
 
     def link(self, upload: str, name: str, dir_fd: int) -> None:
@@ -148,64 +174,81 @@ class Records:
 
     def expire(self, before_ns: int) -> list[str]:
         """See `boundaries.KeptDrafts`."""
-        return [
-            upload
-            for upload, extension in self._names(*_RECORDS.values())
-            if self._is_older(upload, extension, before_ns) and self._drop_unused(upload)
-        ]
+        expired = []
+        for upload, extension in self._names(*_RECORDS.values()):
+            with self._one(upload):
+                if self._is_older(upload, extension, before_ns) and self._drop(upload, before_ns):
+                    expired.append(upload)
+        return expired
 
     def callers(self) -> dict[str, str]:
         """See `boundaries.KeptDrafts`."""
         found = {}
         for upload, _ in self._names(_RECORDS[Fate.UNFINISHED]):
-            with contextlib.suppress(NotFound):  # gone since
+            with self._one(upload):
                 found[upload] = self._load(upload)[1].caller
         return found
 
     def sweep(self) -> None:
         """Finish what a killed service has left half done: at the start, before anybody may ask."""
-        for upload, _ in self._names(_NEW):
-            self._unlink(_file(upload, _NEW))
-        whole = (_BYTES, _MARK, _RECORDS[Fate.UNFINISHED])
+        for name in self._calls.listdir(self.fd):
+            if is_upload(name.partition(".")[0]) and name.endswith(_NEW):  # marks, too
+                self._unlink(name)
+        whole = (_BYTES, _MARK, _ETAG, _RECORDS[Fate.UNFINISHED])
         for upload in {upload for upload, _ in self._names(*whole)}:
-            try:
-                kept = self.find(upload, synced=False)  # which settles what was published
-            except NotFound:
-                self._log.info("swept an upload without a record: {upload}", upload=upload)
-                self.forget(upload)
-            else:
-                if kept.fate is not Fate.UNFINISHED:
-                    self.settle(upload, kept.fate)
+            with self._one(upload):
+                self._sweep(upload)
+
+    def _sweep(self, upload: str) -> None:
+        try:
+            kept = self.find(upload, synced=False)  # which settles what was published
+        except NotFound:
+            self._log.info("swept an upload without a record: {upload}", upload=upload)
+            self.forget(upload)
+        else:
+            if kept.fate is not Fate.UNFINISHED:
+                self.settle(upload, kept.etag)
+
+    @contextlib.contextmanager
+    def _one(self, upload: str) -> Iterator[None]:
+        """Work on one of many: what is odd about it is no reason to leave the others undone."""
+        try:
+            yield
+        except NotFound:  # gone since
+            pass
+        except (OSError, MediaError) as error:
+            self._log.warn(
+                "upload {upload} cannot be looked after: {why}", upload=upload, why=str(error)
+            )
 
     def _find_unfinished(self, upload: str, plan: Plan, synced: bool) -> Kept:
+        bytes_, mark_name = _file(upload, _BYTES), _file(upload, _MARK)
         with _or_not_found():
-            status = self._sync(upload) if synced else None
-            status = status or self._calls.lstat(_file(upload, _BYTES), dir_fd=self.fd)
+            status = self._calls.lstat(bytes_, dir_fd=self.fd)
         if self._is_published(plan, status):
-            self.settle(upload, Fate.STORED)
-            return Kept(plan, Fate.STORED, status.st_size, status.st_mtime_ns)
-        size = self._counting(upload, status)
+            etag = etag_of(status.st_size, status.st_mtime_ns)
+            self.settle(upload, etag)
+            return Kept(plan, Fate.STORED, status.st_size, status.st_mtime_ns, etag)
+        mark = self._marks.read(mark_name)
+        size = status.st_size if mark is None else mark.counted(status.st_size, self._boot)
+        if synced and self._durable and mark is not None and mark.synced < size:
+            self._sync_bytes(bytes_)
+            self._mark(upload, size, mark.counting)
+            self.sync()
         return Kept(plan, Fate.UNFINISHED, size, status.st_mtime_ns)
 
-    def _sync(self, upload: str) -> os.stat_result:
-        fd = self._calls.open(_file(upload, _BYTES), _READ, dir_fd=self.fd)
+    def _sync_bytes(self, name: str) -> None:
+        with _or_not_found():
+            fd = self._calls.open(name, _READ, dir_fd=self.fd)
         try:
-            if self._durable:
-                self._calls.fsync(fd)
-                self._calls.fsync(self.fd)  # a mark is gone from there, too
-            return self._calls.fstat(fd)
+            self._calls.fsync(fd)
         finally:
             self._calls.close(fd)
 
-    def _counting(self, upload: str, status: os.stat_result) -> int:
-        """How many of an upload's bytes count."""
-        try:
-            mark = int(self._calls.readlink(_file(upload, _MARK), dir_fd=self.fd))
-        except FileNotFoundError:
-            return status.st_size
-        except ValueError:  # nobody of ours has made it
-            return 0
-        return min(mark, status.st_size)
+    def _mark(self, upload: str, synced: int, counting: int | None) -> None:
+        name, mark = _file(upload, _MARK), Mark(self._boot, synced, counting)
+        if self._marks.read(name) != mark:
+            self._marks.write(name, mark)
 
     def _is_published(self, plan: Plan, status: os.stat_result) -> bool:
         """Whether a service that was killed before it could say so, or could not, has published
@@ -224,15 +267,15 @@ class Records:
         except FileNotFoundError:  # gone since
             return False
 
-    def _drop_unused(self, upload: str) -> bool:
-        """Drop an upload, unless somebody is writing to it."""
+    def _drop(self, upload: str, before_ns: int) -> bool:
+        """Drop an upload, unless somebody is writing to it, or has written since."""
         try:
             fd = self._calls.open(_file(upload, _BYTES), _READ, dir_fd=self.fd)
         except FileNotFoundError:
             return self.forget(upload)
         try:
             self._calls.lock(fd)
-            return self.forget(upload)
+            return self._calls.fstat(fd).st_mtime_ns < before_ns and self.forget(upload)
         except BlockingIOError:
             return False
         finally:

@@ -1,0 +1,67 @@
+"""How many bytes of an unfinished upload count, where the size of its file does not tell.
+
+A mark is a symbolic link to a text: it is there with what it says or is not there, takes no space,
+and on a file system with a journal it is on stable storage before what was written after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from twistedmedia.store.calls import SystemCalls
+
+_NEW = ".new"  # behind the name of a mark that is being made
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is known of a file in the boot of the machine with the id `boot`.
+
+    `synced` bytes are on stable storage. After a power failure no more than these count: a file can
+    come back with its length, and zeros in the place of bytes that had yet to be written.
+    `counting` bytes count while what is behind them is provisional, None when it is not.
+    """
+
+    boot: str
+    synced: int
+    counting: int | None = None
+
+    def counted(self, size: int, boot: str) -> int:
+        """How many bytes count of a file of `size`, in the boot with the id `boot`."""
+        if boot != self.boot:
+            return min(self.synced, size)
+        return size if self.counting is None else min(self.counting, size)
+
+    def __str__(self) -> str:
+        return f"{self.boot} {self.synced} {'-' if self.counting is None else self.counting}"
+
+
+# Of one that nobody of ours has made.
+_BROKEN = Mark("", 0, 0)
+
+
+class Marks:
+    """The marks in one folder. Everything here blocks and runs in threads."""
+
+    def __init__(self, calls: SystemCalls, fd: int) -> None:
+        self._calls = calls
+        self._fd = fd
+
+    def read(self, name: str) -> Mark | None:
+        """The mark of that name, if there is one."""
+        try:
+            boot, synced, counting = self._calls.readlink(name, dir_fd=self._fd).split(" ")
+            return Mark(boot, int(synced), None if counting == "-" else int(counting))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return _BROKEN
+
+    def write(self, name: str, mark: Mark) -> None:
+        """Put `mark` in the place of the one of that name, in one step."""
+        new = name + _NEW
+        with contextlib.suppress(FileNotFoundError):  # what a crash has left
+            self._calls.unlink(new, dir_fd=self._fd)
+        self._calls.symlink(str(mark), new, dir_fd=self._fd)
+        self._calls.rename(new, name, source_dir_fd=self._fd, dir_fd=self._fd)
