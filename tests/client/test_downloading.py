@@ -114,6 +114,39 @@ async def test_a_file_that_has_changed_meanwhile_is_begun_anew(talk: Any, target
 
 
 @asynchronous
+async def test_parts_of_two_versions_are_never_joined(talk: Any, target: Path) -> None:
+    """A cache that does not know `If-Range` gives a part of another file (RFC 9110, 15.3.7.3)."""
+    async with talk(retries=Retries(times=0)) as it:
+        await broken_off(it, target)
+        rest = len(CONTENT) - CUT
+        it.fake.next(
+            "GET",
+            answer=Answer(
+                206,
+                {
+                    "ETag": '"another"',
+                    "Content-Range": f"bytes {CUT}-{len(CONTENT) - 1}/{len(CONTENT)}",
+                },
+                bytes(rest),
+            ),
+        )
+        got = await it.client.download("a", "b.wav", target)
+    assert got.received == len(CONTENT), "all of it was brought anew"
+    assert read(target) == CONTENT
+
+
+@asynchronous
+async def test_a_fault_of_whoever_is_told_of_progress_is_not_the_connections(
+    talk: Any, target: Path
+) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        with pytest.raises(ZeroDivisionError):
+            await it.client.download("a", "b.wav", target, progress=lambda done, size: done // 0)
+        assert it.waits == []
+
+
+@asynchronous
 async def test_a_part_that_has_suffered_is_begun_anew(talk: Any, target: Path) -> None:
     async with talk(retries=Retries(times=0)) as it:
         await broken_off(it, target)

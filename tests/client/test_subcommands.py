@@ -176,6 +176,31 @@ async def test_get_of_a_directory_keeps_its_tree(talk: Any, here: Path, stored: 
 
 
 @asynchronous
+async def test_get_never_puts_one_file_in_the_place_of_another(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        it.fake.put("p/en/hello.wav", b"hello")
+        it.fake.put("p/de/hello.wav", b"hallo")
+        running = Running(it)
+        await get(running.run, ["p/en/hello.wav", "p/de/hello.wav"], "out")
+        assert running.code == 1
+        assert "where p/en/hello.wav goes" in running.noted[0]
+        assert (here / "out/hello.wav").read_bytes() == b"hello"
+        twice = Running(it)
+        await get(twice.run, ["p/en/hello.wav", "p/en/hello.wav"], "out")
+        assert twice.code == 0
+
+
+@asynchronous
+async def test_put_to_the_root_of_all_takes_the_folders_name(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        for nowhere in ("", "/"):
+            running = Running(it)
+            await put(running.run, ["top"], nowhere)
+            assert running.code == 0, running.noted
+        assert "top/en/c.wav" in it.fake.media
+
+
+@asynchronous
 async def test_get_of_a_file_goes_where_it_is_told(
     talk: Any, here: Path, stored: list[str]
 ) -> None:

@@ -15,7 +15,13 @@ from twistedmedia.client.command.running import at_once
 from twistedmedia.client.command.trees import LeftOut, Sendable, Unreadable, local_items
 from twistedmedia.client.files import open_file
 from twistedmedia.client.places import service
-from twistedmedia.client.records import KEPT_FOR_S, UploadRecords, default_folder, upload_key
+from twistedmedia.client.records import (
+    KEPT_FOR_S,
+    NoRecords,
+    UploadRecords,
+    default_records,
+    upload_key,
+)
 
 
 @pytest.fixture
@@ -117,19 +123,39 @@ def test_without_a_place_nothing_is_remembered(tmp_path: Path) -> None:
 
 
 def test_old_records_are_forgotten(tmp_path: Path) -> None:
+    """And nothing else that lies in the folder."""
+    old, new = "0" * 64, "f" * 64
+    left_behind = f".{old}.{'a' * 32}"
     records = UploadRecords(tmp_path)
-    records.remember("old", "http://e/1")
-    long_ago = os.stat(tmp_path / "old.json").st_mtime - KEPT_FOR_S - 1
-    os.utime(tmp_path / "old.json", (long_ago, long_ago))
-    records.remember("new", "http://e/2")
-    assert os.listdir(tmp_path) == ["new.json"]
+    records.remember(old, "http://e/1")
+    foreign = ["thesis.docx", "notes.json", ".profile"]
+    for name in [*foreign, left_behind]:
+        (tmp_path / name).write_text("mine")
+    long_ago = os.stat(tmp_path / f"{old}.json").st_mtime - KEPT_FOR_S - 1
+    for name in os.listdir(tmp_path):
+        os.utime(tmp_path / name, (long_ago, long_ago))
+    records.remember(new, "http://e/2")
+    assert sorted(os.listdir(tmp_path)) == sorted([*foreign, f"{new}.json"])
 
 
 def test_records_are_where_the_state_of_programs_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_folder({"XDG_STATE_HOME": "/s"}) == Path("/s/twistedmedia/uploads")
+    def folder(environment: dict[str, str]) -> Path:
+        records = default_records(environment)
+        assert isinstance(records, UploadRecords)
+        return records._folder
+
+    assert folder({"XDG_STATE_HOME": "/s"}) == Path("/s/twistedmedia/uploads")
     monkeypatch.setenv("HOME", "/h")
     for environment in ({}, {"XDG_STATE_HOME": ""}, {"XDG_STATE_HOME": "relative"}):
-        assert default_folder(environment) == Path("/h/.local/state/twistedmedia/uploads")
+        assert folder(environment) == Path("/h/.local/state/twistedmedia/uploads")
+
+
+def test_who_has_no_home_has_no_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert isinstance(default_records({}), NoRecords)
 
 
 @asynchronous

@@ -403,6 +403,47 @@ async def test_another_run_goes_on_where_the_first_was_ended(
 
 
 @asynchronous
+async def test_another_run_is_not_told_of_success_by_what_is_gone_since(
+    talk: Any, large: Path, tmp_path: Path
+) -> None:
+    """Killed between the last answer and forgetting the upload; then somebody deleted the file, or
+    put another in its place.
+    """
+    record = UploadRecords(tmp_path / "records")
+    async with talk(retries=Retries(times=0)) as it:
+        kept: list[Path] = []
+
+        class Killed(Exception):
+            pass
+
+        class Dying(UploadRecords):
+            def forget(self, key: str) -> None:
+                raise Killed
+
+        with pytest.raises(Killed):
+            await it.client.upload(large, "a", record=Dying(tmp_path / "records"))
+        kept = list((tmp_path / "records").iterdir())
+        remembered = kept[0].read_bytes()
+        del it.fake.media["a/large.wav"]
+        stored = await it.client.upload(large, "a", record=record)
+        assert it.fake.media == {"a/large.wav": LARGE}
+        assert stored.etag == it.fake.etags["a/large.wav"]
+        kept[0].write_bytes(remembered)
+        it.fake.put("a/large.wav", LARGE[::-1])
+        with pytest.raises(Refused) as caught:
+            await it.client.upload(large, "a", record=record)
+        assert caught.value.code == 501
+
+
+@asynchronous
+async def test_a_fault_of_whoever_is_told_of_progress_is_raised(talk: Any, large: Path) -> None:
+    async with talk() as it:
+        with pytest.raises(ZeroDivisionError):
+            await it.client.upload(large, "a", progress=lambda done, size: done // 0)
+        assert it.waits == []
+
+
+@asynchronous
 async def test_another_run_of_a_changed_file_begins_anew(
     talk: Any, large: Path, tmp_path: Path
 ) -> None:

@@ -33,6 +33,8 @@ def broken(error: BaseException, *, expired: bool) -> BaseException:
         return Unreachable(f"the service cannot be reached: {_text(error)}")
     if isinstance(error, PotentialDataLoss):
         return Unreachable("the answer does not say where it ends", was_sent=True)
+    if not _is_of_the_connection(causes[-1]):  # a fault of ours, or of whoever was told
+        return causes[-1]
     if error is not causes[-1] or isinstance(error, ConnectionClosed) or _is_of_tls(error):
         why = _text(causes[-1])
         return Unreachable(f"the connection to the service broke: {why}", was_sent=True)
@@ -45,6 +47,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     for reason in reasons if isinstance(reasons, list) else []:
         if isinstance(reason, Failure) and reason.value is not None:
             yield from _causes(reason.value)
+
+
+def _is_of_the_connection(error: BaseException) -> bool:
+    module = type(error).__module__
+    return module.startswith("twisted.") or isinstance(error, OSError) or _is_of_tls(error)
 
 
 def _is_about_trust(error: BaseException) -> bool:

@@ -102,6 +102,9 @@ class _Download:
             same = part.note is not None and part.note.size == self._size
             if not same or start != part.size:
                 raise Garbled("the answer is not the part of the file that was asked for")
+            assert part.note is not None
+            if strong_etag(answer.headers) not in (None, part.note.etag):  # RFC 9110, 15.3.7.3
+                raise Damaged("what came is of another version of the file")
             if self._digest is None:
                 self._digest = await self._call(part.digest)
         else:

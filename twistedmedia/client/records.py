@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,8 @@ from twistedmedia.client.files import LocalFile
 from twistedmedia.client.places import Service
 from twistedmedia.names import MediaName
 
+# Records, and those that were being written. Whatever else lies in the folder is not ours.
+_OURS = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.[0-9a-f]{32}", re.ASCII)
 # Longer than a service keeps an upload that nobody continues.
 KEPT_FOR_S = 30 * 24 * 3600
 
@@ -78,6 +81,8 @@ class UploadRecords:
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with suppress(OSError):
+                    if not _OURS.fullmatch(entry.name):
+                        continue
                     if entry.stat(follow_symlinks=False).st_mtime < oldest:
                         os.unlink(entry)
 
@@ -95,11 +100,16 @@ class NoRecords:
         pass
 
 
-def default_folder(environment: Mapping[str, str]) -> Path:
-    """Where the records of a user are: below `XDG_STATE_HOME` (XDG Base Directory, 0.8)."""
+def default_records(environment: Mapping[str, str]) -> Record:
+    """The records of a user: below `XDG_STATE_HOME` (XDG Base Directory, 0.8). Who has no home has
+    none.
+    """
     state = environment.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    return base / "twistedmedia" / "uploads"
+    try:
+        base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    except RuntimeError:
+        return NoRecords()
+    return UploadRecords(base / "twistedmedia" / "uploads")
 
 
 def upload_key(service: Service, file: LocalFile, name: MediaName) -> str:

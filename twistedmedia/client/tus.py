@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from twistedmedia.client.answers import count
 from twistedmedia.client.errors import Garbled
 from twistedmedia.names import MediaName
+from twistedmedia.wire.tus import CONTENT_TYPE, VERSION
 
-_VERSION = {"Tus-Resumable": "1.0.0"}
+_VERSION = {"Tus-Resumable": VERSION}
 
 
 def creation(name: MediaName, size: int, sha256: str) -> dict[str, str]:
@@ -32,7 +33,7 @@ def continuation(offset: int) -> dict[str, str]:
     return {
         **_VERSION,
         "Upload-Offset": str(offset),
-        "Content-Type": "application/offset+octet-stream",
+        "Content-Type": CONTENT_TYPE,
     }
 
 

@@ -13,6 +13,7 @@ from twistedmedia.client.outcomes import Found, Stored, stored
 from twistedmedia.client.places import Service, name_of
 from twistedmedia.client.records import Record, upload_key
 from twistedmedia.client.resuming import Resumable
+from twistedmedia.client.threads import in_thread
 from twistedmedia.names import MediaName
 from twistedmedia.wire.digests import repr_digest
 
@@ -104,16 +105,23 @@ class Uploading:
     ) -> Stored | None:
         """By a resumable upload; None when the service has none."""
         key = upload_key(self._service, file, name)
-        upload = Resumable(self._asking, self._service, file, name, sha256, progress, record, key)
-        if not await upload.run():
-            return None
-        etag = None
-        try:  # it is stored; what else there is to know may be asked for once
-            found = await self.find(name)
-            if found is not None and found.sha256 == sha256:
+        while True:
+            was_known = await in_thread(self._asking.reactor, record.recall, key) is not None
+            upload = Resumable(
+                self._asking, self._service, file, name, sha256, progress, record, key
+            )
+            if not await upload.run():
+                return None
+            etag = None
+            try:  # it is stored; what else there is to know may be asked for once
+                found = await self.find(name)
+            except (Refused, Unreachable):
+                break
+            if found is not None and found.sha256 in (None, sha256):
                 etag = found.etag
-        except (Refused, Unreachable):
-            pass
+            elif was_known:  # it was stored in another run, and somebody has removed it since
+                continue
+            break
         return Stored(
             name.directory,
             name.filename,

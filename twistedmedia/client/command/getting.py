@@ -56,9 +56,21 @@ async def get(run: Run, names: Sequence[str], target: str | None) -> None:
             run.report(failure(error, name))
             if isinstance(error, Unreachable):
                 raise
+    wanted = _without_twins(run, wanted)
     for each in wanted:
         run.display.expect(each.size or 0)
     await at_once(run.jobs, wanted, lambda each: _get(run, each))
+
+
+def _without_twins(run: Run, wanted: list[Wanted]) -> list[Wanted]:
+    """Those that would not take the place of one before them, as `cp` has it."""
+    by_path: dict[str, Wanted] = {}
+    for each in wanted:
+        first = by_path.setdefault(os.path.normpath(each.path), each)
+        if first.name != each.name:
+            error = LocalFailure(f"{each.path}: that is where {first.name} goes")
+            run.report(failure(error, each.name, each.path))
+    return list(by_path.values())
 
 
 async def _wanted(run: Run, name: str, target: str | None, *, is_only: bool) -> list[Wanted]:
@@ -98,7 +110,7 @@ async def _get(run: Run, wanted: Wanted) -> None:
     transfer = run.display.transfer(wanted.name)
     try:
         found = await run.client.find(wanted.directory, wanted.filename)
-        if found is not None and await _has(run, wanted.path, found):
+        if found is not None and await _has(run, wanted, found):
             reason = "there already"
             result = Result(Outcome.SKIPPED, wanted.name, wanted.path, found.size, reason=reason)
             run.report(result)
@@ -119,16 +131,20 @@ async def _get(run: Run, wanted: Wanted) -> None:
         transfer.ended(wanted.size or 0)
 
 
-async def _has(run: Run, path: str, found: Found) -> bool:
-    """Whether the content is at `path` already."""
-    if found.sha256 is None:
-        return False
+async def _has(run: Run, wanted: Wanted, found: Found) -> bool:
+    """Whether the content is at its path already."""
     try:
-        file = await open_file(run.reactor, path)
+        file = await open_file(run.reactor, wanted.path)
     except LocalFailure:
         return False
     try:
-        return file.size == found.size and await file.sha256() == found.sha256
+        if file.size != found.size:
+            return False
+        sha256 = found.sha256
+        if sha256 is None:
+            again = await run.client.find(wanted.directory, wanted.filename, digest=True)
+            sha256 = None if again is None else again.sha256
+        return sha256 is not None and await file.sha256() == sha256
     finally:
         await file.close()
 

@@ -26,7 +26,7 @@ from twistedmedia.client.command.running import Run
 from twistedmedia.client.command.single import fetch, import_, ls, rm
 from twistedmedia.client.errors import ClientError, Unreachable
 from twistedmedia.client.media import MediaClient
-from twistedmedia.client.records import UploadRecords, default_folder
+from twistedmedia.client.records import default_records
 from twistedmedia.client.retries import Retries
 
 _SUMMED_UP = {"put", "get", "rm"}
@@ -116,7 +116,7 @@ class _Command:
             client=client,
             display=self._display,
             tally=self._tally,
-            record=UploadRecords(default_folder(os.environ)),
+            record=default_records(os.environ),
             jobs=options.jobs,
             as_json=options.json,
             quiet=options.quiet,

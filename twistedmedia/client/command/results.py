@@ -15,7 +15,7 @@ from twistedmedia.client.command.figures import rate_text, size_text, time_text
 from twistedmedia.client.command.printable import printable
 from twistedmedia.client.errors import ClientError, Refused
 
-ALL_WELL, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+ALL_WELL, FAILED, UNREACHABLE = 0, 1, 3  # wrong usage is argparse's 2
 
 
 class Outcome(Enum):
@@ -25,7 +25,6 @@ class Outcome(Enum):
     IMPORTED = "imported"
     DOWNLOADED = "downloaded"
     DELETED = "deleted"
-    FETCHED = "fetched"
     SKIPPED = "skipped"  # nothing was to be done
     LEFT_OUT = "left out"  # it is nothing to send
     FAILED = "failed"

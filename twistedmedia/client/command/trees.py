@@ -61,7 +61,7 @@ def local_items(paths: Iterable[str], directory: str) -> list[Item]:
             items.append(Sendable(path, directory, filename, status.st_size))
             continue
         name = os.path.basename(path.rstrip("/"))
-        below = directory if name in ("", ".", "..") else f"{directory}/{name}"
+        below = directory if name in ("", ".", "..") else f"{directory}/{name}".removeprefix("/")
         items += _below(path, below)
     return items
 
@@ -83,7 +83,7 @@ def _below(folder: str, directory: str) -> Iterator[Item]:
                 if reason is not None:
                     yield LeftOut(entry.path, reason)
                 elif entry.is_dir(follow_symlinks=False):
-                    folders.append((entry.path, f"{directory}/{entry.name}"))
+                    folders.append((entry.path, f"{directory}/{entry.name}".removeprefix("/")))
                 else:
                     size = entry.stat(follow_symlinks=False).st_size
                     yield Sendable(entry.path, directory, entry.name, size)
