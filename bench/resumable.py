@@ -49,7 +49,10 @@ def _parts(sizes: Sizes) -> Scenario:
     return Scenario(
         "tus",
         "One large file by tus, in PATCHes of 8 MiB one after the other, beside one PUT",
-        ("Each PATCH is synced before it is acknowledged, unless the service is not durable.",),
+        (
+            "All are synced before the last answer, and every 64 MiB, unless the service is not "
+            "durable.",
+        ),
         (
             Entry(DURABLE, "put", sizes.large),
             Entry(by_tus[0], "tus", sizes.large, (DURABLE.name,)),

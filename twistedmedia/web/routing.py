@@ -95,7 +95,10 @@ class RoutedResource(Resource):
         if reply is not None:
             request.setResponseCode(reply.status)
             for name, value in reply.headers.items():
-                request.setHeader(name, value)
+                if name == "Vary":  # what was said of the origin holds as well
+                    request.responseHeaders.addRawHeader(name, value)
+                else:
+                    request.setHeader(name, value)
             request.write(reply.body)
         request.finish()
 
