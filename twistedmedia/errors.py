@@ -108,6 +108,10 @@ class NameTaken(AlreadyExists):
 
     status = 410
 
+    def __init__(self, reason: str = "the file exists already") -> None:
+        super().__init__()
+        self.reason = reason
+
 
 class DigestMismatch(MediaError):
     """The content is not what the request declares it to be, by its digest."""
@@ -274,7 +278,7 @@ class UnsupportedVersion(PreconditionFailed):
 
     def __init__(self, versions: str) -> None:
         super().__init__(
-            f"the Tus-Resumable header has to be there; spoken are: {versions}",
+            f"the Tus-Resumable header has to name a version that is spoken: {versions}",
             {"Tus-Version": versions},
         )
 

@@ -22,6 +22,7 @@ from twistedmedia.boundaries import Fate, Kept, KeptDraft, KeptDrafts, Plan
 from twistedmedia.errors import (
     AlreadyExists,
     Busy,
+    DigestMismatch,
     InternalError,
     Malformed,
     NameConflict,
@@ -176,6 +177,8 @@ class Uploads:
         self._unfinished.begin(upload, caller)
         try:
             if arrival.stored is not None:  # it is there already
+                if plan.length not in (None, arrival.stored.size):
+                    raise DigestMismatch("what has that digest has another length")
                 plan = replace(plan, length=arrival.stored.size)
                 await self._drafts.create(upload, plan, arrival.stored.etag)
                 return _stored(upload, plan)  # it counts until it expires
@@ -195,13 +198,13 @@ class Uploads:
                 kept = await self._drafts.find(upload)
                 if kept.fate is not Fate.UNFINISHED:
                     progress = await self._ended(upload, kept)
-                    _judge_offset(kept, part)
+                    self._judged(kept, part)
                     if await body.read():
                         raise TooLarge(kept.size, "the upload")
                     return progress
-                plan = await self._judged(upload, kept, part)
+                plan = self._judged(kept, part)
                 with self.intake.upload():
-                    return await self._receive(source, upload, plan, part)
+                    return await self._receive(source, upload, kept.plan, plan, part)
         finally:
             body.drop()
 
@@ -225,7 +228,7 @@ class Uploads:
             if not await self._forget(upload):
                 raise NotFound("there is no such upload")
 
-    async def _judged(self, upload: str, kept: Kept, part: Part) -> Plan:
+    def _judged(self, kept: Kept, part: Part) -> Plan:
         """The plan, with what the part says of it, if the part fits to it."""
         _judge_offset(kept, part)
         plan = kept.plan
@@ -239,12 +242,11 @@ class Uploads:
         coming = part.body.length or 0
         if plan.length is not None and kept.size + coming > plan.length:
             raise TooLarge(plan.length, "the upload")
-        if plan is not kept.plan:
-            assert plan.length is not None
-            await self._drafts.declare(upload, plan.length)
         return plan
 
-    async def _receive(self, source: str, upload: str, plan: Plan, part: Part) -> Progress:
+    async def _receive(
+        self, source: str, upload: str, before: Plan, plan: Plan, part: Part
+    ) -> Progress:
         provisional = part.checksum is not None
         draft = self._drafts.resume(upload, part.body.length, provisional=provisional)
         arrival = self.intake.arrival(source, draft=draft)
@@ -269,6 +271,8 @@ class Uploads:
                 )
             if broke is not None and undo:
                 raise broke
+            if plan.length is not None and plan.length != before.length:
+                await self._drafts.declare(upload, plan.length)
             if arrival.size == plan.length:
                 progress = await self._publish(upload, plan, arrival, draft)
             else:
@@ -298,7 +302,7 @@ class Uploads:
         if isinstance(failure, (AlreadyExists, NameConflict)):
             await self._drafts.settle(upload, None)
             self._unfinished.end(upload)
-            raise NameTaken
+            raise NameTaken(failure.reason)
         if not isinstance(failure, _PASSING):
             await self._forget(upload)
         raise failure

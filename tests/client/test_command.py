@@ -238,3 +238,33 @@ def test_the_service_is_named_by_the_environment_or_is_here() -> None:
 def test_many_files_can_be_put() -> None:
     options = parse(["put", "-q", "a", "b", "c", "to"], {})
     assert (options.files, options.directory) == (["a", "b", "c"], "to")
+
+
+@asynchronous
+async def test_without_a_place_for_what_it_says_it_works_all_the_same(
+    talk: Any, command: Command, tmp_path: Path
+) -> None:
+    """As a cron job may be started: `2>&-`."""
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    async with talk() as it:
+        process = command.start(
+            it.fake.url, "put", "a.wav", "to", stderr=None, preexec_fn=lambda: os.close(2)
+        )
+        code, out, _ = await ended(process)
+        assert (code, out) == (0, "stored     to/a.wav (5 bytes)\n")
+        assert it.fake.media == {"to/a.wav": b"sound"}
+
+
+@asynchronous
+async def test_where_nothing_can_be_written_is_said(
+    talk: Any, command: Command, tmp_path: Path
+) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", b"sound")
+        with open("/dev/full", "w") as full:  # noqa: ASYNC230  # a device
+            code, _, said = await ended(command.start(it.fake.url, "ls", "a", stdout=full))
+        assert code == 1
+        assert "the output cannot be written" in said
+        code, _, said = await command.run(it.fake.url, "get", "a/b.wav", "-o", "-")
+        assert code == 1
+        assert "not brought to the output" in said

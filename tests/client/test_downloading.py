@@ -359,3 +359,38 @@ async def test_a_cancelled_download_keeps_its_part(talk: Any, target: Path) -> N
         got = await it.client.download("a", "b.wav", target)
     assert 0 < got.received < got.size
     assert read(target) == CONTENT * 8
+
+
+@asynchronous
+async def test_only_a_regular_file_is_replaced(talk: Any, tmp_path: Path) -> None:
+    """A device or a pipe would be gone for everybody."""
+    os.mkfifo(tmp_path / "pipe")
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        with pytest.raises(LocalFailure, match="no regular file"):
+            await it.client.download("a", "b.wav", tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@asynchronous
+async def test_a_link_is_followed(talk: Any, tmp_path: Path) -> None:
+    (tmp_path / "there.wav").write_bytes(b"before")
+    (tmp_path / "link.wav").symlink_to("there.wav")
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        await it.client.download("a", "b.wav", tmp_path / "link.wav")
+    assert (tmp_path / "link.wav").is_symlink()
+    assert read(tmp_path / "there.wav") == CONTENT
+
+
+@asynchronous
+async def test_what_was_here_before_is_no_progress(talk: Any, target: Path) -> None:
+    """A service that knows no ranges, and breaks off at the same place each time."""
+    async with talk(retries=Retries(times=2, random=lambda: 0.0)) as it:
+        it.fake.put("a/b.wav", CONTENT)
+        whole = Answer(200, {"ETag": '"v1"'}, CONTENT)
+        for _ in range(3):
+            it.fake.next("GET", answer=whole, short_at=CUT)
+        with pytest.raises(Unreachable):
+            await it.client.download("a", "b.wav", target)
+        assert len(it.waits) == 2

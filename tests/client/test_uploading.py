@@ -480,6 +480,23 @@ async def test_a_file_that_changes_while_it_is_sent_is_said_to(talk: Any, small:
     assert it.fake.media == {}
 
 
+@pytest.mark.parametrize("file", ["small", "large"])
+@asynchronous
+async def test_a_file_that_grows_while_it_is_sent_is_said_to(
+    talk: Any, file: str, request: pytest.FixtureRequest
+) -> None:
+    """What is stored is what it was: a recording that goes on is not all there."""
+    path: Path = request.getfixturevalue(file)
+
+    def grow(sent: int, size: int) -> None:
+        with path.open("ab") as growing:
+            growing.write(b"more")
+
+    async with talk() as it:
+        with pytest.raises(LocalFailure, match="has changed while it was being sent"):
+            await it.client.upload(path, "a", progress=grow)
+
+
 @asynchronous
 async def test_a_cancelled_upload_closes_its_connection_and_its_file(
     talk: Any, large: Path

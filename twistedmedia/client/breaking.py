@@ -11,6 +11,9 @@ from twisted.web.http import PotentialDataLoss
 
 from twistedmedia.client.errors import ClientError, Unreachable
 
+# For what Twisted has no words, and keeps to itself.
+_WORDS = {"ParseError": "what it answers is no HTTP", "_DataLoss": "the answer ended early"}
+
 
 def broken(error: BaseException, *, expired: bool) -> BaseException:
     """`error`, which a request has ended with, as one of our errors; whatever is none of the
@@ -65,5 +68,10 @@ def _is_of_tls(error: BaseException) -> bool:
 
 
 def _text(error: BaseException) -> str:
+    if _is_of_tls(error):
+        return "TLS failed"
+    if type(error).__name__ in _WORDS:
+        return _WORDS[type(error).__name__]
     text = getattr(error, "MESSAGE", "") or str(error) or type(error).__name__
+    text = " ".join(text.split())  # Twisted's are docstrings
     return (text[0].lower() + text[1:]).rstrip(".")

@@ -42,6 +42,7 @@ class _Download:
         self._backoff = Backoff(asking.retries)
         self._digest: Any = None  # of what the part has; None when that has to be read first
         self._received = 0
+        self._furthest = 0
         self._size: int | None = None  # what the whole has, as the service says
         self._etag: str | None = None
         self._declared: str | None = None
@@ -121,7 +122,9 @@ class _Download:
     async def _take(self, pieces: list[bytes]) -> None:
         await self._call(self._part.write, pieces, self._digest)
         self._received += sum(map(len, pieces))
-        self._backoff.made_progress()
+        if self._part.size > self._furthest:  # not what was here before, once more
+            self._furthest = self._part.size
+            self._backoff.made_progress()
         self._progress(self._part.size, self._size)
 
     async def _verify(self) -> None:

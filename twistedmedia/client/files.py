@@ -94,7 +94,7 @@ class LocalFile:
         while offset < end:
             piece = self._read(offset, min(_READ_AT_A_TIME_BYTES, end - offset))
             if not piece:
-                raise shrunk(self.path)
+                raise changed(self.path)
             digest.update(piece)
             offset += len(piece)
 
@@ -105,8 +105,8 @@ class LocalFile:
                 os.close(descriptor)
 
 
-def shrunk(path: str) -> LocalFailure:
-    """What to tell of a file that ends earlier than it did."""
+def changed(path: str) -> LocalFailure:
+    """What to tell of a file that is no longer what it was."""
     return LocalFailure(f"{path}: the file has changed while it was being sent")
 
 

@@ -40,12 +40,15 @@ class Part:
 
         :raises LocalFailure: when that cannot be, or another download of the same goes on.
         """
-        self.target = target = Path(os.path.abspath(path))
+        # A link is followed: what it leads to is what is meant.
+        self.target = target = Path(os.path.realpath(path))
         self._path, self._note_path = _names(target)
         self._descriptor = -1
         try:
             if target.is_dir():
                 raise LocalFailure(f"{target}: is a directory")
+            if target.exists() and not target.is_file():  # nor is a device to be replaced by one
+                raise LocalFailure(f"{target}: is no regular file")
             self._descriptor = _locked(self._path)
             self.note = _read_note(self._note_path)
             self.size = os.fstat(self._descriptor).st_size if self.note else 0

@@ -112,8 +112,8 @@ def default_records(environment: Mapping[str, str]) -> Record:
     return UploadRecords(base / "twistedmedia" / "uploads")
 
 
-def upload_key(service: Service, file: LocalFile, name: MediaName) -> str:
-    """What tells the upload of this very state of `file` to `name` from every other one."""
-    what = [service.url, file.path, file.version.size, file.version.modified_ns]
+def upload_key(service: Service, file: LocalFile, name: MediaName, sha256: str) -> str:
+    """What tells the upload of `file` with this content to `name` from every other one."""
+    what = [service.url, file.path, file.version.size, sha256]
     text = json.dumps([*what, name.directory, name.filename])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

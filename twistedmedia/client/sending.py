@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from twistedmedia.client.files import LocalFile, shrunk
+from twistedmedia.client.files import LocalFile, changed
 
 # Each piece costs two changes of threads. Two of them and what the transport holds are in memory.
 PIECE_BYTES = 256 << 10
@@ -69,7 +69,7 @@ class FileContent:
         if self._is_stopped:
             return
         if not piece:
-            raise shrunk(self._file.path)
+            raise changed(self._file.path)
         self._offset += len(piece)
         self._unread -= len(piece)
         self._piece = piece

@@ -8,7 +8,7 @@ from pathlib import Path
 from twistedmedia.client.answers import Answer, declared_digest, strong_etag
 from twistedmedia.client.asking import Asking, SentFile
 from twistedmedia.client.errors import LocalFailure, Refused, Unreachable
-from twistedmedia.client.files import LocalFile, open_file, shrunk
+from twistedmedia.client.files import LocalFile, changed, open_file
 from twistedmedia.client.outcomes import Found, Stored, stored
 from twistedmedia.client.places import Service, name_of
 from twistedmedia.client.records import Record, upload_key
@@ -47,11 +47,10 @@ class Uploading:
         try:
             sha256 = await file.sha256()
             try:
-                if file.size > SMALL_BYTES:
-                    found = await self._resumable(file, name, sha256, progress, record)
-                    if found is not None:
-                        return found
-                return await self._asking.persist(lambda: self._put(file, name, sha256, progress))
+                kept = await self._upload(file, name, sha256, progress, record)
+                if await file.has_changed():  # what was stored is no longer what is here
+                    raise changed(file.path)
+                return kept
             except Refused as error:
                 raise await _blamed(error, file) from None
         finally:
@@ -100,11 +99,20 @@ class Uploading:
         finally:
             await file.close()
 
+    async def _upload(
+        self, file: LocalFile, name: MediaName, sha256: str, progress: Progress, record: Record
+    ) -> Stored:
+        if file.size > SMALL_BYTES:
+            found = await self._resumable(file, name, sha256, progress, record)
+            if found is not None:
+                return found
+        return await self._asking.persist(lambda: self._put(file, name, sha256, progress))
+
     async def _resumable(
         self, file: LocalFile, name: MediaName, sha256: str, progress: Progress, record: Record
     ) -> Stored | None:
         """By a resumable upload; None when the service has none."""
-        key = upload_key(self._service, file, name)
+        key = upload_key(self._service, file, name, sha256)
         while True:
             was_known = await in_thread(self._asking.reactor, record.recall, key) is not None
             upload = Resumable(
@@ -187,5 +195,5 @@ def _replaced(url: str, name: MediaName, found: Found, sha256: str) -> Stored:
 async def _blamed(error: Refused, file: LocalFile) -> Refused | LocalFailure:
     """`error`, unless it is about a file that has changed since its digest was made."""
     if error.code == _DIGEST_MISMATCH and await file.has_changed():
-        return shrunk(file.path)
+        return changed(file.path)
     return error

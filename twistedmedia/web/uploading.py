@@ -119,6 +119,10 @@ class Uploading:
         length = parse_length(
             header(request, "upload-length"), header(request, "upload-defer-length")
         )
+        if header(request, "upload-concat") is not None:  # a part would be stored as the whole
+            raise BadRequest(
+                "uploads are not put together here: send the whole without Upload-Concat"
+            )
         note = header(request, "upload-metadata") or ""
         metadata = parse_metadata(note)
         sha256 = sha256_from_hex(decode(metadata["sha256"])) if "sha256" in metadata else None

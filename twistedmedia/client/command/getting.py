@@ -48,6 +48,9 @@ async def get(run: Run, names: Sequence[str], target: str | None) -> None:
 
     :raises Unreachable: when the service cannot be reached; the rest is not tried then.
     """
+    if target == "-":
+        run.report(failure(LocalFailure("a file is not brought to the output; name one after -o")))
+        return
     wanted: list[Wanted] = []
     for name in names:
         try:

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :raises SystemExit: after wrong usage or `--help`.
     """
+    _open_streams()
     options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     for stream in (sys.stdout, sys.stderr):  # names that the locale cannot show
         if hasattr(stream, "reconfigure"):
@@ -48,6 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = _Command(reactor, options, sys.stdout, sys.stderr)
     command.run()
     return command.exit_code
+
+
+def _open_streams() -> None:
+    """Whoever starts us may have closed some of the first three descriptors: what is opened next
+    would take their place, and get what is said.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+            os.set_inheritable(descriptor, True)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 class _Command:
@@ -97,6 +114,8 @@ class _Command:
         except BrokenPipeError:
             # Whoever read the output has gone. Python would complain when it empties its buffers.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+        except OSError as error:  # of the client's none comes here
+            self._say(f"the output cannot be written: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 - a traceback is of no use to whoever runs this
             self._say(f"internal error: {type(error).__name__}: {error}")
         finally:
