@@ -579,7 +579,7 @@ def test_urls_lead_to_where_the_tree_is_mounted(prefix: str) -> None:
         (("Upload-Length: " + "0" * 5000 + "11",), 201, 200),
         (("Upload-Length: 11", "Upload-Checksum: md5 AAAA"), 400, 400),
         (("Upload-Length: 11", "Upload-Checksum: sha1 AAAA"), 400, 510),
-        (("Upload-Length: 11", "Upload-Concat: partial"), 201, 200),
+        (("Upload-Length: 11", "Upload-Concat: partial"), 400, 400),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -705,3 +705,35 @@ def test_a_page_of_another_site_may_not_upload(
         assert not any(name.startswith("access-control") for name in answer.headers)
     assert service.offset(upload) == 0
     assert len(result(service.store.kept.callers())) == 1
+
+
+def test_what_contradicts_a_finished_upload_is_refused(service: Service) -> None:
+    upload = service.created(PART, "Upload-Length: 11", content=WHOLE)
+    assert service.patch(upload, 11, b"").status == 204
+    refused(service.patch(upload, 11, b"x"), 413, 506)
+    refused(service.patch(upload, 11, b"", "Upload-Length: 12"), 400, 510)
+    assert service.offset(upload) == 11
+
+
+def test_a_length_that_is_not_that_of_what_has_the_digest_is_refused(service: Service) -> None:
+    service.created(PART, "Upload-Length: 11", content=WHOLE)
+    named = metadata(filename="hello.mp3", directory="prompts/en", sha256=SHA256)
+    refused(service.ask("POST", "/uploads", TUS, named, "Upload-Length: 9"), 400, 508)
+    answer = service.ask("POST", "/uploads", TUS, named, "Upload-Length: 11")
+    assert (answer.status, answer.headers["upload-offset"]) == (201, "11")
+
+
+@pytest.mark.parametrize("concat", ["partial", "final;/uploads/a /uploads/b"])
+def test_a_part_to_be_put_together_is_not_stored_as_a_whole(service: Service, concat: str) -> None:
+    creating = ("POST", "/uploads", TUS, NAMED, "Upload-Length: 11", PART)
+    refused(service.ask(*creating, f"Upload-Concat: {concat}", content=WHOLE), 400)
+    assert service.content() is None
+
+
+def test_a_part_that_is_not_kept_declares_no_length(service: Service) -> None:
+    upload = service.created("Upload-Defer-Length: 1")
+    wrong = "Upload-Checksum: sha1 " + b64encode(bytes(20)).decode()
+    refused(service.patch(upload, 0, b"hello", "Upload-Length: 5", wrong), 460, 508)
+    assert service.look(upload).headers["upload-defer-length"] == "1"
+    assert service.patch(upload, 0, WHOLE, "Upload-Length: 11").status == 204
+    assert service.content() == WHOLE
