@@ -94,7 +94,7 @@ ERRORS = [
     (NameTaken(), 501, 410, "exists already"),
     (ChecksumMismatch(), 508, 460, "nothing of this part was kept"),
     (Superseded(), 409, 409, "a newer request"),
-    (UnsupportedVersion("1.0.0"), 412, 412, "spoken are: 1.0.0"),
+    (UnsupportedVersion("1.0.0"), 412, 412, "that is spoken: 1.0.0"),
     (TooManyUnfinished(1000), 429, 429, "1000 unfinished uploads from your address"),
 ]
 

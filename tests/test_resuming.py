@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogEvent
 
 from tests.audio.samples import frames
+from tests.store.faults import FailingCalls, SlowCalls
+from tests.store.test_records import copied
 from tests.support import asynchronous, named
 from tests.wire.connection import outcome, result
+from twistedmedia import resuming
 from twistedmedia.arrival import Checking, Limits
 from twistedmedia.boundaries import Condition, Plan
 from twistedmedia.errors import (
@@ -136,7 +142,7 @@ class Service:
 
     def unfinished(self) -> int:
         """How many uploads of mine count. Creating one more tells it."""
-        return self.uploads._unfinished[ME]
+        return self.uploads._unfinished._counts[ME]
 
 
 @pytest.fixture
@@ -218,6 +224,33 @@ def test_what_is_stored_takes_nothing_more(service: Service) -> None:
         service.added(upload, 5, b" there")
     assert service.added(upload, 11).stored == HELLO, "whoever has lost the answer asks again"
     assert service.content() == WHOLE
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_what_comes_behind_the_end_of_what_is_stored_is_too_large(
+    service: Service, declared: bool, size: int
+) -> None:
+    """Case 9."""
+    upload = service.created(11, WHOLE)
+    surplus = bytes(size)
+    coming = body(surplus, open_end=True, length=size if declared else None)
+    coming.end()
+    with pytest.raises(TooLarge) as caught:
+        result(service.uploads.add(SOURCE, upload, Part(11, coming)))
+    assert (caught.value.status, caught.value.limit) == (413, 11)
+    assert service.look(upload).stored == HELLO
+    assert service.added(upload, 11).stored == HELLO
+    assert service.content() == WHOLE
+
+
+def test_what_comes_to_a_stored_upload_at_another_offset_is_refused_for_that(
+    service: Service,
+) -> None:
+    upload = service.created(11, WHOLE)
+    for offset in (0, 5, 10, 12):
+        with pytest.raises(WrongOffset, match="at byte 11;"):
+            service.added(upload, offset, b"x")
 
 
 @pytest.mark.parametrize("upload", ["0" * 32, "", "..", "x"])
@@ -497,7 +530,24 @@ def test_what_is_there_already_counts_as_stored_at_the_start(service: Service) -
     progress = result(service.creating(11, sha256=SHA256))
     assert (progress.offset, progress.stored) == (11, HELLO)
     assert service.look(progress.upload) == progress
+    assert service.unfinished() == 1, "it costs a record until it expires"
+    service.now_s += 10_000
+    result(Deferred.fromCoroutine(service.uploads.sweep()))
     assert service.unfinished() == 0
+    with pytest.raises(NotFound):
+        service.look(progress.upload)
+    assert service.content() == WHOLE
+
+
+def test_who_begins_what_is_there_already_may_do_so_as_often_as_anything() -> None:
+    service = Service(max_unfinished=2)
+    service.store_other(WHOLE)
+    first, _ = (service.created(11, sha256=SHA256) for _ in range(2))
+    with pytest.raises(TooManyUnfinished):
+        service.created(11, sha256=SHA256)
+    result(service.uploads.end(first))
+    service.created(11, sha256=SHA256)
+    assert service.unfinished() == 2
 
 
 def test_what_is_there_already_has_its_length_though_none_was_told(service: Service) -> None:
@@ -599,6 +649,245 @@ async def test_a_restart_forgets_no_byte_and_judges_all_of_them(tmp_path: Path, 
     media = tmp_path / "media/prompts/en/hello.mp3"
     assert media.exists() is good
     assert not good or media.read_bytes() == content
+
+
+# Power cuts
+
+
+class Boot(FailingCalls):
+    """A machine that was booted with that id."""
+
+    def __init__(self, boot: str) -> None:
+        super().__init__()
+        self._boot = boot
+
+    def boot_id(self) -> str:
+        return self._boot
+
+
+@asynccontextmanager
+async def machine(root: Path, boot: str = "first", **options: Any) -> AsyncIterator[Uploads]:
+    """Uploads of a service that runs in that boot of its machine."""
+    store = DirectoryStore(reactor, str(root), calls=Boot(boot), **options)
+    store.start()
+    try:
+        yield Uploads(Intake(store, Limits()), store.kept)
+    finally:
+        await store.stop()
+
+
+def lose_power(root: Path, upload: str) -> int:
+    """All that is not synced becomes zeros, and there are more of them. How much is synced."""
+    folder = root / ".twistedmedia/uploads"
+    synced = synced_in(root, upload)
+    path = folder / f"{upload}.bytes"
+    content = path.read_bytes()
+    path.write_bytes(content[:synced] + bytes(len(content) - synced + 5000))
+    return synced
+
+
+MIB = 1 << 20
+CONTENT = Random(7).randbytes(8 * MIB)
+
+
+async def goes_on_after_power_came_back(root: Path, upload: str, *, at: int) -> None:
+    async with machine(root, "second") as uploads:
+        assert (await uploads.look(SOURCE, upload)).offset == at
+        with pytest.raises(WrongOffset, match=f"at byte {at};"):
+            await uploads.add(SOURCE, upload, Part(at + 1, body(b"x")))
+        rest = Part(at, body(CONTENT[at:]), length=len(CONTENT))
+        assert (await uploads.add(SOURCE, upload, rest)).stored == HELLO
+    assert (root / "prompts/en/hello.mp3").read_bytes() == CONTENT
+
+
+def in_pieces(start: int, end: int, size: int = 100_000) -> Iterator[bytes]:
+    for at in range(start, end, size):
+        yield CONTENT[at : min(at + size, end)]
+
+
+async def begun_on(uploads: Uploads, length: int | None = len(CONTENT)) -> str:
+    plan = Plan(HELLO, length, None, ME, "")
+    return (await uploads.create(SOURCE, ME, plan, Part(0, body()))).upload
+
+
+@asynchronous
+@pytest.mark.parametrize("size", [MIB // 2, 3 * MIB + 5, 5 * MIB + 300_000, 8 * MIB - 1])
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("parts", [1, 9])
+async def test_a_power_cut_takes_no_more_of_acknowledged_parts_than_is_synced_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, checked: bool, parts: int
+) -> None:
+    monkeypatch.setattr(resuming, "_SYNC_BYTES", MIB)
+    root = tmp_path / "media"
+    async with machine(root) as uploads:
+        upload = await begun_on(uploads)
+        step = -(-size // parts)
+        for start in range(0, size, step):
+            end = min(start + step, size)
+            checksum = of_sha1(CONTENT[start:end]) if checked else None
+            part = Part(start, body(*in_pieces(start, end)), checksum=checksum)
+            assert (await uploads.add(SOURCE, upload, part)).offset == end
+    synced = lose_power(root, upload)
+    assert size - MIB < synced <= size
+    await goes_on_after_power_came_back(root, upload, at=synced)
+
+
+@asynchronous
+@pytest.mark.parametrize("fails", [None, ConnectionLost(), Superseded()], ids=str)
+async def test_a_power_cut_in_the_middle_of_a_part_takes_no_more_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Exception | None
+) -> None:
+    """It is synced while it comes, not only at its end."""
+    monkeypatch.setattr(resuming, "_SYNC_BYTES", MIB)
+    root, size = tmp_path / "media", 5 * MIB + 123_456
+    async with machine(root) as uploads:
+        upload = await begun_on(uploads)
+        coming = body(open_end=True, length=len(CONTENT))
+        adding = outcome(uploads.add(SOURCE, upload, Part(0, coming)))
+        path = root / f".twistedmedia/uploads/{upload}.bytes"
+        for piece in in_pieces(0, size, MIB // 4):
+            coming.feed(piece)
+            await deferLater(reactor, 0)
+        if fails is not None:
+            coming.fail(fails)
+        while path.stat().st_size < (size if adding or fails else 5 * MIB):
+            await deferLater(reactor, 0.001)
+        while fails is not None and not adding:
+            await deferLater(reactor, 0.001)
+        while fails is None and synced_in(root, upload) < 4 * MIB:
+            await deferLater(reactor, 0.001)
+        copy = tmp_path / "copy"
+        copied(root, copy)
+        coming.fail(ConnectionLost())
+        while not adding:
+            await deferLater(reactor, 0.001)
+    synced = lose_power(copy, upload)
+    assert size - MIB - 512 * 1024 <= synced <= size  # what has not been read has not come
+    await goes_on_after_power_came_back(copy, upload, at=synced)
+
+
+def synced_in(root: Path, upload: str) -> int:
+    """How much is synced."""
+    mark = root / f".twistedmedia/uploads/{upload}.mark"
+    return int(os.readlink(mark).split(" ")[1])
+
+
+@asynchronous
+@pytest.mark.parametrize("how", ["looked at", "of unknown length"])
+async def test_a_power_cut_takes_nothing_of_what_a_client_may_have_thrown_away(
+    tmp_path: Path, how: str
+) -> None:
+    """Who records while he sends has nothing else; who has asked drops what is here."""
+    root, size = tmp_path / "media", 1_234_567
+    async with machine(root) as uploads:
+        upload = await begun_on(uploads, None if how == "of unknown length" else len(CONTENT))
+        for start in range(0, size, 300_000):
+            end = min(start + 300_000, size)
+            await uploads.add(SOURCE, upload, Part(start, body(CONTENT[start:end])))
+            if how == "looked at":
+                assert (await uploads.look(SOURCE, upload)).offset == end
+            assert synced_in(root, upload) == end
+    assert lose_power(root, upload) == size
+    await goes_on_after_power_came_back(root, upload, at=size)
+
+
+@asynchronous
+async def test_without_a_power_cut_nothing_is_lost_though_nothing_is_synced(tmp_path: Path) -> None:
+    root, size = tmp_path / "media", 1_234_567
+    async with machine(root) as uploads:
+        upload = await begun_on(uploads)
+        await uploads.add(SOURCE, upload, Part(0, body(CONTENT[:size])))
+    assert synced_in(root, upload) == 0
+    async with machine(root) as uploads:
+        assert (await uploads.look(SOURCE, upload)).offset == size
+    assert lose_power(root, upload) == size
+
+
+@asynchronous
+async def test_in_a_store_that_is_not_durable_a_power_cut_takes_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "_SYNC_BYTES", MIB)
+    root = tmp_path / "media"
+    async with machine(root, durable=False) as uploads:
+        upload = await begun_on(uploads)
+        await uploads.add(SOURCE, upload, Part(0, body(*in_pieces(0, 3 * MIB))))
+        assert (await uploads.look(SOURCE, upload)).offset == 3 * MIB
+    assert lose_power(root, upload) == 0
+    await goes_on_after_power_came_back(root, upload, at=0)
+
+
+# What is odd
+
+
+@asynchronous
+@pytest.mark.parametrize("odd", [".json", ".bytes", ".mark"])
+@pytest.mark.parametrize("link", [True, False], ids=["a link", "a directory"])
+async def test_what_is_odd_about_one_upload_hinders_no_other_from_counting_and_expiring(
+    tmp_path: Path, odd: str, link: bool
+) -> None:
+    root = tmp_path / "media"
+    folder = root / ".twistedmedia/uploads"
+    async with machine(root) as uploads:
+        usual = [await begun_on(uploads) for _ in range(5)]
+        for upload in usual:
+            await uploads.add(SOURCE, upload, Part(0, body(WHOLE)))
+    for n in range(5):
+        path = folder / f"{n:032x}{odd}"
+        path.symlink_to("nonsense") if link else path.mkdir()
+    store = DirectoryStore(reactor, str(root), calls=Boot("first"))
+    store.start()
+    now_s = time.time()
+    uploads = Uploads(Intake(store, Limits()), store.kept, max_unfinished=6, now_s=lambda: now_s)
+    clock = Clock()
+    try:
+        uploads.start(clock)
+        while not uploads._counted:
+            await deferLater(reactor, 0.001)
+        assert uploads._unfinished._counts == {ME: 5}
+        await begun_on(uploads)
+        with pytest.raises(TooManyUnfinished):
+            await begun_on(uploads)
+        for upload in usual:
+            assert (await uploads.look(SOURCE, upload)).offset == 11
+        now_s += 2 * 24 * 3600
+        await uploads.sweep()
+        assert not uploads._unfinished._counts
+        for upload in usual:
+            with pytest.raises(NotFound):
+                await uploads.look(SOURCE, upload)
+    finally:
+        uploads.stop()
+        await store.stop()
+
+
+@asynchronous
+async def test_a_part_that_comes_while_its_upload_is_about_to_expire_is_kept(
+    tmp_path: Path,
+) -> None:
+    """Case 13. It comes after its age was looked at, and is done before the lock is asked for."""
+    root = tmp_path / "media"
+    calls = SlowCalls()
+    store = DirectoryStore(reactor, str(root), durable=False, calls=calls)
+    store.start()
+    ahead_s = 0
+    uploads = Uploads(
+        Intake(store, Limits()), store.kept, expiry_s=10, now_s=lambda: time.time() + ahead_s
+    )
+    try:
+        upload = await begun_on(uploads)
+        await uploads.add(SOURCE, upload, Part(0, body(b"hello")))
+        os.utime(root / f".twistedmedia/uploads/{upload}.bytes", (0, 0))
+        held = calls.hold("open", where=lambda name, *_: name == f"{upload}.bytes")
+        sweeping = Deferred.fromCoroutine(uploads.sweep())
+        await held
+        await uploads.add(SOURCE, upload, Part(5, body(b" world")))
+        calls.release()
+        await sweeping
+        assert (await uploads.look(SOURCE, upload)).offset == 11
+        assert uploads._unfinished._counts == {ME: 1}
+    finally:
+        await store.stop()
 
 
 # Storage that fails
@@ -982,6 +1271,72 @@ def test_another_file_of_another_size_is_not_what_was_uploaded(service: Service)
     service.store_other(b"another")
     with pytest.raises(NotFound):
         service.look(upload)
+
+
+def test_another_file_of_the_same_size_is_not_what_was_uploaded(service: Service) -> None:
+    """Its etag tells, not its size."""
+    upload = service.created(11, WHOLE)
+    for other in (b"hello there", WHOLE):
+        result(service.store.delete(HELLO))
+        service.store_other(other)
+        for _ in range(2):
+            with pytest.raises(NotFound, match="no longer there"):
+                service.look(upload)
+        for piece in (b"", b"x"):
+            with pytest.raises(NotFound, match="no longer there"):
+                service.added(upload, 11, piece)
+        assert service.content() == other
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["at its start", "at its end"])
+def test_what_was_recognised_is_that_file_and_no_other(service: Service, begins: bool) -> None:
+    if begins:
+        service.store_other(WHOLE)
+    upload = service.created(11, sha256=SHA256)
+    if not begins:
+        service.store_other(WHOLE)
+        assert service.added(upload, 0, WHOLE).stored == HELLO
+    assert service.look(upload).stored == HELLO
+    result(service.store.delete(HELLO))
+    service.store_other(WHOLE)
+    with pytest.raises(NotFound, match="no longer there"):
+        service.look(upload)
+
+
+@asynchronous
+@pytest.mark.parametrize("killed", [False, True])
+async def test_on_a_disk_another_file_of_the_same_size_is_not_what_was_uploaded(
+    tmp_path: Path, killed: bool
+) -> None:
+    """Also when the service was killed between its publish and the note of that."""
+    root = tmp_path / "media"
+    async with machine(root) as uploads:
+        progress = await uploads.create(
+            SOURCE, ME, Plan(HELLO, 12, None, ME, ""), Part(0, body(WHOLE))
+        )
+        upload = progress.upload
+        if not killed:
+            assert (await uploads.add(SOURCE, upload, Part(11, body(b"!")))).stored == HELLO
+    if killed:
+        bytes_ = root / f".twistedmedia/uploads/{upload}.bytes"
+        with bytes_.open("ab") as file:
+            file.write(b"!")
+        (root / "prompts/en").mkdir(parents=True)
+        (root / "prompts/en/hello.mp3").hardlink_to(bytes_)
+    async with machine(root) as uploads:
+        for _ in range(2):
+            assert (await uploads.look(SOURCE, upload)).stored == HELLO
+        assert (await uploads.add(SOURCE, upload, Part(12, body()))).stored == HELLO
+        await uploads.intake.store.delete(HELLO)
+        with pytest.raises(NotFound):
+            await uploads.look(SOURCE, upload)
+        draft = uploads.intake.store.begin()
+        await draft.append([b"hello there!"])
+        await draft.publish(HELLO)
+        for _ in range(2):
+            with pytest.raises(NotFound, match="no longer there"):
+                await uploads.look(SOURCE, upload)
+    assert (root / "prompts/en/hello.mp3").read_bytes() == b"hello there!"
 
 
 def test_to_end_an_upload_leaves_the_file_that_it_has_become(service: Service) -> None:

@@ -122,8 +122,9 @@ def assert_arrived(service: Process, line: Line, url: object, large: Path, name:
     told = service.ask("HEAD", target, None, {"Tus-Resumable": "1.0.0"})
     assert (told.status, told.headers["Upload-Offset"]) == (200, str(FILE_BYTES))
     assert told.headers["Content-Location"] == f"/media/{quote(name)}"
-    (record,) = os.listdir(service.root / ".twistedmedia" / "uploads")
-    assert record == f"{target.rpartition('/')[2]}.stored"
+    upload = target.rpartition("/")[2]
+    left = sorted(os.listdir(service.root / ".twistedmedia" / "uploads"))
+    assert left == [f"{upload}.etag", f"{upload}.stored"]
     (service.root / name).unlink()  # it is large
 
 
@@ -379,7 +380,7 @@ def test_of_those_who_write_one_upload_at_full_speed_each_has_what_it_wrote_befo
         # Only who has written the last byte was told that it is stored.
         told = [writer.own for writer in writers if writer.status == 204]
         assert told == [expected[-1:]]
-        assert {writer.status for writer in writers} <= {204, 400, None}
+        assert {writer.status for writer in writers} <= {204, 409, None}
         wrote_some += sum(0 < start < size for start in set(starts))
         (service.root / name).unlink()
     print(f"{wrote_some} times somebody went on within the file")
@@ -467,7 +468,8 @@ def test_abandoned_uploads_expire_and_the_one_that_is_written_to_does_not(
         connection.send(begin("calls/too-many.mp3", 10))
         assert connection.answer().status == 429
     lies = Counter(name.partition(".")[2] for name in os.listdir(uploads))
-    assert lies == {"bytes": 4, "json": 4, "stored": 1}  # of what is stored the record
+    # Of what is stored the record, and which file it is.
+    assert lies == {"bytes": 4, "json": 4, "stored": 1, "etag": 1}
 
 
 SPARE_BYTES, EACH_BYTES = 2 << 20, 2048  # of memory

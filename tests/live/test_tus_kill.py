@@ -384,6 +384,8 @@ class Rounds:
             assert upload.over
             record = f"{upload.id}.{'stored' if upload.success else 'taken'}"
             assert lies.pop(record) < MOST_RECORD_BYTES
+            if upload.success:
+                assert lies.pop(f"{upload.id}.etag") < MOST_RECORD_BYTES
             self.seen[record.rpartition(".")[2]] += 1
         # What is left are those whose ids nobody was told; they expire.
         known = {upload.id for upload in uploads}
@@ -395,6 +397,7 @@ class Rounds:
             "mark",
             "stored",
             "taken",
+            "etag",
         }
         assert len(left) <= sum(len(client.tried) for client in self._clients)
         self.seen["mismatches"] = sum(client.mismatches for client in self._clients)

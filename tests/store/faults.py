@@ -85,6 +85,8 @@ class RecordingCalls(CallsLayer):
 
     def _what(self, operation: str, args: tuple[Any, ...]) -> str:
         *plain, keywords = args
+        if not plain:  # it is of nothing
+            return ""
         folder = keywords.get("dir_fd")
         names = [each for each in plain if isinstance(each, str)]
         if names and not operation.endswith("_attribute"):

@@ -19,12 +19,17 @@ from tests.store.test_contract import content_of, holds, stored
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Fate, KeepingStore, Kept, Plan, Resumed
 from twistedmedia.errors import AlreadyExists, NameConflict, NoSpace, NotFound, TooLarge
+from twistedmedia.store.directory import DirectoryStore
 
 HELLO = named("prompts/en/hello.mp3")
 PLAN = Plan(HELLO, 11, None, "192.0.2.1", "filename aGVsbG8=")
 UPLOAD = "0123456789abcdef" * 2
 OTHER = "f" * 32
+ETAG = '"an entity tag"'
 provisional_or_not = pytest.mark.parametrize("provisional", [False, True])
+stored_or_taken = pytest.mark.parametrize(
+    ("etag", "fate"), [(ETAG, Fate.STORED), (None, Fate.TAKEN)], ids=["stored", "taken"]
+)
 
 
 @pytest_twisted.async_yield_fixture(params=KINDS)
@@ -91,6 +96,11 @@ async def a_moment(store: Any, of: str = UPLOAD) -> int:
     return moment
 
 
+def is_durable(store: Any) -> bool:
+    """Whether it tells what survives the machine from what does not."""
+    return isinstance(store, DirectoryStore) and store._durable
+
+
 async def let_go(draft: Any) -> None:
     """Discard it, and wait until that is done."""
     draft.discard()
@@ -139,7 +149,7 @@ async def test_what_was_never_begun_is_not_found(store: Any, upload: str) -> Non
     ):
         with pytest.raises(NotFound):
             await ask()
-    await store.kept.settle(upload, Fate.STORED)
+    await store.kept.settle(upload, ETAG)
     assert await store.kept.forget(upload) is False
     assert await size_of(store) == 5
 
@@ -207,7 +217,41 @@ async def test_what_is_undone_never_was(store: Any, provisional: bool) -> None:
     await draft.append([b"noise"])
     await draft.put_down(undo=True)
     draft = store.kept.resume(UPLOAD, None, provisional=False)
-    assert await draft.resume() == Resumed(5, None)
+    assert await draft.resume() == Resumed(5, 5, None)
+    assert await reviewed(draft) == b"hello"
+    await let_go(draft)
+
+
+@asynchronous
+async def test_what_was_synced_survives_and_what_follows_counts_as_before(store: Any) -> None:
+    await begun(store)
+    draft = await going_on(store)
+    for piece in (b"hel", b"lo"):
+        await draft.append([piece])
+        await draft.sync()
+    await draft.sync()
+    await draft.append([b" world"])
+    assert await size_of(store) == 11
+    await let_go(draft)
+    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    assert await draft.resume() == Resumed(11, 5 if is_durable(store) else 11, None)
+    assert await reviewed(draft) == b"hello world"
+    await let_go(draft)
+    assert (await store.kept.find(UPLOAD, synced=True)).size == 11
+    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    assert (await draft.resume()).synced == 11
+    await let_go(draft)
+
+
+@asynchronous
+async def test_what_was_synced_can_be_undone(store: Any) -> None:
+    await begun(store, b"hello")
+    draft = await going_on(store)
+    await draft.append([b"noise"])
+    await draft.sync()
+    await draft.put_down(undo=True)
+    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    assert await draft.resume() == Resumed(5, 5, None)
     assert await reviewed(draft) == b"hello"
     await let_go(draft)
 
@@ -258,6 +302,7 @@ async def test_a_draft_that_was_let_go_of_takes_nothing_more(store: Any, end: st
         lambda: draft.append([b"x"]),
         lambda: draft.keep(None, synced=False),
         lambda: draft.publish(HELLO),
+        *([draft.sync] if is_durable(store) else []),  # to others it is nothing
         lambda: draft.review(lambda _: None),
         draft.seal,
     ):
@@ -283,7 +328,8 @@ async def test_an_upload_goes_on_after_any_number_of_requests(
     await begun(store)
     for n in range(11):
         draft = store.kept.resume(UPLOAD, 1, provisional=provisional)
-        assert await draft.resume() == Resumed(n, n or None)
+        synced = n if n % 2 or not is_durable(store) else max(0, n - 1)
+        assert await draft.resume() == Resumed(n, synced, n or None)
         await draft.append([b"hello world"[n : n + 1]])
         await draft.keep(n + 1, synced=n % 2 == 0)
     draft = await going_on(store)
@@ -307,7 +353,7 @@ async def test_what_is_to_be_remembered_is_told_to_the_next_one_and_to_nobody_af
     assert (resumed.size, resumed.memory is memory) == (5, True)
     await draft.put_down(undo=False)
     draft = store.kept.resume(UPLOAD, None, provisional=False)
-    assert await draft.resume() == Resumed(5, None)
+    assert await draft.resume() == Resumed(5, 5, None)
     await draft.put_down(undo=False)
 
 
@@ -317,7 +363,7 @@ async def test_the_memory_of_an_upload_is_no_others(store: Any) -> None:
     await begun(store, b"other", upload=OTHER, memory="second")
     for upload, memory in ((UPLOAD, "first"), (OTHER, "second")):
         draft = store.kept.resume(upload, None, provisional=False)
-        assert await draft.resume() == Resumed(5, memory)
+        assert await draft.resume() == Resumed(5, 5, memory)
         await draft.put_down(undo=False)
 
 
@@ -365,7 +411,7 @@ async def test_one_who_remembers_nothing_can_review_everything(store: Any) -> No
     await draft.append([b"hello"])
     await draft.keep(None, synced=False)
     draft = store.kept.resume(UPLOAD, None, provisional=False)
-    assert await draft.resume() == Resumed(5, None)
+    assert await draft.resume() == Resumed(5, 0 if is_durable(store) else 5, None)
     assert await reviewed(draft) == b"hello"
     await let_go(draft)
 
@@ -403,7 +449,7 @@ async def test_a_published_draft_is_media_and_its_upload_is_stored(
     media.close()
     assert await content_of(store, HELLO) == b"hello world"
     kept = await store.kept.find(UPLOAD)
-    assert kept == Kept(PLAN, Fate.STORED, 11, kept.modified_ns)
+    assert kept == Kept(PLAN, Fate.STORED, 11, kept.modified_ns, published.etag)
     with pytest.raises(NotFound):
         await going_on(store)
 
@@ -465,13 +511,16 @@ async def test_of_uploads_that_race_for_a_name_exactly_one_wins(store: Any) -> N
 
 
 @asynchronous
-@pytest.mark.parametrize("fate", [Fate.STORED, Fate.TAKEN])
-async def test_of_a_settled_upload_the_plan_stays_and_the_bytes_go(store: Any, fate: Fate) -> None:
+@stored_or_taken
+async def test_of_a_settled_upload_the_plan_stays_and_the_bytes_go(
+    store: Any, etag: str | None, fate: Fate
+) -> None:
     await begun(store, b"hello")
-    await store.kept.settle(UPLOAD, fate)
-    await store.kept.settle(UPLOAD, Fate.TAKEN)  # it is settled
+    await store.kept.settle(UPLOAD, etag)
+    await store.kept.settle(UPLOAD, None)  # it is settled
     kept = await store.kept.find(UPLOAD)
-    assert kept == Kept(PLAN, fate, 11, kept.modified_ns)
+    assert kept == Kept(PLAN, fate, 11, kept.modified_ns, etag)
+    assert await store.kept.find(UPLOAD, synced=True) == kept
     with pytest.raises(NotFound):
         await going_on(store)
     assert not await holds(store, HELLO)
@@ -480,9 +529,9 @@ async def test_of_a_settled_upload_the_plan_stays_and_the_bytes_go(store: Any, f
 @asynchronous
 async def test_an_upload_can_begin_at_its_end(store: Any) -> None:
     """When what it would become is there already."""
-    await store.kept.create(UPLOAD, PLAN, Fate.STORED)
+    await store.kept.create(UPLOAD, PLAN, ETAG)
     kept = await store.kept.find(UPLOAD)
-    assert kept == Kept(PLAN, Fate.STORED, 11, kept.modified_ns)
+    assert kept == Kept(PLAN, Fate.STORED, 11, kept.modified_ns, ETAG)
     assert await store.kept.callers() == {}
 
 
@@ -536,7 +585,7 @@ async def test_unfinished_uploads_are_their_callers(store: Any) -> None:
     assert await store.kept.callers() == {}
     for n, caller in enumerate(["a", "b", "a", "c", "d"]):
         await store.kept.create(f"{n:032x}", replace(PLAN, caller=caller))
-    await store.kept.settle(f"{3:032x}", Fate.TAKEN)
+    await store.kept.settle(f"{3:032x}", None)
     await store.kept.forget(f"{4:032x}")
     assert await store.kept.callers() == {f"{0:032x}": "a", f"{1:032x}": "b", f"{2:032x}": "a"}
 
@@ -586,11 +635,15 @@ async def test_what_somebody_writes_to_does_not_expire_until_it_is_let_go_of(sto
 
 
 @asynchronous
-@pytest.mark.parametrize("fate", [Fate.STORED, Fate.TAKEN])
-async def test_what_is_known_of_a_settled_upload_expires_too(store: Any, fate: Fate) -> None:
+@stored_or_taken
+async def test_what_is_known_of_a_settled_upload_expires_too(
+    store: Any, etag: str | None, fate: Fate
+) -> None:
     await begun(store, b"hello")
-    await store.kept.settle(UPLOAD, fate)
-    modified_ns = (await store.kept.find(UPLOAD)).modified_ns
+    await store.kept.settle(UPLOAD, etag)
+    kept = await store.kept.find(UPLOAD)
+    assert kept.fate is fate
+    modified_ns = kept.modified_ns
     assert await store.kept.expire(modified_ns) == []
     assert await store.kept.expire(modified_ns + 1) == [UPLOAD]
     with pytest.raises(NotFound):
@@ -627,7 +680,7 @@ async def test_bytes_that_are_kept_take_space_until_they_go(small_store: Any) ->
         elif go == "expire":
             await small_store.kept.expire(1 << 62)
         else:
-            await small_store.kept.settle(UPLOAD, Fate.TAKEN)
+            await small_store.kept.settle(UPLOAD, None)
             await small_store.kept.forget(UPLOAD)
         await stored(small_store, named("a/b.mp3"), bytes(CAPACITY))
         await small_store.delete(named("a/b.mp3"))

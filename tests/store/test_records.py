@@ -29,16 +29,29 @@ from tests.store.faults import (
     tree,
 )
 from tests.store.test_contract import content_of, holds
-from tests.store.test_kept import PLAN, UPLOAD, begun, going_on, kept_bytes, let_go, reviewed
+from tests.store.test_kept import (
+    ETAG,
+    PLAN,
+    UPLOAD,
+    a_moment,
+    begun,
+    going_on,
+    kept_bytes,
+    let_go,
+    reviewed,
+)
 from tests.store.test_kept import size_of as size_in
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Fate
 from twistedmedia.errors import MediaError, NoSpace, NotFound
+from twistedmedia.store.calls import SystemCalls
 
 HELLO = PLAN.name
 WHOLE = b"hello world"
 FOLDER = ".twistedmedia/uploads"
 OTHERS = ("0" * 32, "f" * 32)
+IS_STORED = [".etag", ".stored"]  # all that there is of an upload that is
+BOOT = SystemCalls().boot_id()
 
 
 def uploads_in(root: Path) -> dict[str, bytes]:
@@ -74,7 +87,8 @@ async def test_the_bytes_are_a_file_and_their_number_is_its_size(start: Any, roo
     assert files[f"{UPLOAD}.bytes"] == WHOLE
     record = json.loads(files[f"{UPLOAD}.json"])
     assert (record["directory"], record["filename"]) == ("prompts/en", "hello.mp3")
-    assert extensions_in(root) == [".bytes", ".json"]
+    assert extensions_in(root) == [".bytes", ".json", ".mark"]
+    assert files[f"{UPLOAD}.mark"].decode() == f"{BOOT} 11 -"
     with (root / FOLDER / f"{UPLOAD}.bytes").open("ab") as file:
         file.write(b"!")
     assert await size_in(store) == 12
@@ -88,11 +102,12 @@ async def test_a_published_upload_leaves_one_name_and_its_record(start: Any, roo
     await draft.append([b" world"])
     before = os.umask(0o027)
     os.umask(before)
-    await draft.publish(HELLO)
+    published = await draft.publish(HELLO)
     media = root / "prompts/en/hello.mp3"
+    assert uploads_in(root)[f"{UPLOAD}.etag"].decode() == published.etag
     assert (media.read_bytes(), media.stat().st_nlink) == (WHOLE, 1)
     assert media.stat().st_mode & 0o777 == 0o666 & ~before
-    assert extensions_in(root) == [".stored"]
+    assert extensions_in(root) == IS_STORED
 
 
 @asynchronous
@@ -103,7 +118,7 @@ async def test_an_id_leads_to_no_other_file(start: Any, root: Path, upload: str)
     """Case 32: a slash in an id comes as `%2F` in a URL."""
     store = start(FailingCalls())
     for folder in (root.parent, root, root / ".twistedmedia", root / FOLDER):
-        for extension in (".json", ".stored", ".taken", ".bytes"):
+        for extension in (".json", ".stored", ".taken", ".bytes", ".mark", ".etag"):
             (folder / f"victim{extension}").write_bytes(b"{}")
     before = tree(root.parent)
     for ask in (
@@ -111,7 +126,8 @@ async def test_an_id_leads_to_no_other_file(start: Any, root: Path, upload: str)
         lambda: resumed_and_let_go(store, upload),
         lambda: store.kept.declare(upload, 5),
         lambda: store.kept.forget(upload),
-        lambda: store.kept.settle(upload, Fate.TAKEN),
+        lambda: store.kept.settle(upload, None),
+        lambda: store.kept.settle(upload, ETAG),
     ):
         with contextlib.suppress(NotFound):
             await ask()
@@ -180,12 +196,12 @@ async def test_what_is_published_and_could_not_be_settled_is_not_appended_to(
             await going_on(store, provisional=provisional)
     with contextlib.suppress(NotFound):
         assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
-        assert extensions_in(root) == [".stored"]
+        assert extensions_in(root) == IS_STORED
     assert await content_of(store, HELLO) == WHOLE
     assert (root / "prompts/en/hello.mp3").stat().st_nlink == 1
     await store.stop()
     start(FailingCalls())
-    assert extensions_in(root) in ([], [".stored"])
+    assert extensions_in(root) in ([], IS_STORED)
 
 
 @asynchronous
@@ -227,7 +243,7 @@ async def test_who_looks_while_a_publish_ends_finds_it_stored(start: Any, root: 
     assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
     calls.release()
     await publishing
-    assert extensions_in(root) == [".stored"]
+    assert extensions_in(root) == IS_STORED
     assert await content_of(store, HELLO) == WHOLE
 
 
@@ -250,6 +266,149 @@ async def test_one_that_is_being_dropped_cannot_be_written_to(
     assert uploads_in(root) == {}
 
 
+class Meanwhile(FailingCalls):
+    """Does something once, right before a call for which `when` holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.when: Callable[[str, tuple[Any, ...]], bool] = lambda operation, args: False
+        self.do: Callable[[], Any] | None = None
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if self.do is not None and self.when(operation, args):
+            do, self.do = self.do, None
+            do()
+        return super().around(operation, call, args)
+
+
+@asynchronous
+@pytest.mark.parametrize("where", ["open", "lock", "fstat"])
+@pytest.mark.parametrize(
+    "part", [b" world", b""], ids=["a part", "one that has only been looked at"]
+)
+async def test_what_somebody_adds_to_after_its_age_was_looked_at_does_not_expire(
+    start: Any, root: Path, where: str, part: bytes
+) -> None:
+    """Case 13."""
+    calls = Meanwhile()
+    store = start(calls)
+    await begun(store, b"hello")
+    await begun(store, b"hello", upload=OTHERS[0])
+    later = await a_moment(store, OTHERS[0]) + 1
+    looked: list[str] = []
+
+    def is_after_the_look(operation: str, args: tuple[Any, ...]) -> bool:
+        if operation == "lstat" and args[0] == f"{UPLOAD}.bytes":
+            looked.append(operation)
+        return bool(looked) and operation == where
+
+    def add() -> None:
+        with (root / FOLDER / f"{UPLOAD}.bytes").open("ab") as file:
+            file.write(part)
+
+    calls.when, calls.do = is_after_the_look, add
+    assert set(await store.kept.expire(later)) == {OTHERS[0], *([] if part else [UPLOAD])}
+    assert calls.do is None
+    if part:
+        assert await kept_bytes(store) == WHOLE
+        assert await store.kept.callers() == {UPLOAD: PLAN.caller}
+    else:
+        assert uploads_in(root) == {}
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "inside").write_bytes(b"theirs")
+
+
+# What may lie there in the place of one file of an upload.
+ODD: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "a link for a record": (".json", lambda path: path.symlink_to("theirs")),
+    "a link that leads nowhere for a record": (".json", lambda path: path.symlink_to("nowhere")),
+    "a directory for a record": (".json", a_directory),
+    "a directory for the record of a stored one": (".stored", a_directory),
+    "a directory for the bytes": (".bytes", a_directory),
+    "a link for the bytes": (".bytes", lambda path: path.symlink_to("theirs")),
+    "nonsense for a mark": (".mark", lambda path: path.symlink_to("nonsense")),
+    "a file for a mark": (".mark", lambda path: path.write_bytes(b"5")),
+    "a directory for a mark": (".mark", a_directory),
+    "a file for an etag": (".etag", lambda path: path.write_bytes(b"5")),
+    "a directory for a new mark": (".mark.new", a_directory),
+    "a directory for a new record": (".new", a_directory),
+}
+odd_things = pytest.mark.parametrize(("extension", "make"), ODD.values(), ids=ODD)
+beside_others = pytest.mark.parametrize("beside", [False, True], ids=["alone", "with the rest"])
+
+
+async def with_odd_ones(
+    store: Any, root: Path, extension: str, make: Callable[[Path], Any], beside: bool
+) -> set[str]:
+    """Uploads as they should be, and some with something odd, whose ids these are: enough of them
+    for one to be listed before the others. `beside` what else is there of an upload.
+    """
+    for n in range(8):
+        await begun(store, b"hello", upload=f"{n:032x}")
+    odd = {f"{n + 8:032x}" for n in range(8)}
+    for upload in odd:
+        if beside:
+            await begun(store, b"hello", upload=upload)
+            with contextlib.suppress(FileNotFoundError):
+                (root / FOLDER / f"{upload}{extension}").unlink()
+        make(root / FOLDER / f"{upload}{extension}")
+    (root / FOLDER / "theirs").write_bytes(record())
+    return odd
+
+
+@asynchronous
+@odd_things
+@beside_others
+async def test_what_is_odd_about_one_upload_is_no_matter_to_the_others(
+    start: Any, root: Path, extension: str, make: Callable[[Path], Any], beside: bool
+) -> None:
+    store = start(FailingCalls())
+    odd = await with_odd_ones(store, root, extension, make, beside)
+    await store.stop()
+    store = start(FailingCalls())
+    usual = {f"{n:032x}" for n in range(8)}
+    assert (await store.kept.callers()).keys() - odd == usual
+    for upload in usual:
+        assert await size_in(store, upload) == 5
+        assert await kept_bytes(store, upload) == b"hello"
+    assert set(await store.kept.expire(1 << 62)) - odd == usual
+    assert (await store.kept.callers()).keys() <= odd
+    assert {name.partition(".")[0] for name in uploads_in(root)} <= {"theirs", *odd}
+    assert (root / FOLDER / "theirs").read_bytes() == record()
+    assert all(path.read_bytes() == b"theirs" for path in (root / FOLDER).glob("*/inside"))
+    await store.stop()
+    start(FailingCalls())
+
+
+@asynchronous
+@odd_things
+async def test_what_is_odd_expires_as_a_whole_or_not_at_all(
+    start: Any, root: Path, extension: str, make: Callable[[Path], Any]
+) -> None:
+    """Who is not told that an upload has expired counts it as its caller's for ever."""
+    store = start(FailingCalls())
+    odd = await with_odd_ones(store, root, extension, make, True)
+    before = (await store.kept.callers()).keys() & odd
+    expired = set(await store.kept.expire(1 << 62)) & odd
+    after = (await store.kept.callers()).keys() & odd
+    assert before - after <= expired
+
+
+@asynchronous
+async def test_what_is_odd_is_told_in_a_warning(
+    start: Any, root: Path, warnings: list[LogEvent]
+) -> None:
+    store = start(FailingCalls())
+    await with_odd_ones(store, root, *ODD["a directory for a record"], False)
+    await store.stop()
+    store = start(FailingCalls())
+    assert len(warnings) >= 8
+    assert all("cannot be looked after" in event["log_format"] for event in warnings)
+
+
 # An order of calls that no power failure can make a lie
 
 
@@ -262,7 +421,10 @@ async def recorded(start: Any, root: Path, **options: Any) -> tuple[Any, Recordi
 
 CHANGING = "writev", "truncate", "fsync", "rename", "link", "symlink", "unlink", "mkdir"
 BYTES, JSON, MARK = (f"{FOLDER}/{UPLOAD}{extension}" for extension in (".bytes", ".json", ".mark"))
-NEW, STORED = f"{FOLDER}/{UPLOAD}.new", f"{FOLDER}/{UPLOAD}.stored"
+NEW, STORED, ENTITY = (
+    f"{FOLDER}/{UPLOAD}{extension}" for extension in (".new", ".stored", ".etag")
+)
+MARKED = [f"symlink {MARK}.new", f"rename {MARK}"]
 SAVED = [f"writev {NEW}", f"fsync {NEW}", f"rename {JSON}", f"fsync {FOLDER}"]
 
 
@@ -295,18 +457,46 @@ async def test_what_is_kept_is_on_stable_storage_if_that_is_wanted(
     calls.events.clear()
     await draft.append([b"hello"])
     await draft.keep(None, synced=synced)
-    written = calls.of("start_writeback", *CHANGING)
-    on_its_way = f"fsync {BYTES}" if synced else f"start_writeback {BYTES}"
-    assert written == [f"writev {BYTES}", on_its_way]
-    await store.kept.find(UPLOAD, synced=True)
-    assert calls.of("fsync")[int(synced) :][0] == f"fsync {BYTES}"
+    on_stable_storage = [f"fsync {BYTES}", *MARKED, f"fsync {FOLDER}"]
+    on_its_way = on_stable_storage if synced else [f"start_writeback {BYTES}"]
+    assert calls.of("start_writeback", *CHANGING) == [f"writev {BYTES}", *on_its_way]
+    calls.events.clear()
+    for brings in ([] if synced else on_stable_storage, []):
+        await store.kept.find(UPLOAD, synced=True)
+        assert calls.of(*CHANGING) == brings
+        calls.events.clear()
+
+
+@asynchronous
+async def test_what_is_synced_is_so_before_its_mark_says_so(start: Any, root: Path) -> None:
+    store, calls = await recorded(start, root)
+    await begun(store)
+    draft = await going_on(store)
+    calls.events.clear()
+    for _ in range(2):
+        await draft.append([b"hello"])
+        await draft.sync()
+    assert calls.of(*CHANGING) == [f"writev {BYTES}", f"fsync {BYTES}", *MARKED] * 2
+    await let_go(draft)
+
+
+@asynchronous
+async def test_the_first_byte_comes_after_the_mark(start: Any, root: Path) -> None:
+    """Else a power failure between them would leave a size that nobody doubts."""
+    store, calls = await recorded(start, root)
+    await begun(store)
+    calls.events.clear()
+    draft = await going_on(store)
+    await draft.append([b"hello"])
+    assert calls.of(*CHANGING) == [*MARKED, f"writev {BYTES}"]
+    await let_go(draft)
 
 
 @asynchronous
 async def test_what_is_provisional_is_marked_before_it_is_written_and_counts_when_it_is_synced(
     start: Any, root: Path
 ) -> None:
-    """With its mark gone from stable storage, too: else a power failure would bring that back."""
+    """With its mark on stable storage, too: else a power failure would bring the old one back."""
     store, calls = await recorded(start, root)
     await begun(store, b"hello")
     calls.events.clear()
@@ -314,10 +504,10 @@ async def test_what_is_provisional_is_marked_before_it_is_written_and_counts_whe
     await draft.append([b" world"])
     await draft.keep(None, synced=True)
     assert calls.of(*CHANGING) == [
-        f"symlink {MARK}",
+        *MARKED,
         f"writev {BYTES}",
         f"fsync {BYTES}",
-        f"unlink {MARK}",
+        *MARKED,
         f"fsync {FOLDER}",
     ]
 
@@ -334,7 +524,7 @@ async def test_what_is_told_of_what_was_provisional_is_on_stable_storage(
     await draft.keep(None, synced=False)
     calls.events.clear()
     assert (await store.kept.find(UPLOAD, synced=True)).size == 11
-    assert sorted(calls.of("fsync")) == sorted([f"fsync {BYTES}", f"fsync {FOLDER}"])
+    assert calls.of(*CHANGING) == [f"fsync {BYTES}", *MARKED, f"fsync {FOLDER}"]
 
 
 @asynchronous
@@ -348,21 +538,21 @@ async def test_what_did_not_count_is_gone_before_others_follow(
     await left_provisional(store)
     calls.events.clear()
     draft = await going_on(store, provisional=provisional)
-    changes = calls.of(*CHANGING)
-    assert changes[0] == f"truncate {BYTES}"
-    assert provisional or changes[1:] == [f"unlink {MARK}"]
+    assert calls.of(*CHANGING) == [f"truncate {BYTES}", *([] if provisional else MARKED)]
     await let_go(draft)
     assert await size_in(store) == 5
 
 
 @asynchronous
+@pytest.mark.parametrize("mark", [f"{BOOT} 9 9", f"{BOOT} 0 9", "another-boot 9 -"])
 async def test_a_mark_of_more_than_is_there_lets_nothing_count_that_comes_after(
-    start: Any, root: Path
+    start: Any, root: Path, mark: str
 ) -> None:
     """A power failure can take bytes that were not synced, and leave the mark."""
     store = start(FailingCalls())
     await begun(store, b"hello")
-    (root / FOLDER / f"{UPLOAD}.mark").symlink_to("9")
+    (root / FOLDER / f"{UPLOAD}.mark").unlink()
+    (root / FOLDER / f"{UPLOAD}.mark").symlink_to(mark)
     assert await size_in(store) == 5
     await left_provisional(store)
     assert await size_in(store) == 5
@@ -380,13 +570,17 @@ async def test_a_publish_syncs_the_bytes_before_the_name_and_that_before_the_upl
     calls.events.clear()
     await draft.publish(HELLO)
     calls.note("fired")
-    assert calls.of("fsync", "link", "rename", "unlink", "fired") == [
+    assert calls.of(*CHANGING, "fired") == [
         f"fsync {BYTES}",
+        "mkdir prompts",
+        "mkdir prompts/en",
         "link prompts/en/hello.mp3",
         "fsync prompts/en",
         "fsync .",
         "fsync prompts",
+        f"symlink {ENTITY}",
         f"rename {STORED}",
+        f"unlink {MARK}",
         f"unlink {BYTES}",
         "fired",
     ]
@@ -427,6 +621,18 @@ async def keep(store: Any, *, provisional: bool = False) -> None:
         await draft.resume()
         await draft.append([b" wo", b"rld"])
         await draft.keep("something", synced=True)
+    finally:
+        await draft.put_down(undo=False)
+
+
+async def sync(store: Any) -> None:
+    draft = store.kept.resume(UPLOAD, 6, provisional=False)
+    try:
+        await draft.resume()
+        await draft.append([b" wo"])
+        await draft.sync()
+        await draft.append([b"rld"])
+        await draft.keep("something", synced=False)
     finally:
         await draft.put_down(undo=False)
 
@@ -472,6 +678,7 @@ ACTS: dict[str, tuple[Act, set[int]]] = {
     "append": (append, {5, 8, 11}),
     "keep": (keep, {5, 8, 11}),
     "keep what was provisional": (lambda store: keep(store, provisional=True), {5, 11}),
+    "sync": (sync, {5, 8, 11}),
     "undo": (undo, {5, 8, 11}),
     "undo what was provisional": (lambda store: undo(store, provisional=True), {5}),
     "review": (review, {5}),
@@ -513,7 +720,8 @@ async def test_whatever_fails_nothing_counts_that_was_not_appended(
             assert kept.plan == PLAN, where
         assert kept.size in sizes, where
         assert await kept_bytes(store) == WHOLE[: kept.size], where
-        assert [each for each in extensions_in(root) if each != ".mark"] == [".bytes", ".json"]
+        left = set(extensions_in(root)) - {".mark", ".mark.new"}
+        assert left == {".bytes", ".json"}, where
         if error == errno.ENOSPC and failed in ("writev", "fsync"):
             assert isinstance(came, NoSpace), where
         await ready()
@@ -565,7 +773,11 @@ async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_k
             else:  # only what comes after was left to fail
                 assert await content_of(store, HELLO) == WHOLE, failed
                 # One name more, of nothing more, goes at the next start.
-                assert set(extensions_in(root)) - {".bytes", ".mark"} == {".stored"}, failed
+                left = set(extensions_in(root)) - {".bytes", ".mark"}
+                assert left in ({".stored"}, set(IS_STORED)), failed
+                etag = (await store.open(HELLO)).etag
+                assert kept.etag in (None, etag), failed
+                assert (kept.etag is None) == (".etag" not in left), failed
         await store.delete(HELLO)
         await store.kept.forget(UPLOAD)
         assert uploads_in(root) == {}, failed
@@ -576,7 +788,7 @@ async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_k
 
 @asynchronous
 @failing
-@pytest.mark.parametrize("how", ["settle", "forget", "expire"])
+@pytest.mark.parametrize("how", ["settle", "settle as stored", "forget", "expire"])
 async def test_what_could_not_be_dropped_is_dropped_the_next_time(
     start: Any, root: Path, how: str, error: int
 ) -> None:
@@ -585,7 +797,9 @@ async def test_what_could_not_be_dropped_is_dropped_the_next_time(
 
     async def drop() -> None:
         if how == "settle":
-            await store.kept.settle(UPLOAD, Fate.TAKEN)
+            await store.kept.settle(UPLOAD, None)
+        elif how == "settle as stored":
+            await store.kept.settle(UPLOAD, ETAG)
         elif how == "forget":
             await store.kept.forget(UPLOAD)
         else:
@@ -595,10 +809,13 @@ async def test_what_could_not_be_dropped_is_dropped_the_next_time(
     async for failed, _ in each_failure(calls, error, drop):
         with contextlib.suppress(NotFound):
             kept = await store.kept.find(UPLOAD)
-            assert kept.fate is Fate.TAKEN or kept.size == 5, failed
+            settled = Fate.STORED if how == "settle as stored" else Fate.TAKEN
+            assert kept.fate is settled or kept.size == 5, failed
         await drop()
         if how == "settle":
             assert extensions_in(root) == [".taken"], failed
+        elif how == "settle as stored":
+            assert extensions_in(root) in (IS_STORED, [".stored"]), failed
         else:  # bytes without a record go at the next start
             assert set(extensions_in(root)) <= {".bytes", ".mark"}, failed
         await store.kept.forget(UPLOAD)
@@ -678,7 +895,7 @@ async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_w
     for when, copy in calls.taken:
         following = start(FailingCalls(), at=copy)
         extensions = [each for each in extensions_in(copy) if each != ".mark"]
-        assert extensions in ([], [".bytes", ".json"], [".stored"]), when
+        assert extensions in ([], [".bytes", ".json"], IS_STORED), when
         try:
             kept = await following.kept.find(UPLOAD)
         except NotFound:
@@ -686,13 +903,16 @@ async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_w
             progress.append(-1)
         else:
             stored = kept.fate is Fate.STORED
-            assert stored == (extensions == [".stored"]), when
+            assert stored == (extensions == IS_STORED), when
             progress.append(12 if stored else kept.size)
             if not stored:
                 await completed(following, kept.size)
             assert await content_of(following, HELLO) == WHOLE, when
+            media = await following.open(HELLO)
+            media.close()
             await following.delete(HELLO)
-            assert (await following.kept.find(UPLOAD)).fate is Fate.STORED, when
+            kept = await following.kept.find(UPLOAD)
+            assert (kept.fate, kept.etag) == (Fate.STORED, media.etag), when
             assert ".stored" in extensions_in(copy), when
         await following.stop()
     assert progress == sorted(progress)
@@ -700,7 +920,7 @@ async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_w
 
 
 @asynchronous
-@pytest.mark.parametrize("how", ["forget", "settle"])
+@pytest.mark.parametrize("how", ["forget", "settle", "settle as stored"])
 async def test_a_service_that_is_killed_while_it_drops_an_upload_leaves_nothing(
     start: Any, root: Path, tmp_path: Path, how: str
 ) -> None:
@@ -712,13 +932,74 @@ async def test_a_service_that_is_killed_while_it_drops_an_upload_leaves_nothing(
     if how == "forget":
         await store.kept.forget(UPLOAD)
     else:
-        await store.kept.settle(UPLOAD, Fate.TAKEN)
+        await store.kept.settle(UPLOAD, None if how == "settle" else ETAG)
     calls.wanted = False
+    left = {"forget": [], "settle": [".taken"], "settle as stored": IS_STORED}[how]
+    if how == "settle as stored":  # until its record says so it is not
+        when, copy = calls.taken.pop(0)
+        following = start(FailingCalls(), at=copy)
+        assert (await following.kept.find(UPLOAD)).fate is Fate.UNFINISHED, when
+        assert await kept_bytes(following) == b"hello"
+        await following.stop()
     assert len(calls.taken) == 3
     for when, copy in calls.taken:
         following = start(FailingCalls(), at=copy)
         await following.stop()
-        assert extensions_in(copy) == ([] if how == "forget" else [".taken"]), when
+        assert extensions_in(copy) == left, when
+
+
+@asynchronous
+async def test_what_a_killed_service_thought_it_had_become_is_not_what_it_becomes(
+    start: Any, root: Path
+) -> None:
+    """It was about to be settled as another file, of the same content, which was deleted since."""
+    store = start(FailingCalls())
+    await begun(store, WHOLE)
+    (root / FOLDER / f"{UPLOAD}.etag").symlink_to(ETAG)  # and then the kill came
+    await store.stop()
+    store = start(FailingCalls())
+    assert await store.kept.callers() == {UPLOAD: PLAN.caller}
+    draft = await going_on(store)
+    assert await reviewed(draft) == WHOLE
+    published = await draft.publish(HELLO)
+    kept = await store.kept.find(UPLOAD)
+    assert (kept.fate, kept.etag) == (Fate.STORED, published.etag)
+
+
+@asynchronous
+async def test_a_stored_upload_of_which_no_etag_is_known_is_stored(start: Any, root: Path) -> None:
+    """An earlier version has noted none."""
+    store = start(FailingCalls())
+    await begun(store, WHOLE)
+    draft = await going_on(store)
+    await reviewed(draft)
+    await draft.publish(HELLO)
+    (root / FOLDER / f"{UPLOAD}.etag").unlink()
+    for _ in range(2):
+        kept = await store.kept.find(UPLOAD)
+        assert (kept.fate, kept.size, kept.etag) == (Fate.STORED, 11, None)
+        await store.stop()
+        store = start(FailingCalls())
+
+
+@asynchronous
+@pytest.mark.parametrize("at", ["lstat", "symlink"])
+async def test_who_looks_before_a_published_upload_is_settled_settles_it(
+    start: Any, root: Path, at: str
+) -> None:
+    calls = SlowCalls()
+    store = start(calls, durable=False)
+    await begun(store, WHOLE)
+    draft = await going_on(store)
+    await reviewed(draft)
+    held = calls.hold(at, where=lambda *names: f"{UPLOAD}.bytes" in names or ETAG[:1] in names[0])
+    publishing = draft.publish(HELLO)
+    await held
+    kept = await store.kept.find(UPLOAD)
+    calls.release()
+    published = await publishing
+    assert (kept.fate, kept.etag) == (Fate.STORED, published.etag)
+    assert extensions_in(root) == IS_STORED
 
 
 async def append_and_keep(store: Any, *pieces: bytes, provisional: bool = False) -> None:
@@ -749,13 +1030,16 @@ async def test_what_was_published_before_the_kill_is_known_to_be_stored(
     (root / "prompts/en").mkdir(parents=True)
     os.link(root / FOLDER / f"{UPLOAD}.bytes", root / "prompts/en/hello.mp3")
     store = start(FailingCalls())
-    assert extensions_in(root) == [".stored"]
+    assert extensions_in(root) == IS_STORED
     assert await store.kept.callers() == {}
+    media = await store.open(HELLO)
+    media.close()
     if deleted:
         await store.delete(HELLO)
         await store.stop()
         store = start(FailingCalls())
-    assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+    kept = await store.kept.find(UPLOAD)
+    assert (kept.fate, kept.etag) == (Fate.STORED, media.etag)
     assert await holds(store, HELLO) is not deleted
 
 
@@ -774,12 +1058,15 @@ async def test_a_link_that_is_not_the_media_is_no_publish(start: Any, root: Path
 async def test_what_a_killed_service_has_left_half_done_is_swept(start: Any, root: Path) -> None:
     store = start(FailingCalls())
     await begun(store, b"hello")
-    await store.kept.create(OTHERS[1], PLAN, Fate.STORED)
+    await store.kept.create(OTHERS[1], PLAN, ETAG)
     await store.stop()
     whole = uploads_in(root)
     names = (f"{OTHERS[0]}.bytes", f"{OTHERS[0]}.new", f"{UPLOAD}.new", f"{OTHERS[1]}.bytes")
     for name in names:
         (root / FOLDER / name).write_bytes(b"half")
+    links = ("0" * 31 + "1.mark", "0" * 31 + "2.etag", f"{UPLOAD}.mark.new", f"{OTHERS[1]}.mark")
+    for name in links:
+        (root / FOLDER / name).symlink_to("half")
     store = start(FailingCalls())
     assert uploads_in(root) == whole
     assert (await size_in(store), (await store.kept.find(OTHERS[1])).fate) == (5, Fate.STORED)
@@ -884,7 +1171,7 @@ def is_in(folder: str) -> Callable[[str, tuple[Any, ...]], bool]:
 
     def holds_for(operation: str, args: tuple[Any, ...]) -> bool:
         *plain, keywords = args
-        fd = keywords.get("dir_fd", plain[0])
+        fd = keywords.get("dir_fd", plain[0] if plain else None)
         with contextlib.suppress(OSError, TypeError):
             return operation != "close" and os.readlink(f"/proc/self/fd/{fd}") == folder
         return False

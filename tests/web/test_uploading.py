@@ -218,6 +218,35 @@ def test_a_part_can_come_in_chunks(service: Service) -> None:
     assert (answer.status, service.content()) == (204, WHOLE)
 
 
+@pytest.mark.parametrize("chunks", [False, True])
+def test_what_comes_behind_the_end_of_a_stored_upload_is_too_large(
+    service: Service, chunks: bool
+) -> None:
+    """Case 9. Nothing at all is what a client asks with that has lost the last answer."""
+    upload = service.created()
+    assert service.patch(upload, 0, WHOLE).status == 204
+    coded = ["Transfer-Encoding: chunked"] if chunks else []
+    answer = service.patch(upload, 11, chunked(b"!", 1) if chunks else b"!", *coded)
+    assert "limit of 11 bytes" in refused(answer, 413, 506)
+    asked = service.patch(upload, 11, chunked(b"", 1) if chunks else b"", *coded)
+    assert (asked.status, asked.headers["upload-offset"]) == (204, "11")
+    assert (service.look(upload).status, service.content()) == (200, WHOLE)
+
+
+def test_what_was_uploaded_is_not_there_any_more_once_another_file_has_its_name(
+    service: Service,
+) -> None:
+    upload = service.created()
+    assert service.patch(upload, 0, WHOLE).status == 204
+    result(service.store.delete(HELLO))
+    service.store_other(b"hello there")
+    answer = service.look(upload)
+    assert (answer.status, answer.headers["tus-resumable"]) == (404, "1.0.0")
+    assert "upload-offset" not in answer.headers
+    assert "no longer there" in refused(service.patch(upload, 11, b""), 404)
+    assert service.content() == b"hello there"
+
+
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_a_part_is_the_same_in_whatever_pieces_it_comes(service: Service, size: int) -> None:
     upload = service.created()

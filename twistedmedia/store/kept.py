@@ -60,6 +60,11 @@ class KeptFile:
             self._records.confirm(self.upload, synced)
             self.synced = synced
 
+    def lower(self, synced: int) -> None:
+        """No more than `synced` bytes survive the machine, since the others are taken back."""
+        if not self._provisional and synced != self.synced:
+            self.confirm(synced)
+
     def sync(self) -> None:
         """What was confirmed survives the machine."""
         self._records.sync()
@@ -144,6 +149,8 @@ class DirectoryKeptDraft(DirectoryDraft):
             return
         try:
             if undo and self._fd is not None and self._began_at is not None:
+                # First: a power failure may bring back what is cut off.
+                self._kept_file.lower(min(self._kept_file.synced, self._began_at))
                 self._calls.truncate(self._fd, self._began_at)
         finally:
             self._close()

@@ -52,11 +52,12 @@ class Marks:
         """The mark of that name, if there is one."""
         try:
             boot, synced, counting = self._calls.readlink(name, dir_fd=self._fd).split(" ")
-            return Mark(boot, int(synced), None if counting == "-" else int(counting))
+            mark = Mark(boot, int(synced), None if counting == "-" else int(counting))
         except FileNotFoundError:
             return None
         except ValueError:
             return _BROKEN
+        return _BROKEN if mark.synced < 0 or (mark.counting or 0) < 0 else mark
 
     def write(self, name: str, mark: Mark) -> None:
         """Put `mark` in the place of the one of that name, in one step."""
@@ -64,4 +65,9 @@ class Marks:
         with contextlib.suppress(FileNotFoundError):  # what a crash has left
             self._calls.unlink(new, dir_fd=self._fd)
         self._calls.symlink(str(mark), new, dir_fd=self._fd)
-        self._calls.rename(new, name, source_dir_fd=self._fd, dir_fd=self._fd)
+        try:
+            self._calls.rename(new, name, source_dir_fd=self._fd, dir_fd=self._fd)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._calls.unlink(new, dir_fd=self._fd)
+            raise

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from secrets import token_hex
@@ -137,6 +138,7 @@ class Records:
             with contextlib.suppress(OSError):  # then it expires earlier, or is less well known
                 self._touch(record)
                 if etag is not None:
+                    self._unlink(_file(upload, _ETAG))  # of what it did not become after all
                     self._calls.symlink(etag, _file(upload, _ETAG), dir_fd=self.fd)
             with contextlib.suppress(FileNotFoundError):  # it is settled
                 self._calls.rename(
@@ -148,8 +150,9 @@ class Records:
 
     def published(self, upload: str) -> None:
         """The file of an upload has its media name."""
-        status = self._calls.lstat(_file(upload, _BYTES), dir_fd=self.fd)
-        self.settle(upload, etag_of(status.st_size, status.st_mtime_ns))
+        with contextlib.suppress(FileNotFoundError):  # somebody has looked, and settled it
+            status = self._calls.lstat(_file(upload, _BYTES), dir_fd=self.fd)
+            self.settle(upload, etag_of(status.st_size, status.st_mtime_ns))
 
     def _touch(self, name: str) -> None:
         """So that it expires from now on."""
@@ -225,6 +228,8 @@ class Records:
         bytes_, mark_name = _file(upload, _BYTES), _file(upload, _MARK)
         with _or_not_found():
             status = self._calls.lstat(bytes_, dir_fd=self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFound(_NO_UPLOAD)
         if self._is_published(plan, status):
             etag = etag_of(status.st_size, status.st_mtime_ns)
             self.settle(upload, etag)
@@ -325,7 +330,7 @@ class Records:
     def _unlink(self, name: str) -> bool:
         try:
             self._calls.unlink(name, dir_fd=self.fd)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):  # or nothing of ours
             return False
         return True
 
