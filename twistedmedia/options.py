@@ -66,11 +66,16 @@ def _folder(text: str) -> str:
     return os.path.abspath(text)  # now: a daemon changes its directory
 
 
-def _duration(text: str) -> int:
+def _time(for_what: str, text: str) -> int:
     seconds = parse_duration(text)
     if seconds == 0:
-        raise ValueError("in no time nothing can be fetched")
+        raise ValueError(f"in no time nothing can {for_what}")
     return seconds
+
+
+_duration = partial(_time, "be fetched")
+_patience = partial(_time, "come")
+_expiry = partial(_time, "be resumed")
 
 
 def _rate(text: str) -> int:
@@ -78,20 +83,6 @@ def _rate(text: str) -> int:
     if rate == 0:
         raise ValueError("content that may come at no rate at all never ends")
     return rate
-
-
-def _patience(text: str) -> int:
-    seconds = parse_duration(text)
-    if seconds == 0:
-        raise ValueError("in no time nothing can come")
-    return seconds
-
-
-def _expiry(text: str) -> int:
-    seconds = parse_duration(text)
-    if seconds == 0:
-        raise ValueError("in no time nothing can be resumed")
-    return seconds
 
 
 def _log_file(text: str) -> str | None:

@@ -105,7 +105,7 @@ class Records:
                 synced = min(mark.synced, size)
             if size < status.st_size:
                 self._calls.truncate(fd, size)
-            self._mark(upload, synced, size if provisional else None)
+            self._mark(upload, mark, synced, size if provisional else None)
         except BaseException:
             self._calls.close(fd)
             raise
@@ -113,7 +113,8 @@ class Records:
 
     def confirm(self, upload: str, synced: int) -> None:
         """All bytes that an upload has count, and `synced` survive the machine."""
-        self._mark(upload, synced, None)
+        before = self._marks.read(_file(upload, _MARK))
+        self._mark(upload, before, synced, None)
 
     def sync(self) -> None:
         """What was confirmed, or ended, survives the machine too."""
@@ -225,7 +226,7 @@ class Records:
             )
 
     def _find_unfinished(self, upload: str, plan: Plan, synced: bool) -> Kept:
-        bytes_, mark_name = _file(upload, _BYTES), _file(upload, _MARK)
+        bytes_ = _file(upload, _BYTES)
         with _or_not_found():
             status = self._calls.lstat(bytes_, dir_fd=self.fd)
         if not stat.S_ISREG(status.st_mode):
@@ -234,11 +235,11 @@ class Records:
             etag = etag_of(status.st_size, status.st_mtime_ns)
             self.settle(upload, etag)
             return Kept(plan, Fate.STORED, status.st_size, status.st_mtime_ns, etag)
-        mark = self._marks.read(mark_name)
+        mark = self._marks.read(_file(upload, _MARK))
         size = status.st_size if mark is None else mark.counted(status.st_size, self._boot)
         if synced and self._durable and mark is not None and mark.synced < size:
             self._sync_bytes(bytes_)
-            self._mark(upload, size, mark.counting)
+            self._mark(upload, mark, size, mark.counting)
             self.sync()
         return Kept(plan, Fate.UNFINISHED, size, status.st_mtime_ns)
 
@@ -250,10 +251,11 @@ class Records:
         finally:
             self._calls.close(fd)
 
-    def _mark(self, upload: str, synced: int, counting: int | None) -> None:
-        name, mark = _file(upload, _MARK), Mark(self._boot, synced, counting)
-        if self._marks.read(name) != mark:
-            self._marks.write(name, mark)
+    def _mark(self, upload: str, before: Mark | None, synced: int, counting: int | None) -> None:
+        """Have the mark of an upload, which was `before`, say this."""
+        mark = Mark(self._boot, synced, counting)
+        if mark != before:
+            self._marks.write(_file(upload, _MARK), mark)
 
     def _is_published(self, plan: Plan, status: os.stat_result) -> bool:
         """Whether a service that was killed before it could say so, or could not, has published

@@ -64,9 +64,10 @@ def parse_bytes(name: str, field: str | None) -> int:
     """
     if field is None:
         raise MissingArgument(name)
-    if not _DIGITS.fullmatch(field) or len(field.lstrip("0")) > _MOST_DIGITS:
+    digits = field.lstrip("0")  # int() refuses thousands of them
+    if not _DIGITS.fullmatch(field) or len(digits) > _MOST_DIGITS:
         raise Malformed(f"{name} is not a number of bytes")
-    size = int(field.lstrip("0") or "0")  # int() refuses thousands of digits
+    size = int(digits or "0")
     if size > MAX_LENGTH_BYTES:
         raise Malformed(f"{name} is more than anything can hold")
     return size
@@ -99,10 +100,7 @@ def parse_metadata(field: str | None) -> dict[str, bytes]:
         key, _, value = pair.strip().partition(" ")
         if not key or not key.isascii() or key in pairs:
             raise Malformed("Upload-Metadata has a key twice, or one that is empty or not ASCII")
-        try:
-            pairs[key] = b64decode(value.encode("ascii"), validate=True)
-        except (binascii.Error, UnicodeEncodeError):
-            raise Malformed(f"Upload-Metadata: the value of {key[:64]!r} is not Base64") from None
+        pairs[key] = _from_base64(value, f"Upload-Metadata: the value of {key[:64]!r}")
     return pairs
 
 
@@ -118,10 +116,7 @@ def parse_checksum(field: str | None) -> Checksum | None:
     if algorithm not in ALGORITHMS:
         known = ", ".join(ALGORITHMS)
         raise BadRequest(f"the checksum's algorithm is not supported; supported are: {known}")
-    try:
-        digest = b64decode(encoded.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        raise Malformed("the digest in Upload-Checksum is not Base64") from None
+    digest = _from_base64(encoded, "the digest in Upload-Checksum")
     if len(digest) != ALGORITHMS[algorithm]().digest_size:
         raise Malformed(f"the digest in Upload-Checksum is not as long as one of {algorithm}")
     return Checksum(algorithm, digest)
@@ -130,3 +125,10 @@ def parse_checksum(field: str | None) -> Checksum | None:
 def format_expires(seconds: float) -> str:
     """`Upload-Expires`, from seconds since the epoch (RFC 9110, 5.6.7)."""
     return formatdate(int(seconds), usegmt=True)
+
+
+def _from_base64(text: str, what: str) -> bytes:
+    try:
+        return b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        raise Malformed(f"{what} is not Base64") from None
