@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -70,3 +71,12 @@ def _as_root(*command: str) -> None:
         [*_AS_ROOT, *command], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """Emptied, for it gets large."""
+    area = tmp_path / "area"
+    area.mkdir()
+    yield area / "media"
+    rmtree(area)

@@ -9,10 +9,12 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import Enum
 from random import Random
 from typing import cast
+
+from tests.live.between import Between
 
 _PIECE_BYTES = 64 << 10
 _RESET = struct.pack("ii", 1, 0)
@@ -26,48 +28,23 @@ class Cut(Enum):
     HANG = "reset for the client, while the service waits for more of it, as behind lost Wi-Fi"
 
 
-class Line(socketserver.ThreadingTCPServer):
+class Line(Between):
     """A server on `port` that passes on what comes. Each `least` to `most` bytes that its clients
     have sent, it cuts off the connection that the last of them came on: the service has received
     those, and nothing after them. It loses the first answer that says of an upload where it is
     stored as well: the client cannot know.
     """
 
-    allow_reuse_address = True
     request_queue_size = 64
 
     def __init__(self, upstream: int, least: int, most: int, seed: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Passing)
-        self.port: int = self.server_address[1]
-        self.upstream = upstream
+        super().__init__(_Passing, upstream)
         self.cuts: Counter[Cut] = Counter()
         self.passed = 0  # bytes from clients
         self.lost = 0  # answers
-        self.faults: list[BaseException] = []
         self._random = Random(seed)
         self._between = (least, most)
         self._until_cut = self._random.randint(least, most)
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing: the handler keeps what it meets in `faults`."""
-
-    def keep(self, *connections: socket.socket) -> None:
-        """To be ended with this server."""
-        with self._lock:
-            self._open |= set(connections)
-
-    def forget(self, *connections: socket.socket) -> None:
-        with self._lock:
-            self._open -= set(connections)
-
-    def end_all(self) -> None:
-        """So that nothing waits for more."""
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):  # it was ended by the other side
-                    connection.shutdown(socket.SHUT_RDWR)
 
     def server_close(self) -> None:
         """Waits for the connections that pass something, and closes those that hang."""

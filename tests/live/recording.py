@@ -8,10 +8,12 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from typing import cast
+
+from tests.live.between import Between
 
 _PIECE_BYTES = 64 << 10
 
@@ -40,43 +42,18 @@ class Exchange:
         return self.asked["Range"], self.status
 
 
-class Recorder(socketserver.ThreadingTCPServer):
+class Recorder(Between):
     """A server on `port` that passes requests without a content on to another. It cuts a connection
     off once as many bytes of a content as `cut_at` says have passed; that happens once.
     """
 
-    allow_reuse_address = True
     cut_at: int | None = None
 
     def __init__(self, upstream: int, pages: Mapping[str, str]) -> None:
         """`pages` are HTML, by their targets, and not passed on."""
-        super().__init__(("127.0.0.1", 0), _Passing)
-        self.port: int = self.server_address[1]
-        self.upstream = upstream
+        super().__init__(_Passing, upstream)
         self.pages = pages
         self.exchanges: list[Exchange] = []
-        self.faults: list[BaseException] = []
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing: the handler keeps what it meets in `faults`."""
-
-    def keep(self, *connections: socket.socket) -> None:
-        """To be ended with this server."""
-        with self._lock:
-            self._open |= set(connections)
-
-    def forget(self, *connections: socket.socket) -> None:
-        with self._lock:
-            self._open -= set(connections)
-
-    def end_all(self) -> None:
-        """So that nothing waits for more from a client that keeps its connection."""
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):  # it was ended by the other side
-                    connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Passing(socketserver.StreamRequestHandler):

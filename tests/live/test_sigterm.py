@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from random import Random, SystemRandom
-from shutil import rmtree
 
 import pytest
 
@@ -163,15 +162,6 @@ def serving(root: Path, *options: str) -> Iterator[Process]:
         yield service
     finally:
         service.kill()
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    """Emptied, for it gets large."""
-    area = tmp_path / "area"
-    area.mkdir()
-    yield area / "media"
-    rmtree(area)
 
 
 @pytest.mark.parametrize("rounds", [8, pytest.param(100, marks=pytest.mark.long)])

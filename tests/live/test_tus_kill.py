@@ -11,11 +11,9 @@ import threading
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random, SystemRandom
-from shutil import rmtree
 
 import pytest
 
@@ -401,15 +399,6 @@ class Rounds:
         }
         assert len(left) <= sum(len(client.tried) for client in self._clients)
         self.seen["mismatches"] = sum(client.mismatches for client in self._clients)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    """Emptied, for it gets large."""
-    area = tmp_path / "area"
-    area.mkdir()
-    yield area / "media"
-    rmtree(area)
 
 
 @pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=pytest.mark.long)])
