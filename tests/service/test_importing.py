@@ -628,30 +628,32 @@ def test_no_part_of_it_has_its_name_before_the_end(
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
-def test_a_client_that_leaves_ends_its_import(
+def test_an_import_ends_without_its_client(
     importing: Process, nasty: Nasty, folder: str, leave: str
 ) -> None:
-    """Case 1."""
-    with (
-        importing.unchanged(nasty.sockets),
-        half_way(importing, nasty, folder) as (connection, target),
-    ):
+    """Case 51."""
+    with half_way(importing, nasty, folder) as (connection, target):
         getattr(connection, leave)()
+        nasty.release(target)
+        path = importing.root / folder / "a.wav"
+        eventually("it is stored", path.exists)
+        assert path.read_bytes() == content_of(1_000_000)
         eventually("the upstream is let go of", lambda: nasty.busy == 0)
         eventually("the draft is gone", lambda: open_drafts(importing) == [])
-        nasty.release(target)
 
 
 @pytest.mark.parametrize("target", ["/hangs", "/drips-headers", "/hangs-in-content"])
-def test_a_client_that_leaves_early_ends_its_import(
-    importing: Process, nasty: Nasty, folder: str, target: str
+def test_an_import_without_its_client_is_waited_for_no_longer_than_with_it(
+    serve: Callable[..., Process], nasty: Nasty, target: str
 ) -> None:
-    with importing.unchanged(nasty.sockets):
-        with importing.connect() as connection:
-            arguments = {"url": nasty.url(target), "directory": folder, "filename": "a.wav"}
-            connection.send(an_import(arguments))
-            eventually("it is under way", lambda: nasty.busy == 1)
-        eventually("the upstream is let go of", lambda: nasty.busy == 0)
+    service = serve(*LOOPBACK, "--fetch-timeout", "1", "--grace", "1")
+    with service.connect() as connection:
+        arguments = {"url": nasty.url(target), "directory": "a", "filename": "a.wav"}
+        connection.send(an_import(arguments))
+        eventually("it is under way", lambda: nasty.busy == 1)
+    service.stop()
+    eventually("the upstream is let go of", lambda: nasty.busy == 0)
+    assert service.tree() == []
 
 
 def test_an_import_counts_as_an_upload(serve: Callable[..., Process], nasty: Nasty) -> None:
@@ -728,15 +730,17 @@ def test_a_transfer_that_cannot_be_resumed_is_not_stored(
     assert nasty.requests(target) == requests
 
 
-def test_a_client_that_leaves_while_a_transfer_waits_to_be_resumed_ends_it(
+def test_a_transfer_that_waits_to_be_resumed_goes_on_without_its_client(
     importing: Process, nasty: Nasty, folder: str
 ) -> None:
-    target = nasty.fresh("/large", size=SIZE, cuts="1,2,3,4")
-    with importing.unchanged(nasty.sockets):
-        with importing.connect() as connection:
-            arguments = {"url": nasty.url(target), "directory": folder, "filename": "a.wav"}
-            connection.send(an_import(arguments))
-            # the next attempt comes a second after this one
-            eventually("it is resumed", lambda: nasty.requests(target) == 2)
-        eventually("the draft is gone", lambda: open_drafts(importing) == [])
-    assert nasty.requests(target) == 2
+    """Case 51."""
+    target = nasty.fresh("/large", size=SIZE, cuts="1,2")
+    with importing.connect() as connection:
+        arguments = {"url": nasty.url(target), "directory": folder, "filename": "a.wav"}
+        connection.send(an_import(arguments))
+        # the next attempt comes a second after this one
+        eventually("it is resumed", lambda: nasty.requests(target) == 2)
+    path = importing.root / folder / "a.wav"
+    eventually("it is stored", path.exists)
+    assert path.read_bytes() == content_of(SIZE)
+    assert nasty.requests(target) == 3

@@ -189,6 +189,7 @@ class Service:
             draft.discard()
         self.store.drafts.clear()
         self.store.held = True
+        self.has_sent_all = False
         self.clock = Clock()
         self.memory = BodyMemory(each=ALLOWANCE)
         self.intake = Intake(self.store, Limits())
@@ -208,11 +209,21 @@ class Service:
                 self.clock.advance(0)
             else:
                 self.connection.send(left.pop(0))
+        self.has_sent_all = not (left or self.connection.unread)
         return taken
 
     def cut(self) -> None:
+        """The site cuts its connections, and the store does what it still has to do."""
+        self.site.disconnect()
+        self.clock.advance(0)
+        self._finish()
+
+    def lose_client(self) -> None:
         """The client leaves, and the store does what it still has to do."""
         self.connection.leave()
+        self._finish()
+
+    def _finish(self) -> None:
         while self.store.waiting:
             self.store.step()
         self.clock.advance(0)
@@ -420,6 +431,26 @@ def test_an_upload_that_is_not_cut_off_stores(case: str, store_first: bool) -> N
         assert service.store.content(name) == content
     service.connection.leave()
     service.assert_nothing_stays()
+
+
+@either_first
+@pytest.mark.parametrize("case", STORING)
+def test_an_upload_is_stored_when_its_client_leaves_after_the_last_byte_and_else_is_not(
+    case: str, store_first: bool
+) -> None:
+    """Cases 1 and 51."""
+    pieces, already, stored, _ = STORING[case]
+    for steps in range(1, Service(already).play(pieces, store_first) + 1):
+        service = Service(already)
+        service.play(pieces, store_first, steps)
+        service.lose_client()
+        service.assert_nothing_stays()
+        expected = stored if service.has_sent_all else already
+        for name in {HELLO, *stored}:
+            if name in expected:
+                assert service.store.content(name) == expected[name], f"after {steps} steps"
+            else:
+                assert not service.store.holds(name), f"after {steps} steps"
 
 
 @either_first

@@ -86,6 +86,7 @@ class Connection:
         self._peer = peer
         self._here = here
         self._incoming = b""
+        self._has_sent_all = False
         self._outgoing = b""
         self._half_closing = False
         self._producer: Any = None
@@ -107,6 +108,12 @@ class Connection:
         """The client takes `size` bytes more, or all that ever come."""
         self._window = None if size is None or self._window is None else self._window + size
         self._soon(self._do_write)
+        self._clock.advance(0)
+
+    def half_close(self) -> None:
+        """The client closes its sending side, and still reads. Closing both looks the same here."""
+        self._has_sent_all = True
+        self._soon(self._do_read)
         self._clock.advance(0)
 
     def leave(self) -> None:
@@ -218,6 +225,9 @@ class Connection:
             )
             self.channel.dataReceived(piece)
             self._soon(self._do_read)
+        elif self.reading and self._has_sent_all:
+            self.reading = False
+            self.channel.readConnectionLost()
 
     def _do_write(self) -> None:
         if not self.connected or self.aborted:

@@ -493,14 +493,27 @@ def test_a_refused_request_is_logged_once_and_with_its_status(sent: bytes) -> No
     assert len(log.entries) == 1
 
 
-@pytest.mark.parametrize("begin", [put(10), CHUNKED, put(3) + b"abc"])
-def test_a_request_whose_client_leaves_before_the_answer_is_499(begin: bytes) -> None:
+@pytest.mark.parametrize("begin", [put(10), CHUNKED])
+def test_a_request_whose_client_leaves_before_its_last_byte_is_499(begin: bytes) -> None:
     serving, log = logging(Gate())
     connection = serving.connect()
-    connection.send(begin + (b"" if begin.endswith(b"abc") else b"12"))
+    connection.send(begin + b"12")
     serving.clock.advance(1)
     connection.leave()
     assert log.entries == [("192.0.2.1", PUT_LINE.encode(), 499, 0, b"", b"", 1.0)]
+
+
+def test_a_request_that_is_carried_out_without_its_client_has_its_status() -> None:
+    """Case 51. It is logged once, when it ends."""
+    gate = Gate()
+    serving, log = logging(gate)
+    connection = serving.connect()
+    connection.send(put(3) + b"abc")
+    connection.leave()
+    assert log.entries == []
+    serving.clock.advance(1)
+    gate.opened.callback(None)
+    assert log.entries == [("192.0.2.1", PUT_LINE.encode(), 200, 3, b"", b"", 1.0)]
 
 
 def test_a_request_whose_client_leaves_in_the_middle_of_the_answer_has_its_status() -> None:

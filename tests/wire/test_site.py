@@ -595,12 +595,23 @@ def test_a_client_that_leaves_in_the_turn_of_its_request_is_not_served(serving: 
     serving.assert_nothing_stays()
 
 
-def test_a_client_may_leave_while_its_whole_content_waits() -> None:
-    serving = Serving(Gate())
+def test_whole_content_is_read_though_its_client_left_while_it_waited() -> None:
+    """Case 51."""
+    lengths: list[int] = []
+
+    async def note(request: Any) -> bytes:
+        lengths.append(len(await content_of(request)))
+        return b""
+
+    gate = Gate(note)
+    serving = Serving(gate)
     connection = serving.connect()
     connection.send(put(MIB + 10) + bytes(MIB + 10) + GET)
     connection.leave()
-    assert serving.stream.cancelled == 1
+    assert serving.stream.cancelled == 0
+    gate.opened.callback(None)
+    assert lengths == [MIB + 10]
+    serving.clock.advance(0)
     serving.assert_nothing_stays()
 
 

@@ -16,11 +16,19 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IPullProducer, ISystemHandle, ITCPTransport
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IPullProducer,
+    ISystemHandle,
+    ITCPTransport,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http_headers import Headers
+from zope.interface import implementer
 
 from twistedmedia.answers import error_answer
 from twistedmedia.errors import Malformed, MediaError, TooSlow
@@ -31,7 +39,7 @@ from twistedmedia.wire.hosts import LOCAL, peer_host
 from twistedmedia.wire.lingering import LAST_LINGER_S, LINGER_BYTES, LINGER_S, Lingering
 from twistedmedia.wire.outbox import Outgoing
 from twistedmedia.wire.readers import progress_of
-from twistedmedia.wire.request import PHRASES, SERVER, StreamingRequest
+from twistedmedia.wire.request import PHRASES, SAFE_METHODS, SERVER, StreamingRequest
 
 if TYPE_CHECKING:
     from twistedmedia.wire.site import MediaSite
@@ -46,8 +54,14 @@ LATER_BYTES = 16 << 10
 HEADS_A_TURN = 16
 
 
+@implementer(IHalfCloseableProtocol)
 class MediaChannel(http.HTTPChannel):
-    """One connection. Feeds the body of the request in progress, and is its `Flow`."""
+    """One connection. Feeds the body of the request in progress, and is its `Flow`.
+
+    A peer that closes its sending side gets the responses to all requests that it sent whole (RFC
+    9112, 9.6). When the connection is lost, such a request is still carried out if it may change
+    something: the channel stays, and drops the response.
+    """
 
     site: MediaSite
     transport: Any
@@ -69,6 +83,8 @@ class MediaChannel(http.HTTPChannel):
     _parting: IDelayedCall | None = None
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
     _refused = False  # what comes is not read any more
+    _is_half_closed = False  # nothing more will be received
+    _lost: Failure | None = None  # why there is no connection any more
     _lingering: Lingering
     _outgoing: Outgoing
 
@@ -77,7 +93,7 @@ class MediaChannel(http.HTTPChannel):
         """The TCP socket to which goes as it is what is written here; None under TLS, or elsewhere
         than on TCP.
         """
-        if self._is_plain_tcp() and ISystemHandle.providedBy(self.transport):
+        if self._lost is None and self._is_plain_tcp() and ISystemHandle.providedBy(self.transport):
             handle: Any = self.transport.getHandle()
             # Twisted says of a UNIX socket as well that it is TCP.
             if handle.family in (socket.AF_INET, socket.AF_INET6):
@@ -157,7 +173,7 @@ class MediaChannel(http.HTTPChannel):
 
     def peer_is_slow(self) -> None:
         """What was written waits for the peer. May be called again."""
-        if self in self.site.channels:  # else there is no peer any more
+        if self in self.site.channels and self._lost is None:  # else there is no peer any more
             self.site.slow_readers.watch(self)
 
     # For the site
@@ -192,6 +208,15 @@ class MediaChannel(http.HTTPChannel):
         self.persistent = False
         self._lingering.shorten(LAST_LINGER_S)
 
+    def cut(self) -> None:
+        """End the connection now, and with it the request in progress, also one that is carried out
+        after its connection was lost.
+        """
+        if self._lost is None:
+            self.transport.abortConnection()
+        else:
+            self._vanish(self._lost)
+
     # What the base class and the request call
 
     def getHost(self) -> Any:
@@ -218,20 +243,71 @@ class MediaChannel(http.HTTPChannel):
         self.site.senders.await_head(self)
         self.site.welcome(self)
 
+    def readConnectionLost(self) -> None:
+        """The peer has closed its sending side, or both: which one, only a write would tell."""
+        self._is_half_closed = True
+        if self._lingering.is_on:
+            self._give_up()
+        else:
+            self._end_when_done()
+
+    def writeConnectionLost(self) -> None:
+        """This side has closed its sending side, to linger."""
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.site.forget(self)
-        self._held = False
+        self._lost = reason
+        self._is_half_closed = True
+        self._held = self._is_stemmed = self._waitingForTransport = False
         self._lingering.end()
-        for call in (self._going_on, self._parting):
-            if call is not None and call.active():
-                call.cancel()
+        if self._parting is not None and self._parting.active():
+            self._parting.cancel()
+        self.site.slow_readers.forget(self)
+        self.site.senders.forget(self)
+        self._end_when_done()
+
+    def _end_when_done(self) -> None:
+        """End the connection, of which nothing more will be received, unless a request that was
+        received whole is still to be answered or carried out.
+        """
+        if self._has_whole_request():
+            return
+        if self._lost is not None:
+            self._vanish(self._lost)
+        else:
+            self._refused = True
+            self._buffer = b""
+            self._drop_requests(connectionDone)
+            self.loseConnection()
+
+    def _has_whole_request(self) -> bool:
+        if self._lost is not None and self._lost.check(ConnectionAborted) is not None:
+            return False  # this side has ended it, whatever is left
+        if self._handlingRequest and self.requests:
+            return self._lost is None or self.requests[0].outlives_connection
+        # Heads that wait for their turn, or for the peer to take earlier responses.
+        return bool(self.line_mode and self._buffer and self._may_not_go_on())
+
+    def _vanish(self, reason: Failure) -> None:
+        """Nothing of the connection is left."""
+        self.site.forget(self)
+        if self._going_on is not None and self._going_on.active():
+            self._going_on.cancel()
+        self._refused = True
+        self._buffer = b""
         try:
-            super().connectionLost(reason)  # its requests end
+            self._drop_requests(reason)
         finally:
-            self.requests.clear()  # they know it by their bodies
             self.site.tell_emptied()
 
+    def _drop_requests(self, reason: Failure) -> None:
+        try:
+            super().connectionLost(reason)
+        finally:
+            self.requests.clear()  # they know it by their bodies
+
     def loseConnection(self) -> Any:
+        if self._lost is not None:
+            return None
         self._outgoing.send()
         self.peer_is_slow()  # it closes when the peer has taken what was written before
         if not self._is_plain_tcp() and self._parting is None and self in self.site.channels:
@@ -289,6 +365,8 @@ class MediaChannel(http.HTTPChannel):
         if self._is_stemmed and not (len(self._buffer) > LATER_BYTES and self._may_not_go_on()):
             self._is_stemmed = False
             self._read_on()
+        if self._is_half_closed:
+            self._end_when_done()
 
     def _go_on(self) -> None:
         self._going_on = None
@@ -296,7 +374,9 @@ class MediaChannel(http.HTTPChannel):
 
     def _read_on(self) -> None:
         """Read from the peer, unless there is a reason not to."""
-        if not (self._held or self._is_stemmed or self._waitingForTransport):
+        if not (
+            self._held or self._is_stemmed or self._waitingForTransport or self._is_half_closed
+        ):
             self._networkProducer.resumeProducing()
 
     def _take_head(self) -> bool:
@@ -329,6 +409,10 @@ class MediaChannel(http.HTTPChannel):
         return True
 
     def _begin(self, head: Head) -> None:
+        if self._lost is not None and head.method in SAFE_METHODS:  # nobody reads the response
+            if head.length != 0:
+                self._buffer = b""
+            return
         request = self.requestFactory(self)
         self.requests.append(request)
         request.method, request.uri, request.clientproto = head.method, head.target, head.version
@@ -404,10 +488,17 @@ class MediaChannel(http.HTTPChannel):
         self._choose_piece()
         return Body(length, self.site.body_memory, self)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is no connection any more, only a request that is still carried out."""
+        return self._lost is not None
+
     def answering(self, body: Body) -> None:
         """An answer is about to be written: decide whether the connection survives it."""
         unasked, self._expects_continue = self._expects_continue, False  # it would come too late
         if body.complete:
+            if self._is_half_closed and not self._buffer:
+                self.persistent = False  # there will not be another request
             return
         rest = None if body.length is None else body.length - body.received
         if self._broken or unasked or rest is None or rest > LINGER_BYTES:
@@ -450,17 +541,20 @@ class MediaChannel(http.HTTPChannel):
         self.site.slow_readers.forget(self)
         self.release()
         self.transport.bufferSize = self._request_piece
-        if self.persistent:
+        if self.persistent and not self._is_half_closed:
             self.site.senders.await_request(self)
         super().requestDone(request)
         if self._is_stemmed:  # the base class resumes the peer
             self._networkProducer.pauseProducing()
-        if self._buffer and not self._busyReceiving:
+        if (self._buffer or self._is_half_closed) and not self._busyReceiving:
             self._take_what_has_come()
 
     # Reading on after an early answer
 
     def _linger(self) -> None:
+        if self._is_half_closed:  # there is nothing to drop
+            self.loseConnection()
+            return
         self._lingering.begin(LAST_LINGER_S if self.site.is_closing else LINGER_S)
         self._outgoing.send()
         if self._is_plain_tcp() and not self.persistent:

@@ -18,6 +18,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from twisted.web import server
+from twisted.web.resource import IResource
 
 from twistedmedia.streaming import Body
 from twistedmedia.wire.body import IStreamsBody
@@ -26,6 +27,8 @@ from twistedmedia.wire.hosts import LOCAL
 if TYPE_CHECKING:
     from twistedmedia.wire.channel import MediaChannel
 
+# RFC 9110, 9.2.1: they change nothing, so nothing is lost when nobody waits for their response.
+SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 SERVER = b"twistedmedia"  # without a version: a stranger needs none
 PHRASES = {  # Twisted knows not all
     **{status.value: status.phrase.encode() for status in HTTPStatus},
@@ -39,6 +42,7 @@ class StreamingRequest(server.Request):
     channel: MediaChannel
     content: Any
     body: Body | None = None
+    _streams = False  # its resource reads `body`
 
     def __init__(self, channel: MediaChannel) -> None:
         super().__init__(channel)
@@ -47,7 +51,8 @@ class StreamingRequest(server.Request):
     def gotLength(self, length: int | None) -> None:
         """The headers are in (called by the channel). `length` is None for chunked content."""
         channel = self.channel
-        if length == 0 or not self._resource_streams(channel):
+        self._streams = length != 0 and self._resource_streams(channel)
+        if not self._streams:
             super().gotLength(length)
             return
         self.content = BytesIO()  # stays empty, so that the base class finds no form to parse
@@ -84,6 +89,25 @@ class StreamingRequest(server.Request):
         super().write(data)
         if begins:
             self.channel.send_head()
+            if self.channel.is_lost:
+                self.channel.callLater(0, self._end_unheard)
+
+    def render(self, resrc: IResource) -> None:
+        self._streams = IStreamsBody.providedBy(resrc)
+        super().render(resrc)
+
+    @property
+    def outlives_connection(self) -> bool:
+        """Whether the request is carried out though its connection is lost: it was received whole,
+        it may change something, and its response has not begun.
+        """
+        return (
+            self._streams
+            and self.body is not None
+            and self.body.complete
+            and self.method not in SAFE_METHODS
+            and not self.startedWriting
+        )
 
     def getClientAddress(self) -> Any:
         """Whom the request comes from: the peer, or whom a trusted proxy asks for."""
@@ -101,6 +125,11 @@ class StreamingRequest(server.Request):
             self.body.fail(ConnectionLost("the client went away before its content had ended"))
             if not self.body.outlives:
                 self.body.drop()
+
+    def _end_unheard(self) -> None:
+        """Its handler has had this turn of the loop to finish a response that nobody receives."""
+        if not (self.finished or self._disconnected):
+            self.channel.cut()
 
     def _begin(self) -> None:
         if not self._disconnected:

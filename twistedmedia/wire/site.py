@@ -149,9 +149,11 @@ class MediaSite(server.Site):
         return self._when_empty()
 
     def disconnect(self) -> Deferred[None]:
-        """Cut every connection. Fires when the last one is gone."""
+        """Cut every connection, and end what is still carried out for lost ones. Fires when the
+        last one is gone.
+        """
         for channel in list(self.channels):
-            channel.transport.abortConnection()
+            channel.cut()
         return self._when_empty()
 
     def tell_emptied(self) -> None:
