@@ -1113,8 +1113,8 @@ def test_fetches_that_hang_delay_nobody(serve: Callable[..., Process], nasty: Na
     service = serve(*LOOPBACK)
     assert service.ask("PUT", "/media/a/b.wav", b"small").status == 201
     with ExitStack() as open_connections:
-        for n in range(200):
-            asker = open_connections.enter_context(service.connect())
+        askers = [open_connections.enter_context(service.connect()) for _ in range(200)]
+        for n, asker in enumerate(askers):
             asker.send(request("GET", fetch_target(nasty.url(f"/hangs?{n}"))))
         eventually("they are under way", lambda: nasty.busy == 200)
         slowest = 0.0
@@ -1124,6 +1124,8 @@ def test_fetches_that_hang_delay_nobody(serve: Callable[..., Process], nasty: Na
             told(fetch(service, nasty.url("/plain")))
             slowest = max(slowest, time.monotonic() - begun)
         assert slowest < 2
+        for asker in askers:
+            asker.reset()
     eventually("all of them have ended", lambda: nasty.busy == 0)
 
 
