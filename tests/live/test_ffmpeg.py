@@ -4,7 +4,6 @@ after the last chunk without waiting for the response (case 51).
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,29 +27,34 @@ def taking_ogg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         yield process
 
 
-def ffmpeg(*arguments: str | Path) -> bytes:
-    """What it writes to its output; it has to succeed."""
-    done = subprocess.run(
+def ffmpeg(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """Run it with these arguments."""
+    return subprocess.run(
         ["ffmpeg", "-nostdin", "-v", "error", *arguments],
         env=clean_environment(),
         capture_output=True,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
+
+
+def tone(kind: str, to: str | Path, *options: str) -> tuple[str | Path, ...]:
+    """The arguments to send a tone to a URL, or to write it to a file."""
+    made = ("-f", "lavfi", "-i", f"sine=duration={SECONDS}")
+    return (*made, "-flags", "+bitexact", "-fflags", "+bitexact", "-f", kind, *options, to)
 
 
 def push(kind: str, to: str | Path, *options: str) -> None:
-    """Send a tone to a URL, or write it to a file."""
-    tone = ("-f", "lavfi", "-i", f"sine=duration={SECONDS}")
-    ffmpeg(*tone, "-flags", "+bitexact", "-fflags", "+bitexact", "-f", kind, *options, to)
+    """Send a tone; ffmpeg has to be content."""
+    done = ffmpeg(*tone(kind, to, *options))
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def seconds_of(path: Path) -> float:
     """How long it is when it is decoded, whatever its header says."""
-    samples = ffmpeg("-i", path, "-f", "s16le", "-ac", "1", "-ar", str(RATE), "-")
-    return len(samples) / 2 / RATE
+    done = ffmpeg("-i", path, "-f", "s16le", "-ac", "1", "-ar", str(RATE), "-")
+    assert done.returncode == 0, done.stderr.decode()
+    return len(done.stdout) / 2 / RATE
 
 
 def stored(service: Process, name: str) -> Path:
@@ -60,10 +64,11 @@ def stored(service: Process, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["mp3", "wav", "ogg", "flac"])
-def test_what_ffmpeg_pushes_is_stored_each_time(
-    taking_ogg: Process, tmp_path: Path, kind: str
-) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    ["mp3", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("wav", "ogg", "flac"))],
+)
+def test_what_ffmpeg_pushes_is_stored_each_time(taking_ogg: Process, kind: str) -> None:
     """Case 51."""
     url = f"http://127.0.0.1:{taking_ogg.port}/media/{kind}"
     for number in range(TIMES):
@@ -114,11 +119,8 @@ def test_what_ffmpeg_pushes_without_any_length_is_not_stored_as_an_empty_file(
     service: Process, folder: str
 ) -> None:
     """`-chunked_post 0` alone sends neither a length nor chunks, then the recording. In HTTP/1.1
-    that is a request without content (RFC 9112, 6.3). A recording that is stored as nothing is
-    lost without a word.
+    that is a request without content (RFC 9112, 6.3), so it is answered 411.
     """
     url = f"http://127.0.0.1:{service.port}/media/{folder}/a.mp3"
     with service.unchanged():
-        push("mp3", url, "-method", "PUT", "-chunked_post", "0")
-        logged = re.escape(f"{folder}/a.mp3")
-        eventually("the log says why", lambda: bool(re.search(logged, service.log)))
+        ffmpeg(*tone("mp3", url, "-method", "PUT", "-chunked_post", "0"))
