@@ -35,6 +35,7 @@ from operating import operating_scenarios
 from resumable import resumable_scenarios
 from scenario import FULL, QUICK, SMALL_FILE_BYTES, Entry, Figures, Scenario, Sizes
 from uploads import upload_scenarios
+from versions import against, package_of
 
 _PACKAGES = ("twisted", "klein", "treq", "multipart", "aiohttp", "tornado")
 _NOT_ON_DISK = ("tmpfs", "ramfs")
@@ -66,6 +67,10 @@ def main() -> None:
         for scenario in _all_scenarios(sizes.heavy() if arguments.heavy else sizes, wrk)
         if not arguments.only or scenario.name in arguments.only
     ]
+    other = None
+    if arguments.against is not None:
+        other = package_of(arguments.against).parent
+        chosen = [pair for each in chosen if (pair := against(each, arguments.against, str(other)))]
     if wrk is None:
         _say("wrk is not installed: a slower generator takes its place")
     report = []
@@ -80,7 +85,7 @@ def main() -> None:
         for scenario in chosen:
             rows = _run_scenario(scenario, arguments.rounds, sizes.lateness_s, load, Path(scratch))
             failed = failed or any(row.problem and not row.entry.server.missing() for row in rows)
-            report.append(_table(scenario, rows))
+            report.append(_table(scenario, rows, paired=other is not None))
             print("\n" + report[-1], flush=True)
     if arguments.output is not None:
         arguments.output.write_text("\n\n".join(report) + "\n")
@@ -120,6 +125,12 @@ def _parse_arguments() -> argparse.Namespace:
         default=Path(__file__).resolve().parent,
         help="where the files go, in a folder that is deleted in the end; on a disk, 10 GB free",
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="PYTHON",
+        help="measure the service beside that of this interpreter's environment, not beside peers",
+    )
     parser.add_argument("--output", type=Path, help="write the tables to this file, too")
     arguments = parser.parse_args()
     if arguments.rounds < 1:
@@ -130,13 +141,15 @@ def _parse_arguments() -> argparse.Namespace:
 def _run_scenario(
     scenario: Scenario, rounds: int, lateness_s: float, load: Executor, scratch: Path
 ) -> list[Row]:
-    """All rounds of a scenario: in each, every server has its turn."""
+    """All rounds of a scenario: in each, every server has its turn, and in every second one in the
+    reverse order.
+    """
     rows = [Row(entry, entry.server.missing()) for entry in scenario.entries]
     for row in rows:
         if row.problem:
             _say(f"{scenario.name}: {row.entry.server.name}: {row.problem}")
     for number in range(1, rounds + 1):
-        for row in rows:
+        for row in rows if number % 2 else reversed(rows):
             if row.problem:
                 continue
             progress = f"{scenario.name} {number}/{rounds}: {row.entry.server.name}"
@@ -198,8 +211,12 @@ def _make_ready(scenario: Scenario, entry: Entry, server: servers.Running, load:
     os.sync()
 
 
-def _table(scenario: Scenario, rows: list[Row]) -> str:
-    """A scenario's title, remarks and table, in markdown."""
+def _table(scenario: Scenario, rows: list[Row], *, paired: bool = False) -> str:
+    """
+    A scenario's title, remarks and table, in markdown.
+
+    :param paired: whether a ratio is the median of the ratios of each round, with their range.
+    """
     lateness = ("loop late p99.9 ms", "loop late max ms") if scenario.lateness else ()
     ratios = [f"ratio of {figure}" for figure in scenario.ratios_of]
     header = ["server", "file", *scenario.columns, *lateness, *ratios]
@@ -214,7 +231,7 @@ def _table(scenario: Scenario, rows: list[Row]) -> str:
                 _cell(row, column, column in scenario.ratios_of) for column in scenario.columns
             ]
             line += _lateness_cells(row) if lateness else []
-            line += [_ratios(row, by_name, figure) for figure in scenario.ratios_of]
+            line += [_ratios(row, by_name, figure, paired) for figure in scenario.ratios_of]
         lines.append(line + [""] * (len(header) - len(line)))
     parts = [f"## {scenario.name}: {scenario.title}", *scenario.remarks]
     return "\n\n".join([*parts, markdown_table(header, lines)])
@@ -235,11 +252,20 @@ def _lateness_cells(row: Row) -> list[str]:
     return [number_text(percentile(ordered, 99.9)), number_text(ordered[-1])]
 
 
-def _ratios(row: Row, by_name: dict[str, Row], figure: str) -> str:
+def _ratios(row: Row, by_name: dict[str, Row], figure: str, paired: bool) -> str:
     ratios = []
     for name in row.entry.compared_with:
         other = by_name[name]
-        if not other.problem:
+        if other.problem:
+            continue
+        if paired:
+            of_rounds = [
+                ours[figure] / theirs[figure]
+                for ours, theirs in zip(row.rounds, other.rounds, strict=True)
+            ]
+            ratio = statistics.median(of_rounds)
+            ratios.append(f"{ratio:.2f} ({min(of_rounds):.2f}-{max(of_rounds):.2f}) x {name}")
+        else:
             ratios.append(f"{row.median(figure) / other.median(figure):.2f} x {name}")
     return ", ".join(ratios)
 
