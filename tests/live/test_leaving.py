@@ -486,6 +486,18 @@ def test_a_hundred_readers_that_are_gone_leave_nothing_open(
     assert service.processor_time() - used < 10
 
 
+def test_a_half_closed_reader_that_takes_nothing_is_cut_off(serve: Callable[..., Process]) -> None:
+    """Case 51: it is waited for as any other reader is, and no longer."""
+    service = serve("--stall", "2s")
+    store_large(service)
+    with service.unchanged_descriptors(), service.connect() as connection:
+        connection.send(request("GET", LARGE))
+        connection.socket.shutdown(socket.SHUT_WR)
+        eventually("it is cut off", lambda: is_idle(service), 30)
+        assert len(connection.read_to_the_end()) < LARGE_BYTES
+    (service.root / LARGE.removeprefix("/media/")).unlink()
+
+
 def bytes_read(service: Process) -> int:
     """How many bytes it has read so far, from files and sockets, also by sendfile (proc(5))."""
     counted = Path(f"/proc/{service.pid}/io").read_text(encoding="ascii")
@@ -577,6 +589,9 @@ CUT = {
     "within a head": request("GET", "/health")[:-1],
     "before the content": request("PUT", "/media/cut/a.wav", b"abc")[:-3],
     "one byte before the end": request("PUT", "/media/cut/a.wav", b"abc")[:-1],
+    "before 100 Continue": head(
+        "PUT", "/media/cut/a.wav", [("Content-Length", "3"), ("Expect", "100-continue")]
+    ),
     "before the last chunk": head("PUT", "/media/cut/a.wav", [("Transfer-Encoding", "chunked")])
     + b"3\r\nabc\r\n",
 }
