@@ -21,6 +21,7 @@ FLOORS = [
     {"errors", "answers", "names", "limits", "formats"},
     {
         "boundaries",
+        "endpoints",
         "faults",
         "notifying",
         "shielding",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 
 import pytest
 from twisted.application.service import IService
-from twisted.python.usage import UsageError
 
+import twistedmedia.client
+from twistedmedia import __version__
 from twistedmedia.arrival import Checking
 from twistedmedia.fetching.addresses import parse_opening
 from twistedmedia.fetching.fetcher import Upstream
@@ -44,6 +47,7 @@ DEFAULTS = {
     "grace": 30,
     "access-log": None,
     "header-timeout": 15,
+    "keep-alive": 75,
     "stall": 300,
     "min-rate": 64,
     "max-connections": 10_000,
@@ -113,6 +117,8 @@ VALUES = [
     ("access-log", "", None),
     ("header-timeout", "1", 1),
     ("header-timeout", "1m", 60),
+    ("keep-alive", "1", 1),
+    ("keep-alive", "2m", 120),
     ("stall", "1s", 1),
     ("stall", "10 min", 600),
     ("min-rate", "1", 1),
@@ -231,7 +237,7 @@ NONSENSE = [
     ("grace", ""),
     *(
         (option, text)
-        for option in ("header-timeout", "stall", "upload-expiry")
+        for option in ("header-timeout", "keep-alive", "stall", "upload-expiry")
         for text in ("0", "0s", "-1", "1.5s", "soon", "")
     ),
     ("min-rate", "0"),
@@ -257,8 +263,8 @@ NONSENSE = [
 @pytest.fixture(autouse=True)
 def bare_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty folder to be in, and no variable of ours."""
-    for option in [*DEFAULTS, "root", "no-durable"]:
-        monkeypatch.delenv(variable(option), raising=False)
+    for name in [each for each in os.environ if each.startswith("TWISTEDMEDIA_")]:
+        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -273,13 +279,20 @@ def parsed(*arguments: str) -> Options:
     return options
 
 
-def assert_refused(option: str, *arguments: str) -> str:
-    """With these arguments. What is said is one line, and it begins with the name of the option."""
-    with pytest.raises(UsageError) as caught:
+def refusal(*arguments: str) -> str:
+    """What is said of these arguments: one line, and no UsageError, which prints the help text."""
+    with pytest.raises(SystemExit) as caught:
         parsed(*arguments)
     said = str(caught.value)
-    assert said.startswith(f"--{option}: ")
     assert len(said.splitlines()) == 1
+    assert said.startswith("twistedmedia cannot start: ")
+    return said.removeprefix("twistedmedia cannot start: ")
+
+
+def assert_refused(option: str, *arguments: str) -> str:
+    """With these arguments. What is said is one line, and it begins with the name of the option."""
+    said = refusal(*arguments)
+    assert said.startswith(f"--{option}: ")
     return said
 
 
@@ -318,10 +331,11 @@ def test_what_is_typed_often_has_a_short_name(
 def test_a_value_that_makes_no_sense_is_one_clear_line_wherever_it_comes_from(
     monkeypatch: pytest.MonkeyPatch, option: str, text: str
 ) -> None:
-    """Case 37."""
-    assert_refused(option, f"--{option}={text}")
-    monkeypatch.setenv(variable(option), text)
-    assert_refused(option)
+    """Case 37, and 80: the variable is named where the value comes from one."""
+    assert variable(option) not in assert_refused(option, f"--{option}={text}")
+    if text:  # an empty variable counts as not given
+        monkeypatch.setenv(variable(option), text)
+        assert f"(set by {variable(option)})" in assert_refused(option)
 
 
 @pytest.mark.parametrize(("option", "text", "value"), VALUES)
@@ -337,6 +351,71 @@ def test_the_default_on_the_command_line_wins_over_the_environment_too(
 ) -> None:
     monkeypatch.setenv("TWISTEDMEDIA_PORT", "81")
     assert parsed("--port", "8000")["port"] == 8000
+
+
+# Variables
+
+
+@pytest.mark.parametrize("option", [*DEFAULTS, "root"])
+def test_an_empty_variable_counts_as_not_given(
+    monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """Case 81."""
+    unset = parsed()[option]
+    monkeypatch.setenv(variable(option), "")
+    options = parsed()
+    assert options[option] == unset
+    assert options.variables == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PROT", ["PORT"]),
+        ("MAXUPLOAD", ["MAX_UPLOAD"]),
+        ("MAX_UPLOAD_SIZE", ["MAX_UPLOAD"]),
+        ("FORMAT", ["FORMATS"]),
+        ("CORS_ORIGINS", ["CORS_ORIGIN"]),
+        ("NO_DURABLE", ["DURABLE"]),
+        ("port", []),
+        ("SECRET", []),
+        ("", []),
+        ("SERVICE_HOST", []),
+    ],
+)
+def test_a_variable_that_names_no_option_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: list[str]
+) -> None:
+    """Case 81."""
+    monkeypatch.setenv(f"TWISTEDMEDIA_{name}", "its value")
+    said = refusal("--port", "0")
+    assert said.startswith(f"TWISTEDMEDIA_{name} in the environment does not name an option")
+    assert "its value" not in said  # it may be a secret
+    assert ("did you mean" in said) is bool(meant)
+    assert set(meant) <= set(re.findall(r"TWISTEDMEDIA_(\w+)(?: or|\?)", said))
+    monkeypatch.setenv(f"TWISTEDMEDIA_{name}", "")
+    assert parsed("--port", "0")["port"] == 0
+
+
+def test_the_variables_of_the_client_and_of_others_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Case 81."""
+    client = Path(twistedmedia.client.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in client.rglob("*.py")]
+    names = set(re.findall(r"TWISTEDMEDIA_[A-Z_]+", "\n".join(texts)))
+    assert "TWISTEDMEDIA_URL" in names
+    for name in [*names, "TWISTEDMEDIA", "MY_TWISTEDMEDIA_PORT", "LISTEN_FDS", "NOTIFY_SOCKET"]:
+        monkeypatch.setenv(name, "given")
+    assert parsed()["port"] == 8000
+
+
+def test_it_is_known_which_values_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option, text in (("port", "81"), ("root", "sounds"), ("listen", "tcp:82"), ("open", "1")):
+        monkeypatch.setenv(variable(option), text)
+    assert parsed("--port", "8000").variables == {
+        option: variable(option) for option in ("root", "listen", "open")
+    }
 
 
 # Flags
@@ -384,12 +463,11 @@ def test_the_refusal_of_an_interface_says_which_word_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TWISTEDMEDIA_OPEN", "0")
-    with pytest.raises(UsageError, match="say --open"):
-        parsed("--interface", "0.0.0.0")
+    assert "say --open" in assert_refused("interface", "--interface", "0.0.0.0")
 
 
 @pytest.mark.parametrize("flag", ["open", "durable", "no-fetch"])
-@pytest.mark.parametrize("text", ["yes", "true", "", "2", " 1"])
+@pytest.mark.parametrize("text", ["yes", "true", "2", " 1"])
 def test_a_flag_in_the_environment_is_1_or_0(
     monkeypatch: pytest.MonkeyPatch, flag: str, text: str
 ) -> None:
@@ -440,9 +518,7 @@ def test_what_is_parsed_twice_is_not_there_twice() -> None:
 )
 def test_a_refusal_does_not_show_the_password_of_the_upstream(text: str) -> None:
     """Case 42."""
-    with pytest.raises(UsageError) as caught:
-        parsed("--upstream", text)
-    assert "secret" not in str(caught.value)
+    assert "secret" not in assert_refused("upstream", "--upstream", text)
 
 
 @pytest.mark.parametrize(
@@ -551,6 +627,7 @@ def test_the_defaults_of_patience_are_those_of_a_site_that_is_embedded() -> None
         patience.stall_s,
         patience.min_rate,
     )
+    assert options["keep-alive"] == patience.idle_s
 
 
 def test_the_defaults_of_uploads_are_those_of_one_who_embeds_them() -> None:
@@ -589,17 +666,24 @@ def test_a_root_that_is_no_folder_is_refused_by_name(
     assert "is not a folder" in said
     assert root in said
     monkeypatch.setenv("TWISTEDMEDIA_ROOT", root)
-    with pytest.raises(UsageError, match="is not a folder"):
-        parsed()
+    assert "is not a folder" in assert_refused("root")
 
 
 # The whole
 
 
 @pytest.mark.parametrize("arguments", [["--prot", "80"], ["8000"], ["--port"], ["--open=1"]])
-def test_what_is_no_option_is_refused(arguments: list[str]) -> None:
-    with pytest.raises(UsageError):
-        parsed(*arguments)
+def test_what_is_no_option_is_refused_and_the_help_is_pointed_to(arguments: list[str]) -> None:
+    """Case 80."""
+    said = refusal(*arguments)
+    assert arguments[0].partition("=")[0] in said
+    assert "twistd media --help" in said
+
+
+@pytest.mark.parametrize("arguments", [["--pro\nt"], ["a\nb"], ["--root", "/a\nb/../etc/passwd"]])
+def test_what_is_said_stays_one_line(arguments: list[str]) -> None:
+    """Case 80."""
+    refusal(*arguments)
 
 
 def test_the_help_names_every_option_and_the_environment() -> None:
@@ -607,6 +691,15 @@ def test_the_help_names_every_option_and_the_environment() -> None:
     for option in [*DEFAULTS, "root", "no-durable"]:
         assert f"--{option}" in text
     assert "TWISTEDMEDIA_MAX_UPLOAD" in text
+    assert "[default: ]" not in text
+    assert "   " not in Options().docs["listen"]
+
+
+def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parsed("--version")
+    assert caught.value.code in (0, None)
+    assert capsys.readouterr().out == f"twistedmedia {__version__}\n"
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
+from twistedmedia import __version__
 from twistedmedia.arrival import Checking
 from twistedmedia.fetching.addresses import Opening, parse_opening
 from twistedmedia.fetching.fetcher import Upstream
@@ -22,6 +24,7 @@ from twistedmedia.wire.access_log import STDOUT
 from twistedmedia.wire.proxies import parse_proxies
 
 _ENVIRONMENT = "TWISTEDMEDIA_"
+_OF_THE_CLIENT = ("TWISTEDMEDIA_URL",)  # variables that the command `twistedmedia` reads
 
 
 def _port(text: str) -> int:
@@ -66,22 +69,17 @@ def _folder(text: str) -> str:
     return os.path.abspath(text)  # now: a daemon changes its directory
 
 
-def _time(for_what: str, text: str) -> int:
+def _time(text: str) -> int:
     seconds = parse_duration(text)
     if seconds == 0:
-        raise ValueError(f"in no time nothing can {for_what}")
+        raise ValueError("the time must be longer than 0 s")
     return seconds
-
-
-_duration = partial(_time, "be fetched")
-_patience = partial(_time, "come")
-_expiry = partial(_time, "be resumed")
 
 
 def _rate(text: str) -> int:
     rate = parse_size(text.removesuffix("/s"))
     if rate == 0:
-        raise ValueError("content that may come at no rate at all never ends")
+        raise ValueError("the rate must be at least 1 byte/s")
     return rate
 
 
@@ -134,44 +132,79 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
+class _Refused(usage.UsageError):
+    """A value, or a variable, that makes no sense; the text says which."""
+
+
 class Options(usage.Options):
     """The options of `twistd media`. Each can come from the environment as TWISTEDMEDIA_<NAME>; the
     command line wins.
+
+    `variables` maps each option whose value comes from the environment to the variable's name.
     """
 
     synopsis = "[options]"
     longdesc = (
-        "Store and serve audio over HTTP: uploads are streamed and durable, files seekable. "
-        "Every option can be given in the environment as well: --max-upload as "
-        "TWISTEDMEDIA_MAX_UPLOAD, flags as 1 or 0."
+        "Stores and serves audio over HTTP. The first line of its log is the URL to open. Each "
+        "option can be set in the environment as well: --max-upload as TWISTEDMEDIA_MAX_UPLOAD, "
+        "flags as 1 or 0, and several values with commas. The command line wins. Sizes are "
+        "written 2GiB, 500MB or 64k, times 30s, 5m or 1h."
     )
     optParameters = [  # noqa: RUF012  # Twisted's way
-        ["port", "p", "8000", "TCP port to listen on."],
+        ["port", "p", "8000", "TCP port to listen on; 0 takes a free one."],
         ["interface", "i", "127.0.0.1", "Address to listen on; beyond loopback it needs --open."],
         ["root", "r", "./media", "The folder that holds the media; made if it is missing."],
         ["formats", None, "mp3,wav", "Extensions that may be stored, separated by commas."],
         ["max-upload", None, "2GiB", "The largest single file."],
-        ["max-form", None, "8GiB", "The largest form in all."],
-        ["max-uploads", None, "64", "Uploads in progress at once; one more is told to come back."],
-        ["check", None, "flag", "Bytes that are not the audio they are named: off, flag, reject."],
-        ["disk-threads", None, "5", "Threads that write; as many more read."],
-        ["upstream", "u", "", "The URL that GET / fetches, and GET /fetch when it is given none."],
+        ["max-form", None, "8GiB", "The largest form, all of its files together."],
+        ["max-uploads", None, "64", "Uploads at the same time; one more is told to come back."],
         [
-            "fetch-timeout",
+            "check",
             None,
-            "30s",
-            "The longest fetch; of an import, to its headers.",
+            "flag",
+            "What to do with a file that is not the audio that its name promises: off stores it, "
+            "flag stores it and says so in the answer, reject refuses it.",
         ],
+        ["disk-threads", None, "5", "Threads that write, and as many more that read."],
+        ["upstream", "u", None, "The URL that GET / fetches, and GET /fetch without a URL."],
+        ["fetch-timeout", None, "30s", "How long a fetch may take; an import, to its headers."],
         ["fetch-max", None, "64MiB", "The most that GET /fetch reads; imports have --max-upload."],
-        ["fetch-connections", None, "2000", "Fetches at once; one more is told to come back."],
-        ["grace", None, "30s", "How long requests in progress are waited for at the end."],
-        ["access-log", None, "", "A file for a line a request, reopened on SIGHUP; - is stdout."],
-        ["header-timeout", None, "15s", "The longest that the head of a request may take."],
-        ["stall", None, "300s", "How long a reader may take nothing."],
-        ["min-rate", None, "64", "Bytes a second in which content has to come."],
-        ["max-connections", None, "10000", "Connections at once; one more is told to come back."],
-        ["max-per-address", None, "2000", "Connections at once from one address."],
-        ["upload-expiry", None, "24h", "How long a resumable upload is kept that nobody adds to."],
+        [
+            "fetch-connections",
+            None,
+            "2000",
+            "Fetches at the same time; one more is told to come back.",
+        ],
+        ["grace", None, "30s", "How long a stopping service waits for requests in progress."],
+        [
+            "access-log",
+            None,
+            None,
+            "A file that gets a line for each request, reopened on SIGHUP; - is stdout.",
+        ],
+        ["header-timeout", None, "15s", "How long the head of a request may take to arrive."],
+        [
+            "keep-alive",
+            None,
+            "75s",
+            "How long a connection without a request is kept open. Longer than a proxy or load "
+            "balancer in front keeps it, as a rule 60 s.",
+        ],
+        ["stall", None, "300s", "How long a reader may take nothing before it is cut off."],
+        ["min-rate", None, "64", "The least bytes a second at which content must arrive."],
+        [
+            "max-connections",
+            None,
+            "10000",
+            "Connections at the same time; one more is told to come back.",
+        ],
+        ["max-per-address", None, "2000", "Connections at the same time from one address."],
+        [
+            "upload-expiry",
+            None,
+            "24h",
+            "How long an unfinished resumable upload is kept after its last byte.",
+        ],
         [
             "max-unfinished",
             None,
@@ -180,10 +213,10 @@ class Options(usage.Options):
         ],
     ]
     optFlags = [  # noqa: RUF012
-        ["open", None, "Let anybody who can connect read, write and delete."],
-        ["durable", None, "A success waits until file and folder are synced (the default)."],
-        ["no-durable", None, "A success does not wait for that."],
-        ["no-fetch", None, "Fetch and import nothing."],
+        ["open", None, "Let anybody who can connect read, write, delete and fetch."],
+        ["durable", None, "Answer an upload when it is on stable storage (the default)."],
+        ["no-durable", None, "Answer an upload earlier: a power cut may lose it."],
+        ["no-fetch", None, "Refuse GET /fetch and imports."],
     ]
     _coercions: dict[str, Callable[[str], Any]] = {  # noqa: RUF012
         "port": _port,
@@ -196,17 +229,18 @@ class Options(usage.Options):
         "check": _checking,
         "disk-threads": _count,
         "upstream": _upstream,
-        "fetch-timeout": _duration,
+        "fetch-timeout": _time,
         "fetch-max": _size,
         "fetch-connections": _count,
         "grace": parse_duration,  # 0 is not to wait at all
         "access-log": _log_file,
-        "header-timeout": _patience,
-        "stall": _patience,
+        "header-timeout": _time,
+        "keep-alive": _time,
+        "stall": _time,
         "min-rate": _rate,
         "max-connections": _connections,
         "max-per-address": _connections,
-        "upload-expiry": _expiry,
+        "upload-expiry": _time,
         "max-unfinished": _connections,
     }
 
@@ -217,30 +251,58 @@ class Options(usage.Options):
         "cors-origin": parse_origins,
     }
 
+    _flags: dict[str, str] = {"open": "0", "durable": "1", "no-fetch": "0"}  # noqa: RUF012
+
     def __init__(self) -> None:
         super().__init__()
-        for option in self._coercions:
-            self[option] = os.environ.get(_variable(option), self[option])
+        self.variables: dict[str, str] = {}
+        self.docs = {option: " ".join((text or "").split()) for option, text in self.docs.items()}
+        for option in [*self._coercions, *self._flags]:
+            self[option] = None  # not given on the command line
         for option in self._repeatables:
             self[option] = []
 
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Read the command line and the environment.
+
+        :raises SystemExit: when something in them makes no sense. Its text is one line that says
+            what. It is not a UsageError because twistd and twist print the help text with those.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            why = " ".join(str(error).splitlines())
+            if not isinstance(error, _Refused):
+                why += "; twistd media --help lists the options, those of twistd go before media"
+            raise SystemExit(f"twistedmedia cannot start: {why}") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Refuse what is not an option."""
+        if arguments:
+            raise usage.UsageError(f"{arguments[0]!r} is not an option")
+
+    def opt_version(self) -> None:
+        """Display the version and exit."""
+        print(f"twistedmedia {__version__}")
+        raise SystemExit
+
     def opt_fetch_allow(self, place: str) -> None:
-        """A network, address or host (*. before it for all below it) that may be fetched from as
-        well, with :PORT for that port only. Can be given more than once.
+        """A network, an address or a host name that may be fetched from, besides public addresses.
+        *.NAME stands for every host below NAME; :PORT limits it to that port. Can be repeated.
         """
         self["fetch-allow"].append(place)
 
     def opt_listen(self, endpoint: str) -> None:
-        """A Twisted endpoint to listen on (tcp:8000, unix:/run/media.sock, systemd:..., ssl:...)
-        in place of port and interface. Can be given more than once.
+        """A Twisted endpoint to listen on, in place of port and interface: tcp:8000,
+        unix:/run/media.sock, ssl:..., systemd:.... Can be repeated.
         """
         self["listen"].append(endpoint)
 
     opt_l = opt_listen
 
     def opt_trusted_proxy(self, place: str) -> None:
-        """A network or address of proxies that are believed in what they say of their clients
-        (X-Forwarded-For), or unix for those on UNIX sockets. Can be given more than once.
+        """A network or an address of proxies whose X-Forwarded-For is believed, or unix for proxies
+        that connect to a UNIX socket. Can be repeated.
         """
         self["trusted-proxy"].append(place)
 
@@ -251,50 +313,75 @@ class Options(usage.Options):
         self["cors-origin"].append(origin)
 
     def opt_durable(self) -> None:
-        """A success waits until file and folder are synced (the default)."""
-        self["durable"], self["no-durable"] = 1, 0
+        """Answer an upload when it is on stable storage (the default)."""
+        self["durable"] = 1
 
     def opt_no_durable(self) -> None:
-        """A success does not wait until file and folder are synced."""
-        self["durable"], self["no-durable"] = 0, 1
+        """Answer an upload earlier: a power cut may lose it."""
+        self["durable"] = 0
 
     def postOptions(self) -> None:
         """Turn texts into values.
 
-        :raises usage.UsageError: naming the option whose value makes no sense.
+        :raises usage.UsageError: naming the option, or the variable, that makes no sense.
         """
+        self._check_variables()
         for option, coerce in self._coercions.items():
-            self[option] = self._coerced(option, coerce, self[option])
-        for flag in ("open", "durable"):
-            text = os.environ.get(_variable(flag))
-            chosen = self[flag] or self[f"no-{flag}"] if flag == "durable" else self[flag]
-            if text is not None and not chosen:
-                self[flag] = self._coerced(flag, _flag, text)
-            elif flag == "durable":
-                self[flag] = not self["no-durable"]
+            text = self._text(option, self[option], self.defaults[option])
+            self[option] = None if text is None else self._coerced(option, coerce, text)
+        for flag, default in self._flags.items():
+            self[flag] = self._coerced(flag, _flag, str(self._text(flag, self[flag], default)))
         for option, coerce in self._repeatables.items():
-            texts = self[option] or os.environ.get(_variable(option), "").split(",")
+            texts = self[option] or str(self._text(option, None, "")).split(",")
             self[option] = self._coerced(option, coerce, texts)
-        self["no-fetch"] = bool(self["no-fetch"]) or self._coerced(
-            "no-fetch", _flag, os.environ.get(_variable("no-fetch"), "0")
-        )
         if self["no-fetch"] and self["upstream"] is not None:
-            raise usage.UsageError("--no-fetch: then the --upstream cannot be fetched either")
+            raise self._refused("no-fetch", "the --upstream cannot be fetched either then")
         if os.path.lexists(self["root"]) and not os.path.isdir(self["root"]):
-            raise usage.UsageError(f"--root: {self['root']} is not a folder")
+            raise self._refused("root", f"{self['root']} is not a folder")
         if self["listen"]:
-            return  # where that is, is known when they do
+            return  # the addresses are known when it listens
         if not ipaddress.ip_address(self["interface"]).is_loopback and not self["open"]:
-            raise usage.UsageError(
-                f"--interface: {self['interface']} can be reached from elsewhere, and there is no "
-                "authentication; say --open to let everybody in"
+            raise self._refused(
+                "interface",
+                f"{self['interface']} can be reached from elsewhere, and there is no "
+                "authentication; say --open to let everybody in",
             )
+
+    def _check_variables(self) -> None:
+        """Refuse variables that are named like ours and mean nothing: they are misspelt."""
+        known = [_variable(option) for option in self._options()]
+        for name, value in sorted(os.environ.items()):
+            if not name.startswith(_ENVIRONMENT) or not value or name in (*known, *_OF_THE_CLIENT):
+                continue
+            stems = {each.removeprefix(_ENVIRONMENT): each for each in known}
+            near = get_close_matches(name.removeprefix(_ENVIRONMENT), stems, n=2)
+            meant = f"; did you mean {' or '.join(stems[stem] for stem in near)}?" if near else ""
+            raise _Refused(f"{name} in the environment does not name an option{meant}")
+
+    def _options(self) -> list[str]:
+        return [*self._coercions, *self._flags, *self._repeatables]
+
+    def _text(self, option: str, given: Any, default: str | None) -> Any:
+        """What is `given` on the command line, else in the environment, else the `default`. An
+        empty variable counts as not given.
+        """
+        if given is not None:
+            return given
+        text = os.environ.get(_variable(option))
+        if not text:
+            return default
+        self.variables[option] = _variable(option)
+        return text
 
     def _coerced(self, option: str, coerce: Callable[[Any], Any], text: Any) -> Any:
         try:
             return coerce(text)
         except ValueError as error:
-            raise usage.UsageError(f"--{option}: {error}") from error
+            raise self._refused(option, str(error)) from error
+
+    def _refused(self, option: str, why: str) -> _Refused:
+        variable = self.variables.get(option)
+        return _Refused(f"--{option}: {why}" + (f" (set by {variable})" if variable else ""))
 
 
 def _variable(option: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twistedmedia.endpoints import url_of
 from twistedmedia.errors import ConfigurationError
 from twistedmedia.fetching.fetcher import Fetcher
 from twistedmedia.intake import Intake
@@ -76,8 +77,13 @@ class MediaService(Service):
         fetcher: Fetcher | None = None,
         access_log: AccessLog | None = None,
         grace_s: float = 30.0,
+        open_to: str = "",
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Requests in progress have `grace_s` to end when the service stops."""
+        """Requests in progress have `grace_s` to end when the service stops. `open_to` says what
+        anybody who can connect may do, if that is to be warned of. `variables` maps the options
+        that come from the environment to the names of their variables, for messages.
+        """
         self._reactor = reactor
         self._endpoints = endpoints
         self._site = site
@@ -87,6 +93,8 @@ class MediaService(Service):
         self._fetcher = fetcher
         self._access_log = access_log
         self._grace_s = grace_s
+        self._open_to = open_to
+        self._variables = variables or {}
         self._ports: list[Any] = []
         self._notifier = Notifier(reactor)
         self._signals = Signals(reactor, self._hurry, self._reopen)
@@ -97,23 +105,27 @@ class MediaService(Service):
         :raises CannotStart: when one cannot be bound.
         """
         super().privilegedStartService()
+        self._listen()
+
+    def _listen(self) -> None:
         ignore_hang_up()  # before anybody can think that the service runs
         for listening in self._endpoints:
             outcome: list[Any] = []
             listening.endpoint.listen(self._site).addBoth(outcome.append)
             port = outcome[0] if outcome else Failure(ValueError("this kind takes too long"))
             if isinstance(port, Failure):
-                self._refuse(f"{listening.option}: {port.value}")
+                self._refuse(listening.option, str(port.value))
             if not IListeningPort.providedBy(port):
-                self._refuse(f"{listening.option}: nothing listens on such an endpoint")
+                self._refuse(listening.option, "nothing listens on such an endpoint")
             self._ports.append(port)
             if not _is_of_its_family(port):
-                self._refuse(f"{listening.option}: the socket handed over is of another domain")
+                self._refuse(listening.option, "the socket handed over is of another domain")
             host = getattr(port.getHost(), "host", None)
             if host is not None and not (listening.is_open or ip_address(host).is_loopback):
                 self._refuse(
-                    f"{listening.option}: {host} can be reached from elsewhere, and there is no "
-                    "authentication; say --open to let everybody in"
+                    listening.option,
+                    f"{host} can be reached from elsewhere, and there is no authentication; "
+                    "say --open to let everybody in",
                 )
 
     def startService(self) -> None:
@@ -122,20 +134,26 @@ class MediaService(Service):
         :raises CannotStart: when one of them cannot be used.
         """
         super().startService()
+        if not self._ports:  # `twist`, unlike `twistd`, calls no privilegedStartService
+            self._listen()
         _raise_descriptor_limit()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         try:
             self._store.start()
         except ConfigurationError as error:
-            self._refuse(f"--root: {error}")
+            self._refuse("--root", str(error))
         if self._access_log is not None:
             try:
                 self._access_log.open()
             except ConfigurationError as error:
-                self._refuse(f"--access-log: {error}")
+                self._refuse("--access-log", str(error))
         if self._uploads is not None:
             self._uploads.start(self._reactor)
+        for port in self._ports:
+            self._log.info("listening on {url}", url=url_of(port))
         self._log.info("serving {root!r}", root=self._store.root)
+        if self._open_to:
+            self._log.warn("--open: anybody who can connect may {may}", may=self._open_to)
         self._reactor.callWhenRunning(self._signals.install)
         self._reactor.callWhenRunning(self._notifier.ready)
 
@@ -189,11 +207,13 @@ class MediaService(Service):
         if self._access_log is not None:
             self._access_log.reopen()
 
-    def _refuse(self, why: str) -> NoReturn:
+    def _refuse(self, option: str, why: str) -> NoReturn:
         for port in self._ports:  # no reactor runs that would close them
             port.connectionLost(Failure(ConnectionDone()))
+        variable = self._variables.get(option.removeprefix("--"))
+        why = f"{option}: {why}" + (f" (set by {variable})" if variable else "")
         self._log.critical("cannot start: {why}", why=why)
-        raise CannotStart(f"twistedmedia cannot start: {why}")
+        raise CannotStart(why)
 
 
 def _is_of_its_family(port: Any) -> bool:

@@ -9,9 +9,10 @@ import gc
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 
 from twistedmedia.arrival import Limits
+from twistedmedia.endpoints import endpoint_from
 from twistedmedia.fetching.addresses import Policy
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.lookups import Lookups
@@ -76,6 +77,7 @@ def makeService(options: Options) -> IService:
         reactor,
         patience=Patience(
             header_s=options["header-timeout"],
+            idle_s=options["keep-alive"],
             stall_s=options["stall"],
             min_rate=options["min-rate"],
         ),
@@ -94,6 +96,8 @@ def makeService(options: Options) -> IService:
         fetcher=None if fetches is None else fetches.fetcher,
         access_log=access_log,
         grace_s=options["grace"],
+        open_to=_open_to(options),
+        variables=options.variables,
     )
 
 
@@ -101,7 +105,7 @@ def _endpoints(options: Options, reactor: Any) -> list[Listening]:
     is_open = bool(options["open"])
     if options["listen"]:
         return [
-            Listening(serverFromString(reactor, text), "--listen", is_open)
+            Listening(endpoint_from(reactor, text), "--listen", is_open)
             for text in options["listen"]
         ]
     six = ":" in options["interface"]
@@ -109,6 +113,13 @@ def _endpoints(options: Options, reactor: Any) -> list[Listening]:
         reactor, options["port"], backlog=_BACKLOG, interface=options["interface"]
     )
     return [Listening(endpoint, "--port", is_open)]
+
+
+def _open_to(options: Options) -> str:
+    """What anybody who can connect may do, if the service is open."""
+    if not options["open"]:
+        return ""
+    return "read, write and delete" if options["no-fetch"] else "read, write, delete and fetch"
 
 
 def _fetches(options: Options, reactor: Any) -> Fetches:

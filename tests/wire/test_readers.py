@@ -292,7 +292,7 @@ def test_a_client_that_asks_for_more_and_takes_nothing_is_cut_off(
     kind: type[Connection], length: int, window: int
 ) -> None:
     """Case 24. It waits for answers that wait for those before them."""
-    answering = Answering(kind, length, requests=10, taken=window)
+    answering = Answering(kind, length, requests=10, taken=window, idle_s=60)
     advance(answering.clock, LATEST_S)
     assert not answering.connection.connected
     assert answering.clock.getDelayedCalls() == []

@@ -27,7 +27,7 @@ from twistedmedia.wire.lingering import LINGER_S
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.senders import SlowSenders
 
-HEADER_S, IDLE_S, WINDOW_S, RATE = 15, 60, 30, 64
+HEADER_S, IDLE_S, WINDOW_S, RATE = 15, 75, 30, 64
 LATE_S = 3  # so much later than it may be, somebody has been seen
 
 

@@ -20,7 +20,7 @@ class Patience:
     """
 
     header_s: float = 15.0
-    idle_s: float = 60.0
+    idle_s: float = 75.0  # load balancers keep theirs for 60 s, and must be the first to close
     stall_s: float = 300.0
     min_rate: int = 64
 

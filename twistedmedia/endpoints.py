@@ -1,0 +1,43 @@
+"""What a service listens on: an endpoint from its description, and the URL of a port."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from twisted.internet.address import UNIXAddress
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+_UNIX = re.compile(r"^((?:haproxy:)?unix:)")
+_UNIX_MODE = "660"  # the owner and the group; Twisted's own default lets every local user connect
+_OWN_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # one of those that a wildcard stands for
+
+
+def endpoint_from(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """The endpoint that `description` names. A `unix:` endpoint without a mode gets 0660.
+
+    :raises Exception: of many kinds, as `serverFromString` does, when there is no such endpoint.
+    """
+    # A named mode that stands further behind replaces this one.
+    moded = _UNIX.sub(rf"\1mode={_UNIX_MODE}:", description)
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, moded)
+    except TypeError:  # the description gives the mode by its position: `unix:/run/a.sock:600`
+        endpoint = serverFromString(reactor, description)
+    return endpoint
+
+
+def url_of(port: Any) -> str:
+    """The URL to open for a port that listens; `unix:` and its path for a UNIX socket."""
+    address = port.getHost()
+    if isinstance(address, UNIXAddress):
+        name = os.fsdecode(address.name or b"")
+        return "unix:" + name.replace("\0", "@", 1)  # the abstract namespace, as ss(8) shows it
+    is_encrypted = isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
+    host = _OWN_ADDRESS.get(address.host, address.host)
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{'https' if is_encrypted else 'http'}://{host}:{address.port}/"
