@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
@@ -58,6 +58,15 @@ class Authority:
     @property
     def trust(self) -> Trust:
         return Trust(Certificate(crypto.X509.from_cryptography(self._certificate)))
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate and its key, as files have them."""
+        pem = serialization.Encoding.PEM
+        key = self._key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._certificate.public_bytes(pem) + key
 
     def server(self) -> SSL.Connection:
         context = SSL.Context(SSL.TLS_METHOD)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import ssl
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.fetching.test_tls import Authority
 from tests.service.exchange import Connection, head
-from tests.service.running import Process, eventually, run_to_its_end
+from tests.service.running import (
+    START_S,
+    TWISTD,
+    Process,
+    environment,
+    eventually,
+    run_to_its_end,
+    running,
+)
+from twistedmedia import __version__
 
 
 @contextmanager
@@ -59,7 +75,186 @@ def test_an_option_that_makes_no_sense_ends_the_start(
     ended = run_to_its_end("-n", "--pidfile=", "media", "--port", "0", *options, cwd=tmp_path)
     assert ended.returncode not in (0, None), ended.stdout
     assert_one_line(ended.stdout, pattern)
+    assert "Usage:" not in ended.stdout
     assert sorted(os.listdir(tmp_path)) == ["a-file", "dangling"]
+
+
+# What does not depend on the machine is found out before anything is started or logged: of these
+# there is one line on stderr and nothing else, for each of the three ways to start.
+TWIST = os.path.join(os.path.dirname(TWISTD), "twist")
+WAYS = {
+    "foreground": [TWISTD, "-n", "--pidfile=", "media"],
+    "daemon": [TWISTD, "media"],
+    "twist": [TWIST, "media"],
+}
+
+
+def started(
+    way: str, *options: str, cwd: Path, more: Mapping[str, str] | None = None, **how: Any
+) -> subprocess.CompletedProcess[str]:
+    """What becomes of a start that ends by itself."""
+    return subprocess.run(
+        [*WAYS[way], *options],
+        cwd=cwd,
+        env=environment(more),
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+        **how,
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("options", "variables", "pattern"),
+    [
+        (["--port", "99999"], {}, "--port: '99999' is not a port"),
+        (["--prot", "80"], {}, "option --prot .*twistd media --help"),
+        (["--port"], {}, "option --port .*twistd media --help"),
+        (["here"], {}, "'here' .*twistd media --help"),
+        (["--root", "a-file"], {}, "--root: .*a-file is not a folder"),
+        (["--listen", "tcp"], {}, "--listen: 'tcp'"),
+        ([], {"PORT": "http"}, r"--port: 'http' .*\(set by TWISTEDMEDIA_PORT\)"),
+        ([], {"OPEN": "yes"}, r"--open: 'yes' .*\(set by TWISTEDMEDIA_OPEN\)"),
+        ([], {"LISTEN": "tcp:1,x"}, r"--listen: 'x' .*\(set by TWISTEDMEDIA_LISTEN\)"),
+        ([], {"ROOT": "a-file"}, r"--root: .*\(set by TWISTEDMEDIA_ROOT\)"),
+        ([], {"MAX_UPLAOD": "1GiB"}, "TWISTEDMEDIA_MAX_UPLAOD .*TWISTEDMEDIA_MAX_UPLOAD"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_on_stderr_and_no_help_text(
+    tmp_path: Path, way: str, options: list[str], variables: dict[str, str], pattern: str
+) -> None:
+    """Cases 80 and 81."""
+    (tmp_path / "a-file").write_bytes(b"")
+    more = {f"TWISTEDMEDIA_{name}": value for name, value in variables.items()}
+    ended = started(way, *options, cwd=tmp_path, more=more)
+    assert ended.returncode not in (0, None)
+    assert ended.stdout == ""
+    assert re.fullmatch(f"twistedmedia cannot start: {pattern}.*\n", ended.stderr), ended.stderr
+    assert os.listdir(tmp_path) == ["a-file"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_version_is_told(tmp_path: Path, way: str) -> None:
+    ended = started(way, "--version", cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (0, f"twistedmedia {__version__}\n")
+
+
+def forget_that_we_are_root() -> None:
+    """In a child: permissions hold for it too, though it may be root's."""
+    drop_from_bounding_set, dac_override, dac_read_search = 24, 1, 2  # prctl(2), capabilities(7)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if os.geteuid() == 0:
+        for capability in (dac_override, dac_read_search):
+            assert libc.prctl(drop_from_bounding_set, capability, 0, 0, 0) == 0
+
+
+@pytest.mark.parametrize("way", ["foreground", "twist"])
+@pytest.mark.parametrize(
+    ("root", "mode"), [("unreadable", 0o300), ("unwritable", 0o500), ("closed", 0o000)]
+)
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_a_root_that_may_not_be_used_is_one_line(
+    tmp_path: Path, way: str, root: str, mode: int, is_missing: bool
+) -> None:
+    """Case 80. With one that is missing, the folder that it is to be made in may not be used."""
+    if is_missing and root == "unreadable":
+        mode = 0o500  # there is nothing to read in the folder above
+    folder = tmp_path / root
+    folder.mkdir(mode=mode)
+    given = folder / "media" if is_missing else folder
+    options = ["--port", "0", "--root", str(given)]
+    ended = started(way, *options, cwd=tmp_path, preexec_fn=forget_that_we_are_root)
+    folder.chmod(0o700)
+    assert ended.returncode not in (0, None), ended.stdout
+    said = ended.stdout + ended.stderr
+    pattern = f"cannot start: --root: the root {given} cannot be used: Permission denied"
+    assert_one_line(said, pattern)
+    assert os.listdir(folder) == []
+
+
+def test_a_port_in_use_names_the_variable_that_it_comes_from(tmp_path: Path) -> None:
+    """Case 80."""
+    with taken_port() as port:
+        more = {"TWISTEDMEDIA_PORT": str(port), "TWISTEDMEDIA_ROOT": "media"}
+        ended = run_to_its_end("-n", "--pidfile=", "media", cwd=tmp_path, more=more)
+    assert_one_line(
+        ended.stdout, rf"cannot start: --port: .*{port}.*in use.*\(set by TWISTEDMEDIA_PORT\)"
+    )
+
+
+def lines_of_ours(log: str) -> list[str]:
+    """The log without what twistd and Twisted write."""
+    return re.findall(r"\[twistedmedia\.\S+#\w+\] (.*)", log)
+
+
+def test_the_log_begins_with_the_url_to_open(serve: Callable[..., Process]) -> None:
+    service = serve()
+    assert lines_of_ours(service.log)[0] == f"listening on http://127.0.0.1:{service.port}/"
+    assert not re.search(r"--open|#warn", service.log)
+
+
+def test_the_log_begins_with_the_urls_of_all_endpoints(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(Authority("localhost").pem)
+    endpoints = [
+        "tcp:0:interface=127.0.0.1",
+        f"ssl:0:interface=127.0.0.1:privateKey={tmp_path}/key.pem",
+        f"unix:{tmp_path}/media.sock",
+    ]
+    listen = [f"--listen={endpoint}" for endpoint in endpoints]
+    with running(tmp_path / "area" / "media", *listen) as service:
+        plain, encrypted, path = lines_of_ours(service.log)[:3]
+        assert plain == f"listening on http://127.0.0.1:{service.port}/"
+        secured = re.fullmatch(r"listening on https://127\.0\.0\.1:(\d+)/", encrypted)
+        assert secured is not None
+        assert int(secured[1]) not in (0, service.port)
+        assert path == f"listening on unix:{tmp_path}/media.sock"
+        assert stat.S_IMODE((tmp_path / "media.sock").stat().st_mode) == 0o660  # case 82
+        client = ssl.create_default_context(cafile=str(tmp_path / "key.pem"))
+        with (
+            socket.create_connection(("127.0.0.1", int(secured[1])), 5) as connection,
+            client.wrap_socket(connection, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert tls.recv(12) == b"HTTP/1.0 200"
+
+
+@pytest.mark.parametrize(
+    ("more", "may"),
+    [([], "read, write, delete and fetch"), (["--no-fetch"], "read, write and delete")],
+)
+def test_open_warns(serve: Callable[..., Process], more: list[str], may: str) -> None:
+    service = serve("--open", *more)
+    warnings = re.findall(r"#warn\] (.*)", service.log)
+    assert warnings == [f"--open: anybody who can connect may {may}"]
+    assert lines_of_ours(service.log)[0] == f"listening on http://127.0.0.1:{service.port}/"
+
+
+def test_twist_listens_too(tmp_path: Path) -> None:
+    """`twist` starts services in one step, `twistd` in two."""
+    log = tmp_path / "twist.log"
+    service = Process(
+        [TWIST, "--log-format=text", "media", "--port", "0", "--root", str(tmp_path / "media")],
+        tmp_path,
+        log,
+        tmp_path / "media",
+    )
+    try:
+        assert service.ask("PUT", "/media/a/b.wav", b"x").brief == (201, 200)
+        assert service.stop() == -signal.SIGTERM
+    finally:
+        service.kill()
+
+
+def test_a_connection_is_kept_as_long_as_the_option_says(serve: Callable[..., Process]) -> None:
+    """Case 67."""
+    service = serve("--keep-alive", "1s")
+    with service.connect(timeout_s=10) as connection:
+        assert connection.ask("GET", "/health").status == 200
+        began = time.monotonic()
+        assert connection.read_to_the_end() == b""
+        assert 0.9 < time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

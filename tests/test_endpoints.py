@@ -1,0 +1,168 @@
+"""What a service listens on: endpoints from their descriptions, and the URLs of their ports."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from tests.fetching.test_tls import Authority
+from tests.support import asynchronous
+from twistedmedia.endpoints import endpoint_from, url_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def listened_once() -> None:
+    """Twisted keeps a descriptor in reserve from the first port on that the process listens at."""
+    factory: Any = Factory()
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    pytest_twisted.blockon(port.stopListening())
+
+
+@asynccontextmanager
+async def listening(description: str) -> AsyncIterator[Any]:
+    """The port that listens on the endpoint that `description` names."""
+    port = await endpoint_from(reactor, description).listen(Factory())
+    try:
+        yield port
+    finally:
+        await maybeDeferred(port.stopListening)
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077])
+def any_umask(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("any_umask")
+@pytest.mark.parametrize(
+    ("description", "mode"),
+    [
+        ("unix:{}", 0o660),
+        ("unix:address={}", 0o660),
+        ("unix:{}:backlog=7", 0o660),
+        ("unix:lockfile=0:address={}:backlog=7", 0o660),
+        ("haproxy:unix:{}", 0o660),
+        ("unix:{}:mode=666", 0o666),
+        ("unix:{}:mode=600", 0o600),
+        ("unix:mode=600:{}", 0o600),
+        ("unix:backlog=7:mode=0606:address={}", 0o606),
+        ("unix:{}:lockfile=0:mode=777", 0o777),
+        ("unix:{}:600", 0o600),
+        ("unix:{}:600:7:0", 0o600),
+        ("haproxy:unix:{}:mode=606", 0o606),
+    ],
+)
+@asynchronous
+async def test_a_unix_socket_is_open_to_the_group_unless_a_mode_is_given(
+    tmp_path: Path, description: str, mode: int
+) -> None:
+    """Case 82: whatever the umask, and wherever the mode stands."""
+    path = tmp_path / "media.sock"
+    async with listening(description.format(path)):
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        assert oct(stat.S_IMODE(path.stat().st_mode)) == oct(mode)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
+
+
+@asynchronous
+async def test_a_path_with_escaped_characters_is_that_path(tmp_path: Path) -> None:
+    """Case 82."""
+    path = tmp_path / "mode=666:a\\b.sock"
+    escaped = str(path).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
+    async with listening(f"unix:{escaped}") as port:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert url_of(port) == f"unix:{path}"
+
+
+@pytest.mark.parametrize("description", ["unix:{}:backlog=3", "unix:backlog=3:address={}"])
+@asynchronous
+async def test_a_backlog_that_is_given_stays(tmp_path: Path, description: str) -> None:
+    path = tmp_path / "media.sock"
+    async with listening(description.format(path)):
+        with ExitStack() as clients:
+            connected = 0
+            with suppress(BlockingIOError):  # the queue is full, as nothing accepts meanwhile
+                while connected < 10:
+                    client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                    client.setblocking(False)
+                    client.connect(str(path))
+                    connected += 1
+            assert connected == 3 + 1  # as listen(2) counts
+
+
+@pytest.mark.parametrize(("lockfile", "is_there"), [("", True), (":lockfile=0", False)])
+@asynchronous
+async def test_a_socket_is_locked_unless_it_is_said_otherwise(
+    tmp_path: Path, lockfile: str, is_there: bool
+) -> None:
+    path = tmp_path / "media.sock"
+    async with listening(f"unix:{path}{lockfile}"):
+        names = os.listdir(tmp_path)
+    assert sorted(names) == ["media.sock", "media.sock.lock"][: 1 + is_there]
+
+
+@asynchronous
+async def test_the_url_of_a_port_has_the_real_number() -> None:
+    async with listening("tcp:0:interface=127.0.0.1") as port:
+        assert url_of(port) == f"http://127.0.0.1:{port.getHost().port}/"
+        assert port.getHost().port > 0
+
+
+@asynchronous
+async def test_the_url_of_a_port_with_tls_is_https(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(Authority("localhost").pem)
+    async with listening(f"ssl:0:interface=127.0.0.1:privateKey={tmp_path}/key.pem") as port:
+        assert url_of(port) == f"https://127.0.0.1:{port.getHost().port}/"
+
+
+class Port:
+    """One that says that it is at `address`."""
+
+    factory: Any = Factory()
+
+    def __init__(self, address: Any) -> None:
+        self._address = address
+
+    def getHost(self) -> Any:
+        return self._address
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        (IPv4Address("TCP", "127.0.0.2", 80), "http://127.0.0.2:80/"),
+        (IPv4Address("TCP", "0.0.0.0", 8000), "http://127.0.0.1:8000/"),
+        (IPv4Address("TCP", "192.0.2.7", 8000), "http://192.0.2.7:8000/"),
+        (IPv6Address("TCP", "::1", 8000), "http://[::1]:8000/"),
+        (IPv6Address("TCP", "::", 8000), "http://[::1]:8000/"),
+        (IPv6Address("TCP", "2001:db8::7", 8000), "http://[2001:db8::7]:8000/"),
+        (UNIXAddress(b"/run/media.sock"), "unix:/run/media.sock"),
+        (UNIXAddress(b"\0media"), "unix:@media"),
+        (UNIXAddress(None), "unix:"),
+    ],
+)
+def test_the_url_of_a_port_can_be_opened(address: Any, url: str) -> None:
+    assert url_of(Port(address)) == url
+
+
+def test_every_url_of_an_encrypted_port_is_https() -> None:
+    port = Port(IPv6Address("TCP", "::1", 8443))
+    port.factory = object.__new__(TLSMemoryBIOFactory)
+    assert url_of(port) == "https://[::1]:8443/"
