@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.fetching.test_tls import Authority
 from tests.service.exchange import URLENCODED, Answer, Connection, request
 from tests.service.nasty import PLAIN, Nasty
 from tests.service.running import Process, eventually, running
@@ -1150,3 +1153,46 @@ def test_a_service_may_fetch_nothing(serve: Callable[..., Process], nasty: Nasty
         answer = service.ask("POST", "/media", content, {"Content-Type": URLENCODED})
         assert answer.brief == (403, 403)
     assert nasty.requests(target) == 0
+
+
+@contextmanager
+def encrypted_upstream(certificate: Path) -> Iterator[str]:
+    """The URL of one that answers every connection in the same way."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):  # a client that does not trust, or the end
+                while True:
+                    connection, _ = listening.accept()
+                    with (
+                        contextlib.suppress(ssl.SSLError),
+                        context.wrap_socket(connection, server_side=True) as tls,
+                    ):
+                        tls.recv(4096)
+                        tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"https://localhost:{listening.getsockname()[1]}/"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)  # which ends accept()
+            thread.join()
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_the_authorities_are_those_of_the_file_that_a_variable_names(
+    tmp_path: Path, is_named: bool
+) -> None:
+    certificate = tmp_path / "authority.pem"
+    certificate.write_bytes(Authority("localhost").pem)
+    more = {"SSL_CERT_FILE": str(certificate)} if is_named else {}
+    with (
+        encrypted_upstream(certificate) as url,
+        running(tmp_path / "area" / "media", "--fetch-allow", "localhost", more=more) as service,
+    ):
+        answer = fetch(service, url)
+        expected = (200, 200) if is_named else (502, 512)
+        assert (answer.status, answer.json["code"]) == expected

@@ -55,6 +55,7 @@ def serving() -> Serving:
 
 
 def test_the_patience_is_what_these_tests_take_it_for() -> None:
+    """Case 67: an idle connection is kept for longer than a load balancer keeps it."""
     assert Patience() == Patience(header_s=HEADER_S, idle_s=IDLE_S, stall_s=300, min_rate=RATE)
     assert Patience().window_s == WINDOW_S
     assert Patience(stall_s=4).window_s == 4
