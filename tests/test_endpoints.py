@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -156,6 +156,7 @@ class Port:
         (UNIXAddress(b"/run/media.sock"), "unix:/run/media.sock"),
         (UNIXAddress(b"\0media"), "unix:@media"),
         (UNIXAddress(None), "unix:"),
+        (HostnameAddress(b"media.onion", 80), "HostnameAddress(hostname=b'media.onion', port=80)"),
     ],
 )
 def test_the_url_of_a_port_can_be_opened(address: Any, url: str) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -31,11 +31,15 @@ def endpoint_from(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 def url_of(port: Any) -> str:
-    """The URL to open for a port that listens; `unix:` and its path for a UNIX socket."""
+    """The URL to open for a port that listens; `unix:` and its path for a UNIX socket. An address
+    of another kind, as plugins bring them, is described as it describes itself.
+    """
     address = port.getHost()
     if isinstance(address, UNIXAddress):
         name = os.fsdecode(address.name or b"")
         return "unix:" + name.replace("\0", "@", 1)  # the abstract namespace, as ss(8) shows it
+    if not isinstance(address, IPv4Address | IPv6Address):
+        return str(address)
     is_encrypted = isinstance(getattr(port, "factory", None), TLSMemoryBIOFactory)
     host = _OWN_ADDRESS.get(address.host, address.host)
     if ":" in host:

@@ -28,9 +28,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.support import clean_environment
 from tests.service.exchange import Connection
-from tests.service.running import NOWHERE, Process, connects, eventually, free_port
+from tests.service.running import NOWHERE, Process, connects, environment, eventually, free_port
 from tests.service.test_examples import EMBEDDING, indented
 
 HOUSE = Path(__file__).parents[2]
@@ -157,13 +156,14 @@ class Terminals:
         home.mkdir()
         (home / ".curlrc").write_text("no-progress-meter\n", encoding="ascii")
         self._environment = {
-            **{k: v for k, v in clean_environment().items() if not k.startswith("TWISTEDMEDIA_")},
+            **environment(),
+            "no_proxy": "127.0.0.1",  # pip may need a proxy
+            "NO_PROXY": "127.0.0.1",
             "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
-            "HOME": str(home),
+            "CURL_HOME": str(home),
             "XDG_STATE_HOME": str(home / "state"),
             "TWISTEDMEDIA_PORT": str(port),
             "TWISTEDMEDIA_URL": f"http://127.0.0.1:{port}",
-            "PYTHONUNBUFFERED": "1",
         }
         self._service: subprocess.Popen[bytes] | None = None
         self._log = folder.with_name(folder.name + ".log")
@@ -341,8 +341,11 @@ def test_the_commands_of_the_readme_print_what_it_says(
 ) -> None:
     """In a checkout of its own, where the first of them installs the service."""
     here = tmp_path / "checkout"
-    leave_out = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "build", ".*_cache")
-    shutil.copytree(HOUSE, here, ignore=leave_out)
+    here.mkdir()
+    for name in ("LICENSE", "README.md", "pyproject.toml", "setup.cfg"):
+        shutil.copy(HOUSE / name, here)
+    for name in ("twisted", "twistedmedia"):
+        shutil.copytree(HOUSE / name, here / name)
     it = terminals(here)
     assert sum("/twistedmedia " in each.commands for each in blocks("README.md")) >= 1
     assert sum("curl " in each.commands for each in blocks("README.md")) >= 6
