@@ -15,12 +15,13 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.fetching.test_tls import Authority
 from tests.support import asynchronous
-from twistedmedia.endpoints import endpoint_from, url_of
+from twistedmedia.endpoints import endpoint_from, url_of, why_not
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -167,3 +168,39 @@ def test_every_url_of_an_encrypted_port_is_https() -> None:
     port = Port(IPv6Address("TCP", "::1", 8443))
     port.factory = object.__new__(TLSMemoryBIOFactory)
     assert url_of(port) == "https://[::1]:8443/"
+
+
+IN_USE = OSError(98, "Address already in use")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            CannotListenError("127.0.0.1", 80, IN_USE),
+            "cannot listen on 127.0.0.1, port 80: Address already in use",
+        ),
+        (
+            CannotListenError("", 80, OSError(13, "Permission denied")),
+            "cannot listen on every address, port 80: Permission denied",
+        ),
+        (
+            CannotListenError(None, b"/run/media.sock", IN_USE),
+            "cannot listen on /run/media.sock: Address already in use",
+        ),
+        (
+            CannotListenError(None, b"/run/media.sock", "Cannot acquire lock"),
+            "cannot listen on /run/media.sock: Cannot acquire lock",
+        ),
+        (
+            FileNotFoundError(2, "No such file", "4711", None, b"/missing/media.sock.lock"),
+            "/missing/media.sock.lock: No such file",
+        ),
+        (PermissionError(13, "Permission denied", "key.pem"), "key.pem: Permission denied"),
+        (OSError("without a name"), "without a name"),
+        (ValueError("this kind takes too long"), "this kind takes too long"),
+    ],
+)
+def test_it_is_said_where_an_endpoint_cannot_listen_and_why(error: Exception, said: str) -> None:
+    """Case 80."""
+    assert why_not(error) == said

@@ -1,4 +1,6 @@
-"""What a service listens on: an endpoint from its description, and the URL of a port."""
+"""What a service listens on: an endpoint from its description, the URL of a port, and why there is
+none.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -45,3 +48,18 @@ def url_of(port: Any) -> str:
     if ":" in host:
         host = f"[{host}]"
     return f"{'https' if is_encrypted else 'http'}://{host}:{address.port}/"
+
+
+def why_not(error: BaseException | None) -> str:
+    """Why an endpoint cannot listen, in words for the operator."""
+    if isinstance(error, CannotListenError):
+        cause = error.socketError
+        why = getattr(cause, "strerror", None) or cause
+        if isinstance(error.port, bytes):
+            return f"cannot listen on {os.fsdecode(error.port)}: {why}"
+        return f"cannot listen on {error.interface or 'every address'}, port {error.port}: {why}"
+    if (
+        isinstance(error, OSError) and error.filename is not None
+    ):  # of a lock: the name is the second
+        return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}"
+    return str(error)

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedmedia.endpoints import url_of
+from twistedmedia.endpoints import url_of, why_not
 from twistedmedia.errors import ConfigurationError
 from twistedmedia.fetching.fetcher import Fetcher
 from twistedmedia.intake import Intake
@@ -114,7 +114,7 @@ class MediaService(Service):
             listening.endpoint.listen(self._site).addBoth(outcome.append)
             port = outcome[0] if outcome else Failure(ValueError("this kind takes too long"))
             if isinstance(port, Failure):
-                self._refuse(listening.option, str(port.value))
+                self._refuse(listening.option, why_not(port.value))
             if not IListeningPort.providedBy(port):
                 self._refuse(listening.option, "nothing listens on such an endpoint")
             self._ports.append(port)
