@@ -58,8 +58,7 @@ def why_not(error: BaseException | None) -> str:
         if isinstance(error.port, bytes):
             return f"cannot listen on {os.fsdecode(error.port)}: {why}"
         return f"cannot listen on {error.interface or 'every address'}, port {error.port}: {why}"
-    if (
-        isinstance(error, OSError) and error.filename is not None
-    ):  # of a lock: the name is the second
+    if isinstance(error, OSError) and error.filename is not None:
+        # The lock of a UNIX socket is a link: the second name is its own.
         return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}"
     return str(error)
