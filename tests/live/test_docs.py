@@ -232,18 +232,19 @@ class Terminals:
         return self._log.read_text(encoding="utf-8")
 
     def end_service(self) -> None:
-        """Ctrl-C."""
+        """As Ctrl-C does; but that would be ignored where the tests run in the background."""
         service, self._service = self._service, None
         if service is None:
             return
-        os.killpg(service.pid, signal.SIGINT)
-        try:
-            service.wait(COMMAND_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(service.pid, signal.SIGKILL)
-            raise
+        os.killpg(service.pid, signal.SIGTERM)
+        try:  # the shell before the service is gone at once
+            ends = "Server Shut Down."
+            eventually("it ends", lambda: self.log.rstrip().endswith(ends), COMMAND_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(service.pid, signal.SIGKILL)
+            service.wait()
         assert "Traceback" not in self.log, self.log
-        assert self.log.rstrip().endswith("Server Shut Down."), self.log
 
     def end(self) -> None:
         """End the shell, and a daemon that is left."""
