@@ -75,6 +75,7 @@ PURE = [
     "twistedmedia.wire.framing",
     "twistedmedia.wire.heads",
     "twistedmedia.wire.hosts",
+    "twistedmedia.wire.parameters",
     "twistedmedia.wire.proxies",
     "twistedmedia.wire.tus",
 ]

@@ -20,6 +20,7 @@ from twistedmedia.wire.forms import (
     MAX_FIELD_NAME_BYTES,
     MAX_FILE_PARTS,
     MAX_OTHER_PARTS,
+    MAX_PADDING_BYTES,
     MAX_PART_HEADER_BYTES,
     MAX_PART_HEADERS,
     MAX_PIECE_BYTES,
@@ -28,10 +29,10 @@ from twistedmedia.wire.forms import (
     PartBegins,
     PartEnds,
     UrlencodedDecoder,
-    content_type_of,
     decode_urlencoded,
     decoded_size,
 )
+from twistedmedia.wire.parameters import content_type_of
 
 quick = settings(max_examples=200, deadline=None)
 
@@ -158,6 +159,17 @@ def test_a_browsers_form_gives_its_parts_in_order() -> None:
         ]
 
 
+def test_blanks_behind_a_boundary_are_no_part_of_it() -> None:
+    """Case 55: RFC 2046, 5.1.1, has them as transport padding."""
+    form = (TEXT_PART + file_part() * 2).replace(b"--B", b"--B \t") + b"--B-- \t\r\n"
+    assert multipart([form]) == [("d", None, b"data"), *[("d", "f.mp3", b"data")] * 2]
+
+
+def test_what_only_looks_like_a_padded_boundary_is_data() -> None:
+    data = b"\r\n--b \r\n\n--B\t\r\n \r\n -- B \r\n"
+    assert multipart([file_part(data=data) + END]) == [("d", "f.mp3", data)]
+
+
 DISPOSITIONS = {
     "quoted": (b'form-data; name="d"; filename="f.mp3"', ("d", "f.mp3")),
     "tokens": (b"form-data; name=d; filename=f.mp3", ("d", "f.mp3")),
@@ -213,7 +225,16 @@ NO_FORMS = {
     "a continuation of nothing": (part(b" a: b") + END, "continuation"),
     "bare line feeds": ((file_part() + END).replace(b"\r\n", b"\n"), "line break"),
     "a word after the boundary": (file_part().replace(b"--B", b"--Bx") + END, "boundary"),
-    "a blank after the boundary": (file_part().replace(b"--B", b"--B ") + END, "boundary"),
+    "blanks and a word after the boundary": (file_part().replace(b"--B", b"--B  x") + END, "bound"),
+    "blanks within the closing boundary": (file_part() + b"--B --\r\n", "boundary"),
+    "blanks and a line feed after the boundary": (
+        file_part() + b"--B \n\r\n" + END,
+        "boundary",
+    ),
+    "endless blanks after a boundary": (
+        file_part() + b"--B" + b" " * (MAX_PADDING_BYTES + 1) + file_part()[3:] + END,
+        "at part 1: ",
+    ),
     "a length that is too small": (
         part(b"Content-Disposition: form-data; name=d\r\nContent-Length: 3") + END,
         "Content-Length",
@@ -382,6 +403,21 @@ def test_a_form_of_many_parts_with_long_names_is_taken_in_pieces_of_any_size(siz
 
 
 CUT_ANYWHERE = {
+    "padded boundaries": (b"\r\n" + file_part() * 2).replace(b"--B", b"--B \t ") + b"--B-- \t\r\n",
+    "a padded boundary, and no line break": file_part() + b"--B \t",
+    "a padded boundary, and another": file_part() + b"--B \r\n--B \r\n" + END,
+    "a padded boundary, and half a line break": file_part() + b"--B \rx" + END,
+    "padding and a word": file_part() + b"--B \tx\r\n" + END,
+    "padding and two hyphens": file_part() + b"--B \t--\r\n" + END,
+    "padding behind the last boundary": file_part() + END + b"\r\n--B \t\r\n--B x",
+    "much padding": file_part() + b"--B" + b" " * MAX_PADDING_BYTES + file_part()[3:] + END,
+    "more padding than there may be": file_part()
+    + b"--B"
+    + b"\t" * (MAX_PADDING_BYTES + 1)
+    + file_part()[3:]
+    + END,
+    "what looks like a padded boundary at the begin of the data": file_part(data=b"--B\t x") + END,
+    "endless padding behind the last boundary": file_part() + END + b"\r\n--B" + b"\t" * 2000,
     "a boundary behind other content": b"x" * 40 + file_part() + END,
     "a boundary behind a line that is not its own": b"\r\n" + b"x" * 40 + file_part() + END,
     "a long preamble": b"x" * 40 + b"\r\n" + file_part() + END,
@@ -458,6 +494,8 @@ soup = st.lists(
     st.sampled_from(
         [
             b"\r\n--B\r\n",
+            b"\r\n--B \t\r\n",
+            b"\t",
             b"\r\n--B--",
             b"--B",
             b"\r\n",
@@ -780,7 +818,9 @@ def test_a_disposition_costs_no_more_than_its_length() -> None:
         'form-data; name=u; filename="w.wav',
         "form-data; name=u; filename=w.wav x",
         "form-data; name=u; filename=a.wav; filename=b.wav",
-        "form-data; name=u; filename*=UTF-8''w.wav",
+        "form-data; name=u; filename*0=w; filename*1=.wav",
+        "form-data; name=u; filename*0*=UTF-8''w.wav",
+        "form-data; name=u; filename=w.wav; filename*=UTF-8''w.wav; filename*=UTF-8''v.wav",
     ],
 )
 def test_a_disposition_that_is_not_understood_whole_is_refused(disposition: str) -> None:
@@ -796,7 +836,7 @@ def test_a_disposition_that_is_not_understood_whole_is_refused(disposition: str)
         ('form-data;\tname=u;\tfilename="w.wav";', "u", "w.wav"),
         ('FORM-DATA; Name="u"; FileName=w.wav', "u", "w.wav"),
         ('form-data; name=u; x.y="; filename=evil.wav"', "u", None),
-        ("form-data; name=u; filename=w.wav; filename*=UTF-8''v.wav", "u", "w.wav"),
+        ("form-data; name=u; filename=w.wav; filename*=UTF-8''v.wav", "u", "v.wav"),
     ],
 )
 def test_a_disposition_is_read_as_it_is_written(

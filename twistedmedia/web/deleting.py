@@ -27,8 +27,8 @@ from twistedmedia.wire.forms import (
     PartBegins,
     PartEnds,
     UrlencodedDecoder,
-    content_type_of,
 )
+from twistedmedia.wire.parameters import content_type_of
 
 MAX_FORM_BYTES = 8 << 10
 

@@ -45,10 +45,10 @@ from twistedmedia.wire.forms import (
     PartBegins,
     PartEnds,
     UrlencodedDecoder,
-    content_type_of,
     decode_urlencoded,
     decoded_size,
 )
+from twistedmedia.wire.parameters import content_type_of
 
 _URLENCODED = Coding(decode=decode_urlencoded, measure=decoded_size)
 

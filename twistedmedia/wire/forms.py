@@ -21,11 +21,10 @@ from multipart import (
     MultipartError,
     MultipartSegment,
     PushMultipartParser,
-    content_disposition_unquote,
-    parse_options_header,
 )
 
 from twistedmedia.errors import Malformed
+from twistedmedia.wire.parameters import disposition_parameters
 
 MAX_FILE_PARTS = 256
 MAX_OTHER_PARTS = 64
@@ -34,6 +33,7 @@ MAX_PART_HEADER_BYTES = 4096 + 128
 # Before the first boundary and after the last one nothing is expected but a line break; old mailers
 # write a sentence there (RFC 2046, 5.1.1).
 MAX_AROUND_BYTES = 64 << 10
+MAX_PADDING_BYTES = 1024  # behind a boundary; gateways to mail add a few blanks
 MAX_FIELD_NAME_BYTES = 1024
 # Of urlencoded data: what fits the cache, and what `decode_urlencoded` can check with one sum.
 MAX_PIECE_BYTES = 65520 // 2
@@ -58,24 +58,10 @@ class PartEnds:
     """The part that began last is whole."""
 
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # RFC 9110, 5.6.2
-# Possessive throughout: a client's header must not cost more than its length.
-_PARAMETER = re.compile(
-    rf"""[ \t]*+;[ \t]*+({_TOKEN})[ \t]*+=[ \t]*+("(?:[^"\\]|\\.)*+"|{_TOKEN})"""
-)
+_BLANKS = re.compile(rb"[ \t]*+")
 _PERCENT_TO_EQUALS = bytes.maketrans(b"%", b"=")
 
 FormEvent = PartBegins | bytes | PartEnds
-
-
-def content_type_of(header: str | None) -> tuple[str, dict[str, str]]:
-    """The media type in lower case, and the parameters, of a Content-Type header; an empty type
-    when there is none.
-    """
-    if not header:
-        return "", {}
-    media_type, parameters = parse_options_header(header)
-    return media_type, parameters
 
 
 class MultipartDecoder:
@@ -103,6 +89,8 @@ class MultipartDecoder:
         self._delimiter = b"\r\n--" + boundary.encode()
         self._before: bytes | None = b"\r\n"  # what may be the beginning of the first boundary
         self._held = b""
+        self._seen = b""  # the end of what was passed on, in which a delimiter may begin
+        self._padding = b""  # behind the last delimiter, while it may go on
         self._around = 0
         self._in_part = False
         self._parts = 0
@@ -120,6 +108,7 @@ class MultipartDecoder:
         data, self._held = self._held + data, b""
         if data.endswith(b"\r"):
             data, self._held = data[:-1], b"\r"
+        data = self._without_padding(data)
         if not data:
             return
         around = len(data)
@@ -165,7 +154,37 @@ class MultipartDecoder:
             return b""
         self._before = None
         self._around = 0
-        return data[at + 2 :]
+        return data[at:]
+
+    def _without_padding(self, data: bytes) -> bytes:
+        """`data` without the blanks that may stand between a delimiter and the end of its line
+        (RFC 2046, 5.1.1), which the package does not take. Other blanks stay.
+        """
+        if self._padding:
+            end = _end_of_blanks(data, 0)
+            padding = self._padding + data[:end]
+            if end == len(data) and len(padding) <= MAX_PADDING_BYTES:
+                self._padding = padding
+                return b""
+            self._padding = b""
+            fits = len(padding) <= MAX_PADDING_BYTES and data.startswith(b"\r", end)
+            data = data[end:] if fits else padding + data[end:]
+        searched = self._seen + data
+        kept: list[bytes] = []
+        begin, after = len(self._seen), 0
+        while (found := searched.find(self._delimiter, after)) >= 0:
+            after = found + len(self._delimiter)
+            end = _end_of_blanks(searched, after)
+            if not 0 < end - after <= MAX_PADDING_BYTES:
+                continue
+            if end == len(searched):
+                self._padding = searched[after:]
+            elif not searched.startswith(b"\r", end):
+                continue
+            kept.append(searched[begin:after])
+            begin = end
+        self._seen = b"" if self._padding else searched[-len(self._delimiter) :]
+        return b"".join(kept) + searched[begin:] if kept else data
 
     def _part_begins(self, segment: MultipartSegment) -> PartBegins:
         self._parts += 1
@@ -176,10 +195,11 @@ class MultipartDecoder:
             raise self._malformed("a line break within a header")
         if len(dispositions) > 1:
             raise self._malformed("two Content-Disposition headers")
-        options = self._parameters_of(dispositions[0])
-        filename = options.get("filename")
-        if filename is None and "filename*" in options:  # which RFC 7578, 4.2, forbids
-            raise self._malformed("a part with filename* and no filename")
+        try:
+            parameters = disposition_parameters(dispositions[0])
+        except ValueError as error:
+            raise self._malformed(str(error)) from error
+        filename = parameters.get("filename")
         if filename is None:
             self._others += 1
         else:
@@ -192,29 +212,17 @@ class MultipartDecoder:
         for name, value in segment.headerlist:
             known = headers.get(name.lower())
             headers[name.lower()] = value if known is None else f"{known}, {value}"
-        return PartBegins(options.get("name", ""), filename, headers)
-
-    def _parameters_of(self, disposition: str) -> dict[str, str]:
-        """The parameters of a Content-Disposition header. What is not understood whole is refused:
-        a file must not be passed over, or get another name, because its header is odd.
-        """
-        parameters: dict[str, str] = {}
-        end = disposition.find(";") if ";" in disposition else len(disposition)
-        while match := _PARAMETER.match(disposition, end):
-            name = match[1].lower()
-            if name in parameters:
-                raise self._malformed(f"the parameter {name[:64]!r} is given twice")
-            # Without the package's reading of file names: it drops what precedes a backslash, and
-            # a name that holds one has to be seen to be refused.
-            parameters[name] = content_disposition_unquote(match[2])
-            end = match.end()
-        if disposition[end:].strip(" \t;"):
-            raise self._malformed("a Content-Disposition header that cannot be understood")
-        return parameters
+        return PartBegins(parameters.get("name", ""), filename, headers)
 
     def _malformed(self, why: str) -> Malformed:
         where = f"at part {self._parts}" if self._parts else "before its first part"
         return Malformed(f"the multipart form is malformed {where}: {why}")
+
+
+def _end_of_blanks(data: bytes, start: int) -> int:
+    blanks = _BLANKS.match(data, start)
+    assert blanks is not None
+    return blanks.end()
 
 
 class UrlencodedDecoder:
