@@ -72,9 +72,9 @@ class Flow(Protocol):
 class Body:
     """The content of one message: an async iterator of lists of chunks, read by one reader.
 
-    `length` is the declared size in bytes, None when the content is chunked; `received` is how many
-    bytes have come. A reader that `outlives` the connection reads what had come before that was
-    lost, and drops the body itself.
+    `length` is the declared size in bytes. It is None when the content is chunked, and 0 once
+    chunked content has ended without a byte. `received` is how many bytes have come. A reader that
+    `outlives` the connection reads what had come before that was lost, and drops the body itself.
     """
 
     def __init__(self, length: int | None, memory: BodyMemory, flow: Flow) -> None:
@@ -141,6 +141,8 @@ class Body:
     def end(self) -> None:
         """The last byte has come."""
         self.complete = True
+        if not self.received:
+            self.length = 0
         self._wake()
 
     def fail(self, error: Exception) -> None:

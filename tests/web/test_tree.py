@@ -193,3 +193,72 @@ def test_a_fault_of_ours_has_an_id_and_no_secret(nothing_left_behind: list[LogEv
     assert event["incident"] == said["incident"]
     assert "/srv/secret/path" in event["why"]
     nothing_left_behind.clear()
+
+
+@pytest.mark.parametrize(
+    ("expectations", "waits"),
+    [
+        (("Expect:",), False),
+        (("Expect: ,",), False),
+        (("Expect: 100-continue", "Expect: 100-continue"), True),
+        (("Expect: 100-continue, 100-continue",), True),
+        (("Expect: , 100-Continue,",), True),
+    ],
+)
+def test_expectations_that_are_empty_or_doubled_are_met(
+    expectations: tuple[str, ...], waits: bool
+) -> None:
+    """Case 53."""
+    assert asked(f"GET {URL}", *expectations).status == 200
+    clock = Clock()
+    intake = Intake(MemoryStore(), Limits())
+    connection = Connection(MediaSite(media_resource(intake), reactor=clock), clock)
+    lines = [f"PUT {URL} HTTP/1.1", "Host: localhost", *expectations, "Content-Length: 3"]
+    connection.send("\r\n".join([*lines, "", ""]).encode())
+    go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert connection.received == (go_on if waits else b"")
+    connection.send(b"new")
+    connection.received = connection.received.removeprefix(go_on)
+    assert connection.statuses() == [201]
+    connection.leave()
+
+
+def test_one_unknown_expectation_among_others_is_not_met() -> None:
+    """Case 53."""
+    for field in ("100-continue, magic", ", magic", "magic,"):
+        assert asked(f"GET {URL}", f"Expect: {field}").status == 417
+
+
+# Requests whose chunked content turns out to be none
+
+
+@pytest.mark.parametrize("content", [b"0\r\n\r\n", b"00;x=y\r\nX-A: b\r\n\r\n"])
+@pytest.mark.parametrize(
+    ("line", "status", "kept"),
+    [
+        ("DELETE /media?directory=prompts/en&filename=hello.mp3", 200, {"deleted": True}),
+        (f"DELETE {URL}", 200, {"deleted": True}),
+        ("DELETE /media", 400, {"code": 503}),
+        (f"GET {URL}", 200, None),
+        ("GET /media/prompts/en/", 200, {"directory": "prompts/en"}),
+        ("GET /health", 200, {"code": 200}),
+        ("OPTIONS /health", 405, {"code": 405}),
+        ("POST /fetch?url=http://example.org/", 405, {"code": 405}),
+        ("POST /media", 415, {"code": 415}),
+        ("PUT /media/prompts/en/empty.mp3", 201, {"code": 200}),
+    ],
+)
+def test_chunked_coding_without_a_chunk_is_no_content_on_every_route(
+    line: str, status: int, kept: dict[str, Any] | None, content: bytes
+) -> None:
+    """Case 50: the answer is that to a request without content, and the connection stays."""
+    answer = asked(line, "Transfer-Encoding: chunked", content=content)
+    assert answer.status == status
+    assert answer.headers.get("connection") != "close"
+    assert kept is None or json.loads(answer.content).items() >= kept.items()
+
+
+def test_a_put_without_a_chunk_is_an_empty_file() -> None:
+    answer = asked("PUT /media/a/b.mp3", "Transfer-Encoding: chunked", content=b"0\r\n\r\n")
+    (entry,) = json.loads(answer.content)["files"]
+    assert (answer.status, entry["size"]) == (201, 0)

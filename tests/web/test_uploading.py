@@ -622,7 +622,7 @@ def test_what_begins_an_upload_is_clear(headers: tuple[str, ...], status: int, c
 
 
 @pytest.mark.parametrize(
-    "kind", [None, "application/octet-stream", "application/offset+octet-stream; a=b", "audio/wav"]
+    "kind", [None, "application/octet-stream", "application/offset+octet-streams; a=b", "audio/wav"]
 )
 def test_content_of_another_type_is_not_taken(service: Service, kind: str | None) -> None:
     upload = service.created()
@@ -634,6 +634,33 @@ def test_content_of_another_type_is_not_taken(service: Service, kind: str | None
     refused(service.ask(*creating, "Transfer-Encoding: chunked", content=chunked(b"x", 1)), 415)
     assert service.ask(*creating).status == 201, "where there is no content it has no type"
     assert service.offset(upload) == 0
+
+
+@pytest.mark.parametrize("parameter", ["; charset=utf-8", ";a=b", "\t;\tcharset=UTF-8", ";"])
+def test_the_type_of_a_part_may_have_parameters(service: Service, parameter: str) -> None:
+    """Case 57."""
+    kind = PART + parameter
+    creating = ("POST", "/uploads", TUS, NAMED, kind, "Upload-Length: 11")
+    answer = service.ask(*creating, content=b"hello")
+    assert (answer.status, answer.headers["upload-offset"]) == (201, "5")
+    upload = answer.headers["location"]
+    answer = service.ask("PATCH", upload, TUS, kind, "Upload-Offset: 5", content=b" world")
+    assert (answer.status, answer.headers["upload-offset"]) == (204, "11")
+    assert service.content(HELLO) == WHOLE
+
+
+@pytest.mark.parametrize("chunks", [b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n"])
+def test_chunked_coding_without_a_chunk_is_no_content(service: Service, chunks: bytes) -> None:
+    """Case 50: a creation, a look, an end, as proxies of HTTP/2 forward them."""
+    coded = "Transfer-Encoding: chunked"
+    creating = ("POST", "/uploads", TUS, NAMED, "Upload-Length: 11", coded)
+    answer = service.ask(*creating, content=chunks)
+    assert (answer.status, answer.headers["upload-offset"]) == (201, "0")
+    upload = answer.headers["location"]
+    assert service.ask("HEAD", upload, TUS, coded, content=chunks).status == 200
+    assert service.ask("DELETE", upload, TUS, coded, content=chunks).status == 204
+    assert service.ask("HEAD", upload, TUS, coded, content=chunks).status == 404
+    assert service.ask("OPTIONS", "/uploads", coded, content=chunks).status == 204
 
 
 def test_the_type_of_a_part_may_be_in_capitals(service: Service) -> None:

@@ -470,3 +470,30 @@ def test_any_bytes_in_any_pieces_are_a_head_or_refused_and_it_does_not_matter_wh
 def test_byte_by_byte_comes_out_what_comes_out_at_once(heads: list[bytes]) -> None:
     received = b"".join(head + END for head in heads)
     assert outcome_of(received, list(range(len(received)))) == outcome_of(received, [])
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ([b"100-continue"], [b"100-continue"]),
+        ([b"100-Continue"], [b"100-continue"]),
+        ([b"100-continue", b"100-continue"], [b"100-continue"]),
+        ([b"100-continue, 100-CONTINUE"], [b"100-continue"]),
+        ([b", 100-continue\t,,"], [b"100-continue"]),
+        ([b"", b"100-continue"], [b"100-continue"]),
+        ([b""], []),
+        ([b" , ,\t"], []),
+        ([b"100-continue, magic"], [b"100-continue, magic"]),
+        ([b"magic", b"100-continue,magic"], [b"magic, 100-continue"]),
+    ],
+)
+def test_an_expectation_counts_once_and_an_empty_one_is_none(
+    sent: list[bytes], expected: list[bytes]
+) -> None:
+    """Case 53: RFC 9110, 10.1.1 and 5.6.1.2."""
+    lines_sent = [b"%b: %b" % (b"Expect" if n else b"expect", each) for n, each in enumerate(sent)]
+    for version, seen in ((b"HTTP/1.1", expected), (b"HTTP/1.0", [])):
+        head = at_once(get(*lines_sent, b"X-Last: y", version=version) + END)
+        assert head is not None
+        assert [value for name, value in head.fields if name.lower() == b"expect"] == seen
+        assert (b"X-Last", b"y") in head.fields

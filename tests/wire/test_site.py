@@ -48,6 +48,7 @@ def head(*headers: str, path: str = "/stream", method: str = "PUT") -> bytes:
 
 
 CHUNKED = head("Transfer-Encoding: chunked")
+FIRST_CHUNK = b"1\r\nx\r\n"
 
 
 class Serving:
@@ -123,16 +124,76 @@ def assert_refused(answer: Answer, status: int, code: int | None = None) -> None
 # When a handler runs
 
 
-@pytest.mark.parametrize("request_head", [put(10), CHUNKED], ids=["length", "chunked"])
-def test_a_handler_runs_before_the_content_has_come(request_head: bytes) -> None:
-    serving = Serving()
+@pytest.mark.parametrize(
+    ("request_head", "length"),
+    [(put(10), 10), (head("Transfer-Encoding: chunked", "Expect: 100-continue"), None)],
+    ids=["length", "chunked"],
+)
+def test_a_handler_runs_before_the_content_has_come(
+    request_head: bytes, length: int | None
+) -> None:
+    serving = Serving(Gate())
     connection = serving.connect()
     connection.send(request_head[:-1])
     assert serving.stream.requests == []
     connection.send(request_head[-1:])
     assert len(serving.stream.requests) == 1
-    assert serving.body.length == (10 if request_head == put(10) else None)
+    assert serving.body.length == length
     assert connection.received == b""
+
+
+def test_the_handler_of_a_chunked_request_runs_with_the_first_byte_of_content() -> None:
+    """Case 50: until then there may be no content."""
+    serving = Serving(Gate())
+    connection = serving.connect()
+    connection.send(CHUNKED + FIRST_CHUNK[:3])
+    assert serving.stream.requests == []
+    connection.send(FIRST_CHUNK[3:4])
+    assert len(serving.stream.requests) == 1
+    assert (serving.body.length, serving.body.received) == (None, 1)
+    connection.send(FIRST_CHUNK[4:] + chunked(b"yz", 1))
+    assert serving.body.length is None
+
+
+@pytest.mark.parametrize("sent", [b"0\r\n\r\n", b"000;a=b\r\nX: y\r\n\r\n"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE", "OPTIONS"])
+def test_a_chunked_request_without_content_is_one_without_content(method: str, sent: bytes) -> None:
+    """Case 50: proxies that speak HTTP/2 to clients forward those so."""
+    serving = Serving()
+    for pieces in ([sent], [sent[:1], sent[1:-1], sent[-1:]]):
+        connection = serving.connect()
+        connection.send(head("Transfer-Encoding: chunked", method=method))
+        for piece in pieces:
+            assert connection.received == b""
+            connection.send(piece)
+        connection.send(GET)
+        assert [(a.status, a.content) for a in connection.answers()] == [(200, b""), (200, GOT)]
+        assert (serving.body.length, serving.body.received) == (0, 0)
+        connection.leave()
+
+
+@pytest.mark.parametrize(
+    "broken", [b"zz\r\n", b"0\r\nno trailer\r\n\r\n"], ids=["no size", "no trailer"]
+)
+def test_a_chunked_request_that_breaks_before_its_first_byte_is_answered_by_its_handler(
+    broken: bytes,
+) -> None:
+    serving = Serving()
+    connection = serving.connect()
+    connection.send(CHUNKED + broken)
+    assert connection.statuses() == [400]
+    assert connection.half_closed
+    connection.leave()
+    serving.assert_nothing_stays()
+
+
+def test_a_client_that_leaves_before_the_first_chunk_leaves_nothing() -> None:
+    serving = Serving()
+    connection = serving.connect()
+    connection.send(CHUNKED)
+    connection.leave()
+    assert serving.stream.requests == []
+    serving.assert_nothing_stays()
 
 
 def test_a_handler_has_its_request_as_any_other(serving: Serving) -> None:
@@ -457,7 +518,7 @@ BIG = LINGER_BYTES + 1
 UNWANTED = [
     ("large", put(BIG), bytes(BIG + LARGEST_PIECE_BYTES)),
     ("huge", put(1 << 40), bytes(BIG + LARGEST_PIECE_BYTES)),
-    ("unknown", CHUNKED, chunked(bytes(BIG + LARGEST_PIECE_BYTES), 100_000)),
+    ("unknown", CHUNKED + FIRST_CHUNK, chunked(bytes(BIG + LARGEST_PIECE_BYTES), 100_000)),
 ]
 unwanted = pytest.mark.parametrize(
     ("request_head", "rest"), [row[1:] for row in UNWANTED], ids=[row[0] for row in UNWANTED]
@@ -515,7 +576,7 @@ def test_a_small_rest_has_its_time_too() -> None:
 def test_an_unknown_rest_that_ends_soon_ends_the_connection() -> None:
     serving = Serving(refuse)
     connection = serving.connect()
-    connection.send(CHUNKED)
+    connection.send(CHUNKED + FIRST_CHUNK)
     connection.send(chunked(b"abc", 1) + GET)
     assert not connection.connected
     assert connection.statuses() == [413]

@@ -179,11 +179,29 @@ def test_metadata_are_keys_with_values_in_base64(
 
 
 @pytest.mark.parametrize(
+    ("field", "pairs"),
+    [
+        (",", {}),
+        (" , ,\t,", {}),
+        (",a YQ==", {"a": b"a"}),
+        ("a YQ==,", {"a": b"a"}),
+        (" ,a YQ== ,, b ,", {"a": b"a", "b": b""}),
+        ("a  YQ==", {"a": b"a"}),
+        ("\ta   YQ==  ,\tb YQ==\t", {"a": b"a", "b": b"a"}),
+    ],
+)
+def test_blanks_and_commas_around_metadata_are_no_part_of_them(
+    field: str, pairs: dict[str, bytes]
+) -> None:
+    """Case 68."""
+    assert parse_metadata(field) == pairs
+
+
+@pytest.mark.parametrize(
     "field",
     [
-        *(",", "a,", ",a", "a,,b", " ,a"),
-        *("a YQ==,a YQ==", "a,a"),
-        *("a YQ", "a YQ=", "a Y", "a YQ===", "a !!!!", "a Y Q==", "a  YQ==", "a YQ==\tx"),
+        *("a YQ==,a YQ==", "a,a", "a,,a"),
+        *("a YQ", "a YQ=", "a Y", "a YQ===", "a !!!!", "a Y Q==", "a YQ==\tx"),
         *("a YQ==;b YQ==", "a -_-_", "a YQ=\xff", "a \u0662\u0662\u0662\u0662", "\xff YQ=="),
         "a " + "=" * 1000,
     ],

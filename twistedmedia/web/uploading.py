@@ -23,6 +23,7 @@ from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.body import body_of
 from twistedmedia.wire.digests import sha256_from_hex
 from twistedmedia.wire.hosts import customer_of
+from twistedmedia.wire.parameters import content_type_of
 from twistedmedia.wire.tus import (
     ALGORITHMS,
     CONTENT_TYPE,
@@ -174,7 +175,7 @@ def _upload_in_path(request: Request) -> str:
 
 
 def _is_part(request: Request) -> bool:
-    return (header(request, "content-type") or "").strip().lower() == CONTENT_TYPE
+    return content_type_of(header(request, "content-type"))[0] == CONTENT_TYPE
 
 
 def _name(request: Request, metadata: dict[str, bytes]) -> MediaName:

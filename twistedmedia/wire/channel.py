@@ -461,12 +461,12 @@ class MediaChannel(http.HTTPChannel):
 
     def _break_content(self, error: MediaError) -> None:
         """The content of the request in progress will not come to its end."""
-        body = self.requests[-1].body
-        if body is None:  # nobody knows yet of the request
+        request = self.requests[-1]
+        if request.body is None:  # nobody knows yet of the request
             self.refuse(error)
         else:  # its handler answers
             self._broken = True
-            body.fail(error)
+            request.break_content(error)
 
     def allContentReceived(self) -> None:
         self.site.senders.settle(self)

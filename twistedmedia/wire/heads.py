@@ -49,8 +49,9 @@ class Head(NamedTuple):
     """A request without its content.
 
     `target` begins with a slash. `fields` are the header lines in their order, names as
-    they were sent. `length` is that of the content in bytes, None when it is chunked. `persistent`:
-    the client lets the connection be used again.
+    they were sent. `Expect` is in them only when something is expected, once, and each expectation
+    once. `length` is that of the content in bytes, None when it is chunked. `persistent`: the
+    client lets the connection be used again.
     """
 
     method: bytes
@@ -101,6 +102,7 @@ def parse_head(head: bytes) -> Head:
         raise HeadTooLarge(f"{MAX_FIELDS} lines")
     fields = []
     host = length = coding = None
+    expectations: list[bytes] = []
     persistent = version == b"HTTP/1.1"
     for line in lines:
         name, colon, value = line.partition(b":")
@@ -118,6 +120,9 @@ def parse_head(head: bytes) -> Head:
                 length = _only(length, value, "Content-Length")
             case b"transfer-encoding":
                 coding = _only(coding, value, "Transfer-Encoding")
+            case b"expect":
+                fields.pop()
+                expectations += value.lower().split(b",")
             case b"connection":
                 if b"close" in (token.strip(b" \t") for token in value.lower().split(b",")):
                     persistent = False
@@ -129,6 +134,10 @@ def parse_head(head: bytes) -> Head:
         target, host = _origin_form(target)
         fields = [pair for pair in fields if pair[0].lower() != b"host"]
         fields.append((b"Host", host))  # it has precedence over the header
+    expected = {each.strip(b" \t"): None for each in expectations}  # in their order
+    expected.pop(b"", None)  # RFC 9110, 5.6.1.2: elements of a list may be empty
+    if expected and version == b"HTTP/1.1":  # 10.1.1: HTTP/1.0 has no expectations
+        fields.append((b"Expect", b", ".join(expected)))
     return Head(method, target, version, fields, _content(length, coding, version), persistent)
 
 

@@ -43,6 +43,7 @@ class StreamingRequest(server.Request):
     content: Any
     body: Body | None = None
     _streams = False  # its resource reads `body`
+    _is_begun = False  # its resource renders it, or will in the next turn
 
     def __init__(self, channel: MediaChannel) -> None:
         super().__init__(channel)
@@ -57,14 +58,17 @@ class StreamingRequest(server.Request):
             return
         self.content = BytesIO()  # stays empty, so that the base class finds no form to parse
         self.body = channel.content_begins(length)
-        # Not now: the channel has yet to change from lines to content.
-        channel.callLater(0, self._begin)
+        # A chunked request may turn out to have no content, which its resource has to know. One
+        # whose client expects something has content (RFC 9110, 10.1.1), and waits for an answer.
+        if length is not None or self.requestHeaders.hasHeader(b"expect"):
+            self._begin_soon()
 
     def handleContentChunk(self, data: bytes) -> None:
         if self.body is None:
             super().handleContentChunk(data)
         else:
             self.body.feed(data)
+            self._begin_soon()
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The last byte is in (called by the channel)."""
@@ -74,6 +78,13 @@ class StreamingRequest(server.Request):
             super().requestReceived(command, path, version)
         else:
             self.body.end()
+            self._begin_soon()
+
+    def break_content(self, error: Exception) -> None:
+        """The content, which streams, will not come to its end (called by the channel)."""
+        assert self.body is not None
+        self.body.fail(error)
+        self._begin_soon()  # its handler answers
 
     def setResponseCode(self, code: int, message: bytes | None = None) -> None:
         super().setResponseCode(code, message or PHRASES.get(code))
@@ -130,6 +141,12 @@ class StreamingRequest(server.Request):
         """Its handler has had this turn of the loop to finish a response that nobody receives."""
         if not (self.finished or self._disconnected):
             self.channel.cut()
+
+    def _begin_soon(self) -> None:
+        if not self._is_begun:
+            self._is_begun = True
+            # Not now: the channel has yet to change from lines to content.
+            self.channel.callLater(0, self._begin)
 
     def _begin(self) -> None:
         if not self._disconnected:

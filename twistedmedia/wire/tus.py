@@ -89,18 +89,19 @@ def parse_length(length: str | None, deferred: str | None) -> int | None:
 
 
 def parse_metadata(field: str | None) -> dict[str, bytes]:
-    """The pairs of `Upload-Metadata`; a key without a value has an empty one.
+    """The pairs of `Upload-Metadata`; a key without a value has an empty one. Elements of the list
+    may be empty (RFC 9110, 5.6.1.2), and there may be more blanks than one.
 
     :raises Malformed: when it has other things in it, or one key twice.
     """
     pairs: dict[str, bytes] = {}
-    if field is None or not field.strip():
-        return pairs
-    for pair in field.split(","):
-        key, _, value = pair.strip().partition(" ")
-        if not key or not key.isascii() or key in pairs:
-            raise Malformed("Upload-Metadata has a key twice, or one that is empty or not ASCII")
-        pairs[key] = _from_base64(value, f"Upload-Metadata: the value of {key[:64]!r}")
+    for pair in (field or "").split(","):
+        key, _, value = pair.strip(" \t").partition(" ")
+        if not key:
+            continue
+        if not key.isascii() or key in pairs:
+            raise Malformed("Upload-Metadata has a key twice, or one that is not ASCII")
+        pairs[key] = _from_base64(value.strip(" \t"), f"Upload-Metadata: the value of {key[:64]!r}")
     return pairs
 
 
