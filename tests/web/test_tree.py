@@ -209,7 +209,6 @@ def test_expectations_that_are_empty_or_doubled_are_met(
     expectations: tuple[str, ...], waits: bool
 ) -> None:
     """Case 53."""
-    assert asked(f"GET {URL}", *expectations).status == 200
     clock = Clock()
     intake = Intake(MemoryStore(), Limits())
     connection = Connection(MediaSite(media_resource(intake), reactor=clock), clock)
