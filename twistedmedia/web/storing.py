@@ -25,8 +25,9 @@ from twistedmedia.limits import ByteBudget
 from twistedmedia.streaming import Body
 from twistedmedia.web.answering import respond
 from twistedmedia.web.fetching import JSON, fetching_or_forbidden
-from twistedmedia.web.fields import MAX_FIELD_BYTES, Fields
+from twistedmedia.web.fields import Fields
 from twistedmedia.web.importing import ARGUMENTS, Importing, read_json
+from twistedmedia.web.parts import Parts
 from twistedmedia.web.requests import (
     client_address,
     condition_of_change,
@@ -113,59 +114,23 @@ class Storing:
         raise UnsupportedContent(f"send {MULTIPART}, {URLENCODED} or {JSON}")
 
     async def _multipart(self, request: Request, body: Body, decoder: MultipartDecoder) -> Reply:
-        """Each file part is a file: the part's name is the directory, its filename the filename.
-        Without any, the text parts may be the arguments of an import.
+        """Each file part is a file: the part's name is the directory, its filename the filename,
+        unless text parts say otherwise. Without any, the text parts may be the arguments of an
+        import.
         """
         source = client_address(request)
-        arrivals: list[Arrival] = []
-        texts: list[tuple[str, bytearray]] = []
         with ExitStack() as arriving:
-            arrival: Arrival | None = None  # of the part that is being received, if it is a file
-            text = bytearray()
-            empty = True
+            parts = Parts(lambda: arriving.enter_context(self._intake.arrival(source)))
             async for chunks in self._counted(body):
-                pieces: list[bytes] = []
-                for chunk in chunks:
-                    for event in decoder.feed(chunk):
-                        if isinstance(event, bytes):
-                            if arrival is not None:
-                                pieces.append(event)
-                            elif len(text) <= MAX_FIELD_BYTES:
-                                text += event
-                            continue
-                        if arrival is not None and pieces:
-                            await arrival.write(pieces)
-                            empty = False
-                        pieces = []
-                        if isinstance(event, PartBegins):
-                            if event.filename is None:
-                                text = bytearray()
-                                if event.name in ARGUMENTS:
-                                    texts.append((event.name, text))
-                                continue
-                            empty = True
-                            arrival = arriving.enter_context(self._intake.arrival(source))
-                            _named(arrival, event, event.filename)
-                        elif arrival is not None:
-                            await arrival.end()
-                            await arrival.seal()
-                            if arrival.filename or not empty:  # else an untouched browser field
-                                arrivals.append(arrival)
-                            arrival = None
-                if arrival is not None and pieces:
-                    await arrival.write(pieces)
-                    empty = False
+                await parts.take(event for chunk in chunks for event in decoder.feed(chunk))
             decoder.end()
-            if arrivals:
-                await self._intake.publish(arrivals)
-                return _stored(request, arrivals)
-        if not any(name == "url" for name, _ in texts):
+            if parts.files:
+                parts.name_files()
+                await self._intake.publish(parts.files)
+                return _stored(request, parts.files)
+        if not parts.has("url"):
             raise EmptyUpload
-        fields = _named_in_query(request)
-        for name, text in texts:
-            fields.begin(name)
-            fields.give(name, bytes(text))
-        return await self._import(request, fields)
+        return await self._import(request, parts.arguments(_named_in_query(request)))
 
     async def _urlencoded(self, request: Request, body: Body) -> Reply:
         """The fields `directory`, `filename` and `body` are a file, in any order. With `url` in
@@ -233,16 +198,6 @@ def _named_by(fields: Fields, arrival: Arrival, empty: bool) -> None:
         arrival.fail(error)
     else:
         arrival.named(directory, filename)
-
-
-def _named(arrival: Arrival, part: PartBegins, filename: str) -> None:
-    arrival.named(part.name, filename)
-    try:
-        arrival.sha256 = declared_sha256(
-            part.headers.get("content-digest"), part.headers.get("repr-digest")
-        )
-    except MediaError as error:
-        arrival.fail(error)
 
 
 def _stored(request: Request, arrivals: list[Arrival], timings: Timings | None = None) -> Reply:
