@@ -29,7 +29,7 @@ class Parts:
         self._texts: list[tuple[str, bytearray]] = []  # of arguments only
         self._text = bytearray()  # of the part that is being received, if it is a text
         self._file: Arrival | None = None  # of that part, if it is a file
-        self._file_is_empty = True
+        self._is_untouched = False  # the file has neither a filename nor content
         self._pieces: list[bytes] = []  # of the file, not written yet
 
     async def take(self, events: Iterable[FormEvent]) -> None:
@@ -90,7 +90,7 @@ class Parts:
 
     def _begin_file(self, part: PartBegins, filename: str) -> None:
         file = self._file = self._begin_arrival()
-        self._file_is_empty = True
+        self._is_untouched = not filename
         # A text part that is still to come may change them.
         file.directory, file.filename = part.name, filename
         try:
@@ -109,13 +109,13 @@ class Parts:
         if file is not None:
             await file.end()
             await file.seal()
-            if file.filename or not self._file_is_empty:
+            if not self._is_untouched:
                 self.files.append(file)
 
     async def _write(self) -> None:
         if self._file is not None and self._pieces:
             pieces, self._pieces = self._pieces, []
-            self._file_is_empty = False
+            self._is_untouched = False
             await self._file.write(pieces)
 
 
