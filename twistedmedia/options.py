@@ -307,8 +307,8 @@ class Options(usage.Options):
         self["trusted-proxy"].append(place)
 
     def opt_cors_origin(self, origin: str) -> None:
-        """An origin (https://app.example) whose pages may do what our own may: upload, read, delete
-        and fetch. Can be given more than once.
+        """An origin (https://app.example, capacitor://localhost) whose pages may do what our own
+        may: upload, read, delete and fetch. Can be given more than once.
         """
         self["cors-origin"].append(origin)
 

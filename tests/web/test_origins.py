@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -16,19 +17,21 @@ from twistedmedia.web.strangers import Strangers
 
 APP = "https://app.example"
 OTHER_APP = "http://localhost:3000"
+CAPACITOR = "capacitor://localhost"
 FROM_APP = f"Origin: {APP}"
 ASKING = ("Access-Control-Request-Method: PATCH",)
 FOREIGN = [
     *("http://app.example", "https://app.example:444", "https://app.example.evil.example"),
     *("https://evil.example", "https://xapp.example", "HTTPS://APP.EXAMPLE", "null", ""),
     *(f"{APP}, {APP}", f"{APP}/", "*", "\xff"),
+    *("capacitor://localhost:80", "ionic://localhost", "localhost", "capacitor://", "file://"),
 ]
 
 
 @pytest.fixture
 def service() -> Service:
-    """One to which two origins are known."""
-    return Service(Strangers(origins=frozenset({APP, OTHER_APP})))
+    """One to which three origins are known."""
+    return Service(Strangers(origins=frozenset({APP, OTHER_APP, CAPACITOR})))
 
 
 def shared(answer: Answer) -> dict[str, str]:
@@ -59,6 +62,13 @@ def listed(value: str) -> set[str]:
         (["http://localhost:3000"], {"http://localhost:3000"}),
         (["http://[::1]:81", "http://127.0.0.1"], {"http://[::1]:81", "http://127.0.0.1"}),
         ([APP, OTHER_APP, APP], {APP, OTHER_APP}),
+        # Case 58: web views of apps, browsers' extensions
+        (["capacitor://localhost", "ionic://localhost/"], {CAPACITOR, "ionic://localhost"}),
+        (["Capacitor://LocalHost"], {CAPACITOR}),
+        (["capacitor://localhost:80"], {"capacitor://localhost:80"}),
+        (["chrome-extension://abcdefghijklmnop"], {"chrome-extension://abcdefghijklmnop"}),
+        (["moz-extension://6f1c-4b"], {"moz-extension://6f1c-4b"}),
+        (["http://localhost:8080", "app+x.1-y://a"], {"http://localhost:8080", "app+x.1-y://a"}),
     ],
 )
 def test_an_origin_is_known_as_browsers_write_it(texts: list[str], origins: set[str]) -> None:
@@ -66,7 +76,8 @@ def test_an_origin_is_known_as_browsers_write_it(texts: list[str], origins: set[
 
 
 NO_ORIGINS = [
-    *("*", "null", "app.example", "//app.example", "https://", "https:///", "ftp://a", "a"),
+    *("*", "null", "app.example", "//app.example", "https://", "https:///", "a"),
+    *("file://", "file:///", "1a://b", "a_b://c", "capacitor:localhost", "://a", "data:,"),
     *("https://app.example/path", "https://app.example//", "https://a?b", "https://a#"),
     *("https://me@app.example", "https://*.app.example", "https://app.example:", "https://a:x"),
     *("https://a:123456", "https://a b", "https://a\nb", "https://ü.example", "https://[::1"),
@@ -81,7 +92,7 @@ def test_what_is_no_origin_is_refused() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text() | st.from_regex(r"https?://[a-z.:/\[\]0-9@*-]{0,20}", fullmatch=True))
+@given(st.text() | st.from_regex(r"[a-z]{1,9}://[a-z.:/\[\]0-9@*-]{0,20}", fullmatch=True))
 def test_any_text_is_an_origin_or_is_refused(text: str) -> None:
     try:
         origins = parse_origins([text])
@@ -89,7 +100,7 @@ def test_any_text_is_an_origin_or_is_refused(text: str) -> None:
         return
     assert parse_origins(origins) == origins
     for origin in origins:
-        assert origin.startswith(("http://", "https://"))
+        assert re.match("[a-z][a-z0-9+.-]*://", origin)
         assert "*" not in origin
         assert "/" not in origin.partition("://")[2]
 
@@ -112,7 +123,12 @@ def test_by_default_nobody_is_told_anything(target: str) -> None:
 
 @pytest.mark.parametrize(
     ("origin", "target"),
-    [(APP, "/uploads"), (OTHER_APP, "/uploads/" + "0" * 32), (APP, "/media/a/b.mp3")],
+    [
+        (APP, "/uploads"),
+        (OTHER_APP, "/uploads/" + "0" * 32),
+        (APP, "/media/a/b.mp3"),
+        (CAPACITOR, "/uploads"),
+    ],
 )
 def test_a_page_of_a_known_origin_may_ask(service: Service, target: str, origin: str) -> None:
     answer = service.ask("OPTIONS", target, f"Origin: {origin}", *ASKING)
@@ -137,6 +153,55 @@ def test_a_page_of_a_known_origin_may_ask(service: Service, target: str, origin:
     assert int(said["access-control-max-age"]) > 0
     assert "access-control-allow-credentials" not in said
     assert answer.headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize("target", ["/uploads", "/media/a/b.mp3", "/media"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        "authorization",
+        "baggage,sentry-trace",
+        "authorization, baggage, content-type, sentry-trace, traceparent, x-b3-traceid",
+        "\tX-Own ,, x~!#$%&'+.^_`|y ",
+        ",".join(f"x-{n}" for n in range(64)),
+        "x" * 128,
+    ],
+)
+def test_a_page_of_a_known_origin_may_send_the_headers_that_it_asks_for(
+    service: Service, names: str, target: str
+) -> None:
+    """Case 63."""
+    asked = f"Access-Control-Request-Headers: {names}"
+    said = shared(service.ask("OPTIONS", target, FROM_APP, *ASKING, asked))
+    granted = listed(said["access-control-allow-headers"])
+    wanted = {name.strip().lower() for name in names.split(",")} - {""}
+    assert granted >= wanted | {"content-type", "tus-resumable"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["*", "a b", "a:b", 'a"b', "a;b", "é", "\xff", "a/b", "a\tb", "x" * 129, "(a)", "<a>", "a\\b"],
+)
+def test_what_can_be_no_header_is_not_granted(service: Service, names: str) -> None:
+    """Case 35: an answer says nothing that a client has made up, but names."""
+    asked = f"Access-Control-Request-Headers: {names}, x-good"
+    said = shared(service.ask("OPTIONS", "/uploads", FROM_APP, *ASKING, asked))
+    none = shared(service.ask("OPTIONS", "/uploads", FROM_APP, *ASKING))
+    granted = none["access-control-allow-headers"] + ", x-good"
+    assert said == {**none, "access-control-allow-headers": granted}
+
+
+def test_only_so_many_headers_are_granted_as_a_page_can_need(service: Service) -> None:
+    names = ",".join(f"x-{n}" for n in range(1000))
+    asked = f"Access-Control-Request-Headers: {names}, x-1"
+    said = shared(service.ask("OPTIONS", "/uploads", FROM_APP, *ASKING, asked))
+    assert sum(n.startswith("x-") for n in listed(said["access-control-allow-headers"])) < 70
+
+
+def test_a_page_of_any_other_origin_is_granted_no_header(service: Service) -> None:
+    asked = "Access-Control-Request-Headers: authorization"
+    answer = service.ask("OPTIONS", "/uploads", "Origin: https://evil.example", *ASKING, asked)
+    assert shared(answer) == {}
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])

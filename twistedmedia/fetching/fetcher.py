@@ -33,7 +33,7 @@ from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import Url, resolve
 from twistedmedia.streaming import Body, BodyMemory
 
-MAX_REDIRECTS = 5
+MAX_REDIRECTS = 10  # podcast hosts chain trackers: six and more are common
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _USER_AGENT = "twistedmedia"

@@ -7,7 +7,9 @@ environment variable and no proxy has a say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
@@ -26,8 +28,9 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.web._newclient import HTTP11ClientProtocol
+from twisted.web._newclient import HTTP11ClientProtocol, _contentLength
 from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -40,6 +43,13 @@ from twistedmedia.fetching.urls import Url
 
 CONNECT_S = 10.0  # for each address; the next one is tried after 0.3 s (RFC 8305)
 MOST_ADDRESSES = 16  # of a name that has more, the rest is judged and not tried
+# What servers send as a Content-Encoding of content that has none: object stores keep the
+# `aws-chunked` of an upload, and many programs mean the charset.
+_NO_CODING = re.compile(
+    rb"|identity|aws-chunked|binary|none"
+    rb"|utf-?(?:8|16|32)(?:[bl]e)?|(?:us-)?ascii|iso-?8859-[0-9]{1,2}|windows-125[0-9]",
+    re.IGNORECASE,
+)
 KEEP_S = 30  # an idle connection; most servers close theirs after 60 s or more
 
 
@@ -130,8 +140,9 @@ class _Agent(Agent):
 
 
 def _uncoded(response: IResponse) -> IResponse:
-    codings = response.headers.getRawHeaders(b"Content-Encoding", [])
-    if not {b"", b"identity"}.issuperset(coding.strip().lower() for coding in codings):
+    fields = response.headers.getRawHeaders(b"Content-Encoding", [])
+    codings = [coding.strip() for field in fields for coding in field.split(b",")]
+    if not all(map(_NO_CODING.fullmatch, codings)):
         raise UpstreamFailed("sends its content in a coding that it was not asked for")
     response.headers.removeHeader(b"Content-Encoding")
     return response
@@ -151,17 +162,23 @@ class _Way:
 
 
 class _Client(HTTP11ClientProtocol):
-    """Twisted's client of one connection, but for two things. One on which more came than the
+    """Twisted's client of one connection, but for three things. One on which more came than the
     response is not kept: the next request would take that for its own. (What comes later cannot be
-    told from a response.) And a line of headers may be as long as all of them.
+    told from a response.) A line of headers may be as long as all of them. And two spellings of
+    framing are understood that Twisted refuses: `_Chunked` and `_until_the_end`.
     """
 
     transport: Any
 
     def request(self, request: Any) -> Deferred[IResponse]:
         response = super().request(request)
-        if self._parser is not None:
-            self._parser.MAX_LENGTH = MAX_HEAD_BYTES
+        parser: Any = self._parser
+        if parser is not None:
+            parser.MAX_LENGTH = MAX_HEAD_BYTES
+            parser._transferDecoders = {
+                b"chunked": _Chunked,
+                b"identity": partial(_until_the_end, parser),
+            }
         return response
 
     def _finishResponse_WAITING(self, rest: bytes) -> None:
@@ -170,6 +187,36 @@ class _Client(HTTP11ClientProtocol):
         super()._finishResponse_WAITING(rest)
 
     _finishResponse_TRANSMITTING = _finishResponse_WAITING
+
+
+class _Chunked(_ChunkedTransferDecoder):
+    """The chunked coding, in which blanks may stand behind the size of a chunk: servers that leave
+    room for a size of any length pad it.
+    """
+
+    def _dataReceived_CHUNK_LENGTH(self) -> bool:
+        padded = _PADDED_SIZE.match(self._buffer)
+        if padded is not None:
+            del self._buffer[padded.end(1) : padded.end()]
+            self._start = 0
+        return bool(super()._dataReceived_CHUNK_LENGTH())
+
+
+_PADDED_SIZE = re.compile(rb"([0-9A-Fa-f]+)[ \t]+(?=\r\n|;)")
+
+
+def _until_the_end(
+    parser: Any, take: Callable[[bytes], None], finish: Callable[[bytes], None]
+) -> _IdentityTransferDecoder:
+    """What reads content in the transfer coding `identity`, which RFC 7230 abolished: to its
+    Content-Length, or to the end of the connection.
+    """
+    if len(parser.connHeaders.getRawHeaders(b"Transfer-Encoding")) > 1:
+        raise ValueError("another transfer coding follows")
+    length = _contentLength(parser.connHeaders) or None
+    if length is not None:
+        parser.response.length = length
+    return _IdentityTransferDecoder(length, take, finish)
 
 
 class _ClientFactory(Factory[_Client]):

@@ -24,9 +24,10 @@ _REST = re.compile(r"//([^/?#\\]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?")
 _AUTHORITY = re.compile(r"(?:\[([^\[\]@]*)\]|([^\[\]:@]*))(?::([0-9]*))?")
 _CREDENTIALS = re.compile(r"([A-Za-z]+://)([^/?#\\@]*)@(.*)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_HOST = re.compile(
-    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-)
+# Underscores, and hyphens anywhere: no registry gives such names, but resolvers know them.
+_HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+_MAX_LABEL_BYTES = 63
+_JOINERS = "\u200c\u200d"
 # What may stand in a path and, with the question mark, in a query (RFC 3986, 3.3 and 3.4).
 _NOT_IN_PATH = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
 _NOT_IN_QUERY = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%]")
@@ -141,21 +142,41 @@ def _without_dots(path: str) -> str:
 
 
 def normal_host(text: str) -> str:
-    """A host name in ASCII (IDNA 2008 with the mapping of UTS 46, as browsers have it) and in lower
-    case, without the dot of the root.
+    """A host name in ASCII and in lower case, without the dot of the root.
+
+    Other characters are processed as browsers do it (WHATWG URL, 3.3: UTS 46, not transitional,
+    CheckHyphens and UseSTD3ASCIIRules off). So emoji are taken, which IDNA 2008 rules out.
 
     :raises ValueError: when it is no host name.
     """
     host = text.lower()
     if not host.isascii():
         try:
-            host = idna.encode(text, uts46=True).decode("ascii").lower()
-        except UnicodeError:
+            mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
+            host = ".".join(map(_ascii_label, mapped.split(".")))
+        except ValueError:
             raise ValueError("its host is neither a name nor an address") from None
     host = host.removesuffix(".")
     if len(host) > 253 or _HOST.fullmatch(host) is None:
         raise ValueError("its host is neither a name nor an address")
     return host
+
+
+def _ascii_label(label: str) -> str:
+    """A label of a mapped name, in Punycode if it is not ASCII.
+
+    :raises ValueError: when it breaks a rule of UTS 46, 4.1.
+    """
+    if label.isascii():
+        return label
+    if len(label) > _MAX_LABEL_BYTES or label.startswith("xn--"):
+        raise ValueError("a label that is too long, or claims to be in Punycode")
+    idna.check_initial_combiner(label)
+    idna.check_bidi(label)
+    for place, character in enumerate(label):
+        if character in _JOINERS and not idna.valid_contextj(label, place):
+            raise ValueError("a joiner that joins nothing")
+    return "xn--" + label.encode("punycode").decode("ascii")
 
 
 def _host_and_port(text: str, scheme: str) -> tuple[str, int]:

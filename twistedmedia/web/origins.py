@@ -13,30 +13,28 @@ from twistedmedia.web.requests import header
 from twistedmedia.web.routing import Reply
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-_MAY_SEND = ", ".join(
-    (
-        "Accept",
-        "Cache-Control",
-        "Content-Digest",
-        "Content-Type",
-        "If-Match",
-        "If-Modified-Since",
-        "If-None-Match",
-        "If-Range",
-        "If-Unmodified-Since",
-        "Range",
-        "Repr-Digest",
-        "Tus-Resumable",
-        "Upload-Checksum",
-        "Upload-Defer-Length",
-        "Upload-Length",
-        "Upload-Metadata",
-        "Upload-Offset",
-        "Want-Repr-Digest",
-        "X-HTTP-Method-Override",
-        "X-Request-ID",  # of tus-js-client
-        "X-Requested-With",
-    )
+_MAY_SEND = (
+    "Accept",
+    "Cache-Control",
+    "Content-Digest",
+    "Content-Type",
+    "If-Match",
+    "If-Modified-Since",
+    "If-None-Match",
+    "If-Range",
+    "If-Unmodified-Since",
+    "Range",
+    "Repr-Digest",
+    "Tus-Resumable",
+    "Upload-Checksum",
+    "Upload-Defer-Length",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
+    "Want-Repr-Digest",
+    "X-HTTP-Method-Override",
+    "X-Request-ID",  # of tus-js-client
+    "X-Requested-With",
 )
 _MAY_SEE = ", ".join(
     (
@@ -64,8 +62,16 @@ _MAY_SEE = ", ".join(
 _REMEMBER_S = 7200  # the most that Chromium remembers; others cut it down themselves
 
 
-# As a browser writes one (RFC 6454, 6.2): no path, and no port where it is the scheme's own.
-_ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
+# What else a page may ask to send: tracing and authorization headers, an app's own. A page needs a
+# few; a head may have 256 lines.
+_MOST_ASKED = 64
+_TOKEN = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]{1,128}", re.IGNORECASE | re.ASCII)
+
+# As a browser writes one (RFC 6454, 6.2): no path, and no port where it is the scheme's own. Apps
+# in web views and browsers' extensions have schemes of their own.
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII
+)
 _OWN_PORTS = {"http": "80", "https": "443"}
 
 
@@ -81,10 +87,20 @@ def _origin(text: str) -> str:
     match = _ORIGIN.fullmatch(text.lower().removesuffix("/"))
     if match is None:
         raise ValueError(
-            f"{text!r} is no origin; write it like https://app.example or http://app:81"
+            f"{text!r} is no origin; write it like https://app.example, http://app:81 or "
+            "capacitor://localhost"
         )
     scheme, host, port = match.groups()
-    return f"{scheme}://{host}" + (f":{port}" if port not in (None, _OWN_PORTS[scheme]) else "")
+    own = port in (None, _OWN_PORTS.get(scheme))
+    return f"{scheme}://{host}" + ("" if own else f":{port}")
+
+
+def _granted(asked: str | None) -> str:
+    """The headers that a page may send, with those that its browser has asked for."""
+    usual = {name.lower() for name in _MAY_SEND}
+    names = [name.strip(" \t") for name in (asked or "").split(",")]
+    more = [name for name in names if _TOKEN.fullmatch(name) and name.lower() not in usual]
+    return ", ".join([*_MAY_SEND, *dict.fromkeys(more[:_MOST_ASKED])])
 
 
 class OriginSharing:
@@ -112,7 +128,9 @@ class OriginSharing:
             204,
             {
                 "Access-Control-Allow-Methods": _METHODS,
-                "Access-Control-Allow-Headers": _MAY_SEND,
+                "Access-Control-Allow-Headers": _granted(
+                    header(request, "access-control-request-headers")
+                ),
                 "Access-Control-Max-Age": str(_REMEMBER_S),
             },
             b"",

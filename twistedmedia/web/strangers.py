@@ -19,6 +19,7 @@ from twistedmedia.wire.proxies import NO_PROXIES, Proxies
 
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110, 9.2.1: they change nothing
 _PORT = re.compile(r":[0-9]*$")
+_WEB = frozenset({"http", "https"})
 # `none` is the user's own doing: an address typed, a bookmark (Fetch Metadata, 2.3).
 _OWN = frozenset({"same-origin", "none"})
 
@@ -77,13 +78,13 @@ def _is_from_own_site(request: Request) -> bool:
     site = header(request, "sec-fetch-site")
     if site is not None:
         return site in _OWN
-    # Older browsers, and all of them where there is no TLS. As the scheme may be a proxy's, it is
-    # not compared; nor does a page of the same host and port on another scheme differ.
+    # Older browsers, and all of them where there is no TLS. As the scheme may be a proxy's, http
+    # and https are not told apart. A host of any other scheme is an app's or an extension's.
     origin = header(request, "origin")
     if origin is None:
         return True
-    of = origin.partition("://")[2]  # `null` has none
-    return of != "" and of.lower() == (header(request, "host") or "").lower()
+    scheme, _, of = origin.lower().partition("://")  # `null` has none
+    return scheme in _WEB and of != "" and of == (header(request, "host") or "").lower()
 
 
 @lru_cache(1024)
