@@ -154,6 +154,30 @@ async def test_content_comes_by_tls(world: World, authority: Authority) -> None:
 
 
 @asynchronous
+@pytest.mark.parametrize(
+    ("host", "on_the_wire"),
+    [
+        ("my_host-.example", "my_host-.example"),
+        ("-a.example", "-a.example"),
+        ("\U0001f3b5.example", "xn--ml8h.example"),
+    ],
+)
+async def test_hosts_of_any_spelling_have_certificates(
+    make: Callable[..., World], host: str, on_the_wire: str
+) -> None:
+    """Cases 59 and 60."""
+    authority = Authority(on_the_wire)
+    world = make(trust=authority.trust)
+    world.names.table[on_the_wire] = ["93.184.215.14"]
+    asked = world.ask(f"https://{host}/")
+    server = await connected(world, authority)
+    assert f"\r\nHost: {on_the_wire}\r\n".encode() in server.received
+    await server.respond(head(Content_Length="5") + b"hello")
+    assert asked.whole == b"hello"
+    await server.close()
+
+
+@asynchronous
 async def test_the_handshake_is_timed(world: World, authority: Authority) -> None:
     asked = world.ask(URL)
     world.advance(1)

@@ -845,9 +845,19 @@ def _odd_frames() -> Group:
         417,
         "9110 10.1.1",
     )
+    length = b"Content-Length: 5" + END + hello
+    add("an empty expectation", b"Expect: \r\n" + length, "9110 5.6.1.2: nothing is expected")
+    add("an empty element", b"Expect: ,\r\n" + length, "9110 5.6.1.2: nothing is expected")
+    add(
+        "one expectation in two lines",
+        b"Expect: 100-continue\r\nExpect: ,100-Continue\r\n" + length,
+        "9110 5.3: counts once",
+    )
+    it.add("no chunk", chunked + b"0\r\n\r\n", 201, "7.1: no content", stored=b"")
     it.nginx("400", _TABS, "spaces around a length")
     it.nginx("501", _TABS, "spaces around chunked")
     it.nginx("201", "passes over it, as 9110 10.1.1 allows", "an expectation that nobody knows")
+    it.nginx("400", "takes one Expect line only", "one expectation in two lines")
     return it
 
 
