@@ -51,6 +51,33 @@ def test_a_large_file_goes_up_after_100_continue(
     assert_stored(done, service.root / folder / "a.wav", LARGE)
 
 
+@pytest.mark.parametrize("behind", [False, True], ids=["before the file", "behind the file"])
+def test_a_form_names_its_folder(service: Process, folder: str, here: Path, behind: bool) -> None:
+    """Case 71."""
+    fields = ["-F", "file=@small.wav", "-F", f"directory={folder}"]
+    form = f"http://127.0.0.1:{service.port}/media"
+    done = curl(*(fields if behind else fields[2:] + fields[:2]), form, cwd=here)
+    assert_stored(done, service.root / folder / "small.wav", SMALL)
+
+
+def test_a_form_names_its_one_file(service: Process, folder: str, here: Path) -> None:
+    """Case 71: a page's Blob has no name of its own."""
+    sha256 = hashlib.sha256(SMALL).hexdigest()
+    fields = ("file=@small.wav;filename=blob", f"directory={folder}", "filename=\U0001f3b5 ü.wav")
+    sent = [option for field in (*fields, f"sha256={sha256}") for option in ("-F", field)]
+    done = curl(*sent, f"http://127.0.0.1:{service.port}/media", cwd=here)
+    assert_stored(done, service.root / folder / "\U0001f3b5 ü.wav", SMALL)
+
+
+def test_a_part_in_base64_is_refused_by_name(service: Process, folder: str, here: Path) -> None:
+    """Case 52: curl encodes it itself."""
+    with service.unchanged():
+        form = f"{folder}=@small.wav;encoder=base64"
+        done = curl("-F", form, f"http://127.0.0.1:{service.port}/media", cwd=here)
+        assert done.brief == (415, 415), done
+    assert "Content-Transfer-Encoding 'base64'" in done.json["reason"]
+
+
 def test_a_name_that_is_taken_is_refused_before_the_content_is_sent(
     service: Process, folder: str, here: Path, url: str
 ) -> None:

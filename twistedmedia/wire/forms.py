@@ -169,11 +169,16 @@ class MultipartDecoder:
             self._padding = b""
             fits = len(padding) <= MAX_PADDING_BYTES and data.startswith(b"\r", end)
             data = data[end:] if fits else padding + data[end:]
+        size = len(self._delimiter)
+        seam = self._seen + data[:size]
+        if self._delimiter not in data and self._delimiter not in seam:  # as nearly always
+            self._seen = (data if len(data) > size else seam)[-size:]
+            return data
         searched = self._seen + data
         kept: list[bytes] = []
         begin, after = len(self._seen), 0
         while (found := searched.find(self._delimiter, after)) >= 0:
-            after = found + len(self._delimiter)
+            after = found + size
             end = _end_of_blanks(searched, after)
             if not 0 < end - after <= MAX_PADDING_BYTES:
                 continue
@@ -183,7 +188,7 @@ class MultipartDecoder:
                 continue
             kept.append(searched[begin:after])
             begin = end
-        self._seen = b"" if self._padding else searched[-len(self._delimiter) :]
+        self._seen = b"" if self._padding else searched[-size:]
         return b"".join(kept) + searched[begin:] if kept else data
 
     def _part_begins(self, segment: MultipartSegment) -> PartBegins:
