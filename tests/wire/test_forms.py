@@ -530,6 +530,31 @@ def test_any_bytes_are_a_multipart_form_or_malformed_wherever_they_are_cut(
     assert outcome(multipart, in_pieces(form, 1)) == whole
 
 
+near_boundaries = st.lists(
+    st.sampled_from(
+        [
+            *(b"\r\n--B", b"\r\n--B\r\n", b"\r\n--B \t\r\n", b"\r\n--B--", b"\r\n-", b"\r\n"),
+            *(b"-", b"B", b"\r", b" ", b"\t", b"x", b"x" * 10),
+            b"Content-Disposition: form-data; name=e\r\n\r\n",
+        ]
+    ),
+    max_size=14,
+).map(b"".join)
+
+
+@quick
+@given(near_boundaries, cuts, st.sampled_from([b"", b"Content-Length: 9\r\n"]))
+def test_data_that_is_nearly_boundaries_has_one_outcome_wherever_it_is_cut(
+    data: bytes, places: list[int], length: bytes
+) -> None:
+    """Cases 19 and 55: data goes past the package, delimiters and what may be one do not."""
+    header = length + b"Content-Disposition: form-data; name=d; filename=f"
+    form = part(header, data) + b"--B--"
+    whole = outcome(multipart, [form])
+    assert outcome(multipart, cut(form, places)) == whole
+    assert outcome(multipart, in_pieces(form, 1)) == whole
+
+
 # Urlencoded
 
 FIELDS = {

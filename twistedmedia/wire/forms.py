@@ -91,6 +91,8 @@ class MultipartDecoder:
         self._held = b""
         self._seen = b""  # the end of what was passed on, in which a delimiter may begin
         self._padding = b""  # behind the last delimiter, while it may go on
+        self._is_settled = False  # the package holds nothing back
+        self._is_free = False  # in data that nothing is known of in advance
         self._around = 0
         self._in_part = False
         self._parts = 0
@@ -108,19 +110,27 @@ class MultipartDecoder:
         data, self._held = self._held + data, b""
         if data.endswith(b"\r"):
             data, self._held = data[:-1], b"\r"
-        data = self._without_padding(data)
+        is_plain = not self._padding and self._has_no_delimiter(data)
+        if not is_plain:
+            data = self._without_padding(data)
         if not data:
+            return
+        was_settled, self._is_settled = self._is_settled, is_plain and not self._may_go_on()
+        if was_settled and self._is_settled and self._is_free:
+            yield data  # as the package would, which would search it once more
             return
         around = len(data)
         try:
             for event in self._parser.parse(data):
                 around = self._around = 0
                 if event is None:
-                    self._in_part = False
+                    self._in_part = self._is_free = False
                     yield PartEnds()
                 elif isinstance(event, MultipartSegment):
                     self._in_part = True
-                    yield self._part_begins(event)
+                    part = self._part_begins(event)
+                    self._is_free = "content-length" not in part.headers  # which the package checks
+                    yield part
                 else:
                     yield bytes(event)
         except MultipartError as error:
@@ -156,6 +166,20 @@ class MultipartDecoder:
         self._around = 0
         return data[at:]
 
+    def _has_no_delimiter(self, data: bytes) -> bool:
+        """Whether no delimiter ends in `data`, as is nearly always true."""
+        size = len(self._delimiter)
+        seam = self._seen + data[:size]
+        if self._delimiter in data or self._delimiter in seam:
+            return False
+        self._seen = (data if len(data) > size else seam)[-size:]
+        return True
+
+    def _may_go_on(self) -> bool:
+        """Whether what was passed on ends with what may be the beginning of a delimiter."""
+        start = self._seen.rfind(b"\r")
+        return start >= 0 and self._delimiter.startswith(self._seen[start:])
+
     def _without_padding(self, data: bytes) -> bytes:
         """`data` without the blanks that may stand between a delimiter and the end of its line
         (RFC 2046, 5.1.1), which the package does not take. Other blanks stay.
@@ -170,10 +194,6 @@ class MultipartDecoder:
             fits = len(padding) <= MAX_PADDING_BYTES and data.startswith(b"\r", end)
             data = data[end:] if fits else padding + data[end:]
         size = len(self._delimiter)
-        seam = self._seen + data[:size]
-        if self._delimiter not in data and self._delimiter not in seam:  # as nearly always
-            self._seen = (data if len(data) > size else seam)[-size:]
-            return data
         searched = self._seen + data
         kept: list[bytes] = []
         begin, after = len(self._seen), 0
