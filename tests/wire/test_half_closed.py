@@ -108,8 +108,8 @@ def test_a_large_response_to_a_half_closed_client_arrives_whole() -> None:
 
 @pytest.mark.parametrize(
     "begin",
-    [put(6) + b"hello", CHUNKED + chunked(b"hello", 2)[:-1], CHUNKED],
-    ids=["length", "chunked", "no chunk"],
+    [put(6) + b"hello", put(6), CHUNKED + chunked(b"hello", 2)[:-1]],
+    ids=["length", "no content", "chunked"],
 )
 def test_a_request_that_is_cut_before_its_last_byte_fails_at_once(begin: bytes) -> None:
     serving = Serving()
@@ -119,6 +119,17 @@ def test_a_request_that_is_cut_before_its_last_byte_fails_at_once(begin: bytes) 
     assert connection.received == b""
     assert not connection.connected
     assert serving.stream.cancelled == 1
+    serving.assert_nothing_stays()
+
+
+def test_a_chunked_request_that_is_cut_before_its_first_chunk_reaches_no_handler() -> None:
+    serving = Serving()
+    connection = serving.connect()
+    connection.send(CHUNKED)
+    connection.half_close()
+    assert connection.received == b""
+    assert not connection.connected
+    assert serving.stream.requests == []
     serving.assert_nothing_stays()
 
 
