@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from twisted.internet.defer import Deferred
 
+from twistedmedia.errors import StorageFailed
 from twistedmedia.names import MediaName
 
 T = TypeVar("T")
@@ -230,12 +231,25 @@ class KernelMedia(Media, Protocol):
         """Bring the bytes into memory, so that they are at hand for the next `send_at_hand`."""
 
 
-@runtime_checkable
-class FiniteStore(Protocol):
-    """A store that knows how much fits in."""
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """How a storage is. `free` is how many bytes are free for media, None where nobody knows.
+    `cannot_read` and `cannot_write` say what is wrong, None if nothing is.
+    """
 
-    def free(self) -> Deferred[int | None]:
-        """Fires with the bytes that are free for media, None where nobody knows."""
+    free: int | None
+    cannot_read: StorageFailed | None = None
+    cannot_write: StorageFailed | None = None
+
+
+@runtime_checkable
+class WatchedStore(Protocol):
+    """A store that knows how its storage is."""
+
+    def look(self) -> Deferred[StorageState]:
+        """How the storage is. Cheap enough for every health check. It fires late, or never, while
+        the storage does not answer.
+        """
 
 
 class KeptDrafts(Protocol):

@@ -182,6 +182,28 @@ class Busy(MediaError):
         )
 
 
+class Stopping(Busy):
+    """The service was told to stop, and takes no new work."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(retry_after_s)
+        self.reason = f"the service is stopping; try again in {retry_after_s} s"
+
+
+class StorageFailed(MediaError):
+    """The storage cannot be read or written at the moment, and the client can do nothing about it.
+
+    `doing` is "read" or "written". `why` is the operating system's reason or ours. It never names a
+    path of the host.
+    """
+
+    code, status, rank = 515, 503, 5
+
+    def __init__(self, doing: str, why: str) -> None:
+        super().__init__(f"the storage cannot be {doing}: {why}")
+        self.doing = doing
+
+
 class AddressRefused(MediaError):
     """What is not to be fetched. Nobody learns why: whether a name leads to an address that is not
     allowed, or nowhere, is the business of our own network.

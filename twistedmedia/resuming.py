@@ -25,10 +25,12 @@ from twistedmedia.errors import (
     DigestMismatch,
     InternalError,
     Malformed,
+    MediaError,
     NameConflict,
     NameTaken,
     NoSpace,
     NotFound,
+    StorageFailed,
     TooLarge,
     WrongOffset,
 )
@@ -159,7 +161,9 @@ class Uploads:
             if not self._counted:  # before the first sweep, or what that drops would count
                 await self._take_stock()
             await self.sweep()
-        except Exception:  # noqa: BLE001  # the next time, perhaps
+        except MediaError as error:  # the next time, perhaps
+            self._log.warn("expired uploads were not swept: {why}", why=error.reason)
+        except Exception:  # noqa: BLE001
             self._log.failure("expired uploads could not be swept")
 
     async def _take_stock(self) -> None:
@@ -326,7 +330,7 @@ class Uploads:
 
 
 # What an upload that is complete may fail with and be published at another time.
-_PASSING = (NoSpace, Busy, InternalError)
+_PASSING = (NoSpace, StorageFailed, Busy, InternalError)
 
 
 async def _read(

@@ -19,6 +19,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from twistedmedia.errors import MediaError
 from twistedmedia.store.calls import SystemCalls
 
 T = TypeVar("T")
@@ -314,6 +315,13 @@ def tree(root: Path) -> dict[str, bytes | None]:
     ):
         found.pop(fixed, None)
     return found
+
+
+def errno_of(failure: Exception) -> int | None:
+    """Of the system call that has led to one of our errors."""
+    assert isinstance(failure, MediaError), failure
+    assert isinstance(failure.__cause__, OSError), failure
+    return failure.__cause__.errno
 
 
 def descriptors() -> int:

@@ -19,10 +19,12 @@ from tests.store.faults import (
     SlowCalls,
     descriptors,
     each_failure,
+    errno_of,
 )
 from tests.store.test_contract import closed, stored
 from tests.store.test_directory import both_kinds, only_told
 from tests.support import asynchronous, named
+from twistedmedia.errors import StorageFailed
 
 NAME = named("a/b/x.mp3")
 LARGE = bytes(range(256)) * 40_000  # 10 MB: more than is hashed at a time
@@ -225,8 +227,7 @@ async def test_a_recognition_whose_nth_operation_fails_is_no_recognition(
     async for operation, came in each_failure(calls, error, recognise):
         failed.append(operation)
         if isinstance(came, Exception):
-            assert isinstance(came, OSError)
-            assert came.errno == error
+            assert errno_of(came) == error
         else:
             assert operation == "close"
             published = published or came
@@ -247,7 +248,7 @@ async def test_what_cannot_be_hashed_is_told_and_can_be_read_all_the_same(
     failed = []
     async for operation, came in each_failure(calls, errno.EIO, media.digest):
         failed.append(operation)
-        assert isinstance(came, OSError)
+        assert isinstance(came, StorageFailed)
         assert (media.sha256, await media.read(5, 5)) == (None, LARGE[5:10])
     assert failed == ["pread"] * 4 + ["fstat"]
     assert media.sha256 == sha256(LARGE)

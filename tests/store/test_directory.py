@@ -34,6 +34,7 @@ from tests.store.faults import (
     SmallDisk,
     SwappingCalls,
     descriptors,
+    errno_of,
     tree,
 )
 from tests.store.test_contract import closed, content_of, let_go, stored
@@ -47,6 +48,7 @@ from twistedmedia.errors import (
     NameNotAllowed,
     NoSpace,
     NotFound,
+    StorageFailed,
     TooLarge,
 )
 
@@ -841,9 +843,12 @@ async def test_a_write_that_takes_only_a_part_is_continued(
         ("link_descriptor", errno.EDQUOT, NoSpace),
         ("open", errno.ENOSPC, NoSpace),  # no inodes
         ("mkdir", errno.ENAMETOOLONG, NameNotAllowed),
-        ("writev", errno.EIO, OSError),  # a fault stays a fault
-        ("fsync", errno.EIO, OSError),
-        ("mkdir", errno.EROFS, OSError),
+        ("writev", errno.EIO, StorageFailed),
+        ("fsync", errno.EIO, StorageFailed),
+        ("mkdir", errno.EROFS, StorageFailed),
+        ("link_descriptor", errno.ESTALE, StorageFailed),
+        ("mkdir", errno.EACCES, StorageFailed),
+        ("writev", errno.EINVAL, OSError),  # a fault stays a fault
         ("open", errno.EMFILE, Busy),
         ("open", errno.ENFILE, Busy),
     ],
@@ -1000,8 +1005,8 @@ async def test_a_delete_whose_nth_operation_fails_leaves_the_file_whole_or_gone(
         with calls.armed(nth, error):
             try:
                 deleted = await store.delete(NAME)
-            except OSError as failure:
-                told = failure.errno
+            except MediaError as failure:
+                told = errno_of(failure)
         if calls.failed is None:
             break
         failed.append(calls.failed)
@@ -1198,7 +1203,7 @@ async def test_an_upload_that_fails_at_last_takes_back_its_own_name_and_nobody_e
     for n in range(3):  # meanwhile it comes as far as it can
         await stored(store, named(f"a/b/{n}.mp3"))
     calls.release()
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(StorageFailed, match="cannot be written: input/output error"):
         await failing
     await following
     assert await content_of(store, NAME) == b"another"

@@ -19,11 +19,12 @@ from tests.store.faults import (
     SwappingCalls,
     descriptors,
     each_failure,
+    errno_of,
 )
 from tests.store.test_contract import stored
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Entry, Page
-from twistedmedia.errors import NotFound
+from twistedmedia.errors import NotFound, StorageFailed
 
 DIRECTORY = ("a", "b")
 
@@ -248,8 +249,7 @@ async def test_a_listing_whose_nth_operation_fails_is_told_and_never_a_page_that
     async for operation, came in each_failure(calls, error, lambda: page_of(store)):
         failed.append(operation)
         if isinstance(came, Exception):
-            assert isinstance(came, OSError)
-            assert came.errno == error
+            assert errno_of(came) == error
         else:
             assert (operation, came) == ("close", whole)
     assert set(failed) == {"open", "scandir", "lstat", "close"}
@@ -282,7 +282,11 @@ async def test_an_error_of_the_disk_is_no_directory_that_is_missing(start: Any) 
     calls = FailingCalls()
     store = start(calls)
     await stored(store, named("a/b/x.wav"))
-    for error, told in ((errno.ENOENT, NotFound), (errno.ELOOP, NotFound), (errno.EIO, OSError)):
+    for error, told in (
+        (errno.ENOENT, NotFound),
+        (errno.ELOOP, NotFound),
+        (errno.EIO, StorageFailed),
+    ):
         with calls.armed(1, error, lambda operation, _: operation == "open"), pytest.raises(told):
             await page_of(store)
 

@@ -43,7 +43,7 @@ from tests.store.test_kept import (
 from tests.store.test_kept import size_of as size_in
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Fate
-from twistedmedia.errors import MediaError, NoSpace, NotFound
+from twistedmedia.errors import MediaError, NoSpace, NotFound, StorageFailed
 from twistedmedia.store.calls import SystemCalls
 
 HELLO = PLAN.name
@@ -736,7 +736,7 @@ async def test_an_upload_whose_beginning_fails_is_not_there(
     calls = FailingCalls()
     store = start(calls)
     async for failed, came in each_failure(calls, error, lambda: store.kept.create(UPLOAD, PLAN)):
-        assert isinstance(came, NoSpace if error == errno.ENOSPC else OSError), failed
+        assert isinstance(came, NoSpace if error == errno.ENOSPC else StorageFailed), failed
         assert uploads_in(root) == {}, failed
     assert await size_in(store) == 0
 

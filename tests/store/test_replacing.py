@@ -21,13 +21,20 @@ from tests.store.faults import (
     SwappingCalls,
     descriptors,
     each_failure,
+    errno_of,
     tree,
 )
 from tests.store.test_contract import closed, content_of, holds, let_go, stored
 from tests.store.test_directory import CLEANING, ERRORS, both_kinds, only_told
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Condition, Stored
-from twistedmedia.errors import MediaError, NameConflict, NoSpace, PreconditionFailed
+from twistedmedia.errors import (
+    MediaError,
+    NameConflict,
+    NoSpace,
+    PreconditionFailed,
+    StorageFailed,
+)
 from twistedmedia.store.validators import etag_of
 
 NAME = named("a/b/x.mp3")
@@ -290,7 +297,7 @@ async def test_a_replacement_whose_nth_operation_fails_leaves_one_version_whole(
 @both_kinds
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(errno.EIO, OSError), (errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace)],
+    [(errno.EIO, StorageFailed), (errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace)],
 )
 async def test_a_folder_that_cannot_be_synced_has_the_old_version_again(
     start: Any, root: Path, kind: str, error: int, told: type[Exception]
@@ -322,7 +329,7 @@ async def test_a_way_back_that_fails_too_leaves_one_version_whole(
     store = start(calls, kind)
     await stored(store, NAME, b"first")
     calls.arm()
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(StorageFailed, match="input/output error"):
         await replaced(store, NAME, b"second", always)
     calls.disarm()
     left = tree(root)
@@ -384,7 +391,7 @@ async def test_a_file_of_another_user_is_replaced_as_it_would_be_deleted(
     await replaced(store, NAME, b"second", only(first.etag))
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
     calls.sync_fails = True
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(StorageFailed, match="input/output error"):
         await replaced(store, NAME, b"third", always)
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"third"}
 
@@ -449,14 +456,14 @@ async def test_a_reader_always_finds_a_version_while_they_change(
 
 
 @asynchronous
-async def test_the_folder_for_drafts_that_goes_is_our_fault_and_no_condition_that_fails(
+async def test_the_folder_for_drafts_that_goes_is_told_and_no_condition_that_fails(
     start: Any, root: Path
 ) -> None:
-    """Somebody has cleaned up too well."""
+    """Case 79: somebody has cleaned up too well."""
     store = start()
     first = await stored(store, NAME, b"first")
     (root / ".twistedmedia" / "drafts").rmdir()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StorageFailed, match=r"a folder in \.twistedmedia was removed"):
         await replaced(store, NAME, b"second", only(first.etag))
     assert await content_of(store, NAME) == b"first"
 
@@ -552,8 +559,7 @@ async def test_a_delete_on_a_condition_whose_nth_operation_fails_leaves_the_file
         failed.append(operation)
         stands = tree(root).get("a/b/x.mp3")
         if isinstance(came, Exception):
-            assert isinstance(came, OSError)
-            assert (came.errno, stands in (None, b"first")) == (error, True)
+            assert (errno_of(came), stands in (None, b"first")) == (error, True)
         else:
             assert (operation, came, stands) == ("close", True, None)
     assert {"open", "lstat", "unlink", "fsync", "rmdir", "close"} == set(failed)
@@ -576,8 +582,7 @@ async def test_to_look_whether_a_file_is_the_one_meant_may_fail(start: Any, erro
         if operation == "close":
             assert came is None
         else:
-            assert isinstance(came, OSError)
-            assert came.errno == error
+            assert errno_of(came) == error
     assert failed == ["open", "open", "lstat", "close", "close"]
     await let_go(draft)
 

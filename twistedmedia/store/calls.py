@@ -161,6 +161,14 @@ class SystemCalls:
     def lstat(self, name: str, *, dir_fd: int) -> os.stat_result:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
+    def stat_root(self, path: str) -> os.stat_result:
+        """What is at an absolute path, with links followed: only for the root itself."""
+        return os.stat(path)
+
+    def may(self, fd: int, mode: int) -> bool:
+        """Whether this process has the permissions `mode` (R_OK, W_OK, X_OK) for a folder."""
+        return os.access(".", mode, dir_fd=fd, effective_ids=True)
+
     def statvfs(self, fd: int) -> os.statvfs_result:
         return os.fstatvfs(fd)
 

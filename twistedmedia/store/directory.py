@@ -19,7 +19,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, 
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
-from twistedmedia.boundaries import Condition, Media, Page, Stored
+from twistedmedia.boundaries import Condition, Media, Page, StorageState, Stored
 from twistedmedia.errors import ConfigurationError, NotFound
 from twistedmedia.names import MediaName
 from twistedmedia.shielding import shielded
@@ -31,9 +31,11 @@ from twistedmedia.store.kept import DirectoryKeptDraft, DirectoryKeptDrafts, Kep
 from twistedmedia.store.listing import Listing
 from twistedmedia.store.media import DirectoryMedia, MediaFiles
 from twistedmedia.store.records import Records
+from twistedmedia.store.root import Root
 from twistedmedia.store.space import Space
 from twistedmedia.store.threads import DiskThreads
 from twistedmedia.store.validators import Instants
+from twistedmedia.store.watch import Watch
 
 T = TypeVar("T")
 
@@ -68,6 +70,9 @@ class DirectoryStore:
         self._unnamed_drafts = unnamed_drafts
         self._writers = DiskThreads(reactor, "media-writers", threads)
         self._readers = DiskThreads(reactor, "media-readers", threads)
+        # A thread of its own: busy writers and readers are not a storage that does not answer.
+        self._watchers = DiskThreads(reactor, "media-watcher", 1)
+        self._watch = Watch(self._watchers, self._probe_storage)
         # A large folder takes seconds to list: others who read are not to wait for that.
         self._may_list = DeferredSemaphore(max(1, threads // 2))
         self._held: contextlib.ExitStack | None = None
@@ -82,6 +87,7 @@ class DirectoryStore:
             try:
                 self._make_root()
                 self._root_fd = self._held_open(held, self.root, None)
+                self._at = Root(self._calls, self.root, self._root_fd)
                 hidden_fd = self._held_folder(held, HIDDEN, self._root_fd)
                 self._lock_root(held, hidden_fd)
                 self._drafts_fd = self._held_folder(held, "drafts", hidden_fd)
@@ -97,13 +103,17 @@ class DirectoryStore:
                     f"the root {self.root} cannot be used: {error.strerror}"
                 ) from error
             self._folders = Folders(self._calls, self._root_fd, self._drafts_fd, self._durable)
-            self._files = MediaFiles(self._calls, self._readers, self._folders, self._root_fd)
-            self._listing = Listing(self._calls, self._folders)
+            self._at.needs(self._drafts_fd)
+            self._at.needs(uploads_fd)
+            self._files = MediaFiles(self._calls, self._readers, self._folders, self._at)
+            self._listing = Listing(self._calls, self._folders, self._at)
             self._space = Space(self._calls, self._root_fd)
             self._instants = Instants()
             self._open_uploads(uploads_fd)
             self._writers.start()
             self._readers.start()
+            self._watchers.start()
+            held.callback(self._watchers.stop)
             held.callback(self._readers.stop)
             held.callback(self._writers.stop)
             self._held = held.pop_all()
@@ -114,6 +124,7 @@ class DirectoryStore:
             while self._writers.busy or self._readers.busy:  # some work goes through both
                 await self._writers.idle()
                 await self._readers.idle()
+            await self._watchers.idle()
             held, self._held = self._held, None
             held.close()
 
@@ -126,6 +137,7 @@ class DirectoryStore:
         return DirectoryDraft(
             self._calls,
             self._writers,
+            self._at,
             self._folders,
             self._space,
             self._instants,
@@ -140,6 +152,7 @@ class DirectoryStore:
         return DirectoryKeptDraft(
             self._calls,
             self._writers,
+            self._at,
             self._folders,
             self._space,
             self._instants,
@@ -157,13 +170,23 @@ class DirectoryStore:
         return shielded(ensureDeferred(self._recognise(name, sha256)))
 
     def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
-        return self._writers.run(self._folders.remove, name, condition, syncing=self._durable)
+        return self._writers.run(self._delete, name, condition, syncing=self._durable)
+
+    def _delete(self, name: MediaName, condition: Condition | None) -> bool:
+        with self._at.writing():
+            if self._folders.remove(name, condition):
+                self._at.works("written")
+                return True
+            self._at.check("written")  # before we say that there is no such file
+            return False
 
     def list(
         self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], T]
     ) -> Deferred[T]:
         def list_and_render() -> T:
-            return render(self._listing.page(folders, after, limit))
+            with self._at.reading():
+                page = self._listing.page(folders, after, limit)
+            return render(page)
 
         return ensureDeferred(self._list(list_and_render))
 
@@ -184,8 +207,15 @@ class DirectoryStore:
         listed(None)
         return page
 
-    def free(self) -> Deferred[int | None]:
-        return self._readers.run(self._space.free)
+    def look(self) -> Deferred[StorageState]:
+        return self._watch.look().addCallback(self._at.with_what_was_seen)
+
+    def _probe_storage(self) -> StorageState:
+        try:
+            free = self._space.free()
+        except OSError:  # the probe says why
+            free = None
+        return self._at.probe(free)
 
     async def _recognise(self, name: MediaName, sha256: str) -> Stored | None:
         try:
@@ -201,9 +231,10 @@ class DirectoryStore:
             media.close()
 
     def _confirm(self, name: MediaName, media: DirectoryMedia) -> bool:
-        if self._durable:
-            self._calls.fsync(media.fd)
-        return self._folders.confirm(name, media.identity)
+        with self._at.writing():
+            if self._durable:
+                self._calls.fsync(media.fd)
+            return self._folders.confirm(name, media.identity)
 
     def _held_open(self, held: contextlib.ExitStack, path: str, dir_fd: int | None) -> int:
         fd = self._calls.open(path, _FOLDER, dir_fd=dir_fd)
@@ -247,7 +278,7 @@ class DirectoryStore:
                     raise
 
     def _open_uploads(self, fd: int) -> None:
-        records = Records(self._calls, fd, self._folders, durable=self._durable)
+        records = Records(self._calls, fd, self._folders, self._at, durable=self._durable)
         try:
             records.sweep()
         except OSError as error:  # what is stored can be read all the same

@@ -11,12 +11,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.boundaries import Condition, Sealed, Stored
-from twistedmedia.errors import AlreadyExists
+from twistedmedia.errors import AlreadyExists, MediaError
+from twistedmedia.faults import on_one_line
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
-from twistedmedia.store.failures import translated
 from twistedmedia.store.files import DraftFile
 from twistedmedia.store.folders import Folders
+from twistedmedia.store.root import Root
 from twistedmedia.store.space import Space
 from twistedmedia.store.threads import DiskThreads, Lane
 from twistedmedia.store.validators import Instants, etag_of, record_digest
@@ -41,6 +42,7 @@ class DirectoryDraft:
         self,
         calls: SystemCalls,
         writers: DiskThreads,
+        root: Root,
         folders: Folders,
         space: Space,
         instants: Instants,
@@ -49,6 +51,7 @@ class DirectoryDraft:
         durable: bool,
     ) -> None:
         self._calls = calls
+        self._root = root
         self._folders = folders
         self._space = space
         self._instants = instants
@@ -91,7 +94,7 @@ class DirectoryDraft:
         return self._lane.run(job, *args, syncing=syncing)
 
     def _prepare(self, name: MediaName, replacing: Condition | None) -> None:
-        with translated():
+        with self._root.writing():
             self._reserve()
             if replacing is not None:
                 self._folders.check(name, replacing)
@@ -112,7 +115,7 @@ class DirectoryDraft:
             self._write(fd, batch, size)
 
     def _write(self, fd: int, batch: list[bytes], size: int) -> None:
-        with translated(self._size):
+        with self._root.writing(self._size):
             written = self._calls.writev(fd, batch)
             if written < size:  # a full disk takes a part first, and says so at the next call
                 rest = memoryview(b"".join(batch))[written:]
@@ -137,7 +140,7 @@ class DirectoryDraft:
             raise RuntimeError("what earlier requests have written is to be reviewed first")
         sha256 = self._hash.hexdigest()
         if not self._sealed:
-            with translated(self._size):
+            with self._root.writing(self._size):
                 self._calls.set_modified(fd, self._instants.now_ns())
                 # Before the sync, so that it is on stable storage with the content.
                 record_digest(self._calls, fd, self._calls.fstat(fd), sha256)
@@ -151,21 +154,22 @@ class DirectoryDraft:
     def _publish(self, name: MediaName, replacing: Condition | None) -> Stored:
         sealed = self._seal()
         fd = self._opened()
-        status = self._calls.fstat(fd)
 
         def link(filename: str, folder: int) -> None:
             self._file.link(fd, filename, folder)
 
-        with translated():
+        with self._root.writing():
+            status = self._calls.fstat(fd)
             if replacing is None:
                 self._folders.place(name, link, (status.st_dev, status.st_ino))
             else:
                 self._folders.replace(name, link, replacing)
+        self._root.works("written")
         etag = etag_of(status.st_size, status.st_mtime_ns)
         stored = Stored(name, sealed.size, sealed.sha256, etag)
         try:
             self._close(published=True)
-        except OSError:  # the file is published all the same
+        except (OSError, MediaError):  # the file is published all the same
             self._could_not_close(Failure())
         return stored
 
@@ -173,7 +177,8 @@ class DirectoryDraft:
         if self._closed:
             raise RuntimeError("this draft was discarded")
         if self._fd is None:
-            with translated():
+            with self._root.writing():
+                self._root.check("written")
                 self._reserve()
                 self._fd = self._file.open()
         return self._fd
@@ -190,7 +195,7 @@ class DirectoryDraft:
                 self._calls.close(self._fd)
 
     def _could_not_close(self, failure: Failure) -> None:
-        self._log.failure("a draft could not be let go of", failure)
+        self._log.error("a draft could not be let go of: {why}", why=on_one_line(failure))
 
     def _reserve(self) -> None:
         if self._reserved is None:

@@ -1,41 +1,78 @@
-"""What the storage fails with -> one of our errors."""
+"""The one table from a failed system call of the storage to one of our errors."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-from collections.abc import Iterator
+import os
 
 from twistedmedia.errors import (
     RETRY_AFTER_S,
     AlreadyExists,
     Busy,
+    MediaError,
     NameConflict,
     NameNotAllowed,
     NoSpace,
+    StorageFailed,
     TooLarge,
 )
 
+# The file system itself does not work: it is read-only, its device is gone or broken, its content
+# is damaged, or the server of a network or FUSE file system does not answer.
+BROKEN = frozenset(
+    {
+        errno.EROFS,
+        errno.EIO,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOMEDIUM,
+        errno.ESTALE,
+        errno.EUCLEAN,
+        errno.EBADMSG,
+        errno.EREMOTEIO,
+        errno.ENOLINK,
+        errno.ENOTCONN,
+        errno.ECONNABORTED,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.ESHUTDOWN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ETIMEDOUT,
+    }
+)
+# One file or folder is not accessible. This says nothing about the others.
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 
-@contextlib.contextmanager
-def translated(size: int = 0) -> Iterator[None]:
-    """The one table from a failed system call of an upload to one of our errors; what is not in it
-    is a fault and stays what it is. `size` is how many bytes the storage took.
+
+def failure_of(error: OSError, doing: str, size: int = 0) -> MediaError | None:
+    """The error to tell for `error`, None if it is a fault of ours.
+
+    `doing` is "read" or "written". `size` is how many bytes of the file the storage accepted.
     """
-    try:
-        yield
-    except OSError as error:
-        match error.errno:
-            case errno.ENOSPC | errno.EDQUOT:
-                raise NoSpace from error
-            case errno.EMFILE | errno.ENFILE:
-                raise Busy(RETRY_AFTER_S) from error
-            case errno.EFBIG:
-                raise TooLarge(size, "the file, for this storage,") from error
-            case errno.EEXIST:
-                raise AlreadyExists from error
-            case errno.ENAMETOOLONG:
-                raise NameNotAllowed("a part of it is too long for the storage") from error
-            case errno.ENOTDIR | errno.ELOOP:
-                raise NameConflict("a part of the directory is not a directory") from error
-        raise
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return NoSpace()
+        case errno.EMFILE | errno.ENFILE:
+            return Busy(RETRY_AFTER_S)
+        case errno.EFBIG:
+            return TooLarge(size, "the file, for this storage,")
+        case errno.EEXIST:
+            return AlreadyExists()
+        case errno.ENAMETOOLONG:
+            return NameNotAllowed("a part of it is too long for the storage")
+        case errno.ENOTDIR | errno.ELOOP:
+            return NameConflict("a part of the directory is not a directory")
+        case errno.EROFS:
+            return StorageFailed("written", reason_of(errno.EROFS))
+        case number if number in BROKEN or number in _FORBIDDEN:
+            return StorageFailed(doing, reason_of(number))
+    return None
+
+
+def reason_of(number: int) -> str:
+    """The operating system's words for an errno, to stand inside a sentence."""
+    words = os.strerror(number)
+    return words[:1].lower() + words[1:]

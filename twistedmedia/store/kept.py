@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from twisted.internet.defer import Deferred
 from twistedmedia.boundaries import Kept, Plan, Resumed
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.drafts import DirectoryDraft
-from twistedmedia.store.failures import translated
 from twistedmedia.store.folders import Folders
 from twistedmedia.store.records import Records
+from twistedmedia.store.root import Root
 from twistedmedia.store.space import Space
 from twistedmedia.store.threads import DiskThreads
 from twistedmedia.store.validators import Instants
@@ -77,6 +78,7 @@ class DirectoryKeptDraft(DirectoryDraft):
         self,
         calls: SystemCalls,
         writers: DiskThreads,
+        root: Root,
         folders: Folders,
         space: Space,
         instants: Instants,
@@ -85,7 +87,7 @@ class DirectoryKeptDraft(DirectoryDraft):
         durable: bool,
         memories: Memories,
     ) -> None:
-        super().__init__(calls, writers, folders, space, instants, file, declared, durable)
+        super().__init__(calls, writers, root, folders, space, instants, file, declared, durable)
         self._kept_file = file
         self._memories = memories
         self._began_at: int | None = None  # before it is resumed
@@ -112,7 +114,9 @@ class DirectoryKeptDraft(DirectoryDraft):
         return self._in_lane(self._review, take)
 
     def _resume(self) -> Resumed:
-        size = self._calls.fstat(self._opened()).st_size
+        fd = self._opened()
+        with self._root.reading():
+            size = self._calls.fstat(fd).st_size
         self._size = self._began_at = self._written_back = size
         synced = self._kept_file.synced if self._durable else size
         memory = self._memories.recall(self._kept_file.upload)
@@ -124,13 +128,13 @@ class DirectoryKeptDraft(DirectoryDraft):
     def _sync(self) -> None:
         if self._durable:
             fd = self._opened()
-            with translated(self._size):
+            with self._root.writing(self._size):
                 self._calls.fsync(fd)
                 self._kept_file.confirm(self._size)
 
     def _keep(self, of_front_end: object | None, synced: bool) -> None:
         fd = self._opened()
-        with translated(self._size):
+        with self._root.writing(self._size):
             if synced:
                 self._calls.fsync(fd)
                 self._kept_file.confirm(self._size)
@@ -147,17 +151,18 @@ class DirectoryKeptDraft(DirectoryDraft):
     def _put_down(self, undo: bool) -> None:
         if self._closed:
             return
-        try:
+        with self._root.writing(), contextlib.ExitStack() as closing:
+            closing.callback(self._close)
             if undo and self._fd is not None and self._began_at is not None:
                 # First: a power failure may bring back what is cut off.
                 self._kept_file.lower(min(self._kept_file.synced, self._began_at))
                 self._calls.truncate(self._fd, self._began_at)
-        finally:
-            self._close()
 
     def _review(self, take: Callable[[bytes], object]) -> bool:
         fd = self._opened()
-        piece = self._calls.pread(fd, min(_REVIEW_BYTES, self._size - self._hashed), self._hashed)
+        with self._root.reading():
+            wanted = min(_REVIEW_BYTES, self._size - self._hashed)
+            piece = self._calls.pread(fd, wanted, self._hashed)
         if not piece and self._hashed < self._size:
             raise OSError("the file of an upload has become shorter")
         self._hash.update(piece)

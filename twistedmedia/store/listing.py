@@ -15,6 +15,7 @@ from twistedmedia.errors import NotFound
 from twistedmedia.names import MAX_NAME_BYTES, is_segment
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.folders import HIDDEN, Folders
+from twistedmedia.store.root import Root
 from twistedmedia.store.validators import etag_of
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -26,9 +27,10 @@ _SORTED_AT_ONCE = 4096
 class Listing:
     """Lists the folders under a root."""
 
-    def __init__(self, calls: SystemCalls, folders: Folders) -> None:
+    def __init__(self, calls: SystemCalls, folders: Folders, root: Root) -> None:
         self._calls = calls
         self._folders = folders
+        self._root = root
 
     def page(self, folders: tuple[str, ...], after: str, limit: int) -> Page:
         """See `boundaries.Store.list`.
@@ -48,8 +50,10 @@ class Listing:
         left_out = since_last = 0
         longest = MAX_NAME_BYTES - len("/".join((*folders, "")).encode())
         runs = self._sorted_runs(folder, after, at_root=not folders)
-        if not runs and folders:
-            raise NotFound("there is no such directory")
+        if not runs:
+            if folders:
+                raise NotFound("there is no such directory")
+            self._root.check("read")  # a root that was removed looks like an empty one
         for name in heapq.merge(*runs):
             entry = self._entry(folder, name, longest, at_root=not folders)
             if entry is None:

@@ -15,11 +15,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.boundaries import Media
-from twistedmedia.errors import RETRY_AFTER_S, Busy, IsDirectory, NotFound
+from twistedmedia.errors import IsDirectory, NotFound
+from twistedmedia.faults import on_one_line
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.folders import Folders
 from twistedmedia.store.memory import MemoryMedia
+from twistedmedia.store.root import Root
 from twistedmedia.store.threads import DiskThreads, Lane
 from twistedmedia.store.validators import etag_of, record_digest, recorded_digest
 
@@ -37,12 +39,12 @@ class MediaFiles:
     """Opens the files below a root."""
 
     def __init__(
-        self, calls: SystemCalls, readers: DiskThreads, folders: Folders, root_fd: int
+        self, calls: SystemCalls, readers: DiskThreads, folders: Folders, root: Root
     ) -> None:
         self._calls = calls
         self._readers = readers
         self._folders = folders
-        self._root_fd = root_fd
+        self._root = root
 
     def open(self, name: MediaName) -> Deferred[Media]:
         """See `boundaries.Store.open`."""
@@ -60,15 +62,18 @@ class MediaFiles:
         """The file itself, also where it is small. Blocks.
 
         :raises NotFound: and `IsDirectory`.
+        :raises StorageFailed: if the storage cannot be read.
         """
+        with self._root.reading():
+            return self._open_file(name)
+
+    def _open_file(self, name: MediaName) -> DirectoryMedia:
         try:
             with self._folders.walk(name.folders) as folder:
                 fd = self._calls.open(name.filename, _READ, dir_fd=folder)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 raise NotFound from None
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                raise Busy(RETRY_AFTER_S) from error
             raise
         try:
             status = self._calls.fstat(fd)
@@ -76,7 +81,7 @@ class MediaFiles:
                 raise IsDirectory
             if not stat.S_ISREG(status.st_mode):
                 raise NotFound
-            return DirectoryMedia(self._calls, self._readers, fd, status)
+            return DirectoryMedia(self._calls, self._readers, self._root, fd, status)
         except BaseException:
             self._calls.close(fd)
             raise
@@ -85,10 +90,12 @@ class MediaFiles:
         media = self.open_file(name)
         if media.size > _SMALL_BYTES:
             return media
-        try:
-            content = self._calls.pread(media.fd, media.size, 0)
-        finally:
-            self._calls.close(media.fd)
+        with self._root.reading():
+            try:
+                content = self._calls.pread(media.fd, media.size, 0)
+            finally:
+                self._calls.close(media.fd)
+        self._root.works("read")
         return MemoryMedia(content, media.modified_ns, media.sha256)
 
     def _open_at_hand(self, name: MediaName) -> Media | None:
@@ -97,7 +104,7 @@ class MediaFiles:
         thread looks.
         """
         with contextlib.suppress(OSError):
-            fd = self._calls.open_at_hand(str(name), _READ, dir_fd=self._root_fd)
+            fd = self._calls.open_at_hand(str(name), _READ, dir_fd=self._root.fd)
             keep = False
             try:
                 status = self._calls.fstat(fd)
@@ -105,7 +112,7 @@ class MediaFiles:
                     return None
                 if status.st_size > _SMALL_BYTES:
                     keep = True
-                    return DirectoryMedia(self._calls, self._readers, fd, status)
+                    return DirectoryMedia(self._calls, self._readers, self._root, fd, status)
                 content = self._calls.read_at_hand(fd, status.st_size)
                 if len(content) == status.st_size:
                     sha256 = recorded_digest(self._calls, fd, status)
@@ -122,7 +129,12 @@ class DirectoryMedia:
     _log = Logger()
 
     def __init__(
-        self, calls: SystemCalls, readers: DiskThreads, fd: int, status: os.stat_result
+        self,
+        calls: SystemCalls,
+        readers: DiskThreads,
+        root: Root,
+        fd: int,
+        status: os.stat_result,
     ) -> None:
         """`fd` is the media's from now on."""
         self.fd = fd
@@ -132,12 +144,13 @@ class DirectoryMedia:
         self.etag = etag_of(status.st_size, status.st_mtime_ns)
         self.sha256 = recorded_digest(calls, fd, status)
         self._calls = calls
+        self._root = root
         self._lane = Lane(readers)
         self._fetched = range(0)
         self._fetched_until_s = 0.0
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        return self._lane.run(self._calls.pread, self.fd, size, offset)
+        return self._lane.run(self._read, offset, size)
 
     def digest(self) -> Deferred[str]:
         return succeed(self.sha256) if self.sha256 else ensureDeferred(self._computed())
@@ -162,8 +175,14 @@ class DirectoryMedia:
     def close(self) -> None:
         self._lane.run(self._calls.close, self.fd).addErrback(self._could_not_close)
 
+    def _read(self, offset: int, size: int) -> bytes:
+        with self._root.reading():
+            data = self._calls.pread(self.fd, size, offset)
+        self._root.works("read")
+        return data
+
     def _fetch(self, offset: int, size: int) -> None:
-        self._calls.pread(self.fd, size, offset)
+        self._read(offset, size)
         with contextlib.suppress(OSError):  # a hint
             self._calls.read_ahead(self.fd, offset + size, size)
 
@@ -176,15 +195,16 @@ class DirectoryMedia:
         return str(digest.hexdigest())
 
     def _hash(self, digest: Any, offset: int) -> int:
-        piece = self._calls.pread(self.fd, _HASH_BYTES, offset)
+        piece = self._read(offset, _HASH_BYTES)
         digest.update(piece)
         return len(piece)
 
     def _record(self, sha256: str) -> None:
-        status = self._calls.fstat(self.fd)
+        with self._root.reading():
+            status = self._calls.fstat(self.fd)
         if etag_of(status.st_size, status.st_mtime_ns) == self.etag:  # else it is of no content
             self.sha256 = sha256
             record_digest(self._calls, self.fd, status, sha256)
 
     def _could_not_close(self, failure: Failure) -> None:
-        self._log.failure("a file that was read could not be closed", failure)
+        self._log.error("a file that was read could not be closed: {why}", why=on_one_line(failure))

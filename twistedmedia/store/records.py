@@ -24,9 +24,9 @@ from twistedmedia.boundaries import Fate, Kept, Plan
 from twistedmedia.errors import MediaError, NotFound
 from twistedmedia.names import is_upload, media_name
 from twistedmedia.store.calls import SystemCalls
-from twistedmedia.store.failures import translated
 from twistedmedia.store.folders import Folders
 from twistedmedia.store.marks import Mark, Marks
+from twistedmedia.store.root import Root
 from twistedmedia.store.validators import etag_of
 
 _BYTES, _MARK = ".bytes", ".mark"
@@ -44,11 +44,14 @@ class Records:
 
     _log = Logger()
 
-    def __init__(self, calls: SystemCalls, fd: int, folders: Folders, *, durable: bool) -> None:
+    def __init__(
+        self, calls: SystemCalls, fd: int, folders: Folders, root: Root, *, durable: bool
+    ) -> None:
         """`fd` is the folder's, in the same file system as the media."""
         self.fd = fd
         self._calls = calls
         self._folders = folders
+        self._root = root
         self._durable = durable
         self._marks = Marks(calls, fd)
         try:
@@ -59,7 +62,8 @@ class Records:
     def create(self, upload: str, plan: Plan, etag: str | None) -> None:
         """See `boundaries.KeptDrafts`."""
         fate = Fate.UNFINISHED if etag is None else Fate.STORED
-        with translated(), contextlib.ExitStack() as undoing:
+        with self._root.writing(), contextlib.ExitStack() as undoing:
+            self._root.check("written")
             undoing.callback(self.forget, upload)
             if etag is None:
                 flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY
@@ -72,7 +76,7 @@ class Records:
 
     def find(self, upload: str, *, synced: bool) -> Kept:
         """See `boundaries.KeptDrafts`."""
-        with translated():
+        with self._root.writing():
             fate, plan = self._load(upload)
             if fate is Fate.UNFINISHED:
                 return self._find_unfinished(upload, plan, synced)
@@ -123,7 +127,7 @@ class Records:
 
     def declare(self, upload: str, length: int) -> None:
         """See `boundaries.KeptDrafts`."""
-        with translated():
+        with self._root.writing():
             fate, plan = self._load(upload)
             self._save(upload, replace(plan, length=length), fate)
 
@@ -133,6 +137,10 @@ class Records:
         """
         if not is_upload(upload):
             return
+        with self._root.writing():
+            self._settle(upload, etag)
+
+    def _settle(self, upload: str, etag: str | None) -> None:
         fate = Fate.TAKEN if etag is None else Fate.STORED
         record = _file(upload, _RECORDS[Fate.UNFINISHED])
         try:
@@ -167,10 +175,13 @@ class Records:
         """See `boundaries.KeptDrafts`."""
         if not is_upload(upload):
             return False
-        found = [self._unlink(_file(upload, extension)) for extension in _RECORDS.values()]
-        for extension in (_ETAG, _MARK, _BYTES):
-            self._unlink(_file(upload, extension))
-        return any(found)
+        with self._root.writing():
+            found = [self._unlink(_file(upload, extension)) for extension in _RECORDS.values()]
+            for extension in (_ETAG, _MARK, _BYTES):
+                self._unlink(_file(upload, extension))
+            if not any(found):
+                self._root.check("written")  # before we say that there is no such upload
+            return any(found)
 
     def link(self, upload: str, name: str, dir_fd: int) -> None:
         """Give the content of an upload one name more."""
@@ -179,18 +190,21 @@ class Records:
     def expire(self, before_ns: int) -> list[str]:
         """See `boundaries.KeptDrafts`."""
         expired = []
-        for upload, extension in self._names(*_RECORDS.values()):
-            with self._one(upload):
-                if self._is_older(upload, extension, before_ns) and self._drop(upload, before_ns):
-                    expired.append(upload)
+        with self._root.writing():
+            for upload, extension in self._names(*_RECORDS.values()):
+                with self._one(upload):
+                    old = self._is_older(upload, extension, before_ns)
+                    if old and self._drop(upload, before_ns):
+                        expired.append(upload)
         return expired
 
     def callers(self) -> dict[str, str]:
         """See `boundaries.KeptDrafts`."""
         found = {}
-        for upload, _ in self._names(_RECORDS[Fate.UNFINISHED]):
-            with self._one(upload):
-                found[upload] = self._load(upload)[1].caller
+        with self._root.reading():
+            for upload, _ in self._names(_RECORDS[Fate.UNFINISHED]):
+                with self._one(upload):
+                    found[upload] = self._load(upload)[1].caller
         return found
 
     def sweep(self) -> None:

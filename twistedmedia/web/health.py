@@ -1,4 +1,4 @@
-"""The route that says how the service is."""
+"""The routes that say how the service is, and whether it may be sent requests."""
 
 from __future__ import annotations
 
@@ -6,59 +6,81 @@ import os
 import resource
 import threading
 import time
-from contextlib import suppress
 
 from klein import Klein
 from twisted.internet.defer import TimeoutError
-from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
 from twistedmedia import __version__
 from twistedmedia.answers import OK, Answer
-from twistedmedia.boundaries import FiniteStore
+from twistedmedia.boundaries import StorageState, WatchedStore
+from twistedmedia.errors import RETRY_AFTER_S, Stopping, StorageFailed
 from twistedmedia.intake import Intake
 from twistedmedia.web.answering import respond
 from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.site import MediaSite
 
+# The usual time-out of a health check is a second.
 _ANSWERS_S = 0.5
+_SILENT = f"it does not answer within {_ANSWERS_S:g} s"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Health:
-    """`GET` and `HEAD` of `/health`."""
+    """`GET` and `HEAD` of `/health`, for people, and of `/ready`, for load balancers."""
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self._begun_s = time.monotonic()
-        self._free: int | None = None  # when it was asked last
+        self._free: int | None = None  # at the last look
 
     def add_to(self, app: Klein) -> None:
-        """Add the route."""
+        """Add the routes."""
         add_route(app, "/health", ["GET"], self.tell)
+        add_route(app, "/ready", ["GET"], self.ready)
 
     async def tell(self, request: Request) -> Reply:
         """What an operator asks first. Never from a cache."""
-        store = self._intake.store
-        if isinstance(store, FiniteStore):
-            assert request.site is not None, "it is being rendered"
-            await self._look_how_much_is_free(store, request.site.reactor)
+        storage = await self._look(request)
+        failure = storage.cannot_read or storage.cannot_write
         site = request.site
         payload = {
             **OK,
             "version": __version__,
             "uptime": round(time.monotonic() - self._begun_s, 3),
             "uploads": self._intake.uploads,
-            "free": self._free,
+            "storage": "ok" if failure is None else failure.reason,
+            "free": storage.free,
             "connections": len(site.channels) if isinstance(site, MediaSite) else None,
             **_used(),
         }
         return respond(Answer(200, payload, {"Cache-Control": "no-store"}))
 
-    async def _look_how_much_is_free(self, store: FiniteStore, reactor: IReactorTime) -> None:
-        # On a disk that hangs, or is busy, what was known before has to do.
-        with suppress(TimeoutError):
-            self._free = await store.free().addTimeout(_ANSWERS_S, reactor)
+    async def ready(self, request: Request) -> Reply:
+        """Whether requests may be sent here: 200, or the failure that they would have. Never from
+        a cache.
+
+        :raises Stopping: if the service was told to stop.
+        :raises StorageFailed: if nothing can be read.
+        """
+        if isinstance(request.site, MediaSite) and request.site.is_closing:
+            raise Stopping(RETRY_AFTER_S)
+        storage = await self._look(request)
+        if storage.cannot_read is not None:
+            raise storage.cannot_read
+        return respond(Answer(200, OK, {"Cache-Control": "no-store"}))
+
+    async def _look(self, request: Request) -> StorageState:
+        store = self._intake.store
+        if not isinstance(store, WatchedStore):
+            return StorageState(None)
+        assert request.site is not None, "it is being rendered"
+        try:
+            state = await store.look().addTimeout(_ANSWERS_S, request.site.reactor)
+        except TimeoutError:
+            return StorageState(self._free, cannot_read=StorageFailed("read", _SILENT))
+        self._free = state.free
+        return state
 
 
 def _used() -> dict[str, object]:
