@@ -200,7 +200,9 @@ class StorageFailed(MediaError):
     code, status, rank = 515, 503, 5
 
     def __init__(self, doing: str, why: str) -> None:
-        super().__init__(f"the storage cannot be {doing}: {why}")
+        super().__init__(
+            f"the storage cannot be {doing}: {why}", {"Retry-After": str(RETRY_AFTER_S)}
+        )
         self.doing = doing
 
 

@@ -38,6 +38,18 @@ async def test_a_listing_has_all_pages(talk: Any) -> None:
 
 
 @asynchronous
+async def test_a_file_of_a_year_that_the_service_cannot_express_is_listed(talk: Any) -> None:
+    """Case 49."""
+    content = (
+        b'{"entries": [{"name": "x.wav", "size": 1, "modified": null, "etag": "\\"1\\""}],'
+        b' "next": null}'
+    )
+    async with talk() as it:
+        it.fake.next("GET", answer=Answer(200, {}, content))
+        assert await it.client.list("a") == [Entry("a", "x.wav", False, 1, None, '"1"')]
+
+
+@asynchronous
 async def test_a_recursive_listing_has_all_files(talk: Any) -> None:
     async with talk() as it:
         names = ["a/1.wav", "a/b/2.wav", "a/b/c/3.wav", "a/d/4.wav", "e/5.wav"]

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -409,3 +410,27 @@ def test_a_listing_that_nobody_reads_is_let_go_of(service: Process, folder: str)
         for _ in range(3):
             assert len(listing(connection.answer(), folder)["entries"]) == 3000
     eventually("no file is open", lambda: folder not in str(service.descriptors()))
+
+
+@pytest.mark.parametrize(
+    "seconds", [-(2**62) // 10**9, -1_008_906_000_000, -62_167_219_200, -1, 910_670_515_199, 2**33]
+)
+def test_a_file_of_any_year_is_listed_and_served(
+    service: Process, folder: str, seconds: int
+) -> None:
+    """Case 49. What the file system makes of the time is its business."""
+    put_in(service.root / folder, ["odd.wav", "usual.wav"])
+    path = service.root / folder / "odd.wav"
+    os.utime(path, ns=(0, seconds * 10**9))
+    entries = listing(service.ask("GET", f"/media/{folder}/"), folder)["entries"]
+    assert [entry["name"] for entry in entries] == ["odd.wav", "usual.wav"]
+    for method in ("GET", "HEAD"):
+        answer = service.ask(method, f"/media/{folder}/odd.wav")
+        assert answer.status == 200
+        told, now = (
+            parsedate_to_datetime(answer.headers[name]) for name in ("Last-Modified", "Date")
+        )
+        assert 0 <= told.timestamp() <= now.timestamp()
+    since = {"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}
+    expected = 304 if path.stat().st_mtime <= 0 else 200
+    assert service.ask("GET", f"/media/{folder}/odd.wav", headers=since).status == expected

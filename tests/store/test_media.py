@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import socket
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +288,40 @@ async def test_what_is_at_hand_in_part_is_read_by_a_thread(start: Any) -> None:
     media = await store.open(NAME)
     assert (media.size, await media.read(0, 1 << 20)) == (20_000, CONTENT[:20_000])
     await closed(media)
+
+
+class OfTheYear(CallsLayer):
+    """Files have a modification time that this file system could not store."""
+
+    def __init__(self, modified_ns: int) -> None:
+        self._modified_ns = modified_ns
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        result = call()
+        if operation in ("lstat", "fstat") and stat.S_ISREG(result.st_mode):
+            fields = {name: getattr(result, name) for name in dir(result) if name[:3] == "st_"}
+            return os.stat_result(result, {**fields, "st_mtime_ns": self._modified_ns})
+        return result
+
+
+@asynchronous
+@pytest.mark.parametrize("modified_ns", [-(10**30), -(2**63) - 1, -1, 2**63, 10**30])
+async def test_a_file_of_any_year_is_opened_listed_and_hashed(
+    start: Any, root: Path, modified_ns: int
+) -> None:
+    """Case 49."""
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "b" / "x.mp3").write_bytes(b"hello")
+    (root / "a" / "b" / "large.mp3").write_bytes(bytes(100_000))
+    store = start(OfTheYear(modified_ns))
+    page = await store.list(("a", "b"), "", 10, lambda page: page)
+    assert [entry.modified_ns for entry in page.entries] == [modified_ns] * 2
+    for entry in page.entries:
+        media = await store.open(named(f"a/b/{entry.filename}"))
+        assert (media.modified_ns, media.etag) == (modified_ns, entry.etag)
+        digest = await media.digest()
+        assert digest == hashlib.sha256(await media.read(0, media.size)).hexdigest()
+        media.close()
+        stored = await store.recognise(named(f"a/b/{entry.filename}"), digest)
+        assert stored.etag == entry.etag
+        assert await store.delete(stored.name, lambda etag, _, of=entry.etag: etag == of)

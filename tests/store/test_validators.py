@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -31,3 +32,11 @@ def test_a_tag_is_of_a_size_and_a_time() -> None:
     assert len(tags) == 12
     assert all(tag[0] == tag[-1] == '"' and tag[1:-1].isascii() for tag in tags)
     assert etag_of(16, 255) == '"10-ff"'
+
+
+@pytest.mark.parametrize("modified_ns", [-1, -(2**63), -(10**30), 2**63, 10**30])
+def test_a_tag_of_any_time_is_one_that_http_allows(modified_ns: int) -> None:
+    """Case 49. RFC 9110, 8.8.3."""
+    tag = etag_of(5, modified_ns)
+    assert re.fullmatch(r'"[\x21\x23-\x7e]+"', tag)
+    assert tag != etag_of(5, -modified_ns)

@@ -6,14 +6,14 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia.errors import PreconditionFailed, RangeNotSatisfiable
-from twistedmedia.wire.conditions import Conditions, Plan, plan
+from twistedmedia.wire.conditions import Conditions, Plan, format_date, plan
 
 quick = settings(max_examples=200, deadline=None)
 
@@ -684,3 +684,62 @@ def test_a_long_header_costs_its_length(long: Callable[[int], str]) -> None:
     small, large = cost_s(long(16 << 10)), cost_s(long(256 << 10))
     assert small < 0.05
     assert large < small * 16 * 4 + 0.001
+
+
+# Dates that are sent
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (MODIFIED_S, DATE),
+        (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (-1, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (-62_167_219_200, "Thu, 01 Jan 1970 00:00:00 GMT"),  # the year 0
+        (-(10**12), "Thu, 01 Jan 1970 00:00:00 GMT"),  # some 30,000 years before
+        (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        (253_402_300_800, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        (910_670_515_199, "Fri, 31 Dec 9999 23:59:59 GMT"),  # in 30828, where Windows ends
+        (2**63, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        (-(2**80), "Thu, 01 Jan 1970 00:00:00 GMT"),
+    ],
+)
+def test_a_date_that_no_client_understands_is_clamped(seconds: int, text: str) -> None:
+    """Case 49."""
+    assert format_date(seconds) == text
+
+
+@quick
+@given(st.integers())
+def test_every_time_has_a_date_that_can_be_read_again(seconds: int) -> None:
+    """Case 49."""
+    text = format_date(seconds)
+    read = parsedate_to_datetime(text).timestamp()
+    assert read == min(max(seconds, 0), 253_402_300_799)
+
+
+@pytest.mark.parametrize("modified_s", [-(2**80), -(10**12), -1])
+def test_a_date_that_was_clamped_keeps_no_range(modified_s: int) -> None:
+    """Case 49: files of many dates share it."""
+    told = format_date(modified_s)
+    conditions = Conditions(if_range=told, range="bytes=0-1")
+    assert plan(conditions, 10, ETAG, modified_s, NOW_S) == Plan(200, 0, 10)
+    assert plan(Conditions(if_modified_since=told), 10, ETAG, modified_s, NOW_S).status == 304
+    assert plan(Conditions(if_unmodified_since=told), 10, ETAG, modified_s, NOW_S).status == 200
+
+
+@quick
+@given(
+    modified_s=st.integers(),
+    date=st.sampled_from([DATE, FUTURE, "Thu, 01 Jan 1970 00:00:00 GMT", "nonsense"]),
+    field=st.sampled_from(["if_modified_since", "if_unmodified_since", "if_range"]),
+)
+def test_conditions_on_a_file_of_any_year_are_decided(
+    modified_s: int, date: str, field: str
+) -> None:
+    """Case 49."""
+    conditions = Conditions(**{field: date}, range="bytes=0-1")
+    try:
+        assert plan(conditions, 10, ETAG, modified_s, NOW_S).status in (200, 206, 304)
+    except PreconditionFailed:
+        assert field == "if_unmodified_since"

@@ -335,6 +335,8 @@ def test_a_part_is_what_its_checksum_says_or_it_is_not(
         (784111777, "Sun, 06 Nov 1994 08:49:37 GMT"),
         (784111777.999, "Sun, 06 Nov 1994 08:49:37 GMT"),
         (4102444800.0, "Fri, 01 Jan 2100 00:00:00 GMT"),
+        (1e15, "Fri, 31 Dec 9999 23:59:59 GMT"),  # case 49: its file was touched by hand
+        (-1e15, "Thu, 01 Jan 1970 00:00:00 GMT"),
     ],
 )
 def test_an_expiry_is_written_as_http_writes_times(seconds: float, text: str) -> None:

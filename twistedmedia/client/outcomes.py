@@ -67,7 +67,7 @@ class Entry:
     name: str
     is_directory: bool
     size: int | None = None
-    modified: str | None = None  # RFC 3339, UTC
+    modified: str | None = None  # RFC 3339, UTC; None for a date that it cannot express
     etag: str | None = None
 
     @property
@@ -161,7 +161,7 @@ def _entry(entry: object, directory: str) -> Entry:
         name,
         False,
         _count(entry, "size"),
-        _member(entry, "modified", str),
+        None if entry.get("modified", "") is None else _member(entry, "modified", str),
         _member(entry, "etag", str),
     )
 

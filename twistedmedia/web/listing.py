@@ -19,6 +19,7 @@ from twistedmedia.wire.sending import send
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
+_YEAR_1_S, _YEAR_10000_S = -62_135_596_800, 253_402_300_800
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -78,9 +79,13 @@ def _listed(entry: Entry | str, base: str) -> str:
     )
 
 
-def _rfc3339(modified_ns: int) -> str:
-    """UTC, to the millisecond, rounded down (RFC 3339, 5.6)."""
+def _rfc3339(modified_ns: int) -> str | None:
+    """UTC, to the millisecond, rounded down (RFC 3339, 5.6). None for a year that its four digits
+    cannot say, and for the year 0, which many programs do not know.
+    """
     seconds, rest_ns = divmod(modified_ns, 10**9)
+    if not _YEAR_1_S <= seconds < _YEAR_10000_S:
+        return None
     year, month, day, hour, minute, second, *_ = time.gmtime(seconds)
     date = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
     return f"{date}.{rest_ns // 10**6:03}Z"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from email.utils import formatdate
-from functools import lru_cache
 from string import punctuation
 from urllib.parse import quote
 
@@ -18,7 +16,7 @@ from twistedmedia.names import MediaName, folders_from_path, media_name_from_pat
 from twistedmedia.web.listing import list_directory
 from twistedmedia.web.requests import conditions_of, has_query_key, header, segments_below
 from twistedmedia.web.routing import Reply, add_route
-from twistedmedia.wire.conditions import Plan, plan
+from twistedmedia.wire.conditions import Plan, format_date, plan
 from twistedmedia.wire.digests import repr_digest, wants_sha256
 from twistedmedia.wire.sending import send
 
@@ -100,14 +98,9 @@ def _validators(etag: str, modified_s: int) -> dict[str, str]:
     """
     return {
         "ETag": etag,
-        "Last-Modified": _http_date(modified_s),
+        "Last-Modified": format_date(modified_s),
         "Cache-Control": "no-cache",  # a name can be deleted and stored anew
     }
-
-
-@lru_cache(4096)  # it takes as long as opening the file
-def _http_date(seconds: int) -> str:
-    return formatdate(seconds, usegmt=True)
 
 
 def _about(name: MediaName, what: Plan, *, attachment: bool) -> dict[str, str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from email.utils import formatdate
+from functools import lru_cache
 
 from twistedmedia.errors import PreconditionFailed, RangeNotSatisfiable
 
@@ -41,6 +43,10 @@ _DATES = [  # 5.6.7
     re.compile(f"{_DAY_NAME} {_MONTH} (?P<day>[0-9]{{2}}| [0-9]) {_TIME} {_YEAR}"),
 ]
 _LONGEST_DATE = len("Wednesday, 06-Nov-94 08:49:37 GMT")
+# Dates outside of this are clamped. nginx, Apache and others understand no date before 1970, and an
+# IMF-fixdate has four digits for the year (5.6.7).
+_FIRST_DATE_S = 0
+_LAST_DATE_S = 253_402_300_799  # the end of 9999
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _DAY_S = 86400
 
@@ -123,9 +129,10 @@ class Plan:
 def plan(conditions: Conditions, size: int, etag: str, modified_s: int, now_s: int) -> Plan:
     """What to send of a file of `size` bytes to a GET; to a HEAD, whose `range` is None.
 
-    `modified_s` is what Last-Modified says and `now_s` the clock, both in seconds since the epoch,
-    rounded down. What is malformed is passed over, but for If-Match, which then matches no file. A
-    Range header with another unit or several ranges is passed over as well.
+    `modified_s` is when the file was modified and `now_s` the clock, both in seconds since the
+    epoch, rounded down, of any year. Last-Modified may have to say another date (`format_date`);
+    such a date never keeps a range. What is malformed is passed over, but for If-Match, which then
+    matches no file. A Range header with another unit or several ranges is passed over as well.
 
     :raises PreconditionFailed: when If-Match or, without it, If-Unmodified-Since means another.
     :raises RangeNotSatisfiable: when the range is well formed and no byte of it exists.
@@ -137,6 +144,14 @@ def plan(conditions: Conditions, size: int, etag: str, modified_s: int, now_s: i
     if conditions.range is None or not conditions._keep_range(etag, modified_s, now_s):
         return Plan(200, 0, size)
     return _plan_range(conditions.range, size)
+
+
+@lru_cache(4096)  # it takes as long as opening a file
+def format_date(seconds: int) -> str:
+    """The IMF-fixdate (5.6.7) that is nearest to `seconds` since the epoch and that clients
+    understand: from 1970 to 9999.
+    """
+    return formatdate(min(max(seconds, _FIRST_DATE_S), _LAST_DATE_S), usegmt=True)
 
 
 def _plan_range(header: str, size: int) -> Plan:

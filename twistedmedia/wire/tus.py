@@ -10,7 +10,6 @@ import hashlib
 import re
 from base64 import b64decode
 from dataclasses import dataclass
-from email.utils import formatdate
 from typing import Any
 
 from twistedmedia.errors import (
@@ -20,6 +19,7 @@ from twistedmedia.errors import (
     MissingArgument,
     UnsupportedVersion,
 )
+from twistedmedia.wire.conditions import format_date
 from twistedmedia.wire.heads import MAX_LENGTH_BYTES
 
 VERSION = "1.0.0"
@@ -125,7 +125,7 @@ def parse_checksum(field: str | None) -> Checksum | None:
 
 def format_expires(seconds: float) -> str:
     """`Upload-Expires`, from seconds since the epoch (RFC 9110, 5.6.7)."""
-    return formatdate(int(seconds), usegmt=True)
+    return format_date(int(seconds))
 
 
 def _from_base64(text: str, what: str) -> bytes:
