@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from twistedmedia.formats import MEDIA_TYPES, parse_formats
 
 
 def test_each_known_extension_has_its_registered_media_type() -> None:
+    """Case 72. Raw samples have none."""
     assert MEDIA_TYPES == {
         "mp3": "audio/mpeg",
         "wav": "audio/wav",
@@ -19,7 +22,29 @@ def test_each_known_extension_has_its_registered_media_type() -> None:
         "flac": "audio/flac",
         "m4a": "audio/mp4",
         "aac": "audio/aac",
+        "webm": "audio/webm",
+        "weba": "audio/webm",
+        "mka": "audio/matroska",
+        "aiff": "audio/aiff",
+        "aif": "audio/aiff",
+        "caf": "audio/x-caf",
+        "amr": "audio/amr",
+        "awb": "audio/amr-wb",
+        "wma": "audio/x-ms-wma",
+        "gsm": "application/octet-stream",
+        "ulaw": "application/octet-stream",
+        "ul": "application/octet-stream",
+        "alaw": "application/octet-stream",
+        "al": "application/octet-stream",
+        "g722": "application/octet-stream",
+        "g729": "application/octet-stream",
+        "sln": "application/octet-stream",
+        "sln16": "application/octet-stream",
+        "sln48": "application/octet-stream",
     }
+
+
+KNOWN = "mp3,wav,ogg,oga,opus,flac,m4a,aac,webm,weba,mka,aiff,aif,caf,amr,awb,gsm,ulaw,alaw,ul,al"
 
 
 @pytest.mark.parametrize(
@@ -30,11 +55,64 @@ def test_each_known_extension_has_its_registered_media_type() -> None:
         (" Ogg , opus ", {"ogg", "opus"}),
         (".mp3,.FLAC", {"mp3", "flac"}),
         ("mp3,mp3,,", {"mp3"}),
-        ("mp3,wav,ogg,oga,opus,flac,m4a,aac", set(MEDIA_TYPES)),
+        (f"{KNOWN},sln,sln16,sln48,g722,g729,wma", set(MEDIA_TYPES)),
     ],
 )
 def test_a_list_of_formats_is_read_in_any_case(text: str, formats: set[str]) -> None:
+    """Case 72."""
+    assert parse_formats(text) == {each: MEDIA_TYPES[each] for each in formats}
+
+
+@pytest.mark.parametrize(
+    ("text", "formats"),
+    [
+        ("clip=audio/x-clip", {"clip": "audio/x-clip"}),
+        ("wav, .CLIP = audio/X-Clip ", {"wav": "audio/wav", "clip": "audio/X-Clip"}),
+        ("wav=audio/vnd.wave", {"wav": "audio/vnd.wave"}),
+        ("gsm=audio/gsm", {"gsm": "audio/gsm"}),
+        ("mov=video/quicktime", {"mov": "video/quicktime"}),
+        ("bin=application/octet-stream", {"bin": "application/octet-stream"}),
+        ("l16=audio/L16;rate=8000; channels=1", {"l16": "audio/L16;rate=8000; channels=1"}),
+        ("clip=audio/x-clip,clip=audio/x-clip", {"clip": "audio/x-clip"}),
+    ],
+)
+def test_any_other_format_can_be_named(text: str, formats: dict[str, str]) -> None:
+    """Case 72."""
     assert parse_formats(text) == formats
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("page=text/html", "'text/html' is not a media type that a format may have"),
+        ("pic=image/svg+xml", "'image/svg+xml' is not a media type"),
+        ("x=application/xhtml+xml", "it is audio/..., video/... or application/octet-stream"),
+        ("x=application/xml", "'application/xml' is not"),
+        ("x=multipart/mixed", "'multipart/mixed' is not"),
+        ("x=application/octet-streams", "'application/octet-streams' is not"),
+        ("x=audio", "'audio' is not"),
+        ("x=audio/", "'audio/' is not"),
+        ("x=", "'' is not a media type"),
+        ("x=audio/a b", "'audio/a b' is not"),
+        ("x=audio/a\r\nX: y", "is not a media type"),
+        ("x=audio/ü", "'audio/ü' is not"),
+        ("x=audio/a/b", "'audio/a/b' is not"),
+        ("=audio/x", "'' is not an extension"),
+        ("a.b=audio/x", "'a.b' is not an extension"),
+        ("a/b=audio/x", "'a/b' is not an extension"),
+        ("a b=audio/x", "'a b' is not an extension"),
+        ("ä=audio/x", "'ä' is not an extension"),
+        ("a" * 33 + "=audio/x", "is not an extension"),
+        ("clip=audio/a,clip=audio/b", "'clip' is given two media types"),
+        ("wav,wav=audio/x", "'wav' is given two media types"),
+        ("clip", "to allow another, name its media type, like clip=audio/x-clip"),
+    ],
+)
+def test_a_format_that_cannot_be_is_told_in_one_line(text: str, why: str) -> None:
+    """Case 72: and nothing that a browser runs as a document is stored as audio."""
+    with pytest.raises(ValueError, match=re.escape(why)) as caught:
+        parse_formats(text)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["exe", "mp3,exe", "mp3 wav", "mp3;wav", "..mp3", "audio/mpeg"])
@@ -50,7 +128,11 @@ def test_no_format_at_all_is_refused(text: str) -> None:
         parse_formats(text)
 
 
-listed = st.lists(st.sampled_from([*MEDIA_TYPES, "MP3", ".wav", " ogg", "exe", ""])).map(",".join)
+listed = st.lists(
+    st.sampled_from(
+        [*MEDIA_TYPES, "MP3", ".wav", " ogg", "exe", "", "clip=audio/x-clip", "a=text/html", "="]
+    )
+).map(",".join)
 
 
 @settings(max_examples=200, deadline=None)
@@ -62,6 +144,8 @@ def test_any_text_is_known_formats_or_a_value_error_on_one_line(text: str) -> No
         lines = str(error).splitlines()
     else:
         assert formats
-        assert formats <= MEDIA_TYPES.keys()
+        for extension, media_type in formats.items():
+            assert extension in MEDIA_TYPES or "=" in text
+            assert media_type.isprintable()
         return
     assert len(lines) == 1

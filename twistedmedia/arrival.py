@@ -7,8 +7,8 @@ here and in the store, and nowhere else.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -29,6 +29,7 @@ from twistedmedia.errors import (
     TooLarge,
 )
 from twistedmedia.faults import fault
+from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
 
@@ -63,7 +64,8 @@ class Checking(Enum):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """`formats` are extensions in lower case, `max_upload` is in bytes, `max_form` too, and
-    `max_uploads` is how many requests may upload at once. `checking` is about audio.
+    `max_uploads` is how many requests may upload at once. `checking` is about audio. `media_types`
+    are those of files, by extension, whether they may be stored or are only served.
     """
 
     formats: frozenset[str] = frozenset({"mp3", "wav"})
@@ -71,6 +73,7 @@ class Limits:
     max_form: int = 8 << 30
     max_uploads: int = 64
     checking: Checking = Checking.FLAG
+    media_types: Mapping[str, str] = field(default_factory=lambda: MEDIA_TYPES)
 
 
 @dataclass(frozen=True, slots=True)

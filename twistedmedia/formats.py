@@ -1,10 +1,23 @@
 """The audio formats that are known, by extension, with their media types.
 
 Pure. Sources: IANA's registry; RFC 3003 (mp3), RFC 5334 and 7845 (ogg, opus), RFC 9639 (flac),
-RFC 4337 (m4a). WAV has no registration; `audio/wav` is what the WHATWG MIME standard uses.
+RFC 4337 (m4a), RFC 9559 (mka), RFC 4867 (amr, awb). No media type is registered for WAV, WebM,
+AIFF, CAF and WMA; theirs are those that browsers and the WHATWG MIME standard use.
 """
 
 from __future__ import annotations
+
+import re
+
+# Of what browsers neither play nor show. They save it.
+UNKNOWN_TYPE = "application/octet-stream"
+
+# Extensions of raw samples, as telephone systems write them. There are no headers in such a file,
+# and no media type says what is in it.
+RAW = (
+    *("gsm", "ulaw", "ul", "alaw", "al", "g722", "g729"),
+    *("sln", "sln16", "sln48"),
+)
 
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
@@ -15,17 +28,64 @@ MEDIA_TYPES = {
     "flac": "audio/flac",
     "m4a": "audio/mp4",
     "aac": "audio/aac",
+    "webm": "audio/webm",
+    "weba": "audio/webm",
+    "mka": "audio/matroska",
+    "aiff": "audio/aiff",
+    "aif": "audio/aiff",
+    "caf": "audio/x-caf",
+    "amr": "audio/amr",
+    "awb": "audio/amr-wb",
+    "wma": "audio/x-ms-wma",
+    **dict.fromkeys(RAW, UNKNOWN_TYPE),
 }
 
+_EXTENSION = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
+_TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,100}"  # RFC 6838, 4.2
+_MEDIA_TYPE = re.compile(
+    rf"(?:(?:audio|video)/{_TOKEN}|{UNKNOWN_TYPE})(?: *; *{_TOKEN}={_TOKEN})*",
+    re.ASCII | re.IGNORECASE,
+)
 
-def parse_formats(text: str) -> frozenset[str]:
-    """The formats in a list like "mp3,wav", in any case.
 
-    :raises ValueError: when one is not known or there is none.
+def parse_formats(text: str) -> dict[str, str]:
+    """The formats in a list like "mp3,wav,clip=audio/x-clip", in any case: extensions, each with
+    its media type. A format that is not known has to name its type. Only types that no browser
+    takes for a document may be named, or a file that somebody stored could run in one.
+
+    :raises ValueError: if a format is unknown or malformed, has two types, or there is none.
     """
-    formats = {part.strip().lower().removeprefix(".") for part in text.split(",")} - {""}
-    unknown = sorted(formats - MEDIA_TYPES.keys())
-    if unknown or not formats:
-        what = f"{unknown[0]!r} is not a known format" if unknown else "no format is given"
-        raise ValueError(f"{what}; known are {', '.join(MEDIA_TYPES)}")
-    return frozenset(formats)
+    formats: dict[str, str] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        name, named, media_type = part.partition("=")
+        extension = name.strip().lower().removeprefix(".")
+        media_type = _named_type(extension, media_type) if named else _known_type(extension)
+        if formats.setdefault(extension, media_type) != media_type:
+            raise ValueError(f"{extension!r} is given two media types")
+    if not formats:
+        raise ValueError(f"no format is given; known are {', '.join(MEDIA_TYPES)}")
+    return formats
+
+
+def _known_type(extension: str) -> str:
+    if extension not in MEDIA_TYPES:
+        raise ValueError(
+            f"{extension!r} is not a known format; known are {', '.join(MEDIA_TYPES)}; "
+            "to allow another, name its media type, like clip=audio/x-clip"
+        )
+    return MEDIA_TYPES[extension]
+
+
+def _named_type(extension: str, media_type: str) -> str:
+    if _EXTENSION.fullmatch(extension) is None:
+        raise ValueError(
+            f"{extension!r} is not an extension; it has 1 to 32 letters, digits, hyphens and "
+            "underscores"
+        )
+    media_type = media_type.strip()
+    if _MEDIA_TYPE.fullmatch(media_type) is None:
+        raise ValueError(
+            f"{media_type!r} is not a media type that a format may have; it is audio/..., "
+            f"video/... or {UNKNOWN_TYPE}"
+        )
+    return media_type

@@ -154,7 +154,12 @@ class Options(usage.Options):
         ["port", "p", "8000", "TCP port to listen on; 0 takes a free one."],
         ["interface", "i", "127.0.0.1", "Address to listen on; beyond loopback it needs --open."],
         ["root", "r", "./media", "The folder that holds the media; made if it is missing."],
-        ["formats", None, "mp3,wav", "Extensions that may be stored, separated by commas."],
+        [
+            "formats",
+            None,
+            "mp3,wav",
+            "Extensions that may be stored, separated by commas; clip=audio/x-clip names another.",
+        ],
         ["max-upload", None, "2GiB", "The largest single file."],
         ["max-form", None, "8GiB", "The largest form, all of its files together."],
         ["max-uploads", None, "64", "Uploads at the same time; one more is told to come back."],

@@ -17,6 +17,7 @@ from twistedmedia.fetching.addresses import Policy
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.lookups import Lookups
 from twistedmedia.fetching.trust import Trust
+from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.intake import Intake
 from twistedmedia.options import Options
 from twistedmedia.resuming import Uploads
@@ -53,11 +54,12 @@ def makeService(options: Options) -> IService:
         durable=bool(options["durable"]),
     )
     limits = Limits(
-        formats=options["formats"],
+        formats=frozenset(options["formats"]),
         max_upload=options["max-upload"],
         max_form=options["max-form"],
         max_uploads=options["max-uploads"],
         checking=options["check"],
+        media_types={**MEDIA_TYPES, **options["formats"]},
     )
     intake = Intake(store, limits)
     uploads = Uploads(

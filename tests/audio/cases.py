@@ -393,6 +393,56 @@ def _mp3() -> Iterator[tuple[str, bytes, str | None]]:
     )
 
 
+_FIRST_BYTES = {
+    "webm": b"\x1a\x45\xdf\xa3",
+    "weba": b"\x1a\x45\xdf\xa3",
+    "mka": b"\x1a\x45\xdf\xa3",
+    "aiff": b"FORM\0\0\0\x40AIFF",
+    "aif": b"FORM\0\0\0\x40AIFC",
+    "caf": b"caff\0\x01\0\0",
+    "amr": b"#!AMR\n",
+    "awb": b"#!AMR-WB\n",
+    "wma": b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c",
+}
+
+
+def _more_formats() -> Iterator[tuple[str, str, bytes, str | None]]:
+    """Case 72: what browsers and telephone systems record."""
+    for extension, first in _FIRST_BYTES.items():
+        yield f"{extension} by its first bytes", extension, first + noise(99), None
+        yield (
+            f"noise as {extension}",
+            extension,
+            noise(99, 1),
+            (f"the content is something else, not {_NAMES.get(extension, extension.upper())}"),
+        )
+    yield "wide-band AMR", "amr", b"#!AMR-WB\n" + noise(99), None
+    yield "AMR of several channels", "amr", b"#!AMR_MC1.0\n" + noise(99), None
+    yield "narrow-band AMR", "awb", b"#!AMR\n" + noise(99), "the content is AMR, not AMR-WB"
+    yield "a WAV file as WebM", "webm", wav(1), "the content is WAV, not WebM or Matroska"
+    for extension in ("gsm", "ulaw", "ul", "alaw", "al", "sln", "sln16", "sln48", "g722", "g729"):
+        yield f"nothing as {extension}", extension, b"", "it is empty"
+        for what, content in _RAW.items():
+            yield f"{what} as {extension}", extension, content, None
+    yield "a format that an operator has named", "clip", noise(99), None
+
+
+_NAMES = {
+    **dict.fromkeys(("webm", "weba", "mka"), "WebM or Matroska"),
+    **dict.fromkeys(("aiff", "aif"), "AIFF"),
+    "awb": "AMR-WB",
+    "wma": "Windows Media",
+}
+# Any bytes can be samples.
+_RAW = {
+    "noise": noise(99, 1),
+    "silence": bytes(500),
+    "silence of u-law": b"\xff" * 500,
+    "a frame of MP3": frames(3),
+    "one byte": b"x",
+}
+
+
 def _others() -> Iterator[tuple[str, str, bytes, str | None]]:
     yield "a WAV file", "mp3", wav(1), "the content is WAV, not MP3"
     yield "an MP3 file", "wav", frames(5), "the content is MP3, not WAV"
@@ -488,4 +538,5 @@ CASES = [
     *[Case(what, "wav", content, problem) for what, content, problem in _wav()],
     *[Case(what, "mp3", content, problem) for what, content, problem in _mp3()],
     *[Case(*each) for each in _others()],
+    *[Case(*each) for each in _more_formats()],
 ]

@@ -464,7 +464,7 @@ def test_a_page_that_calls_itself_audio_is_never_shown(service: Process, folder:
     assert shown.content == page
     assert shown.headers["Content-Type"] == "audio/mpeg"
     assert shown.headers["X-Content-Type-Options"] == "nosniff"
-    policy = "sandbox; default-src 'none'; media-src 'self'"
+    policy = "sandbox allow-same-origin; default-src 'none'; media-src 'self'"
     assert shown.headers["Content-Security-Policy"] == policy
 
 

@@ -12,9 +12,11 @@ from random import Random
 
 import pytest
 
+from tests.audio.samples import wav
 from tests.service.exchange import MULTIPART, form, head, part, request
 from tests.service.running import Process, eventually
 
+POLICY = "sandbox allow-same-origin; default-src 'none'; media-src 'self'"
 DIGITS = b"0123456789"
 LARGE = Random(3).randbytes(24 << 20)
 
@@ -49,7 +51,7 @@ def test_a_file_has_all_the_headers_that_players_and_browsers_want(
         "etag": f'"{status.st_size:x}-{status.st_mtime_ns:x}"',
         "cache-control": "no-cache",
         "x-content-type-options": "nosniff",
-        "content-security-policy": "sandbox; default-src 'none'; media-src 'self'",
+        "content-security-policy": POLICY,
         "content-disposition": 'inline; filename="digits.wav"',
         "repr-digest": f"sha-256=:{b64encode(hashlib.sha256(DIGITS).digest()).decode()}:",
     }
@@ -204,6 +206,10 @@ def test_a_file_without_bytes_is_a_file(service: Process, folder: str) -> None:
         ("a.flac", "audio/flac", "inline"),
         ("a.m4a", "audio/mp4", "inline"),
         ("a.aac", "audio/aac", "inline"),
+        ("a.webm", "audio/webm", "inline"),
+        ("a.WMA", "audio/x-ms-wma", "inline"),
+        ("a.ulaw", "application/octet-stream", "attachment"),
+        ("a.sln16", "application/octet-stream", "attachment"),
         ("a.html", "application/octet-stream", "attachment"),
         ("a.svg", "application/octet-stream", "attachment"),
         ("a.mp3.js", "application/octet-stream", "attachment"),
@@ -222,7 +228,7 @@ def test_what_an_administrator_puts_into_the_root_is_served(
     assert answer.headers["Content-Type"] == media_type
     assert answer.headers["Content-Disposition"] == f'{kind}; filename="{filename}"'
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Content-Security-Policy"].startswith("sandbox;")
+    assert answer.headers["Content-Security-Policy"].startswith("sandbox allow-same-origin;")
 
 
 def test_a_file_of_the_future_was_modified_by_now(service: Process, folder: str) -> None:
@@ -421,3 +427,30 @@ def test_a_file_that_shrinks_while_it_is_sent_never_looks_whole(
         assert len(connection.read_to_the_end()) < len(LARGE)
     assert service.ask("GET", "/media/a/large.wav").content == LARGE[: 10 << 20]
     assert "cut off" in service.log
+
+
+def test_a_format_that_the_operator_named_is_stored_and_served_as_that(
+    serve: Callable[..., Process],
+) -> None:
+    """Case 72: what browsers record, what telephone systems do, and any other."""
+    formats = "webm,gsm,ulaw,clip=audio/x-clip,dat=application/octet-stream,wav=audio/vnd.wave"
+    service = serve("--formats", formats, "--check", "reject")
+    stored = {
+        "a.webm": (b"\x1a\x45\xdf\xa3 and so on", "audio/webm", "inline"),
+        "a.gsm": (b"\xd0" * 33, "application/octet-stream", "attachment"),
+        "a.ULAW": (b"\xff" * 160, "application/octet-stream", "attachment"),
+        "a.clip": (b"anything", "audio/x-clip", "inline"),
+        "a.dat": (b"anything", "application/octet-stream", "attachment"),
+        "a.wav": (wav(0.1), "audio/vnd.wave", "inline"),
+    }
+    for name, (content, media_type, kind) in stored.items():
+        assert service.ask("PUT", f"/media/a/{name}", content).status == 201, name
+        answer = service.ask("GET", f"/media/a/{name}")
+        assert answer.content == content
+        assert answer.headers["Content-Type"] == media_type
+        assert answer.headers["Content-Disposition"] == f'{kind}; filename="{name}"'
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    refused = service.ask("PUT", "/media/a/a.mp3", b"ID3")
+    assert refused.brief == (415, 504)
+    assert refused.json["reason"].endswith("supported are: clip, dat, gsm, ulaw, wav, webm")
+    assert service.ask("PUT", "/media/a/b.webm", b"RIFF").brief == (422, 509)

@@ -1,8 +1,8 @@
 """Which format a content has, by its first bytes, whatever its name says.
 
 Pure. Sources: the formats' own specifications (RFC 9639 for FLAC, RFC 3533 and 7845 for Ogg and
-Opus, ISO 14496-12 for MP4, 14496-3 for AAC), and the WHATWG MIME Sniffing standard for what people
-send by mistake.
+Opus, ISO 14496-12 for MP4, 14496-3 for AAC, RFC 8794 for Matroska, RFC 4867 for AMR), and the
+WHATWG MIME Sniffing standard for what people send by mistake.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from twistedmedia.audio.frames import FrameHeader
 HEAD_BYTES = 64  # as many as are looked at
 
 MP3, WAV, OGG, OPUS, FLAC, MP4, AAC = "MP3", "WAV", "Ogg", "Ogg Opus", "FLAC", "MP4", "AAC"
+MATROSKA, AIFF, CAF, WMA = "WebM or Matroska", "AIFF", "CAF", "Windows Media"
+AMR, AMR_WB = "AMR", "AMR-WB"
 
-# What a file with that extension may be.
+# What a file with that extension may be. Nothing is known of other extensions: raw samples can
+# begin with any bytes.
 PROMISED = {
     "mp3": (MP3,),
     "wav": (WAV,),
@@ -25,6 +28,15 @@ PROMISED = {
     "flac": (FLAC,),
     "m4a": (MP4,),
     "aac": (AAC,),
+    "webm": (MATROSKA,),
+    "weba": (MATROSKA,),
+    "mka": (MATROSKA,),
+    "aiff": (AIFF,),
+    "aif": (AIFF,),
+    "caf": (CAF,),
+    "amr": (AMR, AMR_WB),
+    "awb": (AMR_WB,),
+    "wma": (WMA,),
 }
 
 _KNOWN = [
@@ -36,15 +48,16 @@ _KNOWN = [
     (MP4, rb"....ftyp"),
     # ADTS (its layer is 0, its sampling frequency none of the reserved ones), or ADIF.
     (AAC, rb"\xff[\xf0\xf1\xf8\xf9][\x00-\x33\x40-\x73\x80-\xb3\xc0-\xf3]|ADIF"),
+    (AIFF, rb"FORM....AIF[FC]"),
+    (MATROSKA, rb"\x1a\x45\xdf\xa3"),
+    (AMR_WB, rb"#!AMR-WB"),
+    (AMR, rb"#!AMR"),
+    (CAF, rb"caff\0\x01"),
+    (WMA, rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     # What is none of these, in words.
     ("big-endian WAV (RIFX)", rb"RIFX....WAVE"),
     ("AVI", rb"RIFF....AVI "),
     ("WebP", rb"RIFF....WEBP"),
-    ("AIFF", rb"FORM....AIF[FC]"),
-    ("WebM or Matroska", rb"\x1a\x45\xdf\xa3"),
-    ("AMR", rb"#!AMR"),
-    ("CAF", rb"caff\0\x01"),
-    ("Windows Media", rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     ("MIDI", rb"MThd\0\0\0\x06"),
     ("Sun audio", rb"\.snd\0\0"),
     ("HTML", rb"(?i:\s*<(?:!doctype html|html|head|body|script|!--))"),

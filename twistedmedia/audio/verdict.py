@@ -38,12 +38,14 @@ class AudioCheck:
 
     def problem(self, extension: str) -> str | None:
         """The file has ended: what is wrong with it as the audio that `extension`, in lower case,
-        promises; None when nothing is.
+        promises. None if nothing is wrong, or nothing is known of such files.
         """
         if not self._stream.size:
             return "it is empty"
         verdict = self._stream.end()
-        promised = PROMISED[extension]
+        promised = PROMISED.get(extension)
+        if promised is None:
+            return None
         if verdict.content in promised:
             return verdict.problem
         return f"the content is {verdict.content or 'something else'}, not {promised[0]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from string import punctuation
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ from twisted.web.server import Request
 
 from twistedmedia.boundaries import Media, Store
 from twistedmedia.errors import IsDirectory, MissingArgument
-from twistedmedia.formats import MEDIA_TYPES
+from twistedmedia.formats import UNKNOWN_TYPE
 from twistedmedia.names import MediaName, folders_from_path, media_name_from_path
 from twistedmedia.web.listing import list_directory
 from twistedmedia.web.requests import conditions_of, has_query_key, header, segments_below
@@ -21,18 +22,21 @@ from twistedmedia.wire.digests import repr_digest, wants_sha256
 from twistedmedia.wire.sending import send
 
 _NS = 10**9
-# A stored file is a stranger's: whatever its bytes are, a browser plays them or saves them.
+# A stored file is a stranger's. Whatever its bytes are, it runs nothing, and loads nothing but
+# itself. It keeps its origin, because without one browsers refuse to load it as media.
 _UNTRUSTED = {
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "sandbox; default-src 'none'; media-src 'self'",
+    "Content-Security-Policy": "sandbox allow-same-origin; default-src 'none'; media-src 'self'",
 }
 
 
 class Reading:
     """`GET` and `HEAD` of `/media/<directory>/<filename>` and `/media/<directory>/`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, media_types: Mapping[str, str]) -> None:
+        """`media_types` are those of files, by extension. A file of another one is saved."""
         self._store = store
+        self._media_types = media_types
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
@@ -66,7 +70,9 @@ class Reading:
         headers = _validators(media.etag, min(modified_s, now_s))
         if what.status == 304:
             return Reply(304, headers, b"")
-        headers |= _about(name, what, attachment=has_query_key(request, b"download"))
+        media_type = self._media_types.get(name.extension, UNKNOWN_TYPE)
+        saved = media_type.startswith(UNKNOWN_TYPE) or has_query_key(request, b"download")
+        headers |= _about(name, what, media_type, attachment=saved)
         if wants_sha256(header(request, "want-repr-digest")):
             headers["Repr-Digest"] = repr_digest(await media.digest())
         elif media.sha256 is not None:
@@ -103,14 +109,13 @@ def _validators(etag: str, modified_s: int) -> dict[str, str]:
     }
 
 
-def _about(name: MediaName, what: Plan, *, attachment: bool) -> dict[str, str]:
-    media_type = MEDIA_TYPES.get(name.extension)
+def _about(name: MediaName, what: Plan, media_type: str, *, attachment: bool) -> dict[str, str]:
     headers = {
         **_UNTRUSTED,
         "Accept-Ranges": "bytes",
-        "Content-Type": media_type or "application/octet-stream",
+        "Content-Type": media_type,
         "Content-Length": str(what.length),
-        "Content-Disposition": _disposition(name.filename, attachment or media_type is None),
+        "Content-Disposition": _disposition(name.filename, attachment),
     }
     if what.content_range is not None:
         headers["Content-Range"] = what.content_range

@@ -74,7 +74,7 @@ def media_resource(
         sharing = Sharing(fetches.fetcher, fetches.asking)
     for family in (
         Storing(intake, importing),
-        Reading(intake.store),
+        Reading(intake.store, intake.limits.media_types),
         Deleting(intake.store),
         Fetching(sharing, strangers),
         Health(intake),
