@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from secrets import token_hex
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
 from twistedmedia.boundaries import Condition, Media, Page, StorageState, Stored
-from twistedmedia.errors import ConfigurationError, NotFound
+from twistedmedia.errors import ConfigurationError, NotFound, StorageFailed
 from twistedmedia.names import MediaName
 from twistedmedia.shielding import shielded
 from twistedmedia.store.calls import SystemCalls
@@ -41,6 +42,9 @@ T = TypeVar("T")
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _CANNOT_WRITE_NOW = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+# The sync of a large file on a slow disk takes some seconds. If one job takes this long, the disk
+# does not answer.
+_HANGS_S = 60.0
 
 
 class DirectoryStore:
@@ -208,7 +212,15 @@ class DirectoryStore:
         return page
 
     def look(self) -> Deferred[StorageState]:
-        return self._watch.look().addCallback(self._at.with_what_was_seen)
+        return self._watch.look().addCallback(self._with_what_was_seen)
+
+    def _with_what_was_seen(self, state: StorageState) -> StorageState:
+        state = self._at.with_what_was_seen(state)
+        longest_s = self._writers.longest_s
+        if state.cannot_write is None and longest_s > _HANGS_S:
+            why = f"it has not finished a write for {longest_s:.0f} s"
+            return replace(state, cannot_write=StorageFailed("written", why))
+        return state
 
     def _probe_storage(self) -> StorageState:
         try:

@@ -1,0 +1,570 @@
+"""A storage that cannot be read or written: what it fails with is told as that, and is known."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, ensureDeferred
+from twisted.logger import LogEvent, formatEvent
+
+from tests.store.faults import CallsLayer, FailingCalls, SlowCalls, tree
+from tests.store.test_contract import content_of, let_go, stored
+from tests.store.test_directory import both_kinds
+from tests.store.test_kept import PLAN, UPLOAD
+from tests.support import asynchronous, named
+from twistedmedia.boundaries import StorageState
+from twistedmedia.errors import (
+    AlreadyExists,
+    Busy,
+    MediaError,
+    NameConflict,
+    NameNotAllowed,
+    NoSpace,
+    NotFound,
+    StorageFailed,
+    TooLarge,
+)
+from twistedmedia.store import directory
+from twistedmedia.store.calls import SystemCalls
+from twistedmedia.store.failures import BROKEN, failure_of
+from twistedmedia.store.root import Root
+from twistedmedia.store.threads import DiskThreads
+from twistedmedia.store.watch import Watch
+
+NAME = named("a/b/x.mp3")
+OTHER = named("a/b/other.mp3")
+LARGE = bytes(200_000)
+READ_ONLY = "the storage cannot be written: read-only file system"
+SHA256 = "00" * 32
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errno.ENOSPC, NoSpace),
+        (errno.EDQUOT, NoSpace),
+        (errno.EMFILE, Busy),
+        (errno.ENFILE, Busy),
+        (errno.EFBIG, TooLarge),
+        (errno.EEXIST, AlreadyExists),
+        (errno.ENAMETOOLONG, NameNotAllowed),
+        (errno.ENOTDIR, NameConflict),
+        (errno.ELOOP, NameConflict),
+        (errno.EROFS, StorageFailed),
+        (errno.EIO, StorageFailed),
+        (errno.ENODEV, StorageFailed),
+        (errno.ENXIO, StorageFailed),
+        (errno.ESTALE, StorageFailed),
+        (errno.ENOTCONN, StorageFailed),
+        (errno.EHOSTDOWN, StorageFailed),
+        (errno.ETIMEDOUT, StorageFailed),
+        (errno.EUCLEAN, StorageFailed),
+        (errno.EACCES, StorageFailed),
+        (errno.EPERM, StorageFailed),
+        (errno.EINVAL, type(None)),  # ours
+        (errno.EBADF, type(None)),
+        (errno.ENOENT, type(None)),  # whether something is missing is for others to judge
+    ],
+    ids=lambda each: errno.errorcode.get(each) if isinstance(each, int) else each.__name__,
+)
+@pytest.mark.parametrize("doing", ["read", "written"])
+def test_each_errno_has_one_of_our_errors_or_is_a_fault(
+    error: int, told: type[Any], doing: str
+) -> None:
+    """Cases 14, 79 and 92."""
+    failure = failure_of(OSError(error, os.strerror(error), "/srv/secret"), doing)
+    assert type(failure) is told
+    if isinstance(failure, StorageFailed):
+        assert (failure.code, failure.status) == (515, 503)
+        what = "written" if error == errno.EROFS else doing
+        words = os.strerror(error)
+        assert failure.reason == f"the storage cannot be {what}: {words[0].lower()}{words[1:]}"
+    if failure is not None:
+        assert "secret" not in failure.reason
+
+
+# What can be asked of a store, by whether it changes something.
+
+
+async def upload(store: Any) -> None:
+    draft = store.begin()
+    try:
+        await draft.append([b"hello"])
+        await draft.publish(named("new/folder/y.mp3"))
+    finally:
+        await let_go(draft)
+
+
+async def prepare(store: Any) -> None:
+    draft = store.begin(5)
+    try:
+        await draft.prepare(NAME, lambda etag, modified_ns: True)
+    finally:
+        await let_go(draft)
+
+
+async def replace(store: Any) -> None:
+    draft = store.begin()
+    try:
+        await draft.append([b"new"])
+        await draft.publish(NAME, lambda etag, modified_ns: True)
+    finally:
+        await let_go(draft)
+
+
+async def resume(store: Any) -> None:
+    draft = store.kept.resume(UPLOAD, 6, provisional=False)
+    try:
+        await draft.resume()
+        await draft.append([b" world"])
+        await draft.keep(None, synced=True)
+    finally:
+        await draft.put_down(undo=False)
+
+
+async def read(store: Any, name: Any = NAME) -> bytes:
+    media = await store.open(name)
+    try:
+        return bytes(await media.read(0, media.size))
+    finally:
+        media.close()
+
+
+async def listed(store: Any, *folders: str) -> list[Any]:
+    page: Any = await store.list(folders, "", 10, lambda page: page)
+    return [*page.entries]
+
+
+CHANGES: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "upload": upload,
+    "replace": replace,
+    "delete": lambda store: store.delete(NAME),
+    "delete on a condition": lambda store: store.delete(NAME, lambda etag, modified_ns: True),
+    "create": lambda store: store.kept.create("e" * 32, PLAN),
+    "resume": resume,
+    "declare": lambda store: store.kept.declare(UPLOAD, 11),
+    "forget": lambda store: store.kept.forget(UPLOAD),
+}
+LOOKS: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "prepare": prepare,
+    "delete what is not there": lambda store: store.delete(OTHER),
+    "find": lambda store: store.kept.find(UPLOAD),
+    "forget what is not there": lambda store: store.kept.forget("d" * 32),
+    "open": lambda store: read(store, OTHER),
+    "recognise": lambda store: store.recognise(OTHER, SHA256),
+    "list": lambda store: listed(store, "a", "b"),
+    "list the root": listed,
+}
+
+
+async def filled(start: Any, calls: Any = None, kind: str = "directory") -> Any:
+    """A store with a file and an unfinished upload."""
+    store = start(calls, kind)
+    await stored(store, NAME, b"hello")
+    await store.kept.create(UPLOAD, PLAN)
+    draft = store.kept.resume(UPLOAD, 5, provisional=False)
+    await draft.resume()
+    await draft.append([b"hello"])
+    await draft.keep(None, synced=True)
+    return store
+
+
+def removed(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def moved(root: Path) -> None:
+    """As seen from the path, so is a file system that is unmounted lazily."""
+    root.rename(root.with_name("elsewhere"))
+
+
+def another_in_its_place(root: Path) -> None:
+    """As seen from the path, so is a file system that is mounted over it."""
+    moved(root)
+    root.mkdir()
+
+
+GONE = "the storage cannot be (read|written): its root folder is gone"
+ANOTHER = "another folder has taken the place of its root; start the service again"
+
+
+@asynchronous
+@both_kinds
+@pytest.mark.parametrize("act", [*CHANGES, *LOOKS])
+async def test_nothing_is_said_to_be_missing_or_done_when_the_root_was_removed(
+    start: Any, root: Path, act: str, kind: str
+) -> None:
+    """Cases 79 and 92."""
+    store = await filled(start, kind=kind)
+    removed(root)
+    with pytest.raises(StorageFailed, match=GONE):
+        await (CHANGES | LOOKS)[act](store)
+    assert os.listdir(root.parent) == []  # and nobody has made another one
+
+
+@asynchronous
+@pytest.mark.parametrize("act", ["upload", "replace", "create", "open", "recognise"])
+@pytest.mark.parametrize(
+    ("happens", "why"), [(moved, GONE), (another_in_its_place, ANOTHER)], ids=["gone", "another"]
+)
+async def test_nothing_is_stored_in_a_root_that_nobody_will_find(
+    start: Any, root: Path, act: str, happens: Callable[[Path], None], why: str
+) -> None:
+    """Cases 79 and 92: nor is missing what may be where it ought to be. What is there is read."""
+    store = await filled(start)
+    happens(root)
+    before = tree(root.with_name("elsewhere"))
+    with pytest.raises(StorageFailed, match=why):
+        await (CHANGES | LOOKS)[act](store)
+    assert tree(root.with_name("elsewhere")) == before
+    assert await read(store) == b"hello"
+    if happens is moved:
+        root.with_name("elsewhere").rename(root)
+        assert await stored(store, OTHER)
+
+
+@asynchronous
+@both_kinds
+async def test_a_folder_that_an_administrator_removes_is_made_again(
+    start: Any, root: Path, kind: str
+) -> None:
+    """Case 79: that is not the storage's fault."""
+    store = await filled(start, kind=kind)
+    shutil.rmtree(root / "a")
+    with pytest.raises(NotFound):
+        await read(store)
+    assert await store.delete(NAME) is False
+    await stored(store, NAME, b"again")
+    assert await content_of(store, NAME) == b"again"
+    assert (await store.look()).cannot_write is None
+
+
+@asynchronous
+async def test_folders_of_the_service_that_are_removed_are_told(start: Any, root: Path) -> None:
+    """Case 79."""
+    store = await filled(start)
+    shutil.rmtree(root / ".twistedmedia")
+    for act in ("create", "replace"):
+        with pytest.raises(StorageFailed, match=r"in \.twistedmedia was removed; start the"):
+            await CHANGES[act](store)
+    await upload(store)
+
+
+class Broken(CallsLayer):
+    """While it is armed these operations fail with an errno."""
+
+    def __init__(self, error: int, *operations: str) -> None:
+        self.armed = False
+        self._error = error
+        self._operations = operations
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if self.armed and (operation in self._operations or self._writes(operation, args)):
+            raise OSError(self._error, os.strerror(self._error), "/srv/secret")
+        if self.armed and operation == "statvfs" and self._error == errno.EROFS:
+            flags = call()
+            return os.statvfs_result((*flags[:8], flags.f_flag | os.ST_RDONLY, flags.f_namemax))
+        return call()
+
+    def _writes(self, operation: str, args: tuple[Any, ...]) -> bool:
+        changing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+        if operation == "open" and self._error == errno.EROFS:
+            return bool(args[1] & changing)
+        return False
+
+
+CHANGING = (
+    *("mkdir", "rmdir", "link", "link_descriptor", "rename", "symlink", "unlink"),
+    *("writev", "truncate", "fsync", "touch", "set_modified"),
+)
+
+
+@asynchronous
+@both_kinds
+@pytest.mark.parametrize("act", CHANGES)
+async def test_a_read_only_storage_is_told_by_every_change(
+    start: Any, root: Path, act: str, kind: str
+) -> None:
+    """Cases 14, 79 and 92."""
+    calls = Broken(errno.EROFS, *CHANGING)
+    store = await filled(start, calls, kind)
+    before = tree(root)
+    calls.armed = True
+    with pytest.raises(StorageFailed) as caught:
+        await CHANGES[act](store)
+    assert caught.value.reason == READ_ONLY
+    assert await read(store) == b"hello"
+    assert len(await listed(store, "a", "b")) == 1
+    assert (await store.kept.find(UPLOAD)).size == 5
+    calls.armed = False
+    assert tree(root) == before
+    await CHANGES[act](store)
+
+
+@asynchronous
+@pytest.mark.parametrize("error", sorted(BROKEN - {errno.EROFS}), ids=errno.errorcode.get)
+async def test_a_storage_that_is_broken_is_told_by_reading_and_writing(
+    start: Any, root: Path, error: int, warnings: list[LogEvent]
+) -> None:
+    """Case 79: with a line in the log for each kind, and no path in what is told."""
+    calls = Broken(error, "writev", "pread", "preadv", "scandir", "read_at_hand")
+    store = await filled(start, calls)
+    await stored(store, OTHER, LARGE)
+    calls.armed = True
+    for act in (upload, read, lambda store: read(store, OTHER), lambda store: listed(store, "a")):
+        with pytest.raises(StorageFailed, match="the storage cannot be") as caught:
+            await act(store)
+        assert "secret" not in caught.value.reason
+    words = failure_of(OSError(error, ""), "read")
+    assert words is not None
+    told = [formatEvent(event) for event in warnings]
+    assert told == [
+        f"{words.reason.replace('be read', 'be written')}, at '/srv/secret'",
+        f"{words.reason}, at '/srv/secret'",
+    ]
+
+
+@asynchronous
+async def test_a_file_that_may_not_be_read_is_told_and_says_nothing_of_the_others(
+    start: Any,
+) -> None:
+    """Case 79."""
+    calls = FailingCalls()
+    store = await filled(start, calls)
+    store._files._open_at_hand = lambda name: None  # a thread has to open it
+    with (
+        calls.armed(3, errno.EACCES, lambda operation, _: operation == "open"),
+        pytest.raises(StorageFailed, match="the storage cannot be read: permission denied"),
+    ):
+        await read(store)
+    assert calls.failed == "open"
+    state = await store.look()
+    assert (state.cannot_read, state.cannot_write) == (None, None)
+
+
+# How the storage is
+
+
+@asynchronous
+async def test_a_storage_that_is_well_is_said_to_be(start: Any) -> None:
+    """Case 79."""
+    state = await start().look()
+    assert state == StorageState(state.free)
+    assert state.free is not None
+
+
+@asynchronous
+async def test_a_storage_that_was_remounted_is_known_without_any_write(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 79: read-only, and well again at once."""
+    monkeypatch.setattr("twistedmedia.store.watch._FRESH_S", 0.0)
+    calls = Broken(errno.EROFS, *CHANGING)
+    store = await filled(start, calls)
+    for _ in range(2):
+        calls.armed = True
+        state = await store.look()
+        assert state.cannot_read is None
+        assert state.cannot_write.reason == READ_ONLY
+        with pytest.raises(StorageFailed):
+            await upload(store)
+        calls.armed = False
+        assert (await store.look()).cannot_write is None
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [(removed, GONE), (moved, GONE), (another_in_its_place, ANOTHER)],
+    ids=["removed", "moved", "another"],
+)
+async def test_a_root_that_is_not_there_is_known_without_any_request(
+    start: Any, root: Path, happens: Callable[[Path], None], why: str
+) -> None:
+    """Case 79."""
+    store = start()
+    happens(root)
+    state = await store.look()
+    with pytest.raises(StorageFailed, match=why):
+        raise state.cannot_read
+    assert state.cannot_write is state.cannot_read
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("mode", "reads", "writes"), [(os.R_OK, False, False), (os.W_OK, True, False)]
+)
+async def test_a_root_that_is_no_longer_ours_is_known(
+    start: Any, mode: int, reads: bool, writes: bool
+) -> None:
+    """Case 79."""
+
+    class Forbidding(CallsLayer):
+        def may(self, fd: int, asked: int) -> bool:
+            return not asked & mode
+
+    state = await start(Forbidding()).look()
+    assert (state.cannot_read is None, state.cannot_write is None) == (reads, writes)
+    assert state.cannot_write.reason.endswith(": permission denied")
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("operation", "act", "seen"),
+    [("writev", upload, "cannot_write"), ("pread", read, "cannot_read")],
+)
+async def test_what_was_seen_to_fail_is_known_until_it_works_again(
+    start: Any, operation: str, act: Callable[[Any], Awaitable[Any]], seen: str
+) -> None:
+    """Case 79."""
+    calls = Broken(errno.EIO, operation, "read_at_hand")
+    store = await filled(start, calls)
+    calls.armed = True
+    with pytest.raises(StorageFailed):
+        await act(store)
+    failure = getattr(await store.look(), seen)
+    assert failure.reason.endswith(": input/output error")
+    calls.armed = False
+    store._files._open_at_hand = lambda name: None  # that says nothing of the disk
+    await act(store)
+    assert getattr(await store.look(), seen) is None
+
+
+def test_what_was_seen_to_fail_is_forgotten_after_a_while(root: Path) -> None:
+    """Case 79: nobody may be left to try it."""
+    root.mkdir()
+    now_s = 1000.0
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        at = Root(SystemCalls(), str(root), fd, now_s=lambda: now_s)
+        with pytest.raises(StorageFailed), at.writing():
+            raise OSError(errno.EIO, "broken")
+        now_s += 29
+        state = at.with_what_was_seen(StorageState(None))
+        assert isinstance(state.cannot_write, StorageFailed)
+        now_s += 2
+        assert at.with_what_was_seen(StorageState(None)) == StorageState(None)
+    finally:
+        os.close(fd)
+
+
+def test_a_failure_is_logged_once_in_a_while(root: Path, warnings: list[LogEvent]) -> None:
+    """Case 79: a broken disk does not fill the log."""
+    root.mkdir()
+    now_s = 1000.0
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        at = Root(SystemCalls(), str(root), fd, now_s=lambda: now_s)
+        for _ in range(50):
+            now_s += 1
+            for error in (errno.EIO, errno.ESTALE):
+                with pytest.raises(StorageFailed), at.reading():
+                    raise OSError(error, "broken", "x.mp3")
+    finally:
+        os.close(fd)
+    told = [formatEvent(event) for event in warnings]
+    assert sorted(told) == sorted(
+        2
+        * [
+            "the storage cannot be read: input/output error, at 'x.mp3'",
+            "the storage cannot be read: stale file handle, at 'x.mp3'",
+        ]
+    )
+
+
+@asynchronous
+async def test_a_storage_that_hangs_holds_one_thread_however_many_look(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cases 29 and 79. Reading and writing go on with what the kernel knows."""
+    monkeypatch.setattr("twistedmedia.store.watch._FRESH_S", 0.0)
+    calls = SlowCalls()
+    store = await filled(start, calls)
+    held = calls.hold("statvfs")
+    looks = [store.look() for _ in range(100)]
+    await held
+    looks += [store.look() for _ in range(100)]
+    assert await read(store) == b"hello"
+    for look in looks[:-1]:
+        look.cancel()
+        with pytest.raises(CancelledError):
+            await look
+    assert not looks[-1].called
+    calls.release()
+    assert (await looks[-1]).cannot_read is None
+
+
+@asynchronous
+async def test_writes_that_do_not_end_are_known(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cases 29 and 79: the probe does not see them."""
+    calls = SlowCalls()
+    store = await filled(start, calls)
+    held = calls.hold("fsync")
+    uploading = ensureDeferred(stored(store, OTHER))
+    await held
+    assert (await store.look()).cannot_write is None
+    monkeypatch.setattr(directory, "_HANGS_S", 0.0)
+    state = await store.look()
+    assert state.cannot_read is None
+    with pytest.raises(StorageFailed, match="it has not finished a write for 0 s"):
+        raise state.cannot_write
+    calls.release()
+    await uploading
+    assert (await store.look()).cannot_write is None
+
+
+@asynchronous
+async def test_a_look_counts_for_a_second() -> None:
+    """Case 79: a probe costs nothing, however often it is asked for."""
+    now_s = 1000.0
+    looked = 0
+
+    def look() -> int:
+        nonlocal looked
+        looked += 1
+        return looked
+
+    threads = DiskThreads(reactor, "watcher", 1)
+    threads.start()
+    try:
+        watch = Watch(threads, look, now_s=lambda: now_s)
+        assert [await watch.look() for _ in range(5)] == [1] * 5
+        now_s += 0.9
+        assert await watch.look() == 1
+        now_s += 0.2
+        assert await watch.look() == 2
+    finally:
+        await threads.idle()
+        threads.stop()
+
+
+@asynchronous
+async def test_a_look_that_fails_is_told_and_made_again() -> None:
+    """Case 79."""
+    outcomes: list[MediaError | int] = [NotFound(), 5]
+
+    def look() -> int:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, MediaError):
+            raise outcome
+        return outcome
+
+    threads = DiskThreads(reactor, "watcher", 1)
+    threads.start()
+    try:
+        watch = Watch(threads, look)
+        with pytest.raises(NotFound):
+            await watch.look()
+        assert await watch.look() == 5
+    finally:
+        await threads.idle()
+        threads.stop()
