@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes minutes, or Chromium; --quick leaves it out")
+    config.addinivalue_line("markers", "long: takes minutes, or a browser; --quick leaves it out")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -38,10 +38,16 @@ class Disk:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.mounted = True
 
     def remount(self, how: str) -> None:
         """`ro` or `rw`."""
         _as_root("mount", "-o", f"remount,{how}", str(self.path))
+
+    def detach(self) -> None:
+        """Unmount it at once; who has it open keeps it."""
+        _as_root("umount", "-l", str(self.path))
+        self.mounted = False
 
     @property
     def free(self) -> tuple[int, int]:
@@ -55,13 +61,18 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
     """Call it with the options of a tmpfs for a disk that is gone after the test."""
     with ExitStack() as mounted:
 
+        def unmount(disk: Disk) -> None:
+            if disk.mounted:
+                _as_root("umount", str(disk.path))
+
         def mount(options: str) -> Disk:
             path = tmp_path / "area" / "media"
-            path.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
             owner = f"uid={os.geteuid()},gid={os.getegid()},mode=755"
             _as_root("mount", "-t", "tmpfs", "-o", f"{options},{owner}", "tmpfs", str(path))
-            mounted.callback(_as_root, "umount", str(path))
-            return Disk(path)
+            disk = Disk(path)
+            mounted.callback(unmount, disk)
+            return disk
 
         yield mount
 

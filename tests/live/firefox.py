@@ -28,6 +28,8 @@ _PREFERENCES = {
     "browser.topsites.contile.enabled": False,
     "datareporting.healthreport.uploadEnabled": False,
     "datareporting.policy.dataSubmissionEnabled": False,
+    "devtools.jsonview.enabled": False,  # a document of the browser's own
+    "dom.disable_open_during_load": False,
     "extensions.getAddons.cache.enabled": False,
     "extensions.update.enabled": False,
     "marionette.port": 0,

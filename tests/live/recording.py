@@ -49,8 +49,8 @@ class Recorder(Between):
 
     cut_at: int | None = None
 
-    def __init__(self, upstream: int, pages: Mapping[str, str]) -> None:
-        """`pages` are HTML, by their targets, and not passed on."""
+    def __init__(self, upstream: int, pages: Mapping[str, str | tuple[str, str]]) -> None:
+        """`pages` are HTML, or a media type and a text, by their targets, and not passed on."""
         super().__init__(_Passing, upstream)
         self.pages = pages
         self.exchanges: list[Exchange] = []
@@ -89,10 +89,12 @@ class _Passing(socketserver.StreamRequestHandler):
         method, target, _ = line.decode("latin-1").split(" ")
         asked = http.client.parse_headers(io.BytesIO(fields))
         if target in server.pages:
-            page = server.pages[target].encode()
-            kind = b"Content-Type: text/html; charset=utf-8"
-            head = b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: %d\r\n\r\n" % (kind, len(page))
-            self.wfile.write(head + page)
+            page = server.pages[target]
+            media_type, text = ("text/html", page) if isinstance(page, str) else page
+            content = text.encode()
+            kind = f"Content-Type: {media_type}; charset=utf-8".encode()
+            head = b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: %d\r\n\r\n" % (kind, len(content))
+            self.wfile.write(head + content)
             return True
         upstream.sendall(request)
         answer = _head(answers)
@@ -126,7 +128,9 @@ def _head(source: io.BufferedReader) -> bytes:
 
 
 @contextmanager
-def recording(upstream: int, pages: Mapping[str, str] | None = None) -> Iterator[Recorder]:
+def recording(
+    upstream: int, pages: Mapping[str, str | tuple[str, str]] | None = None
+) -> Iterator[Recorder]:
     """A recorder before the server on the port `upstream`, ended with the context."""
     with Recorder(upstream, pages or {}) as recorder:
         thread = threading.Thread(target=recorder.serve_forever, args=(0.02,))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -16,8 +17,11 @@ from tests.live.conftest import Disk
 from tests.live.support import content_of, curl
 from tests.service.exchange import MULTIPART, Answer, chunked, form, head, part, request
 from tests.service.running import Process, drafts_in, eventually, running
+from tests.service.storage import Storage, assert_told
 
 MIB = 1 << 20
+READ_ONLY = "the storage cannot be written: read-only file system"
+ANOTHER = "another folder has taken the place of its root; start the service again"
 
 
 @contextmanager
@@ -222,19 +226,94 @@ def test_a_disk_without_inodes_refuses_and_recovers(small_disk: Callable[..., Di
 def test_a_disk_that_turns_read_only_refuses_and_recovers(
     small_disk: Callable[..., Disk],
 ) -> None:
-    """Case 14."""
+    """Cases 14, 79 and 92: every change says why not, what is there is served, and the service is
+    well again as soon as the disk is.
+    """
+    disk = small_disk("size=48m")
+    with running(disk.path, "--fetch-allow", "127.0.0.0/8") as service:
+        storage = Storage(service)
+        assert service.ask("GET", "/health").json["storage"] == "ok"
+        disk.remount("ro")
+        with leaves_nothing(disk, service):
+            for name, change in storage.changes().items():
+                assert_told(name, change(), READ_ONLY)
+            for name, look in storage.looks().items():
+                if "how far" in name:  # what it says is on the disk, which has to be noted there
+                    assert_told(name, look(), READ_ONLY)
+                else:
+                    assert look().status == (404 if "missing" in name else 200), name
+        eventually("it is known", lambda: told_by(service) == READ_ONLY)
+        assert service.ask("GET", "/ready").status == 200  # reading works
+        disk.remount("rw")
+        eventually("it is well", lambda: told_by(service) == "ok", 3)
+        storage.is_well()
+        assert service.log.count(f"] {READ_ONLY}") == 1, service.log
+
+
+def test_a_service_on_a_read_only_disk_starts_and_says_so(
+    small_disk: Callable[..., Disk],
+) -> None:
+    """Case 79."""
     disk = small_disk("size=48m")
     with running(disk.path) as service:
         assert service.ask("PUT", "/media/before/a.wav", b"RIFF").status == 201
-        service.expects_faults = True
-        disk.remount("ro")
-        with leaves_nothing(disk, service):
-            for size in (4, 2 * MIB):
-                answer = service.ask("PUT", "/media/new/a.wav", bytes(size))
-                assert answer.brief in [(500, 500), (507, 507)]
-            answer = service.ask("DELETE", "/media/before/a.wav")
-            assert answer.brief in [(500, 500), (507, 507)]
-            assert service.ask("GET", "/media/before/a.wav").content == b"RIFF"
+    disk.remount("ro")
+    with running(disk.path) as service:
+        assert told_by(service) == READ_ONLY
+        assert service.ask("GET", "/ready").status == 200
+        assert service.ask("GET", "/media/before/a.wav").content == b"RIFF"
+        assert_told("put", service.ask("PUT", "/media/new/a.wav", b"RIFF"), READ_ONLY)
         disk.remount("rw")
         assert_works(service)
-        assert service.ask("DELETE", "/media/before/a.wav").json["deleted"] is True
+        eventually("it is well", lambda: told_by(service) == "ok", 3)
+
+
+def test_a_disk_that_is_unmounted_gets_nothing_more(small_disk: Callable[..., Disk]) -> None:
+    """Cases 79 and 92: lazily, so the service still holds what nobody else can see. Below the place
+    where it was mounted there is an empty folder.
+    """
+    disk = small_disk("size=48m")
+    with running(disk.path) as service:
+        assert service.ask("PUT", "/media/before/a.wav", b"RIFF").status == 201
+        disk.detach()
+        for doing, answer in {
+            "written": service.ask("PUT", "/media/new/a.wav", b"RIFF"),
+            "read": service.ask("GET", "/media/before/missing.wav"),
+        }.items():
+            assert_told("put", answer, f"the storage cannot be {doing}: {ANOTHER}")
+        assert service.ask("GET", "/ready").brief == (503, 515)
+        assert told_by(service) == f"the storage cannot be read: {ANOTHER}"
+        assert list(disk.path.iterdir()) == []
+
+
+def test_a_disk_that_is_mounted_over_the_root_gets_nothing(
+    small_disk: Callable[..., Disk], tmp_path: Path
+) -> None:
+    """Case 79: a service that was started before its disk was mounted stores nothing below it."""
+    root = tmp_path / "area" / "media"
+    with running(root) as service:
+        disk = small_disk("size=48m")
+        answer = service.ask("PUT", "/media/new/a.wav", b"RIFF")
+        assert_told("put", answer, f"the storage cannot be written: {ANOTHER}")
+        assert service.ask("GET", "/ready").brief == (503, 515)
+        disk.detach()
+        eventually("it is ready", lambda: service.ask("GET", "/ready").status == 200, 3)
+        assert_works(service)
+
+
+def test_a_root_that_is_removed_is_told(small_disk: Callable[..., Disk], tmp_path: Path) -> None:
+    """Case 92: on a file system that is another than the tests' own."""
+    disk = small_disk("size=48m")
+    root = disk.path / "below" / "media"
+    with running(root, "--fetch-allow", "127.0.0.0/8") as service:
+        storage = Storage(service)
+        rmtree(root)
+        gone = "its root folder is gone"
+        for name, change in storage.changes().items():
+            assert_told(name, change(), f"the storage cannot be written: {gone}")
+        assert told_by(service) == f"the storage cannot be read: {gone}"
+
+
+def told_by(service: Process) -> str:
+    """What /health says of the storage."""
+    return str(service.ask("GET", "/health").json["storage"])
