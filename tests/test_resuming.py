@@ -39,6 +39,7 @@ from twistedmedia.errors import (
     NoSpace,
     NotAudio,
     NotFound,
+    StorageFailed,
     Superseded,
     TooLarge,
     TooManyUnfinished,
@@ -905,7 +906,11 @@ class FailingStore(MemoryStore):
         return super().publish(name, content, replacing)
 
 
-@pytest.mark.parametrize("error", [NoSpace(), Busy(5), OSError("broken")], ids=str)
+@pytest.mark.parametrize(
+    "error",
+    [NoSpace(), Busy(5), OSError("broken"), StorageFailed("written", "read-only file system")],
+    ids=str,
+)
 @pytest.mark.parametrize("remembered", [True, False])
 def test_what_could_not_be_published_can_be_published_later(
     error: Exception, remembered: bool, nothing_left_behind: list[LogEvent]
