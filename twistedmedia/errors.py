@@ -175,9 +175,11 @@ class Busy(MediaError):
 
     code, status = 514, 503
 
+    state: ClassVar[str] = "busy"
+
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(
-            f"the service is busy; try again in {retry_after_s} s",
+            f"the service is {self.state}; try again in {retry_after_s} s",
             {"Retry-After": str(retry_after_s)},
         )
 
@@ -185,9 +187,7 @@ class Busy(MediaError):
 class Stopping(Busy):
     """The service was told to stop, and takes no new work."""
 
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(retry_after_s)
-        self.reason = f"the service is stopping; try again in {retry_after_s} s"
+    state = "stopping"
 
 
 class StorageFailed(MediaError):
