@@ -50,7 +50,7 @@ def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
 )
 def test_a_refusal_of_somebody_else_has_its_status(content: bytes) -> None:
     error = refusal(Answer(502, {}, content), "Bad Gateway", 0)
-    assert (error.status, error.code, error.reason) == (502, 502, "HTTP 502 Bad Gateway")
+    assert (error.status, error.code, error.reason) == (502, None, "HTTP 502 Bad Gateway")
     assert not error.told
 
 

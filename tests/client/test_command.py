@@ -171,7 +171,7 @@ async def test_a_terminal_has_bars(talk: Any, command: Command, tmp_path: Path) 
 async def test_nobody_there_is_another_exit_code(command: Command) -> None:
     code, out, err = await command.run("http://127.0.0.1:1", "ls", "--retries", "0")
     assert (code, out) == (3, "")
-    assert err.startswith("failed     /: the service cannot be reached: ")
+    assert err.startswith("failed     /: the service at http://127.0.0.1:1 cannot be reached: ")
 
 
 @asynchronous

@@ -214,16 +214,36 @@ UNTRUSTED = SSL.Error([("SSL routines", "", "certificate verify failed")])
 @pytest.mark.parametrize(
     ("error", "reason", "was_sent", "is_passing"),
     [
-        (ConnectionRefusedError(), "the service cannot be reached: connection was", False, True),
-        (NoSuchHost("x"), "the service's host name is not known", False, True),
-        (wrapped(ConnectionLost()), "the connection to the service broke: ", True, True),
-        (wrapped(wrapped(ConnectionDone())), "the connection to the service broke: ", True, True),
-        (ConnectionLost(), "the connection to the service broke: ", True, True),
-        (SSL.Error([]), "the connection to the service broke: ", True, True),
-        (PotentialDataLoss(), "the answer does not say where it ends", True, True),
+        (
+            ConnectionRefusedError(),
+            "the service at http://e cannot be reached: connection was",
+            False,
+            True,
+        ),
+        (NoSuchHost("x"), "the host name of the service at http://e is not known", False, True),
+        (
+            wrapped(ConnectionLost()),
+            "the connection to the service at http://e broke: ",
+            True,
+            True,
+        ),
+        (
+            wrapped(wrapped(ConnectionDone())),
+            "the connection to the service at http://e broke: ",
+            True,
+            True,
+        ),
+        (ConnectionLost(), "the connection to the service at http://e broke: ", True, True),
+        (SSL.Error([]), "the connection to the service at http://e broke: ", True, True),
+        (
+            PotentialDataLoss(),
+            "the answer of the service at http://e does not say where",
+            True,
+            True,
+        ),
         (
             wrapped(UNTRUSTED, kind=ResponseNeverReceived),
-            "the service's certificate is not to be trusted",
+            "the certificate of the service at http://e is not to be",
             False,
             False,
         ),
@@ -233,7 +253,7 @@ UNTRUSTED = SSL.Error([("SSL routines", "", "certificate verify failed")])
 def test_what_breaks_is_told_in_words(
     error: BaseException, reason: str, was_sent: bool, is_passing: bool
 ) -> None:
-    told = broken(error, expired=False)
+    told = broken(error, "http://e", expired=False)
     assert isinstance(told, Unreachable)
     assert told.reason.startswith(reason)
     assert (told.was_sent, told.is_passing) == (was_sent, is_passing)
@@ -241,12 +261,12 @@ def test_what_breaks_is_told_in_words(
 
 def test_whoever_cancels_is_told_so_and_whoever_waits_too_long_is_told_that() -> None:
     for error in (CancelledError(), wrapped(CancelledError()), wrapped(wrapped(CancelledError()))):
-        assert isinstance(broken(error, expired=False), CancelledError)
-        assert isinstance(broken(error, expired=True), Unreachable)
+        assert isinstance(broken(error, "http://e", expired=False), CancelledError)
+        assert isinstance(broken(error, "http://e", expired=True), Unreachable)
 
 
 def test_what_is_wrong_with_the_file_comes_first() -> None:
     error = LocalFailure("a.wav: Input/output error")
-    assert broken(wrapped(error, ConnectionLost()), expired=False) is error
+    assert broken(wrapped(error, ConnectionLost()), "http://e", expired=False) is error
     fault = ValueError("ours")
-    assert broken(fault, expired=False) is fault
+    assert broken(fault, "http://e", expired=False) is fault

@@ -101,7 +101,7 @@ async def test_put_goes_on_after_what_fails(talk: Any, here: Path) -> None:
 @asynchronous
 async def test_put_to_no_directory_fails(talk: Any, here: Path) -> None:
     async with talk() as it:
-        for directory in ("", "/a", "../a"):
+        for directory in ("", "//a", "../a"):
             running = Running(it)
             await put(running.run, ["top/a.wav"], directory)
             assert running.code == 1

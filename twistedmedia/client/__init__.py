@@ -14,6 +14,7 @@ _EXPORTS = {
     "Damaged": "twistedmedia.client.errors",
     "Garbled": "twistedmedia.client.errors",
     "LocalFailure": "twistedmedia.client.errors",
+    "NotAService": "twistedmedia.client.errors",
     "Refused": "twistedmedia.client.errors",
     "Unreachable": "twistedmedia.client.errors",
     "MediaClient": "twistedmedia.client.media",
@@ -21,6 +22,8 @@ _EXPORTS = {
     "Entry": "twistedmedia.client.outcomes",
     "Fetched": "twistedmedia.client.outcomes",
     "Found": "twistedmedia.client.outcomes",
+    "Health": "twistedmedia.client.outcomes",
+    "Page": "twistedmedia.client.outcomes",
     "Stored": "twistedmedia.client.outcomes",
     "Patience": "twistedmedia.client.patience",
     "UploadRecords": "twistedmedia.client.records",
@@ -34,6 +37,7 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.client.errors import Damaged as Damaged
     from twistedmedia.client.errors import Garbled as Garbled
     from twistedmedia.client.errors import LocalFailure as LocalFailure
+    from twistedmedia.client.errors import NotAService as NotAService
     from twistedmedia.client.errors import Refused as Refused
     from twistedmedia.client.errors import Unreachable as Unreachable
     from twistedmedia.client.media import MediaClient as MediaClient
@@ -41,6 +45,8 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.client.outcomes import Entry as Entry
     from twistedmedia.client.outcomes import Fetched as Fetched
     from twistedmedia.client.outcomes import Found as Found
+    from twistedmedia.client.outcomes import Health as Health
+    from twistedmedia.client.outcomes import Page as Page
     from twistedmedia.client.outcomes import Stored as Stored
     from twistedmedia.client.patience import Patience as Patience
     from twistedmedia.client.records import UploadRecords as UploadRecords

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -50,14 +51,14 @@ def refusal(answer: Answer, phrase: str, now_s: float) -> Refused:
     """
     payload = _object(answer.content) or {}
     code, reason, incident = payload.get("code"), payload.get("reason"), payload.get("incident")
-    told = isinstance(code, int) and not isinstance(code, bool) and isinstance(reason, str)
-    if not told:
-        code, reason = answer.status, f"HTTP {answer.status} {phrase}".rstrip()
-    assert isinstance(code, int)
+    if _is_code(code, answer.status) and isinstance(reason, str):
+        told = True
+    else:
+        told, code, reason = False, None, f"HTTP {answer.status} {phrase}".rstrip()
     return Refused(
         answer.status,
         code,
-        str(reason),
+        reason,
         told=told,
         retry_after_s=retry_after_s(answer.headers.get("retry-after"), now_s),
         incident=incident if isinstance(incident, str) else None,
@@ -120,6 +121,26 @@ def strong_etag(headers: Mapping[str, str]) -> str | None:
     """The entity tag, when it stands for the very bytes (RFC 9110, 8.8.3)."""
     etag = headers.get("etag", "")
     return etag if len(etag) >= 2 and etag[0] == etag[-1] == '"' else None
+
+
+def modified(headers: Mapping[str, str]) -> str | None:
+    """When the file was changed last, as listings have it (RFC 3339, UTC); None where not known."""
+    try:
+        return (
+            f"{parsedate_to_datetime(headers['last-modified']).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        )
+    except (KeyError, ValueError, OverflowError):
+        return None
+
+
+def _is_code(code: object, status: int) -> bool:
+    """Whether `code` is one that the service sends with this HTTP status (docs/http.md). Its codes
+    up to 500, and 507, are the status itself. Its other codes are also numbers of HTTP statuses,
+    and it never sends them with that status: HTTP 501 with the code 501 is another server's.
+    """
+    if not isinstance(code, int) or isinstance(code, bool) or code < 400:
+        return False
+    return (code == status) == (code <= 500 or code == 507)
 
 
 def _object(content: bytes) -> Mapping[str, Any] | None:

@@ -6,14 +6,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from twistedmedia import __version__
 from twistedmedia.client.answers import Answer, refusal
 from twistedmedia.client.breaking import broken
 from twistedmedia.client.errors import ClientError, Garbled
@@ -22,26 +23,25 @@ from twistedmedia.client.patience import Patience
 from twistedmedia.client.receiving import Content
 from twistedmedia.client.retries import Backoff, Retries
 from twistedmedia.client.sending import FileContent
+from twistedmedia.client.streams import SentStream
 from twistedmedia.client.watching import Watch
 
 T = TypeVar("T")
 
 # An answer that is read as a whole; a page of a listing has at most 1,000 names of 1 KiB, encoded.
 MAX_ANSWER_BYTES = 8 << 20
-# The service closes connections that have been idle for 15 s. Before that we do, or a request would
-# meet the closing on its way.
-KEPT_FOR_S = 10
-KEPT_CONNECTIONS = 16
+_USER_AGENT = f"twistedmedia/{__version__}".encode()
 
 
 class Asking:
-    """Requests by one agent, with one patience. `waiting` is told of each failure that is not to
-    stand, and of the seconds until the next attempt.
+    """Requests by one agent, with one patience, to `service`, whose URL errors name. `waiting` is
+    told of each failure that is not to stand, and of the seconds until the next attempt.
     """
 
     def __init__(
         self,
         reactor: Any,
+        service: str,
         agent: IAgent,
         patience: Patience,
         retries: Retries,
@@ -50,6 +50,7 @@ class Asking:
         self.reactor = reactor
         self.patience = patience
         self.retries = retries
+        self._service = service
         self._http = HTTPClient(_Identity(agent))
         self._waiting = waiting
 
@@ -58,7 +59,7 @@ class Asking:
         method: str,
         url: str,
         headers: Mapping[str, str] | None = None,
-        content: bytes | SentFile | None = None,
+        content: bytes | SentFile | SentStream | None = None,
         *,
         hoped_for: tuple[int, ...] = (200,),
         answer_s: float | None = None,
@@ -75,7 +76,7 @@ class Asking:
             response = await self._respond(watch, method, url, headers, content, answer_s)
             answer = await self._whole(watch, response)
         except Exception as error:  # noqa: BLE001 - told apart, and raised again
-            raise broken(error, expired=watch.expired) from None
+            raise self._broken(error, watch, content) from None
         if answer.status not in hoped_for:
             raise refusal(answer, _text(response.phrase), time.time())
         return answer
@@ -106,7 +107,7 @@ class Asking:
             while pieces := await watch.over(content.read(), self.patience.stall_s):
                 await take(pieces)
         except Exception as error:  # noqa: BLE001 - told apart, and raised again
-            raise broken(error, expired=watch.expired) from None
+            raise self._broken(error, watch, None) from None
         finally:
             if content is not None:
                 content.abandon()
@@ -130,24 +131,31 @@ class Asking:
         self._waiting(error, wait_s)
         await deferLater(self.reactor, wait_s)
 
+    def _broken(
+        self, error: Exception, watch: Watch, content: bytes | SentFile | SentStream | None
+    ) -> Exception:
+        if isinstance(content, SentFile | SentStream) and content.fault is not None:
+            return content.fault
+        return broken(error, self._service, cancelled=watch.cancelled, expired=watch.expired)
+
     def _respond(
         self,
         watch: Watch,
         method: str,
         url: str,
         headers: Mapping[str, str] | None,
-        content: bytes | SentFile | None,
+        content: bytes | SentFile | SentStream | None,
         answer_s: float | None,
     ) -> Awaitable[IResponse]:
         limit_s = self.patience.answer_s if answer_s is None else answer_s
         data: bytes | IBodyProducer | None = None
-        if isinstance(content, SentFile):
+        if isinstance(content, SentFile | SentStream):
             data = content.producer(watch, self.patience.stall_s, limit_s)
         else:
             data = content
         asked: Deferred[Any] = self._http.request(
             method,
-            url,
+            _Exact(url),
             headers=Headers({name: [value] for name, value in (headers or {}).items()}),
             data=data,
             allow_redirects=False,  # bytes and names meant for this service go nowhere else
@@ -174,8 +182,11 @@ class Asking:
 
 class SentFile:
     """The content of a request: `length` bytes of a file from `start` on. `moved` is called with
-    how many bytes of the file are sent, those before `start` included.
+    how many bytes of the file are sent, those before `start` included. `fault` is what that has
+    raised.
     """
+
+    fault: Exception | None = None
 
     def __init__(
         self, file: LocalFile, start: int, length: int, moved: Callable[[int], None]
@@ -196,32 +207,37 @@ class SentFile:
             nonlocal sent
             sent += size
             watch.moved(stall_s if sent < end else answer_s)
-            self._moved(sent)
+            try:
+                self._moved(sent)
+            except Exception as error:
+                self.fault = error
+                raise
 
         content: IBodyProducer = FileContent(self._file, self._start, self._length, moved)
         return content
 
 
-def new_pool(reactor: Any) -> HTTPConnectionPool:
-    """Connections that are kept for other requests, for a while."""
-    pool = HTTPConnectionPool(reactor)
-    pool.maxPersistentPerHost = KEPT_CONNECTIONS
-    pool.cachedConnectionTimeout = KEPT_FOR_S
-    # Twisted would try again unseen; we have to know which requests may have been carried out.
-    pool.retryAutomatically = False
-    return pool
+class _Exact(EncodedURL):
+    """A URL that treq sends as it is. By itself it would encode it anew, and refuse hosts with an
+    underscore.
+    """
 
+    def __init__(self, url: str) -> None:
+        self._exact = url
 
-def new_agent(reactor: Any, pool: HTTPConnectionPool, patience: Patience) -> IAgent:
-    """An agent that connects as the system does."""
-    agent: IAgent = Agent(reactor, connectTimeout=patience.connect_s, pool=pool)
-    return agent
+    def to_uri(self) -> _Exact:
+        """The same."""
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        """The URL, in ASCII."""
+        return self._exact
 
 
 @implementer(IAgent)
 class _Identity:
-    """Asks for files as they are. treq would have them compressed, and Range means the bytes of
-    what is sent.
+    """Says who asks, and asks for files as they are. treq would have them compressed, and Range
+    means the bytes of what is sent.
     """
 
     def __init__(self, agent: IAgent) -> None:
@@ -236,6 +252,7 @@ class _Identity:
     ) -> Deferred[IResponse]:
         headers = Headers() if headers is None else headers.copy()
         headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        headers.setRawHeaders(b"User-Agent", [_USER_AGENT])
         asked: Deferred[IResponse] = self._agent.request(method, uri, headers, bodyProducer)
         return asked.addCallback(_as_it_is)
 

@@ -5,42 +5,55 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.python.failure import Failure
 from twisted.web.http import PotentialDataLoss
 
 from twistedmedia.client.errors import ClientError, Unreachable
 
-# For what Twisted has no words, and keeps to itself.
-_WORDS = {"ParseError": "what it answers is no HTTP", "_DataLoss": "the answer ended early"}
+# For these Twisted has no words, and keeps them to itself.
+_WORDS = {
+    "ParseError": "what it answers is no HTTP",
+    "BadResponseVersion": "what it answers is no HTTP",
+    "_DataLoss": "the answer ended early",
+    "_MalformedChunkedDataError": "the answer is not well formed",
+}
 
 
-def broken(error: BaseException, *, expired: bool) -> BaseException:
-    """`error`, which a request has ended with, as one of our errors; whatever is none of the
-    client's is given back as it is. `expired` is whether we have ended it ourselves because nothing
-    moved.
+def broken(
+    error: Exception, service: str, *, cancelled: bool = False, expired: bool = False
+) -> Exception:
+    """The `ClientError` that `error` means, with which a request to the service at `service`, a
+    URL, has ended. A request that was `cancelled` gives a CancelledError; `expired` is whether we
+    have ended it because nothing moved. An error that is not the network's, Twisted's or the
+    answer's is returned as it is: it is a fault of this package or of the caller's functions.
     """
     causes = list(_causes(error))
     for cause in causes:
-        if isinstance(cause, ClientError):  # what it was sending
+        if isinstance(cause, ClientError):  # of the file that was being sent
             return cause
-    if any(isinstance(cause, CancelledError) for cause in causes):
-        if expired:
-            return Unreachable("the service takes too long", was_sent=True)
+    is_ended = any(isinstance(cause, CancelledError) for cause in causes)
+    if cancelled or (is_ended and not expired):
         return CancelledError()
+    if expired:  # whatever Twisted calls that
+        return Unreachable(f"the service at {service} takes too long", was_sent=True)
     if any(_is_about_trust(cause) for cause in causes):
-        return Unreachable("the service's certificate is not to be trusted", is_passing=False)
+        return Unreachable(
+            f"the certificate of the service at {service} is not to be trusted", is_passing=False
+        )
     if isinstance(error, DNSLookupError):
-        return Unreachable("the service's host name is not known")
+        return Unreachable(f"the host name of the service at {service} is not known")
     if isinstance(error, ConnectError):
-        return Unreachable(f"the service cannot be reached: {_text(error)}")
+        return Unreachable(f"the service at {service} cannot be reached: {_text(error)}")
     if isinstance(error, PotentialDataLoss):
-        return Unreachable("the answer does not say where it ends", was_sent=True)
-    if not _is_of_the_connection(causes[-1]):  # a fault of ours, or of whoever was told
-        return causes[-1]
-    if error is not causes[-1] or isinstance(error, ConnectionClosed) or _is_of_tls(error):
+        return Unreachable(
+            f"the answer of the service at {service} does not say where it ends", was_sent=True
+        )
+    if len(causes) > 1 or _is_of_the_connection(error):
         why = _text(causes[-1])
-        return Unreachable(f"the connection to the service broke: {why}", was_sent=True)
+        return Unreachable(
+            f"the connection to the service at {service} broke: {why}", was_sent=True
+        )
     return error
 
 
@@ -64,12 +77,14 @@ def _is_about_trust(error: BaseException) -> bool:
 
 
 def _is_of_tls(error: BaseException) -> bool:
-    return type(error).__module__.startswith("OpenSSL")  # which need not be there
+    return type(error).__module__.startswith("OpenSSL")
 
 
 def _text(error: BaseException) -> str:
     if _is_of_tls(error):
         return "TLS failed"
+    if not _is_of_the_connection(error):  # Twisted could not make sense of what it read
+        return "what it answers is no HTTP"
     if type(error).__name__ in _WORDS:
         return _WORDS[type(error).__name__]
     text = getattr(error, "MESSAGE", "") or str(error) or type(error).__name__

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from twistedmedia.client.asking import Asking
-from twistedmedia.client.errors import Garbled
-from twistedmedia.client.outcomes import Entry, page
-from twistedmedia.client.places import Service, folders_at
+from twistedmedia.client.errors import Refused
+from twistedmedia.client.outcomes import Entry, Page, page
+from twistedmedia.client.places import Service, folders_at, sendable
 from twistedmedia.names import is_segment
+
+
+async def page_of(asking: Asking, service: Service, directory: str, after: str | None) -> Page:
+    """The page of the listing of `directory` that begins behind the name `after`.
+
+    :raises Refused: with status 404 when there is no such directory.
+    """
+    folders = folders_at(directory)
+    if after is not None:
+        sendable(after, "name")
+    url = service.listing(folders, after)
+    answer = await asking.persist(lambda: asking.ask("GET", url))
+    return page(answer.payload, "/".join(folders), after)
 
 
 async def entries_in(asking: Asking, service: Service, directory: str) -> list[Entry]:
@@ -14,19 +27,14 @@ async def entries_in(asking: Asking, service: Service, directory: str) -> list[E
 
     :raises Refused: with status 404 when there is no such directory.
     """
-    folders = folders_at(directory)
     found: list[Entry] = []
     after: str | None = None
     while True:
-        url = service.listing(folders, after)
-        answer = await asking.persist(lambda url=url: asking.ask("GET", url))  # type: ignore[misc]
-        entries, following = page(answer.payload, "/".join(folders))
-        found += entries
-        if following is None:
+        part = await page_of(asking, service, directory, after)
+        found += part.entries
+        if part.next is None:
             return found
-        if following == after or not entries:
-            raise Garbled("the service's listing does not end")
-        after = following
+        after = part.next
 
 
 async def entries_below(asking: Asking, service: Service, directory: str) -> list[Entry]:
@@ -37,7 +45,12 @@ async def entries_below(asking: Asking, service: Service, directory: str) -> lis
     waiting = [directory]
     while waiting:
         here = waiting.pop()
-        entries = await entries_in(asking, service, here)
+        try:
+            entries = await entries_in(asking, service, here)
+        except Refused as error:
+            if error.status == 404 and here != directory:
+                continue
+            raise
         found += [entry for entry in entries if not entry.is_directory]
         below = [entry.path for entry in entries if entry.is_directory and is_segment(entry.name)]
         waiting += reversed(below)

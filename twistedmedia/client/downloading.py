@@ -13,6 +13,7 @@ from twistedmedia.client.outcomes import Downloaded
 from twistedmedia.client.part import Note, Part
 from twistedmedia.client.places import Service
 from twistedmedia.client.retries import Backoff
+from twistedmedia.client.streams import Outlet
 from twistedmedia.client.threads import Jobs, opened_in_thread
 from twistedmedia.names import MediaName
 
@@ -25,15 +26,18 @@ async def download(
 ) -> Downloaded:
     """As `MediaClient.download`."""
     part = await opened_in_thread(asking.reactor, lambda: Part(path), Part.close)
-    running = _Download(asking, service.media(name), part, progress)
-    try:
-        return await running.run()
-    finally:
-        await running.close()
+    return await _Download(asking, service.media(name), part, progress).run()
+
+
+async def download_stream(
+    asking: Asking, service: Service, name: MediaName, descriptor: int, progress: Progress
+) -> Downloaded:
+    """As `MediaClient.download_stream`."""
+    return await _Download(asking, service.media(name), Outlet(descriptor), progress).run()
 
 
 class _Download:
-    def __init__(self, asking: Asking, url: str, part: Part, progress: Progress) -> None:
+    def __init__(self, asking: Asking, url: str, part: Part | Outlet, progress: Progress) -> None:
         self._asking = asking
         self._url = url
         self._part = part
@@ -48,6 +52,14 @@ class _Download:
         self._declared: str | None = None
 
     async def run(self) -> Downloaded:
+        """Download it, and close the part."""
+        try:
+            return await self._run()
+        finally:
+            self._part.stop()
+            await self._jobs.take(self._part.close)
+
+    async def _run(self) -> Downloaded:
         was_damaged = False
         while True:
             resumed = self._part.size > 0
@@ -76,9 +88,6 @@ class _Download:
             etag=self._etag,
             verified=self._declared is not None,
         )
-
-    async def close(self) -> None:
-        await self._jobs.take(self._part.close)
 
     async def _attempt(self) -> None:
         part, note = self._part, self._part.note

@@ -1,7 +1,8 @@
 """Every way in which a request of the client fails, each with a reason that a person can act on.
 
 Pure. There are three kinds: the service was asked and refused, it could not be asked, or something
-broke here. What is not a `ClientError` is a fault of this package.
+broke here. An exception that is not a `ClientError` is a fault of this package, or was raised by a
+function of the caller's, such as `progress`.
 """
 
 from __future__ import annotations
@@ -22,17 +23,15 @@ class ClientError(Exception):
 class Refused(ClientError):
     """The service, or a proxy before it, answered that it will not.
 
-    `status` is that of HTTP and `code` the service's own; they are the same in an answer that has
-    none. `told` is whether the answer is the service's own JSON. `retry_after_s` is what
-    `Retry-After` asks for, in seconds. `incident` names a failure of the service's in its log.
+    `status` is the HTTP status. `code` is the service's own; it is None if the answer is not the
+    service's JSON, and `told` is False then. `retry_after_s` is what `Retry-After` asks for, in
+    seconds. `incident` names a failure of the service in its log.
     """
-
-    code: int
 
     def __init__(
         self,
         status: int,
-        code: int,
+        code: int | None,
         reason: str,
         *,
         told: bool = True,
@@ -87,6 +86,16 @@ class LocalFailure(ClientError):
         self.code = code
 
 
-def local_failure(error: OSError, path: object) -> LocalFailure:
-    """What the system says about the file at `path`."""
-    return LocalFailure(f"{path}: {error.strerror or error}")
+class NotAService(LocalFailure, ValueError):
+    """The URL cannot be that of a service. The reason says why, and names the right one if it is
+    known.
+    """
+
+
+def local_failure(error: OSError | ValueError, path: object) -> LocalFailure:
+    """The failure of the system to use the file at `path`. A path that the system cannot even be
+    asked about is a ValueError.
+    """
+    if isinstance(error, OSError):
+        return LocalFailure(f"{path}: {error.strerror or error}")
+    return LocalFailure(f"{path!r} is not a path: {error}")

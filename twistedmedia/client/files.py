@@ -36,10 +36,20 @@ async def open_file(reactor: Any, path: str | Path) -> LocalFile:
     :raises LocalFailure: when it cannot be read or is no regular file.
     """
     try:
-        descriptor = await opened_in_thread(reactor, lambda: _open(path), os.close)
+        descriptor = await opened_in_thread(reactor, lambda: _open(path_of(path)), os.close)
         return LocalFile(reactor, path, descriptor)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise local_failure(error, path) from None
+
+
+def path_of(path: str | Path) -> str:
+    """`path` as text.
+
+    :raises LocalFailure: when it is not a path.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise LocalFailure(f"the path has to be a str or a Path, not {type(path).__name__}")
+    return os.fspath(path)
 
 
 class LocalFile:

@@ -12,14 +12,15 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
 from twistedmedia.client import browsing, downloading, outcomes
-from twistedmedia.client.asking import Asking, new_agent, new_pool
-from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
-from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Stored
+from twistedmedia.client.asking import Asking
+from twistedmedia.client.connecting import new_agent, new_pool
+from twistedmedia.client.errors import ClientError, Refused, Unreachable
+from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Health, Page, Stored
 from twistedmedia.client.patience import Patience
-from twistedmedia.client.places import name_of, service
+from twistedmedia.client.places import name_of, sendable, service
 from twistedmedia.client.records import NoRecords, Record
 from twistedmedia.client.retries import Retries
-from twistedmedia.client.uploading import Uploading
+from twistedmedia.client.uploading import Uploading, check_etag
 
 T = TypeVar("T")
 
@@ -29,7 +30,8 @@ class MediaClient:
 
     Every method returns a Deferred, which can be awaited in coroutines, and cancelled: connection
     and file are closed then. Failures are `ClientError`s: `Refused`, with the service's code and
-    reason; `Unreachable`, after all retries; `Garbled`, `Damaged`, `LocalFailure`.
+    reason; `Unreachable`, after all retries; `Garbled`, `Damaged`, `LocalFailure`, which arguments
+    that make no sense cause as well.
 
     Names are checked before anything is asked; files are read, written and hashed in threads of
     the reactor's pool, and are never in memory as a whole. A function that is told of progress runs
@@ -42,24 +44,32 @@ class MediaClient:
         url: str,
         *,
         agent: IAgent | None = None,
+        cacert: str | Path | None = None,
         retries: Retries | None = None,
         patience: Patience | None = None,
         waiting: Callable[[ClientError, float], None] | None = None,
     ) -> None:
         """`url` is where the service is mounted: `http://127.0.0.1:8000`. `agent` makes the
-        requests instead of one of our own. `waiting` is told before each retry of the failure and
-        the seconds until then.
+        requests instead of one of our own. `cacert` is a PEM file of the certificates to trust,
+        instead of the system's. `waiting` is told before each retry of the failure and the seconds
+        until then.
 
-        :raises ValueError: when the URL is none of a service.
+        :raises NotAService: when the URL is not one of a service; it is a ValueError as well.
+        :raises LocalFailure: when `cacert` cannot be read.
         """
         patience = patience or Patience()
         self._service = service(url)
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
             self._pool = new_pool(reactor)
-            agent = new_agent(reactor, self._pool, patience)
+            agent = new_agent(reactor, self._pool, patience.connect_s, cacert)
         self._asking = Asking(
-            reactor, agent, patience, retries or Retries(), waiting or (lambda error, wait_s: None)
+            reactor,
+            self._service.url,
+            agent,
+            patience,
+            retries or Retries(),
+            waiting or (lambda error, wait_s: None),
         )
         self._uploading = Uploading(self._asking, self._service)
 
@@ -71,6 +81,7 @@ class MediaClient:
         *,
         progress: Callable[[int, int], None] | None = None,
         record: Record | None = None,
+        ask_first: bool = False,
     ) -> Deferred[Stored]:
         """Store the file at `path` as `directory`/`filename`; without a filename, under its own.
 
@@ -78,12 +89,32 @@ class MediaClient:
         by a resumable upload, whose URL `record` remembers for another run; small ones, and all of
         them when the service has none of those, in one request. `progress` is called with how many
         bytes the service was sent, and how many there are; the first falls back when some were
-        lost. Fires with a `Stored`.
+        lost. With `ask_first` no content is sent in a format that the service may not take before
+        it agreed to take it. Fires with a `Stored`.
         """
         told = progress or (lambda sent, size: None)
         return _begun(
-            self._uploading.upload(path, directory, filename, told, record or NoRecords())
+            self._uploading.upload(
+                path, directory, filename, told, record or NoRecords(), ask_first=ask_first
+            )
         )
+
+    def upload_stream(
+        self,
+        descriptor: int,
+        directory: str,
+        filename: str,
+        *,
+        etag: str | None = None,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Deferred[Stored]:
+        """Store all that can be read from an open descriptor: of a pipe, or of standard input.
+
+        It is sent once: after a break nothing is stored, and nothing is tried again. With `etag` it
+        takes the place of that file, as in `replace`. Fires with a `Stored`.
+        """
+        told = progress or (lambda sent, size: None)
+        return _begun(self._uploading.upload_stream(descriptor, directory, filename, etag, told))
 
     def replace(
         self,
@@ -118,6 +149,22 @@ class MediaClient:
         told = progress or (lambda received, size: None)
         return _begun(self._download(directory, filename, path, told))
 
+    def download_stream(
+        self,
+        directory: str,
+        filename: str,
+        descriptor: int,
+        *,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> Deferred[Downloaded]:
+        """Write a file to an open descriptor: of a pipe, or of standard output.
+
+        After a break it goes on where it was. Fires with a `Downloaded`; fails with a `Damaged`
+        when what was written turns out not to be the file that the service has.
+        """
+        told = progress or (lambda received, size: None)
+        return _begun(self._download_stream(directory, filename, descriptor, told))
+
     def find(
         self, directory: str, filename: str, *, digest: bool = False
     ) -> Deferred[Found | None]:
@@ -141,6 +188,12 @@ class MediaClient:
         entries = browsing.entries_below if recursive else browsing.entries_in
         return _begun(entries(self._asking, self._service, directory))
 
+    def page(self, directory: str = "", after: str | None = None) -> Deferred[Page]:
+        """List a part of a directory, from behind the name `after`: what a directory of any size
+        is gone through with. Fires with a `Page`; fails as `list` does.
+        """
+        return _begun(browsing.page_of(self._asking, self._service, directory, after))
+
     def delete(self, directory: str, filename: str, *, etag: str | None = None) -> Deferred[bool]:
         """Delete a file; with `etag` only if it is still that one (else `Refused`, status 412).
 
@@ -163,6 +216,10 @@ class MediaClient:
         """Have the service fetch `url` and say what that has cost. Fires with a `Fetched`."""
         return _begun(self._fetch(url))
 
+    def health(self) -> Deferred[Health]:
+        """Ask how the service is. Fires with a `Health`."""
+        return _begun(self._health())
+
     def close(self) -> Deferred[None]:
         """Close the connections that are kept. Fires with None when they are closed."""
         return _begun(self._close())
@@ -173,6 +230,14 @@ class MediaClient:
         name = name_of(directory, filename)
         return await downloading.download(self._asking, self._service, name, path, progress)
 
+    async def _download_stream(
+        self, directory: str, filename: str, descriptor: int, progress: downloading.Progress
+    ) -> Downloaded:
+        name = name_of(directory, filename)
+        return await downloading.download_stream(
+            self._asking, self._service, name, descriptor, progress
+        )
+
     async def _find(self, directory: str, filename: str, digest: bool) -> Found | None:
         name = name_of(directory, filename)
         return await self._asking.persist(lambda: self._uploading.find(name, digest=digest))
@@ -180,6 +245,8 @@ class MediaClient:
     async def _delete(self, directory: str, filename: str, etag: str | None) -> bool:
         name = name_of(directory, filename)
         url = self._service.media(name)
+        if etag is not None:
+            check_etag(etag)
         headers = {} if etag is None else {"If-Match": etag}
         may_have_deleted = False
 
@@ -201,11 +268,10 @@ class MediaClient:
         return await self._asking.persist(attempt)
 
     async def _import(self, url: str, directory: str, filename: str, sha256: str | None) -> Stored:
-        fields = {"url": _sendable(url), "directory": directory, "filename": filename}
-        if filename:
-            name_of(directory, filename)
+        fields = {"url": sendable(url, "URL"), "directory": directory, "filename": filename}
+        name_of(directory, filename or "any")  # the URL's own comes later
         if sha256 is not None:
-            fields["sha256"] = sha256
+            fields["sha256"] = sendable(sha256, "digest")
         answer = await self._asking.persist(
             lambda: self._asking.ask(
                 "POST",
@@ -221,22 +287,19 @@ class MediaClient:
         return outcomes.stored(answer.payload, self._service.media(name))
 
     async def _fetch(self, url: str) -> Fetched:
-        asked = self._service.fetch(_sendable(url))
+        asked = self._service.fetch(sendable(url, "URL"))
         headers = {"Accept": "application/json"}
         answer = await self._asking.persist(lambda: self._asking.ask("GET", asked, headers))
         return outcomes.fetched(answer.payload)
 
+    async def _health(self) -> Health:
+        url = self._service.health
+        answer = await self._asking.persist(lambda: self._asking.ask("GET", url))
+        return outcomes.health(answer.payload)
+
     async def _close(self) -> None:
         if self._pool is not None:
             await self._pool.closeCachedConnections()
-
-
-def _sendable(url: str) -> str:
-    try:
-        url.encode("utf-8")
-    except UnicodeEncodeError:
-        raise LocalFailure("the URL is not UTF-8", 400) from None
-    return url
 
 
 def _begun(work: Coroutine[Any, Any, T]) -> Deferred[T]:

@@ -15,6 +15,7 @@ from twistedmedia.client.errors import Garbled
 T = TypeVar("T")
 
 _SHA256 = re.compile("[0-9a-f]{64}")
+_MOST = (1 << 63) - 1  # of bytes, and of anything else that is counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the service says of a file without sending it. `sha256` is None where not known."""
+    """What the service says of a file without sending it. `sha256` is None where not known.
+    `modified` is the time of its last change, to the second, as in a listing.
+    """
 
     size: int
     etag: str | None
     sha256: str | None
+    modified: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,29 @@ class Entry:
     def path(self) -> str:
         """From the service's root on: `prompts/en/hello.mp3`."""
         return f"{self.directory}/{self.name}" if self.directory else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a directory's listing. `next` asks for the part behind it; None after the last."""
+
+    entries: list[Entry]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the service is. `uploads` are in progress, `free` is how many bytes its storage has left
+    and `storage` is `ok` or what is wrong with it; None where the service does not say. `told` is
+    its whole answer.
+    """
+
+    version: str
+    uptime_s: float
+    uploads: int
+    free: int | None
+    storage: str | None
+    told: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +142,37 @@ def stored(payload: Mapping[str, Any], url: str, size: int | None = None) -> Sto
     return found
 
 
-def page(payload: Mapping[str, Any], directory: str) -> tuple[list[Entry], str | None]:
-    """The entries on a page of the listing of `directory`, and the `after` of the next page.
+def page(payload: Mapping[str, Any], directory: str, after: str | None = None) -> Page:
+    """The page of the listing of `directory` that begins behind the name `after`.
 
-    :raises Garbled: when it is no page.
+    :raises Garbled: when it is not a page, or if asking for the next one would not end.
     """
-    entries = _member(payload, "entries", list)
+    entries = [_entry(entry, directory) for entry in _member(payload, "entries", list)]
     following = payload.get("next")
-    if not (following is None or isinstance(following, str)):
-        raise Garbled("the service's listing makes no sense")
-    return [_entry(entry, directory) for entry in entries], following
+    if following is not None:
+        if not isinstance(following, str) or not _is_unicode(following):
+            raise Garbled("the service's listing makes no sense")
+        if following == after or not entries:
+            raise Garbled("the service's listing does not end")
+    return Page(entries, following)
+
+
+def health(payload: Mapping[str, Any]) -> Health:
+    """The answer to a question about the service's health.
+
+    :raises Garbled: when it is not one.
+    """
+    free, storage = payload.get("free"), payload.get("storage")
+    if not (storage is None or isinstance(storage, str)):
+        raise Garbled("the service's answer has a 'storage' that is not text")
+    return Health(
+        version=_member(payload, "version", str),
+        uptime_s=_seconds(payload, "uptime"),
+        uploads=_count(payload, "uploads"),
+        free=None if free is None else _count(payload, "free"),
+        storage=storage,
+        told=payload,
+    )
 
 
 def fetched(payload: Mapping[str, Any]) -> Fetched:
@@ -133,15 +181,14 @@ def fetched(payload: Mapping[str, Any]) -> Fetched:
     :raises Garbled: when it is none.
     """
     timings = _member(payload, "timings", dict)
-    if not all(value is None or _is_number(value) for value in timings.values()):
-        raise Garbled("the service's answer has a time that is no number")
-    if not _is_number(payload.get("time_cost")):
-        raise Garbled("the service's answer has no 'time_cost'")
+    for phase, value in timings.items():
+        if value is not None:
+            _seconds(timings, phase)
     return Fetched(
         url=_member(payload, "url", str),
         status=_count(payload, "status"),
         size=_count(payload, "size"),
-        time_cost=float(payload["time_cost"]),
+        time_cost=_seconds(payload, "time_cost"),
         timings=timings,
         cache=str(payload.get("cache", "")),
     )
@@ -175,10 +222,19 @@ def _member(payload: Mapping[str, Any], key: str, kind: type[T]) -> T:
 
 def _count(payload: Mapping[str, Any], key: str) -> int:
     value = _member(payload, key, int)
-    if value < 0 or isinstance(value, bool):
+    if not 0 <= value <= _MOST or isinstance(value, bool):
         raise Garbled(f"the service's answer has a '{key}' that is no number of anything")
     return value
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _seconds(payload: Mapping[str, Any], key: str) -> float:
+    value = payload.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Garbled(f"the service's answer has no '{key}'")
+    if not 0 <= value <= _MOST:  # nor is NaN
+        raise Garbled(f"the service's answer has a '{key}' that is not a time")
+    return float(value)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)

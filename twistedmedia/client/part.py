@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from twistedmedia.client.errors import LocalFailure, local_failure
+from twistedmedia.client.files import path_of
 
 _MAX_NAME_BYTES = 255  # what Linux file systems take for one name
 _READ_AT_A_TIME_BYTES = 256 << 10
@@ -41,7 +42,10 @@ class Part:
         :raises LocalFailure: when that cannot be, or another download of the same goes on.
         """
         # A link is followed: what it leads to is what is meant.
-        self.target = target = Path(os.path.realpath(path))
+        try:
+            self.target = target = Path(os.path.realpath(path_of(path)))
+        except ValueError as error:
+            raise local_failure(error, path) from None
         self._path, self._note_path = _names(target)
         self._descriptor = -1
         try:
@@ -115,6 +119,9 @@ class Part:
         self._path.unlink(missing_ok=True)
         self._note_path.unlink(missing_ok=True)
         self.close()
+
+    def stop(self) -> None:
+        """A job that runs ends by itself."""
 
     def close(self) -> None:
         """Close it; what cannot be resumed, or is empty, is removed. Idempotent."""

@@ -6,13 +6,12 @@ Pure. A service may be mounted below a path of a larger site: `http://example.or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
-from twistedmedia.client.errors import Garbled, LocalFailure
+from twistedmedia.client.errors import Garbled, LocalFailure, NotAService
 from twistedmedia.errors import MediaError
-from twistedmedia.names import MediaName, folders_from_path, media_name, url_path
-
-_PORTS = {"http": 80, "https": 443}
+from twistedmedia.fetching.urls import parse_url
+from twistedmedia.names import MediaName, folders_from_path, is_upload, media_name, url_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,11 @@ class Service:
         return f"{self.url}/fetch?url={quote(url, safe='')}"
 
     @property
+    def health(self) -> str:
+        """The URL that tells how the service is."""
+        return f"{self.url}/health"
+
+    @property
     def imports(self) -> str:
         """The URL that imports are posted to."""
         return f"{self.url}/media"
@@ -53,7 +57,7 @@ class Service:
         """
         try:
             url = urljoin(self.uploads, location or "")
-            same = _origin(url) == _origin(self.url)
+            same = parse_url(url).origin == parse_url(self.url).origin
         except ValueError:
             url, same = "", False
         if not location or not same or not url.isascii():
@@ -62,21 +66,46 @@ class Service:
 
 
 def service(url: str) -> Service:
-    """The service at `url`.
+    """The service at `url`. Any host is understood that the service itself can fetch from.
 
-    :raises ValueError: when that is no `http` or `https` URL of a service, saying why.
+    :raises NotAService: when that is not an `http` or `https` URL of a service, saying why.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise ValueError(
-            f"{url!r} is not the URL of a service; write it like http://127.0.0.1:8000"
+    if not isinstance(url, str):
+        raise NotAService(f"the URL of a service is text, not {type(url).__name__}")
+    try:
+        at = parse_url(url)
+    except ValueError as error:
+        raise NotAService(
+            f"this is not the URL of a service: {error}; write it like http://127.0.0.1:8000"
+        ) from None
+    path = at.target.partition("?")[0]
+    root = _root(path)
+    if root is not None:
+        raise NotAService(
+            f"{at.origin}{path} is a place within a service; the URL of the service itself is"
+            f" {at.origin}{root}"
         )
-    if parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError("the URL of a service has no user, no query and no fragment")
-    if not url.isascii() or any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError("the URL of a service is ASCII without blanks")
-    _origin(url)
-    return Service(url.rstrip("/"))
+    if "?" in url or "#" in url:
+        raise NotAService("the URL of a service has no query and no fragment")
+    if not url.partition("//")[2].partition("/")[2].isascii():
+        raise NotAService("the path in the URL of a service has ASCII characters only")
+    return Service(str(at).rstrip("/"))
+
+
+def _root(path: str) -> str | None:
+    """Where the service is mounted whose media, uploads or file `path` names; None for other paths.
+
+    A folder may have the name `media` as well: a service at `/media/audio` is not refused.
+    """
+    folders = path.rstrip("/").split("/")
+    if folders[-1] in ("media", "uploads"):
+        return "/".join(folders[:-1])
+    is_file = not path.endswith("/") and "." in folders[-1]
+    if is_file and "media" in folders[:-2]:
+        return "/".join(folders[: folders.index("media")])
+    if len(folders) > 1 and folders[-2] == "uploads" and is_upload(folders[-1]):
+        return "/".join(folders[:-2])
+    return None
 
 
 def name_of(directory: str, filename: str) -> MediaName:
@@ -85,26 +114,50 @@ def name_of(directory: str, filename: str) -> MediaName:
     :raises LocalFailure: when a rule for names is broken, with the service's code.
     """
     try:
-        return media_name(directory, filename)
+        return media_name(text_of(directory, "directory"), text_of(filename, "filename"))
     except MediaError as error:
         raise LocalFailure(error.reason, error.code) from None
 
 
+def text_of(argument: object, what: str) -> str:
+    """`argument`, which a program has given as `what`.
+
+    :raises LocalFailure: when it is not text.
+    """
+    if not isinstance(argument, str):
+        raise LocalFailure(f"the {what} has to be a str, not {type(argument).__name__}")
+    return argument
+
+
+def sendable(argument: object, what: str) -> str:
+    """`argument`, which a program has given as `what`, if UTF-8 can express it.
+
+    :raises LocalFailure: as `text_of`, and when it has half of a surrogate pair.
+    """
+    text = text_of(argument, what)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise LocalFailure(f"the {what} is not UTF-8", 400) from None
+    return text
+
+
 def name_at(path: str) -> MediaName:
-    """The media name that is written as `path`: `prompts/en/hello.mp3`.
+    """The media name that is written as `path`: `prompts/en/hello.mp3`. It may begin with a slash.
 
     :raises LocalFailure: as `name_of`.
     """
-    directory, _, filename = path.rpartition("/")
+    directory, _, filename = path.removeprefix("/").rpartition("/")
     return name_of(directory, filename)
 
 
 def folders_at(path: str) -> tuple[str, ...]:
-    """The folders of the directory that is written as `path`; none for the root.
+    """The folders of the directory that is written as `path`; none for the root. It may begin with
+    a slash.
 
     :raises LocalFailure: when a rule for names is broken, with the service's code.
     """
-    bare = path.replace("\\", "/").removesuffix("/")
+    bare = text_of(path, "directory").replace("\\", "/").removeprefix("/").removesuffix("/")
     try:
         segments = [segment.encode("utf-8") for segment in bare.split("/")] if bare else []
         return folders_from_path(segments)
@@ -112,8 +165,3 @@ def folders_at(path: str) -> tuple[str, ...]:
         raise LocalFailure("the name is not allowed: it is not UTF-8", 505) from None
     except MediaError as error:
         raise LocalFailure(error.reason, error.code) from None
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-from twistedmedia.client.answers import Answer, declared_digest, strong_etag
+from twistedmedia.client.answers import Answer, declared_digest, modified, strong_etag
 from twistedmedia.client.asking import Asking, SentFile
-from twistedmedia.client.errors import LocalFailure, Refused, Unreachable
-from twistedmedia.client.files import LocalFile, changed, open_file
+from twistedmedia.client.errors import Damaged, LocalFailure, Refused, Unreachable
+from twistedmedia.client.files import LocalFile, changed, open_file, path_of
 from twistedmedia.client.outcomes import Found, Stored, stored
-from twistedmedia.client.places import Service, name_of
+from twistedmedia.client.places import Service, name_of, text_of
 from twistedmedia.client.records import Record, upload_key
 from twistedmedia.client.resuming import Resumable
+from twistedmedia.client.streams import SentStream
 from twistedmedia.client.threads import in_thread
 from twistedmedia.names import MediaName
 from twistedmedia.wire.digests import repr_digest
@@ -23,7 +25,9 @@ Progress = Callable[[int, int], None]
 # it closes the connection, so the answer is sure to arrive; and to send it again costs little.
 SMALL_BYTES = 4 << 20
 
-_DIGEST_MISMATCH = 508
+_NAME_TAKEN, _DIGEST_MISMATCH = 501, 508
+# RFC 9110, 8.8.3. The service compares by the bytes, so a weak tag would never match.
+_STRONG_ETAG = re.compile('"[\x21\x23-\x7e]*"')
 
 
 class Uploading:
@@ -32,6 +36,8 @@ class Uploading:
     def __init__(self, asking: Asking, service: Service) -> None:
         self._asking = asking
         self._service = service
+        # Formats that a service takes unless it is told otherwise, and those that this one took.
+        self._taken = {"mp3", "wav"}
 
     async def upload(
         self,
@@ -40,16 +46,19 @@ class Uploading:
         filename: str | None,
         progress: Progress,
         record: Record,
+        *,
+        ask_first: bool = False,
     ) -> Stored:
         """As `MediaClient.upload`."""
-        name = name_of(directory, Path(path).name if filename is None else filename)
+        name = name_of(directory, Path(path_of(path)).name if filename is None else filename)
         file = await open_file(self._asking.reactor, path)
         try:
             sha256 = await file.sha256()
             try:
-                kept = await self._upload(file, name, sha256, progress, record)
+                kept = await self._upload(file, name, sha256, progress, record, ask_first)
                 if await file.has_changed():  # what was stored is no longer what is here
                     raise changed(file.path)
+                self._taken.add(format_of(name.filename))
                 return kept
             except Refused as error:
                 raise await _blamed(error, file) from None
@@ -61,6 +70,7 @@ class Uploading:
     ) -> Stored:
         """As `MediaClient.replace`."""
         name = name_of(directory, filename)
+        check_etag(etag)
         file = await open_file(self._asking.reactor, path)
         try:
             sha256 = await file.sha256()
@@ -69,6 +79,36 @@ class Uploading:
             raise await _blamed(error, file) from None
         finally:
             await file.close()
+
+    async def upload_stream(
+        self,
+        descriptor: int,
+        directory: str,
+        filename: str,
+        etag: str | None,
+        progress: Callable[[int, int | None], None],
+    ) -> Stored:
+        """As `MediaClient.upload_stream`."""
+        name = name_of(directory, filename)
+        if etag is not None:
+            check_etag(etag)
+        # Before anything is read: a stream that was refused half-way cannot be sent again.
+        found = await self._asking.persist(lambda: self.find(name))
+        if etag is None and found is not None:
+            raise Refused(409, _NAME_TAKEN, "the file exists already")
+        if etag is not None:
+            _require(found, etag)
+        stream = SentStream(self._asking.reactor, descriptor, lambda sent: progress(sent, None))
+        url = self._service.media(name)
+        headers = {} if etag is None else {"If-Match": etag}
+        try:
+            answer = await self._asking.ask("PUT", url, headers, stream, hoped_for=(200, 201))
+        finally:
+            stream.stop()
+        kept = stored(answer.payload, url, stream.sent)
+        if kept.sha256 != stream.sha256:
+            raise Damaged("what the service has stored is not what was sent: its digest differs")
+        return kept
 
     async def find(self, name: MediaName, *, digest: bool = False) -> Found | None:
         """As `MediaClient.find`, once."""
@@ -100,9 +140,17 @@ class Uploading:
             await file.close()
 
     async def _upload(
-        self, file: LocalFile, name: MediaName, sha256: str, progress: Progress, record: Record
+        self,
+        file: LocalFile,
+        name: MediaName,
+        sha256: str,
+        progress: Progress,
+        record: Record,
+        ask_first: bool,
     ) -> Stored:
-        if file.size > SMALL_BYTES:
+        # A resumable upload is refused before any content is sent.
+        is_new = ask_first and file.size > 0 and format_of(name.filename) not in self._taken
+        if file.size > SMALL_BYTES or is_new:
             found = await self._resumable(file, name, sha256, progress, record)
             if found is not None:
                 return found
@@ -167,8 +215,7 @@ class Uploading:
             found = await self.find(name, digest=may_have_replaced)
             if may_have_replaced and found is not None and found.sha256 == sha256:
                 return _replaced(self._service.media(name), name, found, sha256)
-            if found is None or (etag != "*" and found.etag != etag):
-                raise Refused(412, 412, "the file is not the one that is meant")
+            _require(found, etag)
             try:
                 return await self._put(file, name, sha256, progress, {"If-Match": etag})
             except Unreachable as error:
@@ -185,7 +232,26 @@ def found_in(answer: Answer) -> Found:
         size=int(length) if length.isascii() and length.isdigit() else -1,
         etag=strong_etag(answer.headers),
         sha256=declared_digest(answer.headers),
+        modified=modified(answer.headers),
     )
+
+
+def format_of(filename: str) -> str:
+    """What the service goes by to tell formats apart: the extension, in lower case."""
+    return filename.rpartition(".")[2].lower() if "." in filename else ""
+
+
+def check_etag(etag: object) -> None:
+    """:raises LocalFailure: when `etag` is neither an entity tag nor `*`."""
+    if text_of(etag, "entity tag") != "*" and not _STRONG_ETAG.fullmatch(str(etag)):
+        raise LocalFailure(f"{etag!r} is not an entity tag: it has double quotes at both ends")
+
+
+def _require(found: Found | None, etag: str) -> None:
+    if found is None:
+        raise Refused(412, 412, "there is no file of that name to replace")
+    if etag not in ("*", found.etag):
+        raise Refused(412, 412, "the file is not the one that is meant")
 
 
 def _replaced(url: str, name: MediaName, found: Found, sha256: str) -> Stored:

@@ -6,32 +6,65 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
 
 class Watch:
-    """`expired` is whether it has ended a wait."""
+    """`expired` is whether it has ended a wait, `cancelled` whether the waiting caller has."""
 
     def __init__(self, reactor: Any) -> None:
         self.expired = False
+        self.cancelled = False
         self._reactor = reactor
         self._call: IDelayedCall | None = None
+        self._waiting: Deferred[Any] | None = None
 
     async def over(self, waiting: Deferred[T], limit_s: float) -> T:
         """What `waiting` fires with; it is cancelled when nothing moves for `limit_s` seconds."""
-        self._call = self._reactor.callLater(limit_s, self._expire, waiting)
+        self._waiting = waiting
+        self.begin(limit_s)
         try:
-            return await waiting
+            return await self._watched(waiting)
         finally:
-            call, self._call = self._call, None
-            if call is not None:
-                call.cancel()
+            self._waiting = None
+            self.rest()
 
     def moved(self, limit_s: float) -> None:
         """Something has moved; the next thing has to within `limit_s` seconds."""
         if self._call is not None:
             self._call.reset(limit_s)
+
+    def begin(self, limit_s: float) -> None:
+        """From now on something has to move within `limit_s` seconds."""
+        self.rest()
+        if self._waiting is not None:
+            self._call = self._reactor.callLater(limit_s, self._expire, self._waiting)
+
+    def rest(self) -> None:
+        """For now nothing has to move."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _watched(self, waiting: Deferred[T]) -> Deferred[T]:
+        """The same as `waiting`. Twisted's client answers a cancellation with errors of many kinds,
+        so it is noted here that there was one.
+        """
+
+        def cancel(_: Deferred[T]) -> None:
+            self.cancelled = True
+            waiting.cancel()
+
+        watched: Deferred[T] = Deferred(cancel)
+
+        def deliver(result: T | Failure) -> None:
+            if not watched.called:
+                watched.callback(result)
+
+        waiting.addBoth(deliver)
+        return watched
 
     def _expire(self, waiting: Deferred[Any]) -> None:
         self._call = None

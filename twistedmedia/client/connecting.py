@@ -1,0 +1,138 @@
+"""Connections to the service: by its host's name as it is written, and by the certificates that are
+trusted.
+
+Twisted's own agent refuses host names that it cannot decode, such as those with an underscore.
+Docker and private networks have them.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL
+from service_identity import CertificateError, VerificationError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    platformTrust,
+    trustRootFromCertificates,
+)
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgent, IAgentEndpointFactory
+from zope.interface import implementer
+
+from twistedmedia.client.errors import LocalFailure, local_failure
+
+# The service closes idle connections after 75 s unless told otherwise, and other servers after as
+# little as 15 s. Before that we do, or a request would meet the closing on its way.
+KEPT_FOR_S = 10
+KEPT_CONNECTIONS = 16
+
+_PEM = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def new_pool(reactor: Any) -> HTTPConnectionPool:
+    """Connections that are kept for other requests, for a while."""
+    pool = HTTPConnectionPool(reactor)
+    pool.maxPersistentPerHost = KEPT_CONNECTIONS
+    pool.cachedConnectionTimeout = KEPT_FOR_S
+    # Twisted would try again unseen; we have to know which requests may have been carried out.
+    pool.retryAutomatically = False
+    return pool
+
+
+def new_agent(
+    reactor: Any, pool: HTTPConnectionPool, connect_s: float, cacert: str | Path | None
+) -> IAgent:
+    """An agent that gives up an address after `connect_s` seconds.
+
+    `cacert` is a PEM file of the certificates to trust. Without it those of the system are trusted,
+    or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, as OpenSSL reads them.
+
+    :raises LocalFailure: when `cacert` cannot be read or has no certificate.
+    """
+    endpoints = _Endpoints(reactor, connect_s, _options(cacert))
+    agent: IAgent = Agent.usingEndpointFactory(reactor, endpoints, pool)
+    return agent
+
+
+def _options(cacert: str | Path | None) -> CertificateOptions:
+    if cacert is None:
+        return CertificateOptions(trustRoot=platformTrust())
+    try:
+        blocks = _PEM.findall(Path(cacert).read_bytes())
+        certificates = [Certificate.loadPEM(block) for block in blocks]
+    except (OSError, ValueError) as error:
+        raise local_failure(error, cacert) from None
+    except SSL.Error:
+        certificates = []
+    if not certificates:
+        raise LocalFailure(f"{cacert}: the file has no certificate in PEM format")
+    return CertificateOptions(trustRoot=trustRootFromCertificates(certificates))
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    def __init__(self, reactor: Any, connect_s: float, options: CertificateOptions) -> None:
+        self._reactor = reactor
+        self._connect_s = connect_s
+        self._options = options
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """The endpoint that connects to the host of `uri`."""
+        to: IStreamClientEndpoint = _Host(
+            self._reactor, uri.host, uri.port, timeout=self._connect_s
+        )
+        if uri.scheme == b"https":
+            to = wrapClientTLS(_Certified(self._options, uri.host.decode("ascii")), to)
+        return to
+
+
+class _Host(HostnameEndpoint):
+    """Has the system look up the host as it is named. `places` has checked the name."""
+
+    @staticmethod
+    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
+        assert isinstance(host, bytes)
+        return False, host, host.decode("ascii")
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Certified:
+    """Sets up TLS with `host`, whose certificate must name it and be signed by a trusted one."""
+
+    def __init__(self, options: CertificateOptions, host: str) -> None:
+        self._options = options
+        self._server_name: bytes | None = None  # RFC 6066, 3: not for an address
+        self._identity: DNS_ID | IPAddress_ID
+        try:
+            self._identity = IPAddress_ID(str(ip_address(host)))
+        except ValueError:
+            self._identity = DNS_ID(host)
+            self._server_name = host.encode("ascii")
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """A connection for `tlsProtocol`."""
+
+        def verify(_: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
+            if depth == 0 and ok:  # the host's own certificate, and its signature is good
+                try:
+                    verify_service_identity(extract_patterns(certificate), [self._identity], [])
+                except (VerificationError, CertificateError):
+                    tlsProtocol.failVerification(Failure())
+                    return False
+            return bool(ok)
+
+        connection: SSL.Connection = self._options.clientConnectionForTLS(tlsProtocol)
+        if self._server_name is not None:
+            connection.set_tlsext_host_name(self._server_name)
+        connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+        return connection
