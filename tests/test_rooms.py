@@ -62,7 +62,7 @@ PURE = [
     ),
     *(
         f"twistedmedia.client.command.{name}"
-        for name in ("figures", "options", "printable", "results")
+        for name in ("figures", "globs", "options", "printable", "results")
     ),
     "twistedmedia.fetching",
     "twistedmedia.fetching.addresses",

@@ -19,9 +19,10 @@ from twistedmedia.client.command.bars import Bars
 from twistedmedia.client.command.display import Lines
 from twistedmedia.client.command.getting import get
 from twistedmedia.client.command.putting import put
+from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import Tally
 from twistedmedia.client.command.running import Run
-from twistedmedia.client.command.single import fetch, import_, ls, rm
+from twistedmedia.client.command.single import fetch, import_, ls
 from twistedmedia.client.records import NoRecords
 
 
@@ -93,7 +94,8 @@ async def test_put_goes_on_after_what_fails(talk: Any, here: Path) -> None:
     assert running.code == 1
     assert running.noted[0].startswith("failed     none.wav: none.wav: No such file")
     assert running.noted[1].endswith("the file exists already, with other content (code 501)")
-    assert "the \N{REPLACEMENT CHARACTER}[2J format (code 504)" in running.noted[2]
+    assert running.noted[2].startswith("left out   to/top/en/")
+    assert running.noted[2].endswith(": the \N{REPLACEMENT CHARACTER}[2J format")
     assert running.noted[3] == "left out   top/.hidden: hidden"
     assert len(running.said) == 1
 
@@ -157,7 +159,7 @@ async def test_get_of_a_directory_keeps_its_tree(talk: Any, here: Path, stored: 
             ("a", None, "a/"),
             ("a/", "x", "x/a/"),
             ("a", "x", "x/a/"),
-            ("", "y", "y/a/"),
+            ("/", "y", "y/a/"),
         ]:
             running = Running(it)
             await get(running.run, [asked], target)

@@ -67,7 +67,7 @@ def test_what_is_left_out_is_told(tree: Path) -> None:
         "top/.y": "hidden",
         "top/link.wav": "a symbolic link",
         "top/linked": "a symbolic link",
-        "top/pipe.wav": "no regular file",
+        "top/pipe.wav": "not a regular file",
     }
 
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_does_not_stop_the_others(
     assert failed == [
         "none: No such file or directory",
         "top/en/c: Permission denied",
-        "'a\\x00b': is no path",
+        "'a\\x00b' is not a path: embedded null byte",
     ]
     assert isinstance(items[-2], Sendable)
 

@@ -13,7 +13,7 @@ from twistedmedia.client.outcomes import Downloaded
 from twistedmedia.client.part import Note, Part
 from twistedmedia.client.places import Service
 from twistedmedia.client.retries import Backoff
-from twistedmedia.client.streams import Outlet
+from twistedmedia.client.streams import Outlet, descriptor_of
 from twistedmedia.client.threads import Jobs, opened_in_thread
 from twistedmedia.names import MediaName
 
@@ -33,7 +33,9 @@ async def download_stream(
     asking: Asking, service: Service, name: MediaName, descriptor: int, progress: Progress
 ) -> Downloaded:
     """As `MediaClient.download_stream`."""
-    return await _Download(asking, service.media(name), Outlet(descriptor), progress).run()
+    return await _Download(
+        asking, service.media(name), Outlet(descriptor_of(descriptor)), progress
+    ).run()
 
 
 class _Download:

@@ -19,13 +19,13 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-from twistedmedia.client.errors import Damaged, local_failure
+from twistedmedia.client.errors import Damaged, LocalFailure, local_failure
 from twistedmedia.client.part import Note
 from twistedmedia.client.threads import in_thread
 from twistedmedia.client.watching import Watch
 
 _PIECE_BYTES = 256 << 10
-_LOOK_S = 0.2
+_LOOK_MS = 200
 # A pipe that can be written to has at least this much room (POSIX, PIPE_BUF).
 _ROOM_BYTES = select.PIPE_BUF
 
@@ -82,11 +82,28 @@ class SentStream:
     def _read(self) -> bytes:
         try:
             while not self._is_stopped:
-                if select.select([self._descriptor], [], [], _LOOK_S)[0]:
+                if _is_ready(self._descriptor, select.POLLIN):
                     return os.read(self._descriptor, _PIECE_BYTES)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise local_failure(error, f"descriptor {self._descriptor}") from None
         return b""
+
+
+def _is_ready(descriptor: int, event: int) -> bool:
+    """Whether the descriptor can be used by now; also when using it will fail."""
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(_LOOK_MS))
+
+
+def descriptor_of(argument: object) -> int:
+    """`argument`, if it can be a descriptor.
+
+    :raises LocalFailure: when it cannot.
+    """
+    if not isinstance(argument, int) or isinstance(argument, bool) or not 0 <= argument < 1 << 31:
+        raise LocalFailure(f"the descriptor has to be a number from 0 on, not {argument!r}")
+    return argument
 
 
 @implementer(IBodyProducer)
@@ -181,7 +198,7 @@ class Outlet:
             digest.update(piece)
             view = memoryview(piece)
             while view and not self._is_stopped:
-                if select.select([], [self._descriptor], [], _LOOK_S)[1]:
+                if _is_ready(self._descriptor, select.POLLOUT):
                     written = os.write(self._descriptor, view[:_ROOM_BYTES])
                     self.size += written
                     view = view[written:]

@@ -14,7 +14,7 @@ from twistedmedia.client.outcomes import Found, Stored, stored
 from twistedmedia.client.places import Service, name_of, text_of
 from twistedmedia.client.records import Record, upload_key
 from twistedmedia.client.resuming import Resumable
-from twistedmedia.client.streams import SentStream
+from twistedmedia.client.streams import SentStream, descriptor_of
 from twistedmedia.client.threads import in_thread
 from twistedmedia.names import MediaName
 from twistedmedia.wire.digests import repr_digest
@@ -89,6 +89,7 @@ class Uploading:
         progress: Callable[[int, int | None], None],
     ) -> Stored:
         """As `MediaClient.upload_stream`."""
+        descriptor_of(descriptor)
         name = name_of(directory, filename)
         if etag is not None:
             check_etag(etag)

@@ -31,6 +31,11 @@ def time_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def milliseconds_text(seconds: float) -> str:
+    """ "0.4 ms", "1250.0 ms": for what is compared in one column."""
+    return f"{seconds * 1000:.1f} ms"
+
+
 def rate_text(size_bytes: float, seconds: float) -> str:
     """ "12.5 MiB/s"; of no time at all, nothing."""
     return f"{size_text(size_bytes / seconds)}/s" if seconds > 0 else "-"

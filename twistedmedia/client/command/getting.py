@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from twistedmedia.client.command.globs import is_excluded
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.errors import (
@@ -39,22 +40,23 @@ class Wanted:
         return f"{self.directory}/{self.filename}"
 
 
-async def get(run: Run, names: Sequence[str], target: str | None) -> None:
+async def get(
+    run: Run, names: Sequence[str], target: str | None, exclude: Sequence[str] = ()
+) -> None:
     """Bring the files and directories that `names` are to `target`; what is there already with the
     same content is skipped.
 
     One file is brought to the very path `target`, unless that is a folder or ends with a slash.
-    Everything else goes into the folder `target`, a directory with its own name and its tree.
+    Everything else goes into the folder `target`: a directory with its own name and its tree, or,
+    written as `directory/.`, what is in it without its name. What `exclude` matches in a directory
+    is passed over.
 
     :raises Unreachable: when the service cannot be reached; the rest is not tried then.
     """
-    if target == "-":
-        run.report(failure(LocalFailure("a file is not brought to the output; name one after -o")))
-        return
     wanted: list[Wanted] = []
     for name in names:
         try:
-            wanted += await _wanted(run, name, target, is_only=len(names) == 1)
+            wanted += await _wanted(run, name, target, exclude, is_only=len(names) == 1)
         except ClientError as error:
             run.report(failure(error, name))
             if isinstance(error, Unreachable):
@@ -63,6 +65,24 @@ async def get(run: Run, names: Sequence[str], target: str | None) -> None:
     for each in wanted:
         run.display.expect(each.size or 0)
     await at_once(run.jobs, wanted, lambda each: _get(run, each))
+
+
+async def get_stream(run: Run, written: str, descriptor: int) -> None:
+    """Write the file `written` to `descriptor`.
+
+    :raises Unreachable: when the service cannot be reached.
+    """
+    transfer = run.display.transfer(written)
+    try:
+        name = name_at(written)
+        got = await run.client.download_stream(
+            name.directory, name.filename, descriptor, progress=transfer.moved
+        )
+        run.report(Result(Outcome.DOWNLOADED, str(name), None, got.size, got.sha256), got.received)
+    except ClientError as error:
+        run.report(failure(error, written))
+        if isinstance(error, Unreachable):
+            raise
 
 
 def _without_twins(run: Run, wanted: list[Wanted]) -> list[Wanted]:
@@ -76,8 +96,12 @@ def _without_twins(run: Run, wanted: list[Wanted]) -> list[Wanted]:
     return list(by_path.values())
 
 
-async def _wanted(run: Run, name: str, target: str | None, *, is_only: bool) -> list[Wanted]:
-    if "/" in name.rstrip("/") and not name.endswith("/"):
+async def _wanted(
+    run: Run, name: str, target: str | None, exclude: Sequence[str], *, is_only: bool
+) -> list[Wanted]:
+    if not name:
+        raise LocalFailure("the name is empty; a slash means everything that the service has")
+    if "/" in name.strip("/") and not name.endswith(("/", "/.")):
         media = name_at(name)
         try:
             found = await run.client.find(media.directory, media.filename)
@@ -91,20 +115,25 @@ async def _wanted(run: Run, name: str, target: str | None, *, is_only: bool) -> 
             path = target if whole else os.path.join(target or "", media.filename)
             assert path is not None
             return [Wanted(media.directory, media.filename, path, found.size)]
-    return await _tree(run, name, target)
+    return await _tree(run, name, target, exclude)
 
 
-async def _tree(run: Run, name: str, target: str | None) -> list[Wanted]:
-    folders = folders_at(name)
+async def _tree(run: Run, name: str, target: str | None, exclude: Sequence[str]) -> list[Wanted]:
+    bare = name.removesuffix("/")
+    is_content = bare.endswith("/.")
+    folders = folders_at(bare.removesuffix(".") if is_content else name)
     directory = "/".join(folders)
+    own = [] if is_content else folders[-1:]
     wanted = []
     for entry in await run.client.list(directory, recursive=True):
         below = entry.path.removeprefix(directory).removeprefix("/")
         if not all(is_segment(part) for part in below.split("/")):
-            error = LocalFailure("the service has a name that is not safe here")
+            error = LocalFailure("this name could lead out of the folder, or is not a media name")
             run.report(failure(error, entry.path))
             continue
-        path = os.path.join(target or "", *folders[-1:], *below.split("/"))
+        if is_excluded(below, exclude):
+            continue
+        path = os.path.join(target or "", *own, *below.split("/"))
         wanted.append(Wanted(entry.directory, entry.name, path, entry.size))
     return wanted
 

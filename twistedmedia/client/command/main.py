@@ -17,19 +17,21 @@ from twisted.logger import globalLogBeginner
 
 from twistedmedia.client.command.display import Display, Lines
 from twistedmedia.client.command.figures import time_text
-from twistedmedia.client.command.getting import get
-from twistedmedia.client.command.options import parse
+from twistedmedia.client.command.getting import get, get_stream
+from twistedmedia.client.command.options import STREAM, parse
 from twistedmedia.client.command.printable import printable
-from twistedmedia.client.command.putting import put
+from twistedmedia.client.command.putting import Wishes, put, put_stream
+from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import FAILED, Tally, failure
 from twistedmedia.client.command.running import Run
-from twistedmedia.client.command.single import fetch, import_, ls, rm
+from twistedmedia.client.command.single import fetch, health, import_, ls
 from twistedmedia.client.errors import ClientError, Unreachable
 from twistedmedia.client.media import MediaClient
 from twistedmedia.client.records import default_records
 from twistedmedia.client.retries import Retries
 
 _SUMMED_UP = {"put", "get", "rm"}
+_STDIN, _STDOUT = 0, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,12 +126,17 @@ class _Command:
 
     async def _run(self) -> int:
         options, begun = self._options, self._reactor.seconds()
-        client = MediaClient(
-            self._reactor,
-            options.url,
-            retries=Retries(times=options.retries),
-            waiting=self._waiting,
-        )
+        try:
+            client = MediaClient(
+                self._reactor,
+                options.url,
+                cacert=options.cacert,
+                retries=Retries(times=options.retries),
+                waiting=self._waiting,
+            )
+        except ClientError as error:  # of the certificates
+            self._say(error.reason)
+            return FAILED
         run = Run(
             reactor=self._reactor,
             client=client,
@@ -166,20 +173,29 @@ class _Command:
 def _subcommand(run: Run, options: argparse.Namespace) -> Any:
     match options.command:
         case "put":
-            return put(run, options.files, options.directory)
+            wishes = Wishes(options.etag, options.strict, options.exclude)
+            if options.files == [STREAM]:
+                return put_stream(run, _STDIN, options.directory, wishes)
+            return put(run, options.files, options.directory, wishes)
+        case "get" if options.output == STREAM:
+            return get_stream(run, options.names[0], _STDOUT)
         case "get":
-            return get(run, options.names, options.output)
+            return get(run, options.names, options.output, options.exclude)
         case "ls":
             return ls(run, options.directory, long=options.long, recursive=options.recursive)
         case "rm":
-            return rm(run, options.names)
+            return rm(run, options.names, recursive=options.recursive)
         case "import":
             return import_(run, options.source, options.name)
-        case _:
+        case "fetch":
             return fetch(run, options.source)
+        case _:
+            return health(run)
 
 
 def _display(reactor: Any, options: argparse.Namespace, out: TextIO, notes: TextIO) -> Display:
+    if options.command == "get" and options.output == STREAM:
+        out = notes  # nothing but the file goes to stdout
     moves_bytes = options.command in ("put", "get")
     is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
     if moves_bytes and not options.quiet and notes.isatty() and not is_dumb:

@@ -14,7 +14,10 @@ from twistedmedia.client.retries import TIMES
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE = "TWISTEDMEDIA_URL"
+STREAM = "-"  # standard input as a FILE, standard output as a TARGET
 MOST_JOBS = 32  # a service has 64 places for uploads unless it is told otherwise
+
+_DEFAULTS = {"jobs": 4, "retries": TIMES, "json": False, "quiet": False, "cacert": None}
 
 _EPILOG = """\
 exit codes: 0 all is well, also when there was nothing to do; 1 something failed; 2 wrong usage;
@@ -23,7 +26,7 @@ exit codes: 0 all is well, also when there was nothing to do; 1 something failed
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
-    """The options: `command`, its arguments, `url`, `jobs`, `retries`, `json`, `quiet`.
+    """The options: `command`, its arguments, `url`, `cacert`, `jobs`, `retries`, `json`, `quiet`.
 
     :raises SystemExit: with status 2 and a line that says why, or 0 after `--help`.
     """
@@ -31,13 +34,17 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.
     options = parser.parse_args(arguments)
     if not hasattr(options, "url"):
         options.url = environment.get(URL_VARIABLE) or DEFAULT_URL
-    for name, value in [("jobs", 4), ("retries", TIMES), ("json", False), ("quiet", False)]:
+    for name, value in _DEFAULTS.items():
         if not hasattr(options, name):
             setattr(options, name, value)
     try:
         service(options.url)
     except ValueError as error:
         parser.error(str(error))
+    if options.command == "put" and STREAM in options.files and len(options.files) > 1:
+        parser.error("put: - is standard input; no other FILE can stand beside it")
+    if options.command == "get" and options.output == STREAM and len(options.names) > 1:
+        parser.error("get: one file only goes to standard output")
     return options
 
 
@@ -59,17 +66,56 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     put = add("put", "store files, and folders with their trees; skip what is stored already")
-    put.add_argument("files", nargs="+", metavar="FILE", help="a file or a folder")
-    put.add_argument("directory", metavar="DIRECTORY", help="where to, at the service")
+    put.add_argument(
+        "files", nargs="+", metavar="FILE", help="a file or a folder; - is standard input"
+    )
+    put.add_argument(
+        "directory",
+        metavar="DIRECTORY",
+        help="where to, at the service; for standard input DIRECTORY/FILE",
+    )
+    replacing = put.add_mutually_exclusive_group()
+    replacing.add_argument(
+        "--replace",
+        dest="etag",
+        action="store_const",
+        const="*",
+        help="replace files that have the name and other content",
+    )
+    replacing.add_argument(
+        "--if-match",
+        dest="etag",
+        type=_etag,
+        metavar="ETAG",
+        help="replace the one file if it still has this entity tag (see ls --json)",
+    )
+    put.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail for files in folders whose format the service does not take",
+    )
+    _add_exclude(put)
     get = add("get", "bring files, and directories with their trees")
-    get.add_argument("names", nargs="+", metavar="NAME", help="DIRECTORY/FILE or DIRECTORY/")
-    get.add_argument("-o", "--output", metavar="TARGET", help="a path, or a folder (default: here)")
-    ls = add("ls", "list a directory")
-    ls.add_argument("directory", nargs="?", default="", metavar="DIRECTORY")
+    get.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="DIRECTORY/FILE or DIRECTORY; DIRECTORY/. is what is in it, / is everything",
+    )
+    get.add_argument(
+        "-o",
+        "--output",
+        metavar="TARGET",
+        help="a path, or a folder (default: here); - is standard output, for one file",
+    )
+    _add_exclude(get)
+    ls = add("ls", "list a directory or a file")
+    ls.add_argument("directory", nargs="?", default="", metavar="NAME")
     ls.add_argument("-l", "--long", action="store_true", help="with sizes and times")
     ls.add_argument("-r", "--recursive", action="store_true", help="all files in it and below")
-    rm = add("rm", "delete files")
-    rm.add_argument("names", nargs="+", metavar="DIRECTORY/FILE")
+    rm = add("rm", "delete files, and directories with all that is in them")
+    rm.add_argument("names", nargs="+", metavar="NAME", help="DIRECTORY/FILE, or DIRECTORY with -r")
+    rm.add_argument("-r", "--recursive", action="store_true", help="directories as well")
     import_ = add("import", "have the service store what is at a URL")
     import_.add_argument("source", metavar="URL")
     import_.add_argument(
@@ -77,7 +123,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     fetch = add("fetch", "have the service fetch a URL and say what that costs")
     fetch.add_argument("source", metavar="URL")
+    add("health", "say how the service is")
     return parser
+
+
+def _add_exclude(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="pass over what matches in folders; can be given again",
+    )
 
 
 def _common() -> argparse.ArgumentParser:
@@ -85,6 +142,11 @@ def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
         "--url", help=f"the service (default: ${URL_VARIABLE}, or {DEFAULT_URL})", metavar="URL"
+    )
+    common.add_argument(
+        "--cacert",
+        metavar="FILE",
+        help="certificates to trust, in PEM format, instead of the system's",
     )
     common.add_argument(
         "--jobs", type=_jobs, metavar="N", help="files under way at once (default: 4)"
@@ -100,6 +162,11 @@ def _common() -> argparse.ArgumentParser:
     )
     common.add_argument("-q", "--quiet", action="store_true", help="say only what fails")
     return common
+
+
+def _etag(text: str) -> str:
+    # Shells take the double quotes away that belong to a tag.
+    return text if text == "*" or '"' in text else f'"{text}"'
 
 
 def _jobs(text: str) -> int:

@@ -1,20 +1,44 @@
-"""`twistedmedia put`: files and folders to the service, several at a time."""
+"""`twistedmedia put`: files and folders to the service, several at a time; or standard input."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
-from twistedmedia.client.command.trees import LeftOut, Sendable, Unreadable, local_items
-from twistedmedia.client.errors import ClientError, Refused, Unreachable
-from twistedmedia.client.places import folders_at
+from twistedmedia.client.command.trees import Item, LeftOut, Sendable, Unreadable, local_items
+from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
+from twistedmedia.client.outcomes import Stored
+from twistedmedia.client.places import folders_at, name_at
 from twistedmedia.client.threads import in_thread
+from twistedmedia.client.uploading import format_of
 
 _THERE = "stored already"
+_NAME_TAKEN, _FORMAT = 501, 504
+_PRECONDITION = 412
 
 
-async def put(run: Run, paths: Sequence[str], directory: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How files are put.
+
+    `etag` is the entity tag of the file to be replaced, `*` for whichever has the name. `strict`
+    makes a failure of a file in a folder whose format the service does not take. `exclude` are
+    patterns of what is passed over in folders.
+    """
+
+    etag: str | None = None
+    strict: bool = False
+    exclude: Sequence[str] = ()
+
+
+async def put(
+    run: Run,
+    paths: Sequence[str],
+    directory: str,
+    wishes: Wishes = Wishes(),
+) -> None:
     """Store what `paths` name in `directory`; what is there already is skipped.
 
     :raises Unreachable: when the service cannot be reached; the rest is not tried then.
@@ -24,7 +48,10 @@ async def put(run: Run, paths: Sequence[str], directory: str) -> None:
     except ClientError as error:
         run.report(failure(error, directory))
         return
-    items = await in_thread(run.reactor, local_items, paths, below)
+    items = await in_thread(run.reactor, local_items, paths, below, wishes.exclude)
+    if wishes.etag not in (None, "*") and not _is_one_file(items):
+        run.report(failure(LocalFailure("--if-match is about one file: name one, and no folder")))
+        return
     sendable: list[Sendable] = []
     for item in items:
         if isinstance(item, LeftOut):
@@ -34,47 +61,114 @@ async def put(run: Run, paths: Sequence[str], directory: str) -> None:
         else:
             sendable.append(item)
             run.display.expect(item.size)
-    await at_once(run.jobs, sendable, lambda item: _put(run, item))
+    putting = _Putting(run, wishes)
+    await at_once(run.jobs, sendable, putting.put)
 
 
-async def _put(run: Run, item: Sendable) -> None:
-    name = f"{item.directory}/{item.filename}".removeprefix("/")
-    transfer = run.display.transfer(name)
-    first: int | None = None  # what was there already from a run before
-    last = 0
+async def put_stream(run: Run, descriptor: int, written: str, wishes: Wishes) -> None:
+    """Store what can be read from `descriptor` as `written`.
 
-    def moved(sent: int, size: int) -> None:
-        nonlocal first, last
-        first = sent if first is None else min(first, sent)
-        last = sent
-        transfer.moved(sent, size)
-
+    :raises Unreachable: when the service cannot be reached.
+    """
     try:
-        held = await run.client.holds(item.path, item.directory, item.filename)
-        if held is False:
-            raise Refused(409, 501, "the file exists already, with other content")
-        if held:
-            result = Result(Outcome.SKIPPED, name, item.path, item.size, reason=_THERE)
-        else:
-            stored = await run.client.upload(
-                item.path, item.directory, item.filename, progress=moved, record=run.record
-            )
-            outcome = Outcome.SKIPPED if stored.identical else Outcome.STORED
-            reason = _THERE if stored.identical else None
-            result = Result(
-                outcome,
-                name,
-                item.path,
-                stored.size,
-                stored.sha256,
-                stored.url,
-                reason=reason,
-                problem=stored.problem,
-            )
-        run.report(result, last - (first or 0))
+        name = name_at(written)
+        etag = wishes.etag
+        if etag == "*" and await run.client.find(name.directory, name.filename) is None:
+            etag = None
+        transfer = run.display.transfer(str(name))
+        stored = await run.client.upload_stream(
+            descriptor, name.directory, name.filename, etag=etag, progress=transfer.moved
+        )
+        run.report(_result(stored, str(name), None), stored.size)
     except ClientError as error:
-        run.report(failure(error, name, item.path))
+        run.report(failure(error, written))
         if isinstance(error, Unreachable):
             raise
-    finally:
-        transfer.ended(item.size)
+
+
+class _Putting:
+    def __init__(self, run: Run, wishes: Wishes) -> None:
+        self._run = run
+        self._wishes = wishes
+        self._refused: dict[str, Refused] = {}  # by the formats that the service does not take
+
+    async def put(self, item: Sendable) -> None:
+        run = self._run
+        name = f"{item.directory}/{item.filename}".removeprefix("/")
+        transfer = run.display.transfer(name)
+        first: int | None = None  # what was there already from a run before
+        last = 0
+
+        def moved(sent: int, size: int) -> None:
+            nonlocal first, last
+            first = sent if first is None else min(first, sent)
+            last = sent
+            transfer.moved(sent, size)
+
+        try:
+            run.report(await self._result(item, name, moved), last - (first or 0))
+        except ClientError as error:
+            run.report(self._failure(item, name, error))
+            if isinstance(error, Unreachable):
+                raise
+        finally:
+            transfer.ended(item.size)
+
+    async def _result(self, item: Sendable, name: str, moved: Callable[[int, int], None]) -> Result:
+        client = self._run.client
+        known = self._refused.get(format_of(item.filename))
+        if known is not None and not item.is_named:
+            raise known
+        held = await client.holds(item.path, item.directory, item.filename)
+        if held:
+            return Result(Outcome.SKIPPED, name, item.path, item.size, reason=_THERE)
+        etag = self._wishes.etag
+        if held is False and etag is None:
+            raise Refused(409, _NAME_TAKEN, "the file exists already, with other content")
+        if etag is not None and (held is False or etag != "*"):
+            try:
+                stored = await client.replace(
+                    item.path, item.directory, item.filename, etag, progress=moved
+                )
+                return _result(stored, name, item.path)
+            except Refused as error:
+                if etag != "*" or error.status != _PRECONDITION:
+                    raise  # else the other file has gone meanwhile
+        stored = await client.upload(
+            item.path,
+            item.directory,
+            item.filename,
+            progress=moved,
+            record=self._run.record,
+            ask_first=not item.is_named,
+        )
+        return _result(stored, name, item.path)
+
+    def _failure(self, item: Sendable, name: str, error: ClientError) -> Result:
+        if isinstance(error, Refused) and error.code == _FORMAT and not item.is_named:
+            self._refused[format_of(item.filename)] = error
+            if not self._wishes.strict:
+                return Result(Outcome.LEFT_OUT, name, item.path, reason=error.reason)
+        return failure(error, name, item.path)
+
+
+def _is_one_file(items: Sequence[Item]) -> bool:
+    return len(items) == 1 and not (isinstance(items[0], Sendable) and not items[0].is_named)
+
+
+def _result(stored: Stored, name: str, path: str | None) -> Result:
+    outcome, reason = Outcome.STORED, None
+    if stored.identical:
+        outcome, reason = Outcome.SKIPPED, _THERE
+    elif stored.replaced:
+        outcome = Outcome.REPLACED
+    return Result(
+        outcome,
+        name,
+        path,
+        stored.size,
+        stored.sha256,
+        stored.url,
+        reason=reason,
+        problem=stored.problem,
+    )

@@ -15,6 +15,8 @@ from twistedmedia.client.command.figures import rate_text, size_text, time_text
 from twistedmedia.client.command.printable import printable
 from twistedmedia.client.errors import ClientError, Refused
 
+_MEMBERS = ("name", "path", "size", "sha256", "url", "status", "code", "reason", "problem")
+
 ALL_WELL, FAILED, UNREACHABLE = 0, 1, 3  # wrong usage is argparse's 2
 
 
@@ -22,6 +24,7 @@ class Outcome(Enum):
     """What became of one file."""
 
     STORED = "stored"
+    REPLACED = "replaced"
     IMPORTED = "imported"
     DOWNLOADED = "downloaded"
     DELETED = "deleted"
@@ -33,7 +36,8 @@ class Outcome(Enum):
 @dataclass(frozen=True, slots=True)
 class Result:
     """`name` is what it is called at the service, `path` here; `reason` says why, where that is a
-    question. `problem` is what is wrong with it as audio.
+    question. `problem` is what is wrong with it as audio. `status` is the HTTP status of a refusal,
+    `code` the service's own.
     """
 
     outcome: Outcome
@@ -45,11 +49,12 @@ class Result:
     code: int | None = None
     reason: str | None = None
     problem: str | None = None
+    status: int | None = None
 
     @property
     def line(self) -> str:
         """On one line, harmless for a terminal."""
-        text = f"{self.outcome.value:<10} {self.name or self.path or ''}"
+        text = f"{self.outcome.value:<10} {self.name or self.path or ''}".rstrip()
         if self.size is not None:
             text += f" ({size_text(self.size)})"
         if self.reason is not None:
@@ -64,7 +69,7 @@ class Result:
     def json(self) -> str:
         """A JSON object on one line, in ASCII: what a locale cannot show arrives all the same."""
         members: dict[str, Any] = {"outcome": self.outcome.value}
-        for member in ("name", "path", "size", "sha256", "url", "code", "reason", "problem"):
+        for member in _MEMBERS:
             value = getattr(self, member)
             if value is not None:
                 members[member] = value
@@ -76,7 +81,8 @@ def failure(error: ClientError, name: str | None = None, path: str | None = None
     reason = error.reason
     if isinstance(error, Refused) and error.incident is not None:
         reason += f" (incident {error.incident})"
-    return Result(Outcome.FAILED, name, path, code=error.code, reason=reason)
+    status = error.status if isinstance(error, Refused) else None
+    return Result(Outcome.FAILED, name, path, code=error.code, reason=reason, status=status)
 
 
 class Tally:

@@ -39,6 +39,13 @@ class Run:
         elif not self.quiet:
             self.display.line(result.line)
 
+    def fail(self, reason: str) -> None:
+        """Count a failure of no file, and say why, if the results are for a person."""
+        result = Result(Outcome.FAILED, reason=reason)
+        self.tally.count(result)
+        if not self.as_json:
+            self.display.note(result.line)
+
 
 async def at_once(count: int, items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
     """Do `work` on each of `items`, on up to `count` of them at once. The first that raises ends

@@ -1,33 +1,32 @@
-"""`twistedmedia ls`, `rm`, `import` and `fetch`: what moves no bytes through this machine."""
+"""`twistedmedia ls`, `import`, `fetch` and `health`: they move no media through this machine."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 
-from twistedmedia.client.command.figures import size_text, time_text
+from twistedmedia.client.command.figures import milliseconds_text, size_text, time_text
 from twistedmedia.client.command.printable import printable
 from twistedmedia.client.command.results import Outcome, Result, failure
-from twistedmedia.client.command.running import Run, at_once
+from twistedmedia.client.command.running import Run
 from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
 from twistedmedia.client.outcomes import Entry
 from twistedmedia.client.places import folders_at, name_at
 
 
-async def ls(run: Run, directory: str, *, long: bool, recursive: bool) -> None:
-    """List a directory; `long` with sizes and times, `recursive` all files below it.
+async def ls(run: Run, written: str, *, long: bool, recursive: bool) -> None:
+    """List a directory, or a file; `long` with sizes and times, `recursive` all files below it.
 
     :raises Unreachable: when the service cannot be reached.
     """
     try:
-        listed = "/".join(folders_at(directory))
-        entries = await run.client.list(listed, recursive=recursive)
+        entries = await _entries(run, written, recursive)
     except ClientError as error:
-        run.report(failure(error, directory or "/"))
+        run.report(failure(error, written or "/"))
         if isinstance(error, Unreachable):
             raise
         return
+    is_file = [entry.path for entry in entries] == [written.removeprefix("/")]
     for entry in entries:
         if run.as_json:
             members = {"name": entry.path, "directory": entry.is_directory}
@@ -35,27 +34,7 @@ async def ls(run: Run, directory: str, *, long: bool, recursive: bool) -> None:
             known = {key: value for key, value in details.items() if value is not None}
             run.display.line(json.dumps(members | known))
         else:
-            run.display.line(printable(_listed(entry, long=long, whole=recursive)))
-
-
-async def rm(run: Run, names: Sequence[str]) -> None:
-    """Delete files.
-
-    :raises Unreachable: when the service cannot be reached; the rest is not tried then.
-    """
-
-    async def delete(written: str) -> None:
-        try:
-            name = name_at(written)
-            if not await run.client.delete(name.directory, name.filename):
-                raise Refused(404, 404, "there is no such media")
-            run.report(Result(Outcome.DELETED, str(name)))
-        except ClientError as error:
-            run.report(failure(error, written))
-            if isinstance(error, Unreachable):
-                raise
-
-    await at_once(run.jobs, names, delete)
+            run.display.line(printable(_listed(entry, long=long, whole=recursive or is_file)))
 
 
 async def import_(run: Run, url: str, written: str) -> None:
@@ -64,7 +43,7 @@ async def import_(run: Run, url: str, written: str) -> None:
     :raises Unreachable: when the service cannot be reached.
     """
     try:
-        directory, slash, filename = written.rpartition("/")
+        directory, slash, filename = written.removeprefix("/").rpartition("/")
         if not slash:
             raise LocalFailure(
                 "name a directory and a file, or a directory with a slash at its end"
@@ -111,7 +90,53 @@ async def fetch(run: Run, url: str) -> None:
     if not run.quiet:
         for phase, seconds in fetched.timings.items():
             if seconds is not None:
-                run.display.line(printable(f"  {phase.replace('_', ' '):<10} {time_text(seconds)}"))
+                run.display.line(
+                    printable(f"  {phase.replace('_', ' '):<10} {milliseconds_text(seconds):>10}")
+                )
+
+
+async def health(run: Run) -> None:
+    """Ask how the service is. A storage that is not well is a failure.
+
+    :raises Unreachable: when the service cannot be reached.
+    """
+    try:
+        found = await run.client.health()
+    except ClientError as error:
+        run.report(failure(error))
+        if isinstance(error, Unreachable):
+            raise
+        return
+    is_well = found.storage in (None, "ok")
+    if run.as_json:
+        run.display.line(json.dumps(dict(found.told)))
+    elif not run.quiet:
+        parts = [
+            f"version {found.version}",
+            f"up {time_text(found.uptime_s)}",
+            f"{found.uploads} uploads in progress",
+        ]
+        if found.free is not None:
+            parts.append(f"{size_text(found.free)} free")
+        if found.storage is not None and is_well:
+            parts.append(f"storage {found.storage}")
+        run.display.line(printable(", ".join(parts)))
+    if not is_well:
+        run.fail(f"the storage is not well: {found.storage}")
+
+
+async def _entries(run: Run, written: str, recursive: bool) -> list[Entry]:
+    listed = "/".join(folders_at(written))
+    try:
+        return await run.client.list(listed, recursive=recursive)
+    except Refused as error:
+        if error.status != 404 or "/" not in listed or written.endswith("/"):
+            raise
+        name = name_at(written)
+        found = await run.client.find(name.directory, name.filename)
+        if found is None:
+            raise
+    return [Entry(name.directory, name.filename, False, found.size, found.modified, found.etag)]
 
 
 def _listed(entry: Entry, *, long: bool, whole: bool) -> str:

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from twistedmedia.client.command.globs import is_excluded
 from twistedmedia.client.errors import LocalFailure, local_failure
 
 
 @dataclass(frozen=True, slots=True)
 class Sendable:
-    """A regular file, the name it is to have, and its size in bytes."""
+    """A regular file, the name it is to have, and its size in bytes. `is_named` is whether a person
+    has named it, and not only the folder that it lies in.
+    """
 
     path: str
     directory: str
     filename: str
     size: int
+    is_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,12 @@ class Unreadable:
 Item = Sendable | LeftOut | Unreadable
 
 
-def local_items(paths: Iterable[str], directory: str) -> list[Item]:
+def local_items(paths: Iterable[str], directory: str, exclude: Sequence[str] = ()) -> list[Item]:
     """What is to be sent to `directory`, as `cp -r` would: a file keeps its name, a folder its own
     name and its tree. Of `folder/.` the content is meant, without the folder's name.
 
-    A link that is named is followed; links within a folder, what is hidden in one, and what is no
-    regular file there are left out.
+    A link that is named is followed; links within a folder, hidden files in one, and what is not a
+    regular file there are left out. What `exclude` matches in a folder is passed over.
     """
     items: list[Item] = []
     for path in paths:
@@ -62,14 +66,14 @@ def local_items(paths: Iterable[str], directory: str) -> list[Item]:
             continue
         name = os.path.basename(path.rstrip("/"))
         below = directory if name in ("", ".", "..") else f"{directory}/{name}".removeprefix("/")
-        items += _below(path, below)
+        items += _below(path, below, exclude)
     return items
 
 
-def _below(folder: str, directory: str) -> Iterator[Item]:
-    waiting = [(folder, directory)]
+def _below(folder: str, directory: str, exclude: Sequence[str]) -> Iterator[Item]:
+    waiting = [(folder, directory, "")]
     while waiting:
-        here, directory = waiting.pop()
+        here, directory, above = waiting.pop()
         try:
             with os.scandir(here) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
@@ -78,15 +82,18 @@ def _below(folder: str, directory: str) -> Iterator[Item]:
             continue
         folders = []
         for entry in entries:
+            if is_excluded(above + entry.name, exclude):
+                continue
             try:
                 reason = _why_not(entry)
                 if reason is not None:
                     yield LeftOut(entry.path, reason)
                 elif entry.is_dir(follow_symlinks=False):
-                    folders.append((entry.path, f"{directory}/{entry.name}".removeprefix("/")))
+                    below = f"{directory}/{entry.name}".removeprefix("/")
+                    folders.append((entry.path, below, f"{above}{entry.name}/"))
                 else:
                     size = entry.stat(follow_symlinks=False).st_size
-                    yield Sendable(entry.path, directory, entry.name, size)
+                    yield Sendable(entry.path, directory, entry.name, size, is_named=False)
             except OSError as error:
                 yield _unreadable(entry.path, error)
         waiting += reversed(folders)
@@ -98,11 +105,9 @@ def _why_not(entry: os.DirEntry[str]) -> str | None:
     if entry.is_symlink():
         return "a symbolic link"
     if not entry.is_dir(follow_symlinks=False) and not entry.is_file(follow_symlinks=False):
-        return "no regular file"
+        return "not a regular file"
     return None
 
 
 def _unreadable(path: str, error: OSError | ValueError) -> Unreadable:
-    if isinstance(error, OSError):
-        return Unreadable(path, local_failure(error, path))
-    return Unreadable(path, LocalFailure(f"{path!r}: is no path"))
+    return Unreadable(path, local_failure(error, path))

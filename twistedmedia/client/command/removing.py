@@ -1,0 +1,104 @@
+"""`twistedmedia rm`: files, and directories with all that is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twistedmedia.client.command.results import Outcome, Result, failure
+from twistedmedia.client.command.running import Run, at_once
+from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
+from twistedmedia.client.outcomes import Entry, Page
+from twistedmedia.client.places import folders_at, name_at
+from twistedmedia.names import is_segment
+
+
+async def rm(run: Run, names: Sequence[str], *, recursive: bool = False) -> None:
+    """Delete files, and with `recursive` directories. What fails does not stop the others.
+
+    :raises Unreachable: when the service cannot be reached; the rest is not tried then.
+    """
+    if not recursive:
+        await at_once(run.jobs, names, lambda written: _file(run, written))
+        return
+    for written in names:
+        await _named(run, written)
+
+
+async def _file(run: Run, written: str) -> None:
+    try:
+        name = name_at(written)
+        if not await run.client.delete(name.directory, name.filename):
+            raise Refused(404, 404, "there is no such media")
+        run.report(Result(Outcome.DELETED, str(name)))
+    except ClientError as error:
+        run.report(failure(error, written))
+        if isinstance(error, Unreachable):
+            raise
+
+
+async def _named(run: Run, written: str) -> None:
+    """Delete the directory that is `written`, or, if there is none, the file."""
+    try:
+        directory = "/".join(folders_at(written))
+        if not directory:
+            raise LocalFailure("not everything is deleted at once; name the directories")
+        first = await run.client.page(directory)
+    except ClientError as error:
+        is_missing = isinstance(error, Refused) and error.status == 404
+        if is_missing and "/" in directory and not written.endswith("/"):
+            await _file(run, written)
+            return
+        run.report(failure(error, written))
+        if isinstance(error, Unreachable):
+            raise
+        return
+    waiting = await _folder(run, directory, first)
+    while waiting:
+        here = waiting.pop()
+        waiting += await _folder(run, here, None)
+
+
+async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
+    """Delete the files of a directory, page by page, from `page` on. Returns the directories in it.
+
+    A page is asked for from behind the last name of the one before, so a file that cannot be
+    deleted is not met again. Names that are not those of media are reported: a request for one
+    could mean something elsewhere.
+    """
+    below: list[str] = []
+    after: str | None = None
+    while True:
+        try:
+            if page is None:
+                page = await run.client.page(directory, after)
+        except ClientError as error:
+            if isinstance(error, Refused) and error.status == 404:
+                return below  # the last of it has been deleted, by us or others
+            run.report(failure(error, f"{directory}/"))
+            if isinstance(error, Unreachable):
+                raise
+            return below
+        files: list[Entry] = []
+        for entry in page.entries:
+            if not is_segment(entry.name):
+                run.report(failure(LocalFailure("this is not a media name"), entry.path))
+            elif entry.is_directory:
+                below.append(entry.path)
+            else:
+                files.append(entry)
+        await at_once(run.jobs, files, lambda entry: _listed(run, entry))
+        after, page = page.next, None
+        if after is None:
+            return below
+
+
+async def _listed(run: Run, entry: Entry) -> None:
+    try:
+        if await run.client.delete(entry.directory, entry.name):
+            run.report(Result(Outcome.DELETED, entry.path))
+        else:
+            run.report(Result(Outcome.SKIPPED, entry.path, reason="gone already"))
+    except ClientError as error:
+        run.report(failure(error, entry.path))
+        if isinstance(error, Unreachable):
+            raise
