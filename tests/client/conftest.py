@@ -47,9 +47,15 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(**options: Any) -> AsyncIterator[Talk]:
-    """A talk, after which every misdeed has been done and every connection is closed."""
-    async with Fake().listening() as fake:
+async def talking(
+    interface: str = "127.0.0.1", tls: Any = None, **options: Any
+) -> AsyncIterator[Talk]:
+    """A talk, after which every misdeed has been done and every connection is closed. The `url`
+    may have a `{port}` in it.
+    """
+    async with Fake().listening(interface, tls) as fake:
+        if "url" in options:
+            options["url"] = options["url"].format(port=fake.port)
         talk = Talk(fake, **options)
         try:
             yield talk

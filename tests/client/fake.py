@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.web.http import _ChunkedTransferDecoder
 
 from twistedmedia.wire.digests import declared_sha256, repr_digest
 
@@ -31,7 +32,8 @@ class Misdeed:
     answered, and nothing done; `early`, before the content has come. `is_lost`: all is done, and
     the connection cut instead of an answer. `hangs`: nothing is answered. `short_at`: so many bytes
     of the answer's content are sent, then the connection is closed; `without_length`, after all of
-    them. `stays_at`: so many are sent, and nothing more. `more`: headers that are changed.
+    them. `stays_at`: so many are sent, and nothing more. `more`: headers that are changed. `raw`:
+    these bytes are sent instead of an answer, and the connection is closed.
     """
 
     cut_at: int | None = None
@@ -43,6 +45,7 @@ class Misdeed:
     more: Headers = field(default_factory=dict)
     without_length: bool = False
     stays_at: int | None = None
+    raw: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Fake(Factory):
         self.connections: set[_Connection] = set()
         self.page_limit = 2
         self.has_uploads = True
+        self.formats: set[str] | None = None  # those that are taken; None stands for all
+        self.storage = "ok"
         self.knows_digests = True
         self.hold_at: int | None = None  # no more is read of a PATCH when it has so many bytes
         self.held: Deferred[None] = Deferred()
@@ -113,8 +118,13 @@ class Fake(Factory):
         return not self._misdeeds
 
     @property
+    def port(self) -> int:
+        port: int = self._port.getHost().port
+        return port
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port.getHost().port}"
+        return f"http://127.0.0.1:{self.port}"
 
     def asked(self, method: str) -> list[Heard]:
         return [each for each in self.heard if each.method == method]
@@ -127,9 +137,12 @@ class Fake(Factory):
         return self.etags[name]
 
     @asynccontextmanager
-    async def listening(self) -> Any:
+    async def listening(self, interface: str = "127.0.0.1", tls: Any = None) -> Any:
         factory: Any = self
-        self._port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        if tls is None:
+            self._port = reactor.listenTCP(0, factory, interface=interface)
+        else:
+            self._port = reactor.listenSSL(0, factory, tls, interface=interface)
         try:
             yield self
         finally:
@@ -154,17 +167,27 @@ class Fake(Factory):
             return self._of_uploads(request, path.removeprefix("/uploads/"))
         if path == "/media" and request.method == "POST":
             return self._import(request)
+        if path == "/health":
+            health = {"version": "1.2", "uptime": 200.5, "uploads": 3, "free": 2048}
+            answer = {"code": 200, "reason": "OK", "storage": self.storage, **health}
+            return Answer(200, {}, json.dumps(answer).encode())
         if path == "/fetch":
             return self._fetch(request)
         name = "/".join(unquote(part) for part in path.removeprefix("/media/").split("/"))
         if name.endswith("/") or not name:
             return self._list(request, name)
-        answer: Answer = getattr(self, f"_{request.method.lower()}")(request, name)
+        answer: Any = getattr(self, f"_{request.method.lower()}")(request, name)
+        assert isinstance(answer, Answer)
         return answer
+
+    def _takes(self, name: str) -> bool:
+        return self.formats is None or name.rpartition(".")[2].lower() in self.formats
 
     def _put(self, request: Heard, name: str) -> Answer:
         content = bytes(request.content)
         sha256 = hashlib.sha256(content).hexdigest()
+        if not self._takes(name):
+            return told(415, 504, "the format is not supported; supported are: some")
         declared = declared_sha256(request.headers.get("content-digest"))
         wanted = request.headers.get("if-match")
         if wanted is not None and wanted not in ("*", self.etags.get(name)):
@@ -208,6 +231,7 @@ class Fake(Factory):
             return told(404, 404, "there is no such media")
         content, etag = self.media[name], self.etags[name]
         headers = {"ETag": etag, "Accept-Ranges": "bytes"}
+        headers["Last-Modified"] = "Tue, 24 Nov 2026 09:30:00 GMT"
         if self.knows_digests or "want-repr-digest" in request.headers:
             headers["Repr-Digest"] = repr_digest(hashlib.sha256(content).hexdigest())
         wanted = request.headers.get("range")
@@ -305,6 +329,8 @@ class Fake(Factory):
             metadata[key] = base64.b64decode(value).decode()
         length = int(request.headers["upload-length"])
         name, sha256 = f"{metadata['directory']}/{metadata['filename']}", metadata.get("sha256")
+        if not self._takes(name):
+            return told(415, 504, "the format is not supported; supported are: some")
         self._count += 1
         number = f"u{self._count}"
         headers = {"Location": f"/uploads/{number}"}
@@ -334,6 +360,7 @@ class _Connection(Protocol):
         self._request: Heard | None = None
         self._misdeed = Misdeed()
         self._left = 0
+        self._chunks: Any = None
         self.lost: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
@@ -364,6 +391,9 @@ class _Connection(Protocol):
         self._fake.heard.append(self._request)
         self._misdeed = self._fake.misdeed(method)
         self._left = int(headers.get("content-length", "0"))
+        if headers.get("transfer-encoding") == "chunked":
+            self._left = 1  # until the last chunk
+            self._chunks = _ChunkedTransferDecoder(self._keep, self._last)
         if self._misdeed.early:
             assert self._misdeed.answer is not None
             self._send(self._misdeed.answer)
@@ -371,6 +401,10 @@ class _Connection(Protocol):
     def _go_on(self) -> None:
         request, misdeed = self._request, self._misdeed
         assert request is not None
+        if self._chunks is not None and self._buffer:
+            data = bytes(self._buffer)
+            self._buffer.clear()
+            self._chunks.dataReceived(data)
         piece, rest = bytes(self._buffer[: self._left]), bytes(self._buffer[self._left :])
         if misdeed.cut_at is not None:
             piece = piece[: misdeed.cut_at - len(request.content)]
@@ -399,8 +433,20 @@ class _Connection(Protocol):
                 self._send(answer)
                 self._request = None
 
+    def _keep(self, piece: bytes) -> None:
+        assert self._request is not None
+        if self._misdeed.answer is None:
+            self._fake.keep(self._request, piece)
+
+    def _last(self, rest: bytes) -> None:
+        self._chunks, self._left = None, 0
+
     def _send(self, answer: Answer) -> None:
         assert self._request is not None
+        if self._misdeed.raw is not None:
+            self.transport.write(self._misdeed.raw)
+            self.transport.loseConnection()
+            return
         headers = {"Content-Length": str(len(answer.content)), **answer.headers}
         headers.update(self._misdeed.more)
         if answer.status == 204 or self._misdeed.without_length:

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
@@ -72,7 +72,7 @@ def _options(cacert: str | Path | None) -> CertificateOptions:
         certificates = [Certificate.loadPEM(block) for block in blocks]
     except (OSError, ValueError) as error:
         raise local_failure(error, cacert) from None
-    except SSL.Error:
+    except crypto.Error:
         certificates = []
     if not certificates:
         raise LocalFailure(f"{cacert}: the file has no certificate in PEM format")

@@ -70,6 +70,8 @@ class _Download:
                 await self._verify()
                 break
             except Damaged:
+                if isinstance(self._part, Outlet):  # what it was given is gone
+                    raise
                 await self._call(self._part.begin, None)
                 # What lay here from another time may have suffered; what has just come, once.
                 if was_damaged or not resumed:

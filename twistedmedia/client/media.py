@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import deferLater
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
@@ -299,6 +300,9 @@ class MediaClient:
 
     async def _close(self) -> None:
         if self._pool is not None:
+            # We may be called while the last answer is being read: its connection is kept, and so
+            # can be closed, when it has been.
+            await deferLater(self._asking.reactor, 0)
             await self._pool.closeCachedConnections()
 
 

@@ -1,0 +1,225 @@
+"""Content from a pipe, and to a pipe: sent once, and never half and called whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
+
+from tests.client.fake import Answer, told
+from tests.support import asynchronous
+from twistedmedia.client import Damaged, LocalFailure, Patience, Refused, Retries, Unreachable
+
+CONTENT = bytes(range(256)) * 8192  # more than pipes and sockets take
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+
+    def give(self, content: bytes) -> Deferred[None]:
+        """Write it in a thread, and end."""
+
+        def write() -> None:
+            with os.fdopen(self.writing, "wb", closefd=False) as file:
+                file.write(content)
+            self.end()
+
+        return deferToThread(write)
+
+    def end(self) -> None:
+        os.close(self.writing)
+        self.writing = -1
+
+    def taken(self) -> Deferred[bytes]:
+        """Read it to its end in a thread."""
+
+        def read() -> bytes:
+            with os.fdopen(self.reading, "rb", closefd=False) as file:
+                return file.read()
+
+        return deferToThread(read)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    for descriptor in (pipe.reading, pipe.writing):
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+@asynchronous
+async def test_a_pipe_is_stored(talk: Any, pipe: Pipe) -> None:
+    seen: list[int] = []
+    async with talk() as it:
+        giving = pipe.give(CONTENT)
+        stored = await it.client.upload_stream(
+            pipe.reading, "a", "b.wav", progress=lambda sent, size: seen.append(sent)
+        )
+        await giving
+        assert it.fake.media == {"a/b.wav": CONTENT}
+        assert (stored.size, stored.replaced) == (len(CONTENT), False)
+        assert it.fake.asked("PUT")[0].headers["transfer-encoding"] == "chunked"
+    assert seen == sorted(seen)
+    assert seen[-1] == len(CONTENT)
+
+
+@asynchronous
+async def test_a_pipe_without_content_is_an_empty_file(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        pipe.end()
+        assert (await it.client.upload_stream(pipe.reading, "a", "b.wav")).size == 0
+        assert it.fake.media == {"a/b.wav": b""}
+
+
+@asynchronous
+async def test_nothing_is_read_for_a_name_that_is_taken(talk: Any, pipe: Pipe) -> None:
+    os.write(pipe.writing, b"sound")
+    async with talk() as it:
+        etag = it.fake.put("a/b.wav", b"other")
+        with pytest.raises(Refused, match="exists already") as caught:
+            await it.client.upload_stream(pipe.reading, "a", "b.wav")
+        assert caught.value.code == 501
+        for wrong, name in [('"other"', "b.wav"), ("*", "none.wav")]:
+            with pytest.raises(Refused) as caught:
+                await it.client.upload_stream(pipe.reading, "a", name, etag=wrong)
+            assert caught.value.code == 412
+        pipe.end()
+        stored = await it.client.upload_stream(pipe.reading, "a", "b.wav", etag=etag)
+        assert stored.replaced
+        assert it.fake.media == {"a/b.wav": b"sound"}
+
+
+@asynchronous
+async def test_a_stream_that_breaks_is_not_sent_again(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.next("PUT", is_lost=True, answer=told(500, 500))
+        giving = pipe.give(b"sound")
+        with pytest.raises(Unreachable):
+            await it.client.upload_stream(pipe.reading, "a", "b.wav")
+        await giving
+        assert len(it.fake.asked("PUT")) == 1
+        assert it.fake.media == {}
+    assert it.waits == []
+
+
+@asynchronous
+async def test_what_the_service_has_stored_is_what_was_sent(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.put("a/other.wav", b"tower")
+        it.fake.next("PUT", answer=it.fake._stored("a/other.wav"))
+        giving = pipe.give(b"sound")
+        with pytest.raises(Damaged, match="its digest differs"):
+            await it.client.upload_stream(pipe.reading, "a", "b.wav")
+        await giving
+
+
+@asynchronous
+async def test_a_writer_that_takes_its_time_is_waited_for(talk: Any, pipe: Pipe) -> None:
+    """The service's patience is its own; ours is with the service."""
+    async with talk(patience=Patience(stall_s=0.2, answer_s=5), retries=Retries(times=0)) as it:
+        upload = it.client.upload_stream(pipe.reading, "a", "b.wav")
+        await deferLater(reactor, 0.5)
+        os.write(pipe.writing, b"so")
+        await deferLater(reactor, 0.5)
+        os.write(pipe.writing, b"und")
+        pipe.end()
+        await upload
+        assert it.fake.media == {"a/b.wav": b"sound"}
+
+
+@asynchronous
+async def test_a_cancelled_stream_leaves_no_thread_that_waits(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        begun: Deferred[None] = Deferred()
+        upload = it.client.upload_stream(
+            pipe.reading, "a", "b.wav", progress=lambda sent, size: begun.callback(None)
+        )
+        os.write(pipe.writing, b"so")
+        await begun
+        await deferLater(reactor, 0)
+        upload.cancel()
+        with pytest.raises(CancelledError):
+            await upload
+        while reactor.getThreadPool().working:
+            await deferLater(reactor, 0.02)
+        assert it.fake.media == {}
+
+
+@asynchronous
+async def test_a_file_goes_to_a_pipe(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        taking = pipe.taken()
+        got = await it.client.download_stream("a", "b.wav", pipe.writing)
+        pipe.end()
+        assert await taking == CONTENT
+        assert (got.size, got.verified) == (len(CONTENT), True)
+
+
+@asynchronous
+async def test_a_download_to_a_pipe_goes_on_after_a_break(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", short_at=100_000)
+        taking = pipe.taken()
+        assert (await it.client.download_stream("a", "b.wav", pipe.writing)).verified
+        pipe.end()
+        assert await taking == CONTENT
+        assert it.fake.asked("GET")[1].headers["range"] == "bytes=100000-"
+    assert it.failures == ["Unreachable"]
+
+
+@asynchronous
+async def test_a_file_that_changes_meanwhile_is_not_put_together(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        it.fake.next("GET", short_at=100_000)
+        it.fake.next("GET", answer=Answer(200, {"ETag": '"another"'}, b"another" * 100_000))
+        taking = pipe.taken()
+        with pytest.raises(Damaged, match="broke off after 100000 bytes"):
+            await it.client.download_stream("a", "b.wav", pipe.writing)
+        pipe.end()
+        assert await taking == CONTENT[:100_000]
+
+
+@asynchronous
+async def test_content_that_is_not_what_the_service_says_is_damaged(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", b"sound")
+        it.fake.next("GET", more={"Repr-Digest": f"sha-256=:{'A' * 43}=:"})
+        with pytest.raises(Damaged, match="its digest differs"):
+            await it.client.download_stream("a", "b.wav", pipe.writing)
+
+
+@asynchronous
+async def test_a_reader_that_has_gone_ends_the_download(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        os.close(pipe.reading)
+        pipe.reading = -1
+        with pytest.raises(LocalFailure, match="Broken pipe"):
+            await it.client.download_stream("a", "b.wav", pipe.writing)
+
+
+@asynchronous
+async def test_a_cancelled_download_does_not_wait_for_its_reader(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.put("a/b.wav", CONTENT)
+        begun: Deferred[None] = Deferred()
+        download = it.client.download_stream(
+            "a", "b.wav", pipe.writing, progress=lambda done, size: begun.callback(None)
+        )
+        await begun  # nobody reads the pipe
+        await deferLater(reactor, 0.1)
+        download.cancel()
+        with pytest.raises(CancelledError):
+            await download
