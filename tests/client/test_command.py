@@ -202,6 +202,11 @@ async def test_a_reader_that_goes_away_is_no_reason_to_complain(
         ["ls", "--retries", "-1"],
         ["nothing"],
         ["import", "http://e/"],
+        ["put", "-", "a.wav", "to"],
+        ["put", "a.wav", "to", "--replace", "--if-match", "x"],
+        ["get", "a/b.wav", "a/c.wav", "-o", "-"],
+        ["ls", "--url", "http://127.0.0.1:8000/media"],
+        ["health", "now"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(
@@ -233,6 +238,65 @@ def test_the_service_is_named_by_the_environment_or_is_here() -> None:
     assert parse(["ls"], {"TWISTEDMEDIA_URL": "https://e/voice"}).url == "https://e/voice"
     assert parse(["ls"], {"TWISTEDMEDIA_URL": ""}).url == "http://127.0.0.1:8000"
     assert parse(["ls"], {}).jobs == 4
+
+
+def test_a_url_within_a_service_is_refused_with_the_right_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Case 75."""
+    for where in ("media", "media/", "uploads", "media/a/b.wav"):
+        with pytest.raises(SystemExit) as caught:
+            parse(["ls"], {"TWISTEDMEDIA_URL": f"http://my_media:8000/{where}"})
+        assert caught.value.code == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.endswith("; the URL of the service itself is http://my_media:8000")
+
+
+def test_an_entity_tag_may_have_lost_its_quotes_to_the_shell() -> None:
+    for written, etag in [("5-ab", '"5-ab"'), ('"5-ab"', '"5-ab"'), ("*", "*")]:
+        assert parse(["put", "a", "b", "--if-match", written], {}).etag == etag
+    assert parse(["put", "a", "b", "--replace"], {}).etag == "*"
+    assert parse(["put", "a", "b"], {}).etag is None
+
+
+@asynchronous
+async def test_standard_input_is_put_and_standard_output_gets_the_file_alone(
+    talk: Any, command: Command, tmp_path: Path
+) -> None:
+    content = LARGE.hex()[: len(LARGE)]
+    (tmp_path / "in.wav").write_text(content)
+    async with talk() as it:
+        with open(tmp_path / "in.wav") as source:  # noqa: ASYNC230
+            process = command.start(it.fake.url, "put", "-", "/to/a.wav", stdin=source)
+            code, out, _ = await ended(process)
+        assert (code, out) == (0, "stored     to/a.wav (16.0 MiB)\n")
+        code, out, err = await command.run(it.fake.url, "get", "to/a.wav", "-o", "-")
+        assert (code, out == content) == (0, True)
+        assert err.startswith("downloaded to/a.wav (16.0 MiB)\n1 downloaded; 16.0 MiB in")
+        code, out, err = await command.run(it.fake.url, "get", "to/a.wav", "-o", "-", "--json")
+        assert (code, out == content) == (0, True)
+        assert json.loads(err.splitlines()[0])["outcome"] == "downloaded"
+        code, out, err = await command.run(it.fake.url, "get", "to/b.wav", "-o", "-")
+        assert (code, out) == (1, "")
+        assert err.startswith("failed     to/b.wav: there is no such media (code 404)\n")
+
+
+@asynchronous
+async def test_an_interrupted_put_of_standard_input_ends_at_once(
+    talk: Any, command: Command
+) -> None:
+    reading, writing = os.pipe()
+    try:
+        async with talk() as it:
+            process = command.start(it.fake.url, "put", "-", "to/a.wav", stdin=reading)
+            while not it.fake.asked("PUT"):
+                await deferToThread(os.stat, "/")
+            process.send_signal(signal.SIGINT)
+            code, _, _ = await ended(process)
+            assert (code, it.fake.media) == (130, {})
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_many_files_can_be_put() -> None:

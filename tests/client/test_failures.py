@@ -208,7 +208,7 @@ async def test_a_connection_that_breaks_is_told(
             assert isinstance(error, Unreachable), (name, error)
             assert "the service at http://127.0.0.1:" in error.reason, name
             assert "\n" not in error.reason
-    nothing_left_behind.clear()  # Twisted logs faults of its own after heads that are not well formed
+    nothing_left_behind.clear()  # Twisted logs faults of its own after some of these
 
 
 @pytest.mark.parametrize("said", CUT.values(), ids=CUT)

@@ -17,12 +17,12 @@ from tests.support import asynchronous
 from twistedmedia.client import Retries, Unreachable
 from twistedmedia.client.command.bars import Bars
 from twistedmedia.client.command.display import Lines
-from twistedmedia.client.command.getting import get
+from twistedmedia.client.command.getting import get, get_stream
 from twistedmedia.client.command.putting import put
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import Tally
 from twistedmedia.client.command.running import Run
-from twistedmedia.client.command.single import fetch, import_, ls
+from twistedmedia.client.command.single import fetch, health, import_, ls
 from twistedmedia.client.records import NoRecords
 
 
@@ -295,11 +295,173 @@ async def test_import_stores_what_a_url_gives(talk: Any) -> None:
 
 
 @asynchronous
+async def test_get_of_what_is_in_a_directory_leaves_its_name_out(
+    talk: Any, here: Path, stored: list[str]
+) -> None:
+    async with talk() as it:
+        for name in stored:
+            it.fake.put(name, name.encode())
+        for number, written in enumerate(["a/.", "a/./", "/a/."]):
+            running = Running(it)
+            await get(running.run, [written], f"out{number}")
+            assert running.code == 0, running.noted
+            for name in stored:
+                assert (here / f"out{number}" / name[2:]).read_bytes() == name.encode()
+        running = Running(it)
+        await get(running.run, ["/."], "all")
+        assert (here / "all/a/1.wav").read_bytes() == b"a/1.wav"
+        for wrong in ("a/..", ".", "a/./b", "a/../."):
+            running = Running(it)
+            await get(running.run, [wrong], "wrong")
+            assert running.code == 1
+        assert not (here / "wrong").exists()
+
+
+@asynchronous
+async def test_get_of_nothing_is_refused(talk: Any, here: Path) -> None:
+    """Case 77: as of `get "$NAME"` where the variable is not set."""
+    async with talk() as it:
+        it.fake.put("a/1.wav", b"sound")
+        running = Running(it)
+        await get(running.run, [""], "out")
+        assert (running.code, it.fake.heard) == (1, [])
+        assert "the name is empty" in running.noted[0]
+        put_nothing = Running(it)
+        await put(put_nothing.run, [""], "to")
+        assert put_nothing.code == 1
+    assert not (here / "out").exists()
+
+
+@asynchronous
+async def test_get_passes_over_what_is_excluded(talk: Any, here: Path, stored: list[str]) -> None:
+    async with talk() as it:
+        for name in [*stored, "a/b/x.mp3"]:
+            it.fake.put(name, name.encode())
+        for number, (patterns, left) in enumerate(
+            [
+                (["*.mp3", "c"], ["1.wav", "b/2 ü.wav"]),
+                (["b"], ["1.wav"]),
+                (["b/*"], ["1.wav"]),
+                (["/b/c", "*.mp3"], ["1.wav", "b/2 ü.wav"]),
+            ]
+        ):
+            folder = here / f"out{number}"
+            running = Running(it)
+            await get(running.run, ["a"], folder.name, patterns)
+            found = [path for path in folder.rglob("*") if path.is_file()]
+            assert sorted(str(path.relative_to(folder / "a")) for path in found) == left
+        running = Running(it)
+        await get(running.run, ["a/1.wav"], "named.wav", ["*"])
+        assert (here / "named.wav").exists()
+
+
+@asynchronous
+async def test_names_may_begin_with_a_slash(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        await put(Running(it).run, ["top"], "/to")
+        assert sorted(it.fake.media)[0] == "to/top/a.wav"
+        await get(Running(it).run, ["/to/top/a.wav"], "copy.wav")
+        assert (here / "copy.wav").read_bytes() == b"top/a.wav"
+        await get(Running(it).run, ["/to/top"], "copies")
+        assert (here / "copies/top/en/c.wav").exists()
+        running = Running(it)
+        await ls(running.run, "/to/top", long=False, recursive=False)
+        assert running.said == ["a.wav", "en/"]
+        await import_(Running(it).run, "http://e/x.wav", "/to/x.wav")
+        await rm(Running(it).run, ["/to/top/a.wav"])
+        assert sorted(it.fake.media)[-1] == "to/x.wav"
+        assert "to/top/a.wav" not in it.fake.media
+
+
+@asynchronous
+async def test_ls_of_a_file_shows_it(talk: Any, stored: list[str]) -> None:
+    async with talk() as it:
+        etag = it.fake.put("a/b/2.wav", b"sound")
+        for written in ("a/b/2.wav", "/a/b/2.wav"):
+            running = Running(it)
+            await ls(running.run, written, long=False, recursive=False)
+            assert running.said == ["a/b/2.wav"]
+        running = Running(it)
+        await ls(running.run, "a/b/2.wav", long=True, recursive=True)
+        assert running.said[0].split() == ["5", "2026-11-24T09:30:00Z", "a/b/2.wav"]
+        running = Running(it, as_json=True)
+        await ls(running.run, "a/b/2.wav", long=False, recursive=False)
+        assert json.loads(running.said[0]) == {
+            "name": "a/b/2.wav",
+            "directory": False,
+            "size": 5,
+            "modified": "2026-11-24T09:30:00Z",
+            "etag": etag,
+        }
+        for wrong in ("a/b/3.wav", "a/b/2.wav/", "x.wav"):
+            running = Running(it)
+            await ls(running.run, wrong, long=False, recursive=False)
+            assert (running.code, running.said) == (1, [])
+
+
+@asynchronous
+async def test_get_to_a_descriptor_reports_what_failed(talk: Any) -> None:
+    async with talk() as it:
+        for wrong in ("a/none.wav", "a", "a/", ""):
+            running = Running(it)
+            await get_stream(running.run, wrong, 1)
+            assert (running.code, running.said) == (1, [])
+
+
+@asynchronous
+async def test_health_is_told_and_a_bad_storage_is_a_failure(talk: Any) -> None:
+    async with talk() as it:
+        running = Running(it)
+        await health(running.run)
+        assert running.said == [
+            "version 1.2, up 3 min 20 s, 3 uploads in progress, 2.0 KiB free, storage ok"
+        ]
+        assert running.code == 0
+        it.fake.storage = "read-only \x1b file system"
+        running = Running(it)
+        await health(running.run)
+        assert running.noted == [
+            "failed: the storage is not well: read-only \N{REPLACEMENT CHARACTER} file system"
+        ]
+        assert running.code == 1
+        running = Running(it, as_json=True)
+        await health(running.run)
+        [said] = running.said
+        assert (json.loads(said)["storage"], running.code) == (it.fake.storage, 1)
+        it.fake.next("GET", answer=Answer(404, {}, b"<html>"))
+        running = Running(it)
+        await health(running.run)
+        assert (running.code, running.noted) == (1, ["failed: HTTP 404 Said So"])
+
+
+@asynchronous
+async def test_a_failure_has_the_status_and_only_the_services_code(talk: Any, here: Path) -> None:
+    """Case 76."""
+    async with talk() as it:
+        for answer, found in [
+            (Answer(502, {}, b"<html>"), {"status": 502, "reason": "HTTP 502 Said So"}),
+            (Answer(501, {}, b"<html>"), {"status": 501, "reason": "HTTP 501 Said So"}),
+            (
+                told(409, 501, "the file exists already"),
+                {"status": 409, "code": 501, "reason": "the file exists already"},
+            ),
+        ]:
+            it.fake.next("DELETE", answer=answer)
+            if answer.status == 502:  # of a proxy: tried again
+                for _ in range(3):
+                    it.fake.next("DELETE", answer=answer)
+            running = Running(it, as_json=True)
+            await rm(running.run, ["a/b.wav"])
+            assert json.loads(running.said[0]) == {"outcome": "failed", "name": "a/b.wav", **found}
+
+
+@asynchronous
 async def test_fetch_says_what_it_cost(talk: Any) -> None:
     async with talk() as it:
         running = Running(it)
         await fetch(running.run, "http://e/")
         assert "Time Cost: 1.2500 s for 5.0 KiB of http://e/ (HTTP 404, miss)" in running.said
+        assert running.said[:2] == ["  first byte   500.0 ms", "  total       1250.0 ms"]
         running = Running(it, as_json=True)
         await fetch(running.run, "http://e/")
         assert json.loads(running.said[0])["time_cost"] == 1.25

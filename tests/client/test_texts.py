@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twistedmedia.client.command.figures import rate_text, size_text, time_text
+from twistedmedia.client.command.figures import (
+    milliseconds_text,
+    rate_text,
+    size_text,
+    time_text,
+)
 from twistedmedia.client.command.printable import printable
 from twistedmedia.client.command.results import Outcome, Result, Tally, failure
 from twistedmedia.client.errors import Refused
@@ -44,6 +49,7 @@ def test_a_result_is_one_harmless_line() -> None:
 
 def test_a_failure_names_the_incident() -> None:
     error = Refused(500, 500, "internal error", incident="abc")
+    assert failure(error, "a/b").status == 500
     assert failure(error, "a/b").line == "failed     a/b: internal error (incident abc) (code 500)"
 
 
@@ -77,6 +83,12 @@ def test_sizes_read_well(size: int, text: str) -> None:
 )
 def test_times_read_well(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
+
+
+def test_milliseconds_read_well() -> None:
+    assert milliseconds_text(0.00004) == "0.0 ms"
+    assert milliseconds_text(0.1031) == "103.1 ms"
+    assert milliseconds_text(75) == "75000.0 ms"
 
 
 def test_rates_read_well() -> None:

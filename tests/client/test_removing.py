@@ -1,0 +1,152 @@
+"""`rm`, and `rm -r`: everything below a directory, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.client.fake import Answer, told
+from tests.client.test_subcommands import Running
+from tests.support import asynchronous
+from twistedmedia.client import Retries, Unreachable
+from twistedmedia.client.command.removing import rm
+
+TREE = ["a/1.wav", "a/2.wav", "a/3 ü.wav", "a/b/4.wav", "a/b/c/5.wav", "a/b/c/6.wav"]
+OTHERS = ["ab/1.wav", "b/1.wav"]
+
+
+@asynchronous
+async def test_a_directory_goes_with_all_that_is_in_it(talk: Any) -> None:
+    for written in ("a", "/a", "a/", "/a/"):
+        async with talk() as it:
+            for name in [*TREE, *OTHERS]:
+                it.fake.put(name, b"")
+            running = Running(it)
+            await rm(running.run, [written], recursive=True)
+            assert (running.code, sorted(it.fake.media)) == (0, OTHERS)
+            assert running.said == [f"deleted    {name}" for name in TREE]
+            assert running.run.tally.summary(1) == "6 deleted"
+            pages = [each.target for each in it.fake.asked("GET")]
+            assert "/media/a/?after=2.wav" in pages  # a page holds two names
+
+
+@asynchronous
+async def test_files_and_directories_can_be_named_together(talk: Any) -> None:
+    async with talk() as it:
+        for name in [*TREE, *OTHERS]:
+            it.fake.put(name, b"")
+        running = Running(it)
+        await rm(running.run, ["a/1.wav", "a/b", "none", "a/none.wav", "b/"], recursive=True)
+        assert sorted(it.fake.media) == ["a/2.wav", "a/3 ü.wav", "ab/1.wav"]
+        assert [line.split(":")[0] for line in running.noted] == [
+            "failed     a/none.wav",
+            "failed     none",
+        ]
+        assert running.code == 1
+
+
+@pytest.mark.parametrize("written", ["", "/", "//", ".", "..", "a/..", "a/../b", "a/.", "a\\..\\b"])
+@asynchronous
+async def test_nothing_is_deleted_by_a_name_that_leads_elsewhere(talk: Any, written: str) -> None:
+    async with talk() as it:
+        for name in TREE:
+            it.fake.put(name, b"")
+        running = Running(it)
+        await rm(running.run, [written], recursive=True)
+        assert (running.code, len(running.noted)) == (1, 1)
+        assert len(it.fake.media) == len(TREE)
+        assert it.fake.heard == []
+
+
+@asynchronous
+async def test_without_r_a_directory_stays(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.put("a/b/4.wav", b"")
+        running = Running(it)
+        await rm(running.run, ["a/b", "a/b/", "a"])
+        assert (running.code, list(it.fake.media)) == (1, ["a/b/4.wav"])
+
+
+@asynchronous
+async def test_what_cannot_be_deleted_does_not_stop_the_others(talk: Any) -> None:
+    async with talk() as it:
+        for name in TREE:
+            it.fake.put(name, b"")
+        it.fake.next("DELETE", answer=told(500, 500, "internal error"))
+        running = Running(it, as_json=True)
+        await rm(running.run, ["a"], recursive=True)
+        assert len(it.fake.media) == 1
+        assert running.code == 1
+        assert running.run.tally.summary(1) == "5 deleted, 1 failed"
+        [failed] = [row for row in map(json.loads, running.said) if row["outcome"] == "failed"]
+        assert (failed["status"], failed["code"]) == (500, 500)
+
+
+@asynchronous
+async def test_a_page_that_is_refused_is_a_failure_and_the_rest_goes_on(talk: Any) -> None:
+    async with talk() as it:
+        for name in [*TREE, *OTHERS]:
+            it.fake.put(name, b"")
+        it.fake.next("GET")
+        it.fake.next("GET", answer=told(500, 500, "internal error"))
+        running = Running(it)
+        await rm(running.run, ["a", "ab"], recursive=True)
+        assert running.noted == ["failed     a/: internal error (code 500)"]
+        assert "ab/1.wav" not in it.fake.media
+        assert running.code == 1
+
+
+@asynchronous
+async def test_a_directory_that_vanishes_meanwhile_is_fine(talk: Any) -> None:
+    async with talk() as it:
+        for name in ("a/1.wav", "a/b/2.wav"):
+            it.fake.put(name, b"")
+        it.fake.next("GET")
+        it.fake.next("GET", answer=told(404, 404, "there is no such directory"))
+        running = Running(it)
+        await rm(running.run, ["a"], recursive=True)
+        assert (running.code, running.said) == (0, ["deleted    a/1.wav"])
+
+
+@asynchronous
+async def test_a_file_that_vanishes_meanwhile_is_fine(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.put("a/1.wav", b"")
+        gone = Answer(200, {}, b'{"code": 200, "reason": "OK", "deleted": false}')
+        it.fake.next("DELETE", answer=gone)
+        running = Running(it)
+        await rm(running.run, ["a"], recursive=True)
+        assert (running.code, running.said) == (0, ["skipped    a/1.wav: gone already"])
+
+
+@asynchronous
+async def test_a_listing_cannot_lead_out_of_the_directory(talk: Any) -> None:
+    """Whatever answers: names that are not those of media are never asked for."""
+    file = {"size": 1, "modified": "", "etag": '"a"'}
+    names = ["..", ".", ".hidden", "x\\..\\..\\b", "x\x1b.wav", "u\u0308.wav"]
+    entries = [{"name": name, **file} for name in names]
+    entries += [{"name": f"{name}/"} for name in names]
+    content = json.dumps({"code": 200, "reason": "OK", "entries": entries, "next": None}).encode()
+    async with talk() as it:
+        for name in OTHERS:
+            it.fake.put(name, b"")
+        it.fake.next("GET", answer=Answer(200, {}, content))
+        running = Running(it)
+        await rm(running.run, ["a"], recursive=True)
+        assert [each.target for each in it.fake.heard] == ["/media/a/"]
+        assert len(running.noted) == 2 * len(names)
+        assert (running.code, sorted(it.fake.media)) == (1, OTHERS)
+
+
+@asynchronous
+async def test_a_service_that_has_gone_ends_it(talk: Any) -> None:
+    async with talk(retries=Retries(times=0)) as it:
+        it.fake.put("a/1.wav", b"")
+        it.fake.put("b/1.wav", b"")
+        it.fake.next("DELETE", cut_at=0)
+        running = Running(it)
+        with pytest.raises(Unreachable):
+            await rm(running.run, ["a", "b"], recursive=True)
+        assert len(it.fake.asked("GET")) == 1
