@@ -367,7 +367,7 @@ async def test_only_a_regular_file_is_replaced(talk: Any, tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe")
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
-        with pytest.raises(LocalFailure, match="no regular file"):
+        with pytest.raises(LocalFailure, match="not a regular file"):
             await it.client.download("a", "b.wav", tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
 

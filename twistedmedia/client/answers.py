@@ -39,7 +39,9 @@ class Answer:
         """
         found = _object(self.content)
         if found is None:
-            raise Garbled(f"the answer (HTTP {self.status}) is not the service's: no JSON")
+            raise Garbled(
+                f"the answer (HTTP {self.status}) is not the service's: it is not a JSON object"
+            )
         return found
 
 
@@ -86,7 +88,7 @@ def count(headers: Mapping[str, str], name: str) -> int | None:
     if field is None:
         return None
     if _COUNT.fullmatch(field) is None:
-        raise Garbled(f"the answer's {name} is no number")
+        raise Garbled(f"the answer's {name} is not a number")
     return int(field)
 
 

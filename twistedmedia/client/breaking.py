@@ -13,8 +13,8 @@ from twistedmedia.client.errors import ClientError, Unreachable
 
 # For these Twisted has no words, and keeps them to itself.
 _WORDS = {
-    "ParseError": "what it answers is no HTTP",
-    "BadResponseVersion": "what it answers is no HTTP",
+    "ParseError": "the answer is not HTTP",
+    "BadResponseVersion": "the answer is not HTTP",
     "_DataLoss": "the answer ended early",
     "_MalformedChunkedDataError": "the answer is not well formed",
 }
@@ -84,7 +84,7 @@ def _text(error: BaseException) -> str:
     if _is_of_tls(error):
         return "TLS failed"
     if not _is_of_the_connection(error):  # Twisted could not make sense of what it read
-        return "what it answers is no HTTP"
+        return "the answer is not HTTP"
     if type(error).__name__ in _WORDS:
         return _WORDS[type(error).__name__]
     text = getattr(error, "MESSAGE", "") or str(error) or type(error).__name__

@@ -138,7 +138,7 @@ def stored(payload: Mapping[str, Any], url: str, size: int | None = None) -> Sto
         problem=str(audio.get("problem")) if isinstance(audio, dict) else None,
     )
     if _SHA256.fullmatch(sha256) is None or size not in (None, found.size):
-        raise Garbled("the service says that it has stored something else than what was sent")
+        raise Garbled("the service says that it has stored something other than what was sent")
     return found
 
 
@@ -151,7 +151,7 @@ def page(payload: Mapping[str, Any], directory: str, after: str | None = None) -
     following = payload.get("next")
     if following is not None:
         if not isinstance(following, str) or not _is_unicode(following):
-            raise Garbled("the service's listing makes no sense")
+            raise Garbled("the service's listing is not well formed")
         if following == after or not entries:
             raise Garbled("the service's listing does not end")
     return Page(entries, following)
@@ -196,11 +196,11 @@ def fetched(payload: Mapping[str, Any]) -> Fetched:
 
 def _entry(entry: object, directory: str) -> Entry:
     if not isinstance(entry, dict):
-        raise Garbled("the service's listing makes no sense")
+        raise Garbled("the service's listing is not well formed")
     name = _member(entry, "name", str)
     bare = name.removesuffix("/")
     if not bare or "/" in bare:
-        raise Garbled("the service's listing has a name that is none")
+        raise Garbled("the service's listing contains an invalid name")
     if name != bare:
         return Entry(directory, bare, True)
     return Entry(
@@ -223,7 +223,7 @@ def _member(payload: Mapping[str, Any], key: str, kind: type[T]) -> T:
 def _count(payload: Mapping[str, Any], key: str) -> int:
     value = _member(payload, key, int)
     if not 0 <= value <= _MOST or isinstance(value, bool):
-        raise Garbled(f"the service's answer has a '{key}' that is no number of anything")
+        raise Garbled(f"the service's answer has a '{key}' that is not a count")
     return value
 
 

@@ -52,7 +52,7 @@ class Part:
             if target.is_dir():
                 raise LocalFailure(f"{target}: is a directory")
             if target.exists() and not target.is_file():  # nor is a device to be replaced by one
-                raise LocalFailure(f"{target}: is no regular file")
+                raise LocalFailure(f"{target}: is not a regular file")
             self._descriptor = _locked(self._path)
             self.note = _read_note(self._note_path)
             self.size = os.fstat(self._descriptor).st_size if self.note else 0

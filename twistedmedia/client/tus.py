@@ -46,5 +46,5 @@ def offset_in(headers: Mapping[str, str], size: int, missing: int | None = None)
     length = count(headers, "Upload-Length")
     offset = missing if offset is None else offset
     if offset is None or offset > size or length not in (None, size):
-        raise Garbled("what the service says about the upload makes no sense")
+        raise Garbled("what the service says about the upload is contradictory or incomplete")
     return offset

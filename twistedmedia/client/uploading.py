@@ -252,7 +252,7 @@ def _require(found: Found | None, etag: str) -> None:
     if found is None:
         raise Refused(412, 412, "there is no file of that name to replace")
     if etag not in ("*", found.etag):
-        raise Refused(412, 412, "the file is not the one that is meant")
+        raise Refused(412, 412, "the file at the service has another entity tag")
 
 
 def _replaced(url: str, name: MediaName, found: Found, sha256: str) -> Stored:
