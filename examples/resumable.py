@@ -37,7 +37,8 @@ async def main(reactor: Any, path: Path, service: str) -> None:
         verified = "verified" if got.verified and got.sha256 == stored.sha256 else "NOT VERIFIED"
         print(f"downloaded {got.size} bytes to {got.path}, {verified}")
     except Refused as error:
-        raise SystemExit(f"the service refuses: {error.reason} (code {error.code})") from None
+        number = f"HTTP {error.status}" if error.code is None else f"code {error.code}"
+        raise SystemExit(f"the service refuses: {error.reason} ({number})") from None
     except ClientError as error:
         raise SystemExit(f"it did not work: {error.reason}") from None
     finally:

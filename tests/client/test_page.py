@@ -29,7 +29,7 @@ def service(tmp_path: Path) -> Iterator[Process]:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    for name in ("hello.wav", "goodbye.wav", "sounds/a.wav", "sounds/en/b.wav", "sounds/a.bak"):
+    for name in ("hello.wav", "goodbye.wav", "sounds/a.wav", "sounds/en/b.wav", "sounds/LICENSE"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     return tmp_path
@@ -72,11 +72,12 @@ def run(line: str, folder: Path, service: Process) -> subprocess.CompletedProces
 def test_the_commands_work_in_their_order(service: Process, here: Path) -> None:
     lines = block("## The command", "twistedmedia put").strip().splitlines()
     assert len(lines) == 18
-    said = {}
+    said, left_out = {}, ""
     for line in lines:
         done = run(line, here, service)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         said[line.partition("#")[0].strip()] = done.stdout
+        left_out += done.stderr
     kept = {
         str(path.relative_to(service.root)): path.read_text()
         for path in service.root.rglob("*.wav")
@@ -94,6 +95,7 @@ def test_the_commands_work_in_their_order(service: Process, here: Path) -> None:
     assert said["twistedmedia get prompts/en/hello.wav -o - | wc -c"].strip() == "9"
     assert said["twistedmedia ls prompts/en/hello.wav -l"].split()[0] == "9"
     assert said["twistedmedia rm -r prompts/sounds"].count("deleted ") == 2
+    assert "LICENSE: the format is not supported" in left_out  # case 78
     assert said["twistedmedia fetch https://example.org/"].startswith("Time Cost: ")
     assert said["twistedmedia health"].startswith("version ")
 

@@ -112,6 +112,16 @@ async def test_a_stream_that_breaks_is_not_sent_again(talk: Any, pipe: Pipe) -> 
 
 
 @asynchronous
+async def test_a_refusal_is_told_while_the_writer_goes_on(talk: Any, pipe: Pipe) -> None:
+    async with talk() as it:
+        it.fake.next("PUT", answer=told(415, 504), early=True)
+        os.write(pipe.writing, b"sound")
+        with pytest.raises(Refused) as caught:
+            await it.client.upload_stream(pipe.reading, "a", "b.txt")
+        assert caught.value.code == 504
+
+
+@asynchronous
 async def test_what_the_service_has_stored_is_what_was_sent(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.put("a/other.wav", b"tower")
