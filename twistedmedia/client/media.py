@@ -264,7 +264,7 @@ class MediaClient:
                 if await self._uploading.find(name) is not None:
                     raise
                 return True
-            return answer.payload.get("deleted") is True or may_have_deleted
+            return outcomes.deleted(answer.payload) or may_have_deleted
 
         return await self._asking.persist(attempt)
 

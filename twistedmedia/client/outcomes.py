@@ -157,6 +157,14 @@ def page(payload: Mapping[str, Any], directory: str, after: str | None = None) -
     return Page(entries, following)
 
 
+def deleted(payload: Mapping[str, Any]) -> bool:
+    """Whether there was a file, in the answer to a DELETE.
+
+    :raises Garbled: when it does not say.
+    """
+    return _member(payload, "deleted", bool)
+
+
 def health(payload: Mapping[str, Any]) -> Health:
     """The answer to a question about the service's health.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twistedmedia.client.answers import Answer, declared_digest, modified, strong_etag
 from twistedmedia.client.asking import Asking, SentFile
-from twistedmedia.client.errors import Damaged, LocalFailure, Refused, Unreachable
+from twistedmedia.client.errors import Damaged, Garbled, LocalFailure, Refused, Unreachable
 from twistedmedia.client.files import LocalFile, changed, open_file, path_of
 from twistedmedia.client.outcomes import Found, Stored, stored
 from twistedmedia.client.places import Service, name_of, text_of
@@ -172,7 +172,7 @@ class Uploading:
             etag = None
             try:  # it is stored; what else there is to know may be asked for once
                 found = await self.find(name)
-            except (Refused, Unreachable):
+            except (Refused, Unreachable, Garbled):
                 break
             if found is not None and found.sha256 in (None, sha256):
                 etag = found.etag
@@ -227,7 +227,13 @@ class Uploading:
 
 
 def found_in(answer: Answer) -> Found:
-    """What the headers of an answer say about the file that it is about."""
+    """What the headers of an answer say about the file that it is about.
+
+    :raises Garbled: when there is no entity tag. The service always sends one; a server that says
+        200 to everything, such as a captive portal, does not.
+    """
+    if "etag" not in answer.headers:
+        raise Garbled("the answer does not describe a file of the service: it has no ETag")
     length = answer.headers.get("content-length", "")
     return Found(
         size=int(length) if length.isascii() and length.isdigit() else -1,
