@@ -87,7 +87,7 @@ def test_what_cannot_be_read_does_not_stop_the_others(
     assert failed == [
         "none: No such file or directory",
         "top/en/c: Permission denied",
-        "'a\\x00b' is not a path: embedded null byte",
+        "'a\\x00b' is not a path that the system takes",
     ]
     assert isinstance(items[-2], Sendable)
 

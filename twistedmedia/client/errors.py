@@ -98,4 +98,4 @@ def local_failure(error: OSError | ValueError, path: object) -> LocalFailure:
     """
     if isinstance(error, OSError):
         return LocalFailure(f"{path}: {error.strerror or error}")
-    return LocalFailure(f"{path!r} is not a path: {error}")
+    return LocalFailure(f"{path!r} is not a path that the system takes")
