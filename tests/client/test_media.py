@@ -61,6 +61,38 @@ async def test_a_recursive_listing_has_all_files(talk: Any) -> None:
 
 
 @asynchronous
+async def test_a_folder_that_goes_while_it_is_listed_is_empty(talk: Any) -> None:
+    async with talk() as it:
+        for name in ("a/1.wav", "a/b/2.wav"):
+            it.fake.put(name, b"")
+        it.fake.next("GET")
+        it.fake.next("GET", answer=told(404, 404, "there is no such directory"))
+        found = await it.client.list("a", recursive=True)
+        assert [entry.path for entry in found] == ["a/1.wav"]
+
+
+@asynchronous
+async def test_a_page_says_where_the_next_one_begins(talk: Any) -> None:
+    async with talk() as it:
+        for name in ("a/1.wav", "a/2.wav", "a/3.wav"):
+            it.fake.put(name, b"")
+        first = await it.client.page("a")
+        assert [entry.path for entry in first.entries] == ["a/1.wav", "a/2.wav"]
+        second = await it.client.page("a", first.next)
+        assert [entry.path for entry in second.entries] == ["a/3.wav"]
+        assert second.next is None
+
+
+@asynchronous
+async def test_a_client_that_is_closed_at_once_keeps_no_connection(talk: Any) -> None:
+    """Its tests end with nothing left behind."""
+    async with talk() as it:
+        it.fake.next("GET", answer=Answer(200, {"Content-Encoding": "gzip"}, b"x"))
+        with pytest.raises(Garbled, match="coding"):
+            await it.client.list()
+
+
+@asynchronous
 async def test_what_is_not_there_cannot_be_listed(talk: Any) -> None:
     async with talk() as it:
         with pytest.raises(Refused, match="no such directory") as caught:
