@@ -32,8 +32,9 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEven
     descriptors = _descriptors()
     with _logged(LogLevel.critical, LogLevel.error) as failures:
         yield failures
+        pool = reactor.getThreadPool()
         for _ in range(50):  # what closes behind a thread's last job takes a few turns
-            if not _descriptors() - descriptors:
+            if not (pool.working or _descriptors() - descriptors):
                 break
             _turn(0.02)
         gc.collect()  # an unhandled failure in a Deferred is reported when the Deferred goes
@@ -43,7 +44,8 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEven
         call.cancel()
     assert not left, f"delayed calls are left: {left}"
     assert not set(reactor.getReaders()) - readers, "ports or connections are left open"
-    assert not _descriptors() - descriptors, "descriptors are left open"
+    left_open = _descriptors() - descriptors
+    assert not left_open, f"descriptors are left open: {left_open}"
     assert not failures, f"errors were logged: {[formatEvent(event) for event in failures]}"
 
 
