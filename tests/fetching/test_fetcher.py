@@ -788,6 +788,14 @@ def test_the_transfer_coding_identity_ends_where_the_length_says(world: World) -
     assert len(peer.requests) == 2
 
 
+def test_the_transfer_coding_identity_without_content_ends_at_once(world: World) -> None:
+    """Case 69."""
+    asked, peer = answered(world)
+    peer.send(head(Transfer_Encoding="identity", Content_Length="0"))
+    world.network.turn()
+    assert asked.whole == b""
+
+
 def test_identity_that_breaks_off_before_its_length_is_not_whole(world: World) -> None:
     asked, peer = answered(world)
     peer.send(head(Transfer_Encoding="identity", Content_Length="5") + b"hell")

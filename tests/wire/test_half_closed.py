@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
 
-from tests.wire.connection import Connection, chunked, content_of, outcome
+from tests.wire.connection import (
+    Connection,
+    SocketConnection,
+    chunked,
+    content_of,
+    outcome,
+)
 from tests.wire.test_site import CHUNKED, GET, GOT, MIB, Gate, Serving, head, put, refuse
 from twistedmedia.wire.admission import Bounds
 from twistedmedia.wire.channel import HEADS_A_TURN
+from twistedmedia.wire.sending import send
 
 WHOLE = {
     "length": (put(5) + b"hello", b"hello"),
@@ -290,10 +300,214 @@ def test_a_response_without_end_that_begins_after_the_connection_is_lost_is_ende
 
 
 def test_a_plain_resource_is_told_of_a_lost_connection_as_always() -> None:
+    lost: list[Failure] = []
+
+    class Slow(Resource):
+        isLeaf = True
+
+        def render(self, request: Any) -> Any:
+            request.notifyFinish().addErrback(lost.append)
+            return NOT_DONE_YET
+
     serving = Serving()
+    serving.site.resource.putChild(b"slow", Slow())
     connection = serving.connect()
-    connection.send(put(3, path="/plain") + b"ab")
+    connection.send(put(3, path="/slow") + b"abc")
     connection.leave()
+    assert len(lost) == 1
+    serving.assert_nothing_stays()
+
+
+def test_a_whole_request_behind_one_that_only_reads_is_carried_out() -> None:
+    noting = Noting()
+
+    async def wait_or_note(request: Any) -> bytes:
+        if request.method == b"GET":
+            await Deferred()
+        return await noting(request)
+
+    serving = Serving(wait_or_note)
+    connection = serving.connect()
+    connection.send(head(method="GET") + put(3) + b"abc")
+    connection.leave()
+    serving.clock.pump([0] * 4)
+    assert noting.contents == [b"abc"]
+    assert serving.stream.cancelled == 1
+    serving.assert_nothing_stays()
+
+
+def test_what_is_behind_the_last_request_of_a_connection_is_not_one() -> None:
+    noting = Noting()
+
+    async def wait_or_note(request: Any) -> bytes:
+        if request.method == b"GET":
+            await Deferred()
+        return await noting(request)
+
+    serving = Serving(wait_or_note)
+    connection = serving.connect()
+    connection.send(head("Connection: close", method="GET") + put(3) + b"abc")
+    connection.leave()
+    serving.clock.pump([0] * 4)
+    assert noting.contents == []
+    serving.assert_nothing_stays()
+
+
+def test_a_whole_request_behind_a_response_that_was_not_taken_is_carried_out() -> None:
+    noting = Noting()
+
+    async def large_or_note(request: Any) -> bytes:
+        return bytes(MIB) if request.method == b"GET" else await noting(request)
+
+    serving = Serving(large_or_note)
+    connection = serving.connect(window=10)
+    connection.send(head(method="GET") + put(3) + b"abc")
+    connection.leave()
+    serving.clock.pump([0] * 4)
+    assert noting.contents == [b"abc"]
+    serving.assert_nothing_stays()
+
+
+def test_the_content_of_a_request_that_is_passed_over_is_not_a_request() -> None:
+    noting = Noting()
+    gate = Gate(noting)
+    serving = Serving(gate)
+    connection = serving.connect()
+    content = put(4) + b"evil"
+    connection.send(put(3) + b"abc" + put(len(content), method="GET") + content)
+    connection.leave()
+    gate.opened.callback(None)
+    serving.clock.pump([0] * 4)
+    assert noting.contents == [b"abc"]
+    serving.assert_nothing_stays()
+
+
+def test_what_is_malformed_behind_a_request_that_is_carried_out_ends_the_connection() -> None:
+    gate = Gate()
+    serving = Serving(gate)
+    connection = serving.connect()
+    connection.send(put(3) + b"abc" + b"nonsense\r\n\r\n")
+    connection.leave()
+    gate.opened.callback(None)
+    serving.clock.advance(0)
+    serving.assert_nothing_stays()
+
+
+def test_nobody_waits_for_a_peer_whose_connection_is_lost() -> None:
+    """It had let a response wait, and its request is still carried out."""
+    gate = Gate()
+
+    async def large_or_wait(request: Any) -> bytes:
+        return bytes(MIB) if request.method == b"GET" else await gate(request)
+
+    serving = Serving(large_or_wait)
+    connection = SocketConnection(serving.site, serving.clock, window=MIB)
+    connection.send(head(method="GET") + put(3) + b"abc")
+    connection.take(MIB)
+    connection.leave()
+    assert len(serving.site.channels) == 1
+    serving.clock.advance(0)
+    assert serving.clock.getDelayedCalls() == []
+    gate.opened.callback(None)
+    serving.clock.advance(0)
+    serving.assert_nothing_stays()
+
+
+def test_a_file_that_nobody_receives_is_not_sent_by_the_kernel() -> None:
+    class File:
+        size, modified_ns, etag, sha256 = MIB, 0, '"x"', None
+
+        def read(self, offset: int, size: int) -> Deferred[bytes]:
+            return succeed(bytes(size))
+
+        def send_at_hand(self, descriptor: int, offset: int, size: int) -> int:
+            raise AssertionError("the descriptor may be another's by now")
+
+        def fetch(self, offset: int, size: int) -> Deferred[None]:
+            raise AssertionError
+
+        def digest(self) -> Deferred[str]:
+            raise AssertionError
+
+        def close(self) -> None:
+            """There is nothing to close."""
+
+    async def answer_with_file(request: Any) -> bytes:
+        await send(request, File(), 0, MIB)
+        return b""
+
+    gate = Gate(answer_with_file)
+    serving = Serving(gate)
+    connection = SocketConnection(serving.site, serving.clock)
+    connection.send(head(method="POST"))
+    connection.leave()
+    gate.opened.callback(None)
+    serving.clock.pump([0] * 4)
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize("streaming", [True, False], ids=["push", "pull"])
+@pytest.mark.parametrize("leave", ["leave", "half_close", "leave before"])
+def test_the_producer_of_a_response_that_ends_early_is_stopped_once(
+    leave: str, streaming: bool
+) -> None:
+    """A pull producer would be asked for more without end."""
+    calls: list[str] = []
+
+    class Producer:
+        def resumeProducing(self) -> None:
+            calls.append("resume")
+
+        def pauseProducing(self) -> None:
+            calls.append("pause")
+
+        def stopProducing(self) -> None:
+            calls.append("stop")
+
+    async def produce(request: Any) -> bytes:
+        request.registerProducer(Producer(), streaming)
+        request.write(b"begun")
+        await Deferred()
+        raise AssertionError
+
+    gate = Gate(produce)
+    serving = Serving(gate)
+    connection = serving.connect()
+    connection.send(put(9) + b"abc" if leave == "half_close" else head(method="POST"))
+    if leave == "leave before":
+        connection.leave()
+        gate.opened.callback(None)
+    else:
+        gate.opened.callback(None)
+        getattr(connection, leave)()
+    serving.clock.pump([0] * 4)
+    assert serving.stream.cancelled == 1
+    assert calls.count("stop") == 1
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize("sent", [b"GET /cut", b""])
+def test_an_ending_connection_has_no_other_response(sent: bytes) -> None:
+    """Though its peer takes the one before for long."""
+    serving = Serving(Gate())
+    connection = serving.connect(window=100)
+    connection.send(GET + sent)
+    connection.half_close()
+    serving.clock.pump([1] * 60)
+    connection.take(MIB)
+    serving.clock.advance(0)
+    assert connection.statuses() == [200]
+    serving.assert_nothing_stays()
+
+
+def test_a_transport_that_was_aborted_ends_its_requests_whatever_reason_it_gives() -> None:
+    """TLS says ConnectionLost of a connection that this side has aborted."""
+    serving = Serving(Gate())
+    connection = serving.connect()
+    connection.send(put(3) + b"abc")
+    connection.disconnecting = True
+    connection.leave()
+    assert serving.stream.cancelled == 1
     serving.assert_nothing_stays()
 
 

@@ -28,9 +28,9 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.web._newclient import HTTP11ClientProtocol, _contentLength
+from twisted.web._newclient import HTTP11ClientProtocol, HTTPClientParser
 from twisted.web.client import URI, Agent, HTTPConnectionPool
-from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder
+from twisted.web.http import _ChunkedTransferDecoder
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
@@ -165,7 +165,7 @@ class _Client(HTTP11ClientProtocol):
     """Twisted's client of one connection, but for three things. One on which more came than the
     response is not kept: the next request would take that for its own. (What comes later cannot be
     told from a response.) A line of headers may be as long as all of them. And two spellings of
-    framing are understood that Twisted refuses: `_Chunked` and `_until_the_end`.
+    framing are understood that Twisted refuses: `_Chunked` and `_pass_over_identity`.
     """
 
     transport: Any
@@ -175,10 +175,8 @@ class _Client(HTTP11ClientProtocol):
         parser: Any = self._parser
         if parser is not None:
             parser.MAX_LENGTH = MAX_HEAD_BYTES
-            parser._transferDecoders = {
-                b"chunked": _Chunked,
-                b"identity": partial(_until_the_end, parser),
-            }
+            parser._transferDecoders = {b"chunked": _Chunked}
+            parser.allHeadersReceived = partial(_pass_over_identity, parser)
         return response
 
     def _finishResponse_WAITING(self, rest: bytes) -> None:
@@ -205,18 +203,14 @@ class _Chunked(_ChunkedTransferDecoder):
 _PADDED_SIZE = re.compile(rb"([0-9A-Fa-f]+)[ \t]+(?=\r\n|;)")
 
 
-def _until_the_end(
-    parser: Any, take: Callable[[bytes], None], finish: Callable[[bytes], None]
-) -> _IdentityTransferDecoder:
-    """What reads content in the transfer coding `identity`, which RFC 7230 abolished: to its
-    Content-Length, or to the end of the connection.
+def _pass_over_identity(parser: Any) -> None:
+    """Read content in the transfer coding `identity`, which RFC 7230 abolished, as content without
+    one: to its Content-Length, or to the end of the connection.
     """
-    if len(parser.connHeaders.getRawHeaders(b"Transfer-Encoding")) > 1:
-        raise ValueError("another transfer coding follows")
-    length = _contentLength(parser.connHeaders) or None
-    if length is not None:
-        parser.response.length = length
-    return _IdentityTransferDecoder(length, take, finish)
+    codings = parser.connHeaders.getRawHeaders(b"Transfer-Encoding", [])
+    if [coding.lower() for coding in codings] == [b"identity"]:
+        parser.connHeaders.removeHeader(b"Transfer-Encoding")
+    HTTPClientParser.allHeadersReceived(parser)
 
 
 class _ClientFactory(Factory[_Client]):

@@ -16,8 +16,8 @@ from twistedmedia.errors import Forbidden
 from twistedmedia.web.requests import header
 from twistedmedia.wire.hosts import address_of, peer_host
 from twistedmedia.wire.proxies import NO_PROXIES, Proxies
+from twistedmedia.wire.request import SAFE_METHODS
 
-_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110, 9.2.1: they change nothing
 _PORT = re.compile(r":[0-9]*$")
 _WEB = frozenset({"http", "https"})
 # `none` is the user's own doing: an address typed, a bookmark (Fetch Metadata, 2.3).
@@ -40,7 +40,7 @@ class Strangers:
 
         :raises Forbidden: saying why.
         """
-        if request.method not in _SAFE and not self._is_from_own_pages(request):
+        if request.method not in SAFE_METHODS and not self._is_from_own_pages(request):
             raise Forbidden("pages of another site may not change anything here")
         if not self.is_open:
             self._refuse_rebinding(request)

@@ -59,8 +59,9 @@ class MediaChannel(http.HTTPChannel):
     """One connection. Feeds the body of the request in progress, and is its `Flow`.
 
     A peer that closes its sending side gets the responses to all requests that it sent whole (RFC
-    9112, 9.6). When the connection is lost, such a request is still carried out if it may change
-    something: the channel stays, and drops the response.
+    9112, 9.6). When the connection is lost, those of them that may change something are still
+    carried out: the channel stays, and drops the responses. Requests that only read are passed
+    over; one with content ends this, as nobody needs what is behind it.
     """
 
     site: MediaSite
@@ -173,7 +174,7 @@ class MediaChannel(http.HTTPChannel):
 
     def peer_is_slow(self) -> None:
         """What was written waits for the peer. May be called again."""
-        if self in self.site.channels and self._lost is None:  # else there is no peer any more
+        if self in self.site.channels:  # else there is no peer any more
             self.site.slow_readers.watch(self)
 
     # For the site
@@ -257,13 +258,21 @@ class MediaChannel(http.HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = reason
         self._is_half_closed = True
+        # TLS does not report ConnectionAborted when it was aborted.
+        is_ended_here = getattr(self.transport, "disconnecting", False)
+        if is_ended_here or reason.check(ConnectionAborted):
+            self._vanish(reason)
+            return
         self._held = self._is_stemmed = self._waitingForTransport = False
         self._lingering.end()
-        if self._parting is not None and self._parting.active():
-            self._parting.cancel()
         self.site.slow_readers.forget(self)
         self.site.senders.forget(self)
-        self._end_when_done()
+        if self._handlingRequest and self.requests and not self.requests[0].outlives_connection:
+            self._drop_requests(reason)
+            if self.persistent:  # else nothing behind it is a request
+                self._handlingRequest = False
+                self.setLineMode()
+        self._take_what_has_come()
 
     def _end_when_done(self) -> None:
         """End the connection, of which nothing more will be received, unless a request that was
@@ -276,22 +285,23 @@ class MediaChannel(http.HTTPChannel):
         else:
             self._refused = True
             self._buffer = b""
+            self.site.senders.settle(self)
             self._drop_requests(connectionDone)
             self.loseConnection()
 
     def _has_whole_request(self) -> bool:
-        if self._lost is not None and self._lost.check(ConnectionAborted) is not None:
-            return False  # this side has ended it, whatever is left
         if self._handlingRequest and self.requests:
-            return self._lost is None or self.requests[0].outlives_connection
+            return True
         # Heads that wait for their turn, or for the peer to take earlier responses.
         return bool(self.line_mode and self._buffer and self._may_not_go_on())
 
     def _vanish(self, reason: Failure) -> None:
         """Nothing of the connection is left."""
         self.site.forget(self)
-        if self._going_on is not None and self._going_on.active():
-            self._going_on.cancel()
+        self._lingering.end()
+        for call in (self._going_on, self._parting):
+            if call is not None and call.active():
+                call.cancel()
         self._refused = True
         self._buffer = b""
         try:
@@ -300,6 +310,7 @@ class MediaChannel(http.HTTPChannel):
             self.site.tell_emptied()
 
     def _drop_requests(self, reason: Failure) -> None:
+        self.stopProducing()
         try:
             super().connectionLost(reason)
         finally:
@@ -374,9 +385,7 @@ class MediaChannel(http.HTTPChannel):
 
     def _read_on(self) -> None:
         """Read from the peer, unless there is a reason not to."""
-        if not (
-            self._held or self._is_stemmed or self._waitingForTransport or self._is_half_closed
-        ):
+        if not (self._held or self._is_stemmed or self._waitingForTransport):
             self._networkProducer.resumeProducing()
 
     def _take_head(self) -> bool:
@@ -475,6 +484,11 @@ class MediaChannel(http.HTTPChannel):
             self._lingering.end()
             self._end_request(self.requests[0])
 
+    def stopProducing(self) -> None:
+        """Stop the producer of a response, once."""
+        super().stopProducing()
+        self.unregisterProducer()
+
     def resumeProducing(self) -> None:
         super().resumeProducing()
         self._was_held = True  # nor was anything read while it did not take its answers
@@ -541,7 +555,7 @@ class MediaChannel(http.HTTPChannel):
         self.site.slow_readers.forget(self)
         self.release()
         self.transport.bufferSize = self._request_piece
-        if self.persistent and not self._is_half_closed:
+        if self.persistent:
             self.site.senders.await_request(self)
         super().requestDone(request)
         if self._is_stemmed:  # the base class resumes the peer

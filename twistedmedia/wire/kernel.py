@@ -45,7 +45,7 @@ class KernelSending:
         self._started = False
         self._fetching = False
         self._ended = False
-        self._sent: Deferred[None] = Deferred()
+        self._sent: Deferred[None] = Deferred(self._left_alone)
 
     def start(self) -> Deferred[None]:
         """Begin; see `wire.sending.send`."""
@@ -75,6 +75,9 @@ class KernelSending:
 
     def stopProducing(self) -> None:
         """The connection is gone."""
+        self._ended = True
+
+    def _left_alone(self, _: Deferred[None]) -> None:
         self._ended = True
 
     def _went(self, sent: int | None, size: int) -> None:
