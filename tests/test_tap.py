@@ -358,6 +358,17 @@ def test_the_default_on_the_command_line_wins_over_the_environment_too(
 # Variables
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments", "durable"),
+    [("1", [], False), ("0", [], True), ("1", ["--durable"], True), ("0", ["--no-durable"], False)],
+)
+def test_no_durable_can_be_set_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, text: str, arguments: list[str], durable: bool
+) -> None:
+    monkeypatch.setenv("TWISTEDMEDIA_NO_DURABLE", text)
+    assert parsed(*arguments)["durable"] is durable
+
+
 @pytest.mark.parametrize("option", [*DEFAULTS, "root"])
 def test_an_empty_variable_counts_as_not_given(
     monkeypatch: pytest.MonkeyPatch, option: str
@@ -378,7 +389,7 @@ def test_an_empty_variable_counts_as_not_given(
         ("MAX_UPLOAD_SIZE", ["MAX_UPLOAD"]),
         ("FORMAT", ["FORMATS"]),
         ("CORS_ORIGINS", ["CORS_ORIGIN"]),
-        ("NO_DURABLE", ["DURABLE"]),
+        ("NO_DURABEL", ["NO_DURABLE"]),
         ("port", []),
         ("SECRET", []),
         ("", []),

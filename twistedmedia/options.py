@@ -145,10 +145,10 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Stores and serves audio over HTTP. The first line of its log is the URL to open. Each "
-        "option can be set in the environment as well: --max-upload as TWISTEDMEDIA_MAX_UPLOAD, "
-        "flags as 1 or 0, and several values with commas. The command line wins. Sizes are "
-        "written 2GiB, 500MB or 64k, times 30s, 5m or 1h."
+        "Stores and serves audio over HTTP. The first line that it logs itself is the URL to open. "
+        "Each option can be set in the environment: --max-upload as TWISTEDMEDIA_MAX_UPLOAD, flags "
+        "as 1 or 0, and several values with commas. The command line wins. Sizes are written "
+        "2GiB, 500MB or 64k, times 30s, 5m or 1h."
     )
     optParameters = [  # noqa: RUF012  # Twisted's way
         ["port", "p", "8000", "TCP port to listen on; 0 takes a free one."],
@@ -256,7 +256,12 @@ class Options(usage.Options):
         "cors-origin": parse_origins,
     }
 
-    _flags: dict[str, str] = {"open": "0", "durable": "1", "no-fetch": "0"}  # noqa: RUF012
+    _flags: dict[str, str] = {  # noqa: RUF012
+        "open": "0",
+        "durable": "1",
+        "no-durable": "0",
+        "no-fetch": "0",
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -319,11 +324,11 @@ class Options(usage.Options):
 
     def opt_durable(self) -> None:
         """Answer an upload when it is on stable storage (the default)."""
-        self["durable"] = 1
+        self["durable"], self["no-durable"] = 1, 0
 
     def opt_no_durable(self) -> None:
         """Answer an upload earlier: a power cut may lose it."""
-        self["durable"] = 0
+        self["durable"], self["no-durable"] = 0, 1
 
     def postOptions(self) -> None:
         """Turn texts into values.
@@ -336,6 +341,8 @@ class Options(usage.Options):
             self[option] = None if text is None else self._coerced(option, coerce, text)
         for flag, default in self._flags.items():
             self[flag] = self._coerced(flag, _flag, str(self._text(flag, self[flag], default)))
+        if self["no-durable"]:
+            self["durable"] = False
         for option, coerce in self._repeatables.items():
             texts = self[option] or str(self._text(option, None, "")).split(",")
             self[option] = self._coerced(option, coerce, texts)

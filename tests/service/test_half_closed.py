@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import fcntl
 import hashlib
+import re
 import socket
 import struct
 import termios
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from ssl import SSLSocket, create_default_context
 
 import pytest
 
+from tests.fetching.test_tls import Authority
 from tests.service.exchange import (
     MULTIPART,
     URLENCODED,
@@ -25,7 +30,8 @@ from tests.service.exchange import (
     request,
     urlencoded,
 )
-from tests.service.running import Process, eventually
+from tests.service.nasty import Nasty
+from tests.service.running import Process, eventually, running
 
 CONTENT = Random(51).randbytes(300_000)
 TUS = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
@@ -65,9 +71,9 @@ UPLOADS = {each.__name__: each for each in (put, chunked_put, multipart, fields,
 uploads = pytest.mark.parametrize("upload", UPLOADS.values(), ids=UPLOADS)
 
 
-def unacknowledged(connection: Connection) -> int:
+def unacknowledged(connection: socket.socket) -> int:
     """Bytes that the service's kernel has not taken yet (tcp(7), SIOCOUTQ)."""
-    left = fcntl.ioctl(connection.socket, termios.TIOCOUTQ, struct.pack("i", 0))
+    left = fcntl.ioctl(connection, termios.TIOCOUTQ, struct.pack("i", 0))
     return int(struct.unpack("i", left)[0])
 
 
@@ -82,7 +88,7 @@ def half_close_then_close(connection: Connection) -> None:
 
 def reset(connection: Connection) -> None:
     """After the kernel has taken everything."""
-    eventually("the kernel has everything", lambda: unacknowledged(connection) == 0)
+    eventually("the kernel has everything", lambda: unacknowledged(connection.socket) == 0)
     connection.reset()
 
 
@@ -227,3 +233,56 @@ def test_several_uploads_are_stored_though_nobody_reads_the_responses(
     connection.close()
     for name in names:
         eventually(f"{name} is stored", (service.root / folder / name).exists)
+
+
+# TLS
+
+
+@contextmanager
+def encrypted(folder: Path, *options: str) -> Iterator[tuple[Process, Callable[[], SSLSocket]]]:
+    """A service that listens on a TLS endpoint as well, and how to connect to it."""
+    (folder / "key.pem").write_bytes(Authority("localhost").pem)
+    client = create_default_context(cafile=str(folder / "key.pem"))
+    endpoint = f"ssl:0:interface=127.0.0.1:privateKey={folder}/key.pem"
+    listen = ("--listen=tcp:0:interface=127.0.0.1", f"--listen={endpoint}")
+    with running(folder / "area" / "media", *listen, *options) as service:
+        (port,) = re.findall(r"listening on https://127\.0\.0\.1:(\d+)/", service.log)
+
+        def connect() -> SSLSocket:
+            plain = socket.create_connection(("127.0.0.1", int(port)), 20)
+            return client.wrap_socket(plain, server_hostname="localhost")
+
+        yield service, connect
+
+
+def test_an_upload_over_tls_is_stored_though_its_client_leaves(tmp_path: Path) -> None:
+    with encrypted(tmp_path) as (service, connect):
+        for n in range(10):
+            connection = connect()
+            connection.sendall(put("tls", f"{n}.wav"))
+            # It closes with session tickets unread, so its kernel drops what is on the way.
+            eventually("the kernel has everything", lambda tls=connection: unacknowledged(tls) == 0)
+            connection.close()
+        for n in range(10):
+            path = service.root / "tls" / f"{n}.wav"
+            eventually(f"{path} is stored", path.exists)
+            assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_the_grace_ends_what_is_carried_out_over_tls(
+    tmp_path: Path, nasty: Nasty, leaves: bool
+) -> None:
+    """TLS does not say that a connection was aborted by this side."""
+    with encrypted(tmp_path, "--grace=1s", "--fetch-allow=127.0.0.1") as (service, connect):
+        with connect() as connection:
+            fields = [("url", nasty.url("/hangs")), ("directory", "a"), ("filename", "a.wav")]
+            content = urlencoded(*fields)
+            connection.sendall(request("POST", "/media", content, {"Content-Type": URLENCODED}))
+            eventually("it is under way", lambda: nasty.busy == 1)
+            if leaves:
+                connection.close()
+            begun_s = time.monotonic()
+            service.stop()
+        assert time.monotonic() - begun_s < 5
+        eventually("the upstream is let go of", lambda: nasty.busy == 0)
