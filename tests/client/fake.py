@@ -33,7 +33,8 @@ class Misdeed:
     the connection cut instead of an answer. `hangs`: nothing is answered. `short_at`: so many bytes
     of the answer's content are sent, then the connection is closed; `without_length`, after all of
     them. `stays_at`: so many are sent, and nothing more. `more`: headers that are changed. `raw`:
-    these bytes are sent instead of an answer, and the connection is closed.
+    these bytes are sent instead of an answer, and the connection is closed. `is_deaf`: no content
+    is read.
     """
 
     cut_at: int | None = None
@@ -46,6 +47,7 @@ class Misdeed:
     without_length: bool = False
     stays_at: int | None = None
     raw: bytes | None = None
+    is_deaf: bool = False
 
 
 @dataclass(frozen=True)
@@ -394,6 +396,8 @@ class _Connection(Protocol):
         if headers.get("transfer-encoding") == "chunked":
             self._left = 1  # until the last chunk
             self._chunks = _ChunkedTransferDecoder(self._keep, self._last)
+        if self._misdeed.is_deaf:
+            self.transport.pauseProducing()
         if self._misdeed.early:
             assert self._misdeed.answer is not None
             self._send(self._misdeed.answer)

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import Damaged, LocalFailure, Patience, Refused, Retries, Unreachable
+from twistedmedia.client.streams import SentStream
+from twistedmedia.client.watching import Watch
 
 CONTENT = bytes(range(256)) * 8192  # more than pipes and sockets take
 
@@ -144,6 +146,99 @@ async def test_a_writer_that_takes_its_time_is_waited_for(talk: Any, pipe: Pipe)
         pipe.end()
         await upload
         assert it.fake.media == {"a/b.wav": b"sound"}
+
+
+@asynchronous
+async def test_a_service_that_reads_nothing_is_given_up(talk: Any) -> None:
+    endless = os.open("/dev/zero", os.O_RDONLY)
+    try:
+        async with talk(
+            patience=Patience(stall_s=0.2, answer_s=60), retries=Retries(times=0)
+        ) as it:
+            it.fake.next("PUT", is_deaf=True, hangs=True)
+            upload = it.client.upload_stream(endless, "a", "b.wav")
+            with pytest.raises(Unreachable, match="takes too long"):
+                await upload.addTimeout(5, reactor)
+    finally:
+        os.close(endless)
+
+
+class Taker:
+    """Takes content as a connection does. Its `room` is the bytes it takes before it pauses."""
+
+    def __init__(self, producer: Any, room: int) -> None:
+        self.room = room
+        self.taken = 0
+        self._producer = producer
+
+    def write(self, piece: bytes) -> None:
+        self.taken += len(piece)
+        if self.taken >= self.room:
+            self._producer.pauseProducing()
+
+
+class Sending:
+    """A stream from `pipe` to a `taker`, and the `wait` for its answer by a `clock` of its own.
+    The limits are 10 s for the content and 50 s for the answer.
+    """
+
+    def __init__(self, pipe: Pipe, room: int) -> None:
+        self.clock = Clock()
+        self.read: list[int] = []
+        watch = Watch(self.clock)
+        self.stream = SentStream(reactor, pipe.reading, self.read.append)
+        producer: Any = self.stream.producer(watch, 10, 50)
+        self.taker = Taker(producer, room)
+        self.producer = producer
+        self.wait = ensureDeferred(watch.over(Deferred(), 50))
+        self.sent = producer.startProducing(self.taker)
+
+    async def until_taken(self, size: int) -> None:
+        while self.taker.taken < size:
+            await deferLater(reactor, 0.01)
+
+    def limit_s(self) -> float | None:
+        """How many seconds are left; None when no limit runs."""
+        calls = self.clock.getDelayedCalls()
+        return calls[0].getTime() - self.clock.seconds() if calls else None
+
+    async def end(self) -> None:
+        self.producer.stopProducing()
+        self.wait.cancel()
+        with pytest.raises(CancelledError):
+            await self.wait
+        while reactor.getThreadPool().working:
+            await deferLater(reactor, 0.02)
+
+
+@asynchronous
+async def test_only_the_service_has_a_time_limit(pipe: Pipe) -> None:
+    it = Sending(pipe, room=5)
+    assert it.limit_s() is None  # nothing is read yet
+    os.write(pipe.writing, b"one")
+    await it.until_taken(3)
+    assert it.limit_s() is None
+    os.write(pipe.writing, b"two")
+    await it.until_taken(6)
+    assert it.limit_s() == 10  # the service takes nothing, and nothing more is to be read
+    it.clock.advance(9)
+    it.taker.room = 1000
+    it.producer.resumeProducing()
+    assert it.limit_s() is None
+    it.producer.pauseProducing()
+    os.write(pipe.writing, b"three")
+    await deferLater(reactor, 0.1)
+    assert it.limit_s() == 10  # as much as can be is read ahead
+    it.producer.resumeProducing()
+    await it.until_taken(11)
+    assert it.limit_s() is None
+    pipe.end()
+    await it.sent
+    assert it.limit_s() == 50
+    it.producer.pauseProducing()  # the end of the content may fill the connection
+    it.producer.resumeProducing()
+    assert it.limit_s() == 50
+    await it.end()
 
 
 @asynchronous

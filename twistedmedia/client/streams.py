@@ -61,8 +61,15 @@ class SentStream:
 
     def read(self) -> Deferred[bytes]:
         """Fires with the next bytes, none at the end; fails with LocalFailure."""
-        self._watch.rest()
         return in_thread(self._reactor, self._read)
+
+    def await_service(self) -> None:
+        """From now on the service has to take something: the time limit runs."""
+        self._watch.begin(self._stall_s)
+
+    def await_descriptor(self) -> None:
+        """From now on only the descriptor is waited for: no time limit runs."""
+        self._watch.rest()
 
     def take(self, piece: bytes) -> None:
         """Account for a piece that is about to be sent; none when all were."""
@@ -124,16 +131,26 @@ class _Content:
 
     def pauseProducing(self) -> None:
         self._is_paused = True
+        if not self._is_stopped:
+            self._stream.await_service()
 
     def resumeProducing(self) -> None:
         self._is_paused = False
-        self._send()
+        if self._is_stopped:
+            return
+        if self._piece is None:
+            self._stream.await_descriptor()
+        else:
+            self._send()
 
     def stopProducing(self) -> None:
         self._is_stopped = True
         self._stream.stop()
 
     def _read(self) -> None:
+        """Read ahead, also while the service takes nothing: then the service is waited for."""
+        if not self._is_paused:
+            self._stream.await_descriptor()
         self._stream.read().addCallback(self._received).addErrback(self._failed)
 
     def _received(self, piece: bytes) -> None:
@@ -147,6 +164,7 @@ class _Content:
         piece, self._piece = self._piece, None
         self._stream.take(piece)
         if not piece:
+            self._is_stopped = True  # only the answer is waited for now
             self._done.callback(None)
             return
         self._consumer.write(piece)
