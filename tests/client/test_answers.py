@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from twistedmedia import errors
 from twistedmedia.client.answers import (
     Answer,
     content_range,
@@ -52,6 +54,38 @@ def test_a_refusal_of_somebody_else_has_its_status(content: bytes) -> None:
     error = refusal(Answer(502, {}, content), "Bad Gateway", 0)
     assert (error.status, error.code, error.reason) == (502, None, "HTTP 502 Bad Gateway")
     assert not error.told
+
+
+def kinds() -> list[type[errors.MediaError]]:
+    """All classes of failures that the service answers with."""
+    found = [errors.MediaError]
+    for kind in found:
+        found += [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+    return found[1:]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_failure_of_the_service_is_understood(kind: type[errors.MediaError]) -> None:
+    content = json.dumps({"code": kind.code, "reason": "because"}).encode()
+    error = refusal(Answer(kind.status, {}, content), "Said So", 0)
+    assert (error.code, error.reason, error.told) == (kind.code, "because", True)
+
+
+def test_the_codes_are_those_of_the_page() -> None:
+    """docs/http.md has a table of the codes and their statuses."""
+    page = (Path(__file__).parents[2] / "docs/http.md").read_text()
+    table = page.split("| code | HTTP | meaning |")[1].split("\n\n")[0]
+    told: dict[int, set[int]] = {}
+    for row in table.splitlines()[2:]:
+        codes, statuses = row.split("|")[1:3]
+        for code in map(int, codes.split()):
+            same = statuses.strip() == "same"
+            told[code] = {code} if same else {int(each) for each in statuses.split(",")}
+    del told[200]
+    ours: dict[int, set[int]] = {}
+    for kind in kinds():
+        ours.setdefault(kind.code, set()).add(kind.status)
+    assert ours == told
 
 
 @quick

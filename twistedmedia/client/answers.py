@@ -13,10 +13,11 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from twistedmedia import errors
 from twistedmedia.client.errors import Garbled, Refused
-from twistedmedia.errors import Malformed
 from twistedmedia.wire.digests import declared_sha256
 
+_MULTI_STATUS = 207  # of several files some failed; the code is that of the first (docs/http.md)
 _SECONDS = re.compile("[0-9]{1,9}")
 _COUNT = re.compile("[0-9]{1,19}")
 # RFC 9110, 14.4; the complete length may be unknown.
@@ -115,7 +116,7 @@ def declared_digest(headers: Mapping[str, str]) -> str | None:
     """
     try:
         return declared_sha256(headers.get("repr-digest"))
-    except Malformed:
+    except errors.Malformed:
         return None
 
 
@@ -135,14 +136,21 @@ def modified(headers: Mapping[str, str]) -> str | None:
         return None
 
 
+def _statuses() -> Mapping[int, frozenset[int]]:
+    """The HTTP statuses that the service sends each code of a failure with (docs/http.md)."""
+    found: dict[int, set[int]] = {}
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.MediaError) and hasattr(kind, "code"):
+            found.setdefault(kind.code, {_MULTI_STATUS}).add(kind.status)
+    return {code: frozenset(statuses) for code, statuses in found.items()}
+
+
+_STATUSES = _statuses()
+
+
 def _is_code(code: object, status: int) -> bool:
-    """Whether `code` is one that the service sends with this HTTP status (docs/http.md). Its codes
-    up to 500, and 507, are the status itself. Its other codes are also numbers of HTTP statuses,
-    and it never sends them with that status: HTTP 501 with the code 501 is another server's.
-    """
-    if not isinstance(code, int) or isinstance(code, bool) or code < 400:
-        return False
-    return (code == status) == (code <= 500 or code == 507)
+    """Whether `code` is the code of a failure that the service sends with this HTTP status."""
+    return isinstance(code, int) and status in _STATUSES.get(code, ())
 
 
 def _object(content: bytes) -> Mapping[str, Any] | None:
