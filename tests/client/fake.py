@@ -96,6 +96,7 @@ class Fake(Factory):
         self.has_uploads = True
         self.formats: set[str] | None = None  # those that are taken; None stands for all
         self.storage = "ok"
+        self.left_out: dict[str, int] = {}  # by directory: entries that are not media
         self.knows_digests = True
         self.hold_at: int | None = None  # no more is read of a PATCH when it has so many bytes
         self.held: Deferred[None] = Deferred()
@@ -259,7 +260,8 @@ class Fake(Factory):
         below = sorted(
             name.removeprefix(directory) for name in self.media if name.startswith(directory)
         )
-        if directory and not below:
+        left_out = self.left_out.get(directory.removesuffix("/"), 0)
+        if directory and not below and not left_out:
             return told(404, 404, "there is no such directory")
         names = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in below})
         rest = [name for name in names if name.rstrip("/") > after.rstrip("/")]
@@ -273,7 +275,8 @@ class Fake(Factory):
             entries.append(entry)
         following = rest[self.page_limit - 1] if len(rest) > self.page_limit else None
         answer = {"code": 200, "reason": "OK", "directory": directory, "entries": entries}
-        return Answer(200, {}, json.dumps(answer | {"next": following}).encode())
+        answer |= {"next": following, "left_out": 0 if following else left_out}
+        return Answer(200, {}, json.dumps(answer).encode())
 
     def _import(self, request: Heard) -> Answer:
         fields = {key: value[0] for key, value in parse_qs(request.content.decode()).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -133,6 +134,41 @@ async def test_a_listing_that_does_not_end_is_given_up(talk: Any) -> None:
             it.fake.next("GET", answer=Answer(200, {}, content))
         with pytest.raises(Garbled, match="does not end"):
             await it.client.list()
+
+
+def listed(name: str, following: str | None) -> Answer:
+    entry = {"name": name, "size": 1, "modified": "", "etag": '"a"'}
+    return Answer(200, {}, json.dumps({"entries": [entry], "next": following}).encode())
+
+
+@pytest.mark.parametrize(
+    "places", [["a", "b", "a"], ["b", "a"], ["ö", "z"], ["a/", "a"], ["\U00010000", "\uffff"]]
+)
+@asynchronous
+async def test_a_listing_that_goes_back_is_given_up(talk: Any, places: list[str]) -> None:
+    async with talk() as it:
+        for place in places:
+            it.fake.next("GET", answer=listed("a.wav", place))
+        with pytest.raises(Garbled, match="does not end"):
+            await it.client.list("a")
+
+
+@asynchronous
+async def test_a_page_tells_how_much_it_leaves_out(talk: Any) -> None:
+    async with talk() as it:
+        for name in ("a/1.wav", "a/2.wav", "a/3.wav"):
+            it.fake.put(name, b"")
+        it.fake.left_out = {"a": 7}
+        assert (await it.client.page("a")).left_out == 0
+        assert (await it.client.page("a", "2.wav")).left_out == 7
+        seen: list[tuple[str, int]] = []
+        await it.client.list("/a/", left_out=lambda *told: seen.append(told))
+        assert seen == [("a", 7)]
+        for wrong in ("-1", "true", '"1"', "1.5"):
+            content = f'{{"entries": [], "next": null, "left_out": {wrong}}}'.encode()
+            it.fake.next("GET", answer=Answer(200, {}, content))
+            with pytest.raises(Garbled, match="left_out"):
+                await it.client.page("a")
 
 
 @asynchronous

@@ -141,6 +141,23 @@ async def test_a_listing_cannot_lead_out_of_the_directory(talk: Any) -> None:
 
 
 @asynchronous
+async def test_what_the_service_does_not_list_stays_and_is_a_failure(talk: Any) -> None:
+    async with talk() as it:
+        for name in TREE:
+            it.fake.put(name, b"")
+        it.fake.left_out = {"a": 2, "a/b": 1}
+        for said in (6, 0):
+            running = Running(it)
+            await rm(running.run, ["a"], recursive=True)
+            assert (running.code, len(running.said), it.fake.media) == (1, said, {})
+            assert running.noted[0].startswith(
+                "failed     a/: the directory stays: it contains 2 entries that are not media"
+            )
+            if said:
+                assert running.noted[1].startswith("failed     a/b/: the directory stays: it")
+
+
+@asynchronous
 async def test_a_service_that_has_gone_ends_it(talk: Any) -> None:
     async with talk(retries=Retries(times=0)) as it:
         it.fake.put("a/1.wav", b"")

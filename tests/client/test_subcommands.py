@@ -178,6 +178,31 @@ async def test_get_of_a_directory_keeps_its_tree(talk: Any, here: Path, stored: 
 
 
 @asynchronous
+async def test_get_tells_what_the_service_leaves_out(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        it.fake.put("a/b/c.wav", b"sound")
+        it.fake.left_out = {"": 1, "a/b": 2}
+        running = Running(it)
+        await get(running.run, ["/"], "out")
+        assert running.said == ["downloaded a/b/c.wav (5 bytes)"]
+        assert running.noted == [
+            "left out   /: the service does not serve 1 entry that is not media, such as a hidden"
+            " file or a link",
+            "left out   a/b/: the service does not serve 2 entries that are not media, such as a"
+            " hidden file or a link",
+        ]
+        assert running.code == 0
+        # A directory whose name is not a media name is never asked for.
+        content = b'{"entries": [{"name": "../"}, {"name": "b/"}], "next": null}'
+        it.fake.next("GET", answer=Answer(200, {}, content))
+        it.fake.left_out = {}
+        running = Running(it)
+        await get(running.run, ["a"], "out")
+        assert len(running.noted) == 1
+        assert running.noted[0].startswith("left out   a/: the service does not serve 1 entry")
+
+
+@asynchronous
 async def test_get_never_puts_one_file_in_the_place_of_another(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("p/en/hello.wav", b"hello")
@@ -238,7 +263,8 @@ async def test_get_writes_no_name_that_is_not_safe(talk: Any, here: Path) -> Non
         running = Running(it)
         await get(running.run, ["a/"], "new")
     assert running.code == 1
-    assert len(running.noted) == 4
+    assert len(running.noted) == 5
+    assert running.noted[4].startswith("left out   a/: the service does not serve 2 entries")
     assert all(line.isprintable() for line in running.noted)
     assert not (here / "new").exists()
 

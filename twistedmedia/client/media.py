@@ -180,14 +180,24 @@ class MediaClient:
         """
         return _begun(self._uploading.holds(path, directory, filename))
 
-    def list(self, directory: str = "", *, recursive: bool = False) -> Deferred[list[Entry]]:
+    def list(
+        self,
+        directory: str = "",
+        *,
+        recursive: bool = False,
+        left_out: Callable[[str, int], None] | None = None,
+    ) -> Deferred[list[Entry]]:
         """List a directory, all pages of it; `recursive` gives the files of all folders below.
+
+        The service does not list what is not media, such as hidden files and links. `left_out` is
+        called with each directory that contains some, and with how many there are.
 
         Fires with a list of `Entry`; fails with a `Refused` of status 404 when there is no such
         directory. The service's root is always there.
         """
         entries = browsing.entries_below if recursive else browsing.entries_in
-        return _begun(entries(self._asking, self._service, directory))
+        told = left_out or (lambda directory, count: None)
+        return _begun(entries(self._asking, self._service, directory, told))
 
     def page(self, directory: str = "", after: str | None = None) -> Deferred[Page]:
         """List a part of a directory, from behind the name `after`: what a directory of any size

@@ -82,10 +82,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a directory's listing. `next` asks for the part behind it; None after the last."""
+    """A part of a directory's listing. `next` asks for the part behind it; None after the last.
+    `left_out` is how many entries the service has there and does not list (docs/http.md).
+    """
 
     entries: list[Entry]
     next: str | None
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +155,10 @@ def page(payload: Mapping[str, Any], directory: str, after: str | None = None) -
     if following is not None:
         if not isinstance(following, str) or not _is_unicode(following):
             raise Garbled("the service's listing is not well formed")
-        if following == after or not entries:
-            raise Garbled("the service's listing does not end")
-    return Page(entries, following)
+        if not entries or (after is not None and following <= after):  # in the order of UTF-8
+            raise Garbled("the service's listing does not end: a page does not lead to a later one")
+    left_out = _count(payload, "left_out") if "left_out" in payload else 0
+    return Page(entries, following, left_out)
 
 
 def deleted(payload: Mapping[str, Any]) -> bool:

@@ -19,6 +19,12 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} {unit}"
 
 
+def left_out_text(count: int) -> str:
+    """ "1 entry that is not media, such as a hidden file or a link"."""
+    entries = "1 entry that is" if count == 1 else f"{count} entries that are"
+    return f"{entries} not media, such as a hidden file or a link"
+
+
 def time_text(seconds: float) -> str:
     """ "0.25 s", "12 s", "3 min 20 s", "2 h 5 min"."""
     if seconds < 9.995:

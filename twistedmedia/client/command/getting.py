@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from twistedmedia.client.command.figures import left_out_text
 from twistedmedia.client.command.globs import is_excluded
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
@@ -125,7 +126,12 @@ async def _tree(run: Run, name: str, target: str | None, exclude: Sequence[str])
     directory = "/".join(folders)
     own = [] if is_content else folders[-1:]
     wanted = []
-    for entry in await run.client.list(directory, recursive=True):
+
+    def left_out(folder: str, count: int) -> None:
+        reason = f"the service does not serve {left_out_text(count)}"
+        run.report(Result(Outcome.LEFT_OUT, f"{folder}/", reason=reason))
+
+    for entry in await run.client.list(directory, recursive=True, left_out=left_out):
         below = entry.path.removeprefix(directory).removeprefix("/")
         if not all(is_segment(part) for part in below.split("/")):
             error = LocalFailure("this name could lead out of the folder, or is not a media name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twistedmedia.client.command.figures import left_out_text
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
@@ -61,11 +62,13 @@ async def _named(run: Run, written: str) -> None:
 async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
     """Delete the files of a directory, page by page, from `page` on. Returns the directories in it.
 
-    A page is asked for from behind the last name of the one before, so a file that cannot be
+    Names that the service does not list stay, and so does the directory: that is a failure. A page
+    is asked for from behind the last name of the one before, so a file that cannot be
     deleted is not met again. Names that are not those of media are reported: a request for one
     could mean something elsewhere.
     """
     below: list[str] = []
+    left_out = 0
     after: str | None = None
     while True:
         try:
@@ -78,6 +81,7 @@ async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
             if isinstance(error, Unreachable):
                 raise
             return below
+        left_out += page.left_out
         files: list[Entry] = []
         for entry in page.entries:
             if not is_segment(entry.name):
@@ -89,7 +93,14 @@ async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
         await at_once(run.jobs, files, lambda entry: _listed(run, entry))
         after, page = page.next, None
         if after is None:
-            return below
+            break
+    if left_out:
+        stays = LocalFailure(
+            f"the directory stays: it contains {left_out_text(left_out)}; an administrator has to"
+            " delete that at the service"
+        )
+        run.report(failure(stays, f"{directory}/"))
+    return below
 
 
 async def _listed(run: Run, entry: Entry) -> None:
