@@ -58,7 +58,16 @@ PURE = [
     "twistedmedia.audio.wav",
     *(
         f"twistedmedia.client.{name}"
-        for name in ("answers", "errors", "outcomes", "patience", "places", "retries", "tus")
+        for name in (
+            "answers",
+            "arguments",
+            "errors",
+            "outcomes",
+            "patience",
+            "places",
+            "retries",
+            "tus",
+        )
     ),
     *(
         f"twistedmedia.client.command.{name}"

@@ -347,6 +347,65 @@ for _value in (None, "1", True, 1 << 40):
             "a", "b", v
         ),
     }
+for _value in (5, "text", b"bytes", [1]):
+    _text = f"{_value!r} as "
+    WRONG |= {
+        _text + "progress up": lambda client, path, null, v=_value: client.upload(  # type: ignore[misc]
+            path, "a", progress=v
+        ),
+        _text + "progress of a replacement": lambda client, path, null, v=_value: client.replace(  # type: ignore[misc]
+            path, "a", "b", "*", progress=v
+        ),
+        _text + "progress of a source": lambda client, path, null, v=_value: client.upload_stream(  # type: ignore[misc]
+            null, "a", "b", progress=v
+        ),
+        _text + "progress down": lambda client, path, null, v=_value: client.download(  # type: ignore[misc]
+            "a", "b", path, progress=v
+        ),
+        _text + "progress of a sink": lambda client, path, null, v=_value: client.download_stream(  # type: ignore[misc]
+            "a", "b", null, progress=v
+        ),
+        _text + "left_out": lambda client, path, null, v=_value: client.list("a", left_out=v),  # type: ignore[misc]
+        _text + "record": lambda client, path, null, v=_value: client.upload(path, "a", record=v),  # type: ignore[misc]
+    }
+for _value in FOREIGN:
+    WRONG[f"{_value!r} as imported name"] = lambda client, path, null, v=_value: client.import_url(  # type: ignore[misc]
+        "http://e/x.wav", "a", v
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cacert": 5},
+        {"cacert": b"/x"},
+        {"cacert": "a\0b"},
+        {"retries": 3},
+        {"retries": 0},
+        {"patience": 3},
+        {"patience": 0},
+        {"waiting": 3},
+        {"agent": 3},
+        {"reactor": None},
+        {"url": None},
+    ],
+    ids=str,
+)
+def test_a_client_is_not_made_of_arguments_that_make_no_sense(options: dict[str, Any]) -> None:
+    with pytest.raises(LocalFailure):
+        MediaClient(**{"reactor": reactor, "url": "http://127.0.0.1:1", **options})
+
+
+@pytest.mark.parametrize("value", [None, "3", True, -1, float("nan"), [1]], ids=repr)
+def test_times_and_counts_are_numbers(value: Any) -> None:
+    for name in ("times", "first_s", "longest_s", "most_asked_s"):
+        with pytest.raises(LocalFailure, match=f"{name} must be a number from 0 on"):
+            Retries(**{name: value})
+    for name in ("connect_s", "stall_s", "answer_s", "import_s"):
+        with pytest.raises(LocalFailure, match=f"{name} must be a number from 0 on"):
+            Patience(**{name: value})
+    with pytest.raises(LocalFailure, match="random must be a function"):
+        Retries(random=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)

@@ -30,6 +30,7 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from twistedmedia.client.errors import LocalFailure, local_failure
+from twistedmedia.client.files import path_of
 
 # The service closes idle connections after 75 s unless told otherwise, and other servers after as
 # little as 15 s. Before that we do, or a request would meet the closing on its way.
@@ -68,7 +69,7 @@ def _options(cacert: str | Path | None) -> CertificateOptions:
     if cacert is None:
         return CertificateOptions(trustRoot=platformTrust())
     try:
-        blocks = _PEM.findall(Path(cacert).read_bytes())
+        blocks = _PEM.findall(Path(path_of(cacert)).read_bytes())
         certificates = [Certificate.loadPEM(block) for block in blocks]
     except (OSError, ValueError) as error:
         raise local_failure(error, cacert) from None

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
 from twistedmedia.client import browsing, downloading, outcomes
+from twistedmedia.client.arguments import check_function, check_kind, wrong
 from twistedmedia.client.asking import Asking
 from twistedmedia.client.connecting import new_agent, new_pool
 from twistedmedia.client.errors import ClientError, Refused, Unreachable
 from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Health, Page, Stored
 from twistedmedia.client.patience import Patience
-from twistedmedia.client.places import name_of, sendable, service
+from twistedmedia.client.places import name_of, sendable, service, text_of
 from twistedmedia.client.records import NoRecords, Record
 from twistedmedia.client.retries import Retries
 from twistedmedia.client.uploading import Uploading, check_etag
@@ -56,9 +58,18 @@ class MediaClient:
         until then.
 
         :raises NotAService: when the URL is not one of a service; it is a ValueError as well.
-        :raises LocalFailure: when `cacert` cannot be read.
+        :raises LocalFailure: when `cacert` cannot be read, or an argument is of a wrong type.
         """
-        patience = patience or Patience()
+        patience = Patience() if patience is None else patience
+        retries = Retries() if retries is None else retries
+        waiting = (lambda error, wait_s: None) if waiting is None else waiting
+        check_kind(patience, Patience, "patience")
+        check_kind(retries, Retries, "retries")
+        check_function(waiting, "waiting")
+        if not IReactorTime.providedBy(reactor):
+            raise wrong(reactor, "reactor", "reactor of Twisted")
+        if agent is not None and not IAgent.providedBy(agent):
+            raise wrong(agent, "agent", "provider of IAgent")
         self._service = service(url)
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
@@ -69,8 +80,8 @@ class MediaClient:
             self._service.url,
             agent,
             patience,
-            retries or Retries(),
-            waiting or (lambda error, wait_s: None),
+            retries,
+            waiting,
         )
         self._uploading = Uploading(self._asking, self._service)
 
@@ -97,7 +108,8 @@ class MediaClient:
         return _begun(
             self._uploading.upload(
                 path, directory, filename, told, record or NoRecords(), ask_first=ask_first
-            )
+            ),
+            progress=told,
         )
 
     def upload_stream(
@@ -115,7 +127,10 @@ class MediaClient:
         takes the place of that file, as in `replace`. Fires with a `Stored`.
         """
         told = progress or (lambda sent, size: None)
-        return _begun(self._uploading.upload_stream(descriptor, directory, filename, etag, told))
+        return _begun(
+            self._uploading.upload_stream(descriptor, directory, filename, etag, told),
+            progress=told,
+        )
 
     def replace(
         self,
@@ -131,7 +146,7 @@ class MediaClient:
         another one by now.
         """
         told = progress or (lambda sent, size: None)
-        return _begun(self._uploading.replace(path, directory, filename, etag, told))
+        return _begun(self._uploading.replace(path, directory, filename, etag, told), progress=told)
 
     def download(
         self,
@@ -148,7 +163,7 @@ class MediaClient:
         storage. `progress` as for an upload. Fires with a `Downloaded`.
         """
         told = progress or (lambda received, size: None)
-        return _begun(self._download(directory, filename, path, told))
+        return _begun(self._download(directory, filename, path, told), progress=told)
 
     def download_stream(
         self,
@@ -164,7 +179,7 @@ class MediaClient:
         when what was written turns out not to be the file that the service has.
         """
         told = progress or (lambda received, size: None)
-        return _begun(self._download_stream(directory, filename, descriptor, told))
+        return _begun(self._download_stream(directory, filename, descriptor, told), progress=told)
 
     def find(
         self, directory: str, filename: str, *, digest: bool = False
@@ -197,7 +212,7 @@ class MediaClient:
         """
         entries = browsing.entries_below if recursive else browsing.entries_in
         told = left_out or (lambda directory, count: None)
-        return _begun(entries(self._asking, self._service, directory, told))
+        return _begun(entries(self._asking, self._service, directory, told), left_out=told)
 
     def page(self, directory: str = "", after: str | None = None) -> Deferred[Page]:
         """List a part of a directory, from behind the name `after`: what a directory of any size
@@ -280,7 +295,7 @@ class MediaClient:
 
     async def _import(self, url: str, directory: str, filename: str, sha256: str | None) -> Stored:
         fields = {"url": sendable(url, "URL"), "directory": directory, "filename": filename}
-        name_of(directory, filename or "any")  # the URL's own comes later
+        name_of(directory, text_of(filename, "filename") or "any")  # the URL's own comes later
         if sha256 is not None:
             fields["sha256"] = sendable(sha256, "digest")
         answer = await self._asking.persist(
@@ -316,5 +331,15 @@ class MediaClient:
             await self._pool.closeCachedConnections()
 
 
-def _begun(work: Coroutine[Any, Any, T]) -> Deferred[T]:
-    return ensureDeferred(work)
+def _begun(work: Coroutine[Any, Any, T], **functions: object) -> Deferred[T]:
+    """Do `work`, which calls `functions`. Fires with what it returns."""
+    return ensureDeferred(_checked(work, functions))
+
+
+async def _checked(work: Coroutine[Any, Any, T], functions: Mapping[str, object]) -> T:
+    try:
+        for name, function in functions.items():
+            check_function(function, name)
+        return await work
+    finally:
+        work.close()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
 from twistedmedia.client.files import LocalFile
@@ -26,6 +26,7 @@ _OURS = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.[0-9a-f]{32}", re.ASCII)
 KEPT_FOR_S = 30 * 24 * 3600
 
 
+@runtime_checkable
 class Record(Protocol):
     """Remembers the URL of an upload by a key. Nothing here raises."""
 

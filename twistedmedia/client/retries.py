@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from twistedmedia.client.arguments import check_function, check_number
 from twistedmedia.client.errors import ClientError, Refused, Unreachable
 
 TIMES = 5
@@ -23,6 +24,8 @@ class Retries:
     The n-th wait is between 0 and `first_s` * 2 ** (n - 1) seconds, at most `longest_s`. A wait
     that the service asks for comes before that, unless it is over `most_asked_s`: then the failure
     stands. `random` gives numbers from 0 to 1.
+
+    :raises LocalFailure: when a number is not one from 0 on, or `random` is not a function.
     """
 
     times: int = TIMES
@@ -30,6 +33,11 @@ class Retries:
     longest_s: float = 30.0
     most_asked_s: float = 300.0
     random: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        for name in ("times", "first_s", "longest_s", "most_asked_s"):
+            check_number(getattr(self, name), name)
+        check_function(self.random, "random")
 
 
 class Backoff:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twistedmedia.client.answers import Answer, declared_digest, modified, strong_etag
+from twistedmedia.client.arguments import check_kind
 from twistedmedia.client.asking import Asking, SentFile
 from twistedmedia.client.errors import Damaged, Garbled, LocalFailure, Refused, Unreachable
 from twistedmedia.client.files import LocalFile, changed, open_file, path_of
@@ -50,6 +51,7 @@ class Uploading:
         ask_first: bool = False,
     ) -> Stored:
         """As `MediaClient.upload`."""
+        check_kind(record, Record, "record")
         name = name_of(directory, Path(path_of(path)).name if filename is None else filename)
         file = await open_file(self._asking.reactor, path)
         try:
