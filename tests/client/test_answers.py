@@ -64,6 +64,26 @@ def kinds() -> list[type[errors.MediaError]]:
     return found[1:]
 
 
+@pytest.mark.parametrize(
+    ("status", "location", "told"),
+    [
+        (307, "./en/", (409, 409, "a directory has this name")),
+        (307, "https://e/", (307, None, "leads to https://e/")),
+        (301, "https://e/media/a.wav", (301, None, "leads to https://e/media/a.wav")),
+        (301, "./en/", (301, None, "leads to ./en/")),
+        (307, None, (307, None, "HTTP 307 Said So")),
+        (404, "./en/", (404, None, "HTTP 404 Said So")),
+    ],
+)
+def test_a_redirect_says_where_it_leads(
+    status: int, location: str | None, told: tuple[int, int | None, str]
+) -> None:
+    headers = {} if location is None else {"location": location}
+    error = refusal(Answer(status, headers), "Said So", 0)
+    assert (error.status, error.code) == told[:2]
+    assert error.reason.endswith(told[2])
+
+
 @pytest.mark.parametrize("kind", kinds())
 def test_every_failure_of_the_service_is_understood(kind: type[errors.MediaError]) -> None:
     content = json.dumps({"code": kind.code, "reason": "because"}).encode()

@@ -333,4 +333,4 @@ async def test_where_nothing_can_be_written_is_said(
             process = command.start(it.fake.url, "get", "a/b.wav", "-o", "-", stdout=full)
             code, _, said = await ended(process)
         assert code == 1
-        assert "descriptor 1: No space left on device" in said
+        assert "standard output: No space left on device" in said

@@ -246,4 +246,8 @@ async def test_put_of_standard_input_needs_a_name(talk: Any) -> None:
         assert (await run("to/b.wav", Wishes("*"))).said == ["stored     to/b.wav (5 bytes)"]
         for wrong in ("to/", "a.wav", "", "../a/b.wav"):
             assert (await run(wrong)).code == 1
+        assert (await run("a.wav")).noted == [
+            "failed     a.wav: 'a.wav' is not the name of a file; write DIRECTORY/FILE, such as"
+            " prompts/hello.mp3"
+        ]
         assert sorted(it.fake.media) == ["to/a.wav", "to/b.wav"]

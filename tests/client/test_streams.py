@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import Damaged, LocalFailure, Patience, Refused, Retries, Unreachable
-from twistedmedia.client.streams import SentStream
+from twistedmedia.client.streams import Outlet, SentStream, descriptor_name
 from twistedmedia.client.watching import Watch
 
 CONTENT = bytes(range(256)) * 8192  # more than pipes and sockets take
@@ -313,6 +313,22 @@ async def test_a_reader_that_has_gone_ends_the_download(talk: Any, pipe: Pipe) -
         pipe.reading = -1
         with pytest.raises(LocalFailure, match="Broken pipe"):
             await it.client.download_stream("a", "b.wav", pipe.writing)
+
+
+def test_a_stream_that_ended_cannot_be_cut() -> None:
+    outlet = Outlet(1)
+    assert outlet.target == "standard output"
+    with pytest.raises(Damaged, match="after all 0 bytes were written"):
+        outlet.cut(0)
+
+
+def test_a_descriptor_is_called_what_people_call_it() -> None:
+    assert [descriptor_name(each) for each in (0, 1, 2, 3)] == [
+        "standard input",
+        "standard output",
+        "standard error",
+        "descriptor 3",
+    ]
 
 
 @asynchronous

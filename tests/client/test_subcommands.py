@@ -426,6 +426,21 @@ async def test_ls_of_a_file_shows_it(talk: Any, stored: list[str]) -> None:
 
 
 @asynchronous
+async def test_a_directory_does_not_go_to_standard_output(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.put("a/en/b.wav", b"sound")
+        for written, reason in [
+            ("a/en", "a directory has this name (code 409)"),
+            ("a/en/", "'a/en/' is not the name of a file; write DIRECTORY/FILE, such as"),
+            ("a", "'a' is not the name of a file; write DIRECTORY/FILE, such as"),
+        ]:
+            running = Running(it)
+            await get_stream(running.run, written, 1)
+            assert len(running.noted) == 1
+            assert running.noted[0].startswith(f"failed     {written}: {reason}")
+
+
+@asynchronous
 async def test_get_to_a_descriptor_reports_what_failed(talk: Any) -> None:
     async with talk() as it:
         for wrong in ("a/none.wav", "a", "a/", ""):

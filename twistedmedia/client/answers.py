@@ -49,15 +49,21 @@ class Answer:
 def refusal(answer: Answer, phrase: str, now_s: float) -> Refused:
     """The error that an answer with another status than was hoped for is.
 
+    The service redirects from the name of a directory to the same name with a slash at its end.
     `phrase` stands behind the status; `now_s` is the time of day since 1970, for a Retry-After that
     is a date.
     """
+    location = answer.headers.get("location", "") if 300 <= answer.status < 400 else ""
+    if answer.status == 307 and location.startswith("./") and location.endswith("/"):
+        return Refused(409, 409, "a directory has this name")
     payload = _object(answer.content) or {}
     code, reason, incident = payload.get("code"), payload.get("reason"), payload.get("incident")
     if _is_code(code, answer.status) and isinstance(reason, str):
         told = True
     else:
         told, code, reason = False, None, f"HTTP {answer.status} {phrase}".rstrip()
+        if location:
+            reason += f": redirects are not followed, and this one leads to {location}"
     return Refused(
         answer.status,
         code,

@@ -145,9 +145,13 @@ def sendable(argument: object, what: str) -> str:
 def name_at(path: str) -> MediaName:
     """The media name that is written as `path`: `prompts/en/hello.mp3`. It may begin with a slash.
 
-    :raises LocalFailure: as `name_of`.
+    :raises LocalFailure: as `name_of`, and when the directory or the filename is missing.
     """
     directory, _, filename = path.removeprefix("/").rpartition("/")
+    if not directory or not filename:
+        raise LocalFailure(
+            f"{path!r} is not the name of a file; write DIRECTORY/FILE, such as prompts/hello.mp3"
+        )
     return name_of(directory, filename)
 
 

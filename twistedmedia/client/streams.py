@@ -28,6 +28,7 @@ _PIECE_BYTES = 256 << 10
 _LOOK_MS = 200
 # A pipe that can be written to has at least this much room (POSIX, PIPE_BUF).
 _ROOM_BYTES = select.PIPE_BUF
+_STANDARD = {0: "standard input", 1: "standard output", 2: "standard error"}
 
 
 class SentStream:
@@ -92,7 +93,7 @@ class SentStream:
                 if _is_ready(self._descriptor, select.POLLIN):
                     return os.read(self._descriptor, _PIECE_BYTES)
         except OSError as error:
-            raise local_failure(error, f"descriptor {self._descriptor}") from None
+            raise local_failure(error, descriptor_name(self._descriptor)) from None
         return b""
 
 
@@ -111,6 +112,11 @@ def descriptor_of(argument: object) -> int:
     if not isinstance(argument, int) or isinstance(argument, bool) or not 0 <= argument < 1 << 31:
         raise LocalFailure(f"the descriptor has to be a number from 0 on, not {argument!r}")
     return argument
+
+
+def descriptor_name(descriptor: int) -> str:
+    """What a person calls `descriptor`: "standard output", or "descriptor 5"."""
+    return _STANDARD.get(descriptor, f"descriptor {descriptor}")
 
 
 @implementer(IBodyProducer)
@@ -186,7 +192,7 @@ class Outlet:
     size = 0
 
     def __init__(self, descriptor: int) -> None:
-        self.target = f"descriptor {descriptor}"
+        self.target = descriptor_name(descriptor)
         self._descriptor = descriptor
         self._digest = hashlib.sha256()
         self._is_stopped = False
@@ -208,7 +214,10 @@ class Outlet:
 
         :raises Damaged: always.
         """
-        raise Damaged("the download broke off at its end")
+        raise Damaged(
+            f"the connection broke after all {self.size} bytes were written, so it is not known"
+            " whether they are right; download the file again"
+        )
 
     def write(self, pieces: list[bytes], digest: Any) -> None:
         """Give `pieces` away, and hash them."""

@@ -121,8 +121,6 @@ class Uploading:
         except Refused as error:
             if error.status == 404:
                 return None
-            if error.status == 307:  # to the same with a slash
-                raise Refused(409, 409, "a directory has this name") from None
             raise
         return found_in(answer)
 
