@@ -14,7 +14,7 @@ from tests.client.test_subcommands import Running
 from tests.support import asynchronous
 from twistedmedia.client import Retries
 from twistedmedia.client.command.globs import is_excluded
-from twistedmedia.client.command.putting import Wishes, put, put_stream
+from twistedmedia.client.command.putting import PutOptions, put, put_stream
 from twistedmedia.client.command.trees import Sendable, local_items
 from twistedmedia.client.uploading import SMALL_BYTES
 
@@ -88,7 +88,7 @@ async def test_a_format_can_be_a_failure(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.formats = {"wav"}
         running = Running(it, as_json=True)
-        await put(running.run, ["top"], "to", Wishes(strict=True))
+        await put(running.run, ["top"], "to", PutOptions(strict=True))
         rows = {row["name"]: row for row in map(json.loads, running.said)}
         assert rows["to/top/en/c.txt"]["outcome"] == "failed"
         assert (rows["to/top/LICENSE"]["status"], rows["to/top/LICENSE"]["code"]) == (415, 504)
@@ -157,7 +157,7 @@ async def test_put_replaces_when_it_is_told_to(talk: Any, here: Path) -> None:
         it.fake.put("to/b.wav", b"top/en/b.wav")
         running = Running(it)
         paths = ["top/a.wav", "top/en/b.wav", "top/en/c.txt"]
-        await put(running.run, paths, "to", Wishes(etag="*"))
+        await put(running.run, paths, "to", PutOptions(etag="*"))
         assert running.code == 0
         assert it.fake.media["to/a.wav"] == b"top/a.wav"
         assert running.said == [
@@ -177,7 +177,7 @@ async def test_a_file_that_goes_before_it_is_replaced_is_stored(talk: Any, here:
         it.fake.next("HEAD", answer=told(404, 404))  # of the name that is about to be replaced
         it.fake.next("PUT", answer=it.fake._stored("to/a.wav"))
         running = Running(it)
-        await put(running.run, ["top/a.wav"], "to", Wishes(etag="*"))
+        await put(running.run, ["top/a.wav"], "to", PutOptions(etag="*"))
         assert [each.headers.get("if-match") for each in it.fake.asked("PUT")] == [None]
 
 
@@ -187,23 +187,23 @@ async def test_put_replaces_the_very_file_that_is_meant(talk: Any, here: Path) -
         etag = it.fake.put("to/a.wav", b"other content")
         for wrong in ('"other"', '"'):
             running = Running(it)
-            await put(running.run, ["top/a.wav"], "to", Wishes(etag=wrong))
+            await put(running.run, ["top/a.wav"], "to", PutOptions(etag=wrong))
             assert running.code == 1
         assert it.fake.media == {"to/a.wav": b"other content"}
         running = Running(it)
-        await put(running.run, ["top/a.wav"], "to", Wishes(etag=etag))
+        await put(running.run, ["top/a.wav"], "to", PutOptions(etag=etag))
         assert (running.code, running.said) == (0, ["replaced   to/a.wav (9 bytes)"])
         again = Running(it)
-        await put(again.run, ["top/a.wav"], "to", Wishes(etag=etag))
+        await put(again.run, ["top/a.wav"], "to", PutOptions(etag=etag))
         assert again.said == ["skipped    to/a.wav (9 bytes): stored already"]
         none = Running(it)
-        await put(none.run, ["top/en/b.wav"], "to", Wishes(etag=etag))
+        await put(none.run, ["top/en/b.wav"], "to", PutOptions(etag=etag))
         assert none.noted == [
             "failed     to/b.wav: there is no file of that name to replace (code 412)"
         ]
         for paths in (["top"], ["top/a.wav", "top/en/b.wav"]):
             many = Running(it)
-            await put(many.run, paths, "to", Wishes(etag=etag))
+            await put(many.run, paths, "to", PutOptions(etag=etag))
             assert (many.code, many.said) == (1, [])
             assert "--if-match is about one file" in many.noted[0]
 
@@ -215,7 +215,7 @@ async def test_a_replacement_that_fails_leaves_the_file_as_it_was(talk: Any, her
         it.fake.next("PUT", cut_at=3)
         running = Running(it)
         with pytest.raises(Exception, match="broke"):
-            await put(running.run, ["top/a.wav"], "to", Wishes(etag="*"))
+            await put(running.run, ["top/a.wav"], "to", PutOptions(etag="*"))
         assert it.fake.media == {"to/a.wav": b"other content"}
 
 
@@ -226,13 +226,13 @@ async def test_a_replacement_that_fails_leaves_the_file_as_it_was(talk: Any, her
 async def test_put_of_standard_input_needs_a_name(talk: Any) -> None:
     async with talk() as it:
 
-        async def run(written: str, wishes: Wishes = Wishes()) -> Running:  # noqa: B008
+        async def run(written: str, options: PutOptions = PutOptions()) -> Running:  # noqa: B008
             reading, writing = os.pipe()
             os.write(writing, b"sound")
             os.close(writing)
             running = Running(it)
             try:
-                await put_stream(running.run, reading, written, wishes)
+                await put_stream(running.run, reading, written, options)
             finally:
                 os.close(reading)
             return running
@@ -242,8 +242,8 @@ async def test_put_of_standard_input_needs_a_name(talk: Any) -> None:
         taken = await run("to/a.wav")
         assert taken.noted == ["failed     to/a.wav: the file exists already (code 501)"]
         it.fake.put("to/a.wav", b"other")
-        assert (await run("to/a.wav", Wishes("*"))).said == ["replaced   to/a.wav (5 bytes)"]
-        assert (await run("to/b.wav", Wishes("*"))).said == ["stored     to/b.wav (5 bytes)"]
+        assert (await run("to/a.wav", PutOptions("*"))).said == ["replaced   to/a.wav (5 bytes)"]
+        assert (await run("to/b.wav", PutOptions("*"))).said == ["stored     to/b.wav (5 bytes)"]
         for wrong in ("to/", "a.wav", "", "../a/b.wav"):
             assert (await run(wrong)).code == 1
         assert (await run("a.wav")).noted == [

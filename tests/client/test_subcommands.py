@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,9 @@ from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import Retries, Unreachable
 from twistedmedia.client.command.bars import Bars
-from twistedmedia.client.command.display import Lines
+from twistedmedia.client.command.display import Lines, Transfer
 from twistedmedia.client.command.getting import get, get_stream
-from twistedmedia.client.command.putting import put
+from twistedmedia.client.command.putting import PutOptions, put, put_stream
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import Tally
 from twistedmedia.client.command.running import Run
@@ -556,3 +559,79 @@ def test_bars_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> 
     bars.close()
     bars.close()
     assert clock.getDelayedCalls() == []
+
+
+class Transfers(Lines):
+    """Lines that remember the size with which each transfer `ended`."""
+
+    def __init__(self) -> None:
+        super().__init__(StringIO(), StringIO(), reactor.seconds, quiet=False)
+        self.begun: list[str] = []
+        self.ended: list[tuple[str, int]] = []
+
+    def transfer(self, name: str) -> Transfer:
+        self.begun.append(name)
+        return Shown(self, name)
+
+
+class Shown:
+    def __init__(self, transfers: Transfers, name: str) -> None:
+        self._transfers = transfers
+        self._name = name
+
+    def moved(self, done: int, size: int | None) -> None:
+        pass
+
+    def ended(self, size: int) -> None:
+        self._transfers.ended.append((self._name, size))
+
+
+@asynchronous
+async def test_every_transfer_that_is_shown_ends(talk: Any, here: Path) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        async with talk(retries=Retries(times=0)) as it:
+            display = Transfers()
+            run = replace(Running(it).run, display=display)
+            await put(run, ["top"], "to")
+            await put_stream(run, null, "to/stream.wav", PutOptions())
+            await put_stream(run, null, "to/stream.wav", PutOptions())
+            await get(run, ["to/top/a.wav"], "out/")
+            await get_stream(run, "to/top/a.wav", null)
+            await get_stream(run, "to/none.wav", null)
+            it.fake.next("GET", raw=b"")
+            with pytest.raises(Unreachable):
+                await get_stream(run, "to/top/a.wav", null)
+            assert len(display.begun) == 9
+            assert sorted(name for name, _ in display.ended) == sorted(display.begun)
+            # A transfer counts as what was expected of it: nothing, if it is a stream.
+            assert sum(size for _, size in display.ended) == 9 + 15 + 12 + 9
+    finally:
+        os.close(null)
+
+
+@asynchronous
+async def test_a_failure_is_reported_once(talk: Any, here: Path) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    works: dict[str, Callable[[Run], Any]] = {
+        "put": lambda run: put(run, ["top/a.wav"], "to"),
+        "put -": lambda run: put_stream(run, null, "to/a.wav", PutOptions()),
+        "get": lambda run: get(run, ["to/a.wav"], None),
+        "get -o -": lambda run: get_stream(run, "to/a.wav", null),
+        "ls": lambda run: ls(run, "to", long=False, recursive=False),
+        "rm": lambda run: rm(run, ["to/a.wav"]),
+        "rm -r": lambda run: rm(run, ["to/a.wav"], recursive=True),
+        "import": lambda run: import_(run, "http://e/a.wav", "to/"),
+        "fetch": lambda run: fetch(run, "http://e/"),
+        "health": health,
+    }
+    try:
+        async with talk(retries=Retries(times=0)) as it:
+            await it.fake.silence()
+            for name, work in works.items():
+                running = Running(it)
+                with pytest.raises(Unreachable):
+                    await work(running.run)
+                assert len(running.noted) == 1, name
+    finally:
+        os.close(null)

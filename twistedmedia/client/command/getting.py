@@ -10,13 +10,7 @@ from twistedmedia.client.command.figures import left_out_text
 from twistedmedia.client.command.globs import is_excluded
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
-from twistedmedia.client.errors import (
-    ClientError,
-    LocalFailure,
-    Refused,
-    Unreachable,
-    local_failure,
-)
+from twistedmedia.client.errors import LocalFailure, Refused, local_failure
 from twistedmedia.client.files import open_file
 from twistedmedia.client.outcomes import Found
 from twistedmedia.client.places import folders_at, name_at
@@ -56,12 +50,8 @@ async def get(
     """
     wanted: list[Wanted] = []
     for name in names:
-        try:
+        with run.reporting(name):
             wanted += await _wanted(run, name, target, exclude, is_only=len(names) == 1)
-        except ClientError as error:
-            run.report(failure(error, name))
-            if isinstance(error, Unreachable):
-                raise
     wanted = _without_twins(run, wanted)
     for each in wanted:
         run.display.expect(each.size or 0)
@@ -73,17 +63,12 @@ async def get_stream(run: Run, written: str, descriptor: int) -> None:
 
     :raises Unreachable: when the service cannot be reached.
     """
-    transfer = run.display.transfer(written)
-    try:
+    with run.reporting(written), run.transferring(written) as transfer:
         name = name_at(written)
         got = await run.client.download_stream(
             name.directory, name.filename, descriptor, progress=transfer.moved
         )
         run.report(Result(Outcome.DOWNLOADED, str(name), None, got.size, got.sha256), got.received)
-    except ClientError as error:
-        run.report(failure(error, written))
-        if isinstance(error, Unreachable):
-            raise
 
 
 def _without_twins(run: Run, wanted: list[Wanted]) -> list[Wanted]:
@@ -145,8 +130,8 @@ async def _tree(run: Run, name: str, target: str | None, exclude: Sequence[str])
 
 
 async def _get(run: Run, wanted: Wanted) -> None:
-    transfer = run.display.transfer(wanted.name)
-    try:
+    showing = run.transferring(wanted.name, wanted.size or 0)
+    with run.reporting(wanted.name, wanted.path), showing as transfer:
         found = await run.client.find(wanted.directory, wanted.filename)
         if found is not None and await _has(run, wanted, found):
             reason = "there already"
@@ -161,12 +146,6 @@ async def _get(run: Run, wanted: Wanted) -> None:
             Outcome.DOWNLOADED, wanted.name, wanted.path, downloaded.size, downloaded.sha256
         )
         run.report(result, downloaded.received)
-    except ClientError as error:
-        run.report(failure(error, wanted.name, wanted.path))
-        if isinstance(error, Unreachable):
-            raise
-    finally:
-        transfer.ended(wanted.size or 0)
 
 
 async def _has(run: Run, wanted: Wanted, found: Found) -> bool:

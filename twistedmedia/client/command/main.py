@@ -20,7 +20,7 @@ from twistedmedia.client.command.figures import time_text
 from twistedmedia.client.command.getting import get, get_stream
 from twistedmedia.client.command.options import STREAM, parse
 from twistedmedia.client.command.printable import printable
-from twistedmedia.client.command.putting import Wishes, put, put_stream
+from twistedmedia.client.command.putting import PutOptions, put, put_stream
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import FAILED, Tally, failure
 from twistedmedia.client.command.running import Run
@@ -173,10 +173,10 @@ class _Command:
 def _subcommand(run: Run, options: argparse.Namespace) -> Any:
     match options.command:
         case "put":
-            wishes = Wishes(options.etag, options.strict, options.exclude)
+            how = PutOptions(options.etag, options.strict, options.exclude)
             if options.files == [STREAM]:
-                return put_stream(run, _STDIN, options.directory, wishes)
-            return put(run, options.files, options.directory, wishes)
+                return put_stream(run, _STDIN, options.directory, how)
+            return put(run, options.files, options.directory, how)
         case "get" if options.output == STREAM:
             return get_stream(run, options.names[0], _STDOUT)
         case "get":

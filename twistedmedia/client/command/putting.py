@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.command.trees import Item, LeftOut, Sendable, Unreadable, local_items
-from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
+from twistedmedia.client.errors import LocalFailure, Refused
 from twistedmedia.client.outcomes import Stored
 from twistedmedia.client.places import folders_at, name_at
 from twistedmedia.client.threads import in_thread
@@ -20,7 +20,7 @@ _PRECONDITION = 412
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class PutOptions:
     """How files are put.
 
     `etag` is the entity tag of the file to be replaced, `*` for whichever has the name. `strict`
@@ -37,19 +37,19 @@ async def put(
     run: Run,
     paths: Sequence[str],
     directory: str,
-    wishes: Wishes = Wishes(),
+    options: PutOptions = PutOptions(),
 ) -> None:
     """Store what `paths` name in `directory`; what is there already is skipped.
 
     :raises Unreachable: when the service cannot be reached; the rest is not tried then.
     """
-    try:
+    below: str | None = None
+    with run.reporting(directory):
         below = "/".join(folders_at(directory))
-    except ClientError as error:
-        run.report(failure(error, directory))
+    if below is None:
         return
-    items = await in_thread(run.reactor, local_items, paths, below, wishes.exclude)
-    if wishes.etag not in (None, "*") and not _is_one_file(items):
+    items = await in_thread(run.reactor, local_items, paths, below, options.exclude)
+    if options.etag not in (None, "*") and not _is_one_file(items):
         run.report(failure(LocalFailure("--if-match is about one file: name one, and no folder")))
         return
     sendable: list[Sendable] = []
@@ -61,68 +61,71 @@ async def put(
         else:
             sendable.append(item)
             run.display.expect(item.size)
-    putting = _Putting(run, wishes)
+    putting = _Putting(run, options)
     await at_once(run.jobs, sendable, putting.put)
 
 
-async def put_stream(run: Run, descriptor: int, written: str, wishes: Wishes) -> None:
+async def put_stream(run: Run, descriptor: int, written: str, options: PutOptions) -> None:
     """Store what can be read from `descriptor` as `written`.
 
     :raises Unreachable: when the service cannot be reached.
     """
-    try:
+    with run.reporting(written):
         name = name_at(written)
-        etag = wishes.etag
+        etag = options.etag
         if etag == "*" and await run.client.find(name.directory, name.filename) is None:
             etag = None
-        transfer = run.display.transfer(str(name))
-        stored = await run.client.upload_stream(
-            descriptor, name.directory, name.filename, etag=etag, progress=transfer.moved
-        )
+        with run.transferring(str(name)) as transfer:
+            stored = await run.client.upload_stream(
+                descriptor, name.directory, name.filename, etag=etag, progress=transfer.moved
+            )
         run.report(_result(stored, str(name), None), stored.size)
-    except ClientError as error:
-        run.report(failure(error, written))
-        if isinstance(error, Unreachable):
-            raise
 
 
 class _Putting:
-    def __init__(self, run: Run, wishes: Wishes) -> None:
+    def __init__(self, run: Run, options: PutOptions) -> None:
         self._run = run
-        self._wishes = wishes
+        self._options = options
         self._refused: dict[str, Refused] = {}  # by the formats that the service does not take
 
     async def put(self, item: Sendable) -> None:
         run = self._run
         name = f"{item.directory}/{item.filename}".removeprefix("/")
-        transfer = run.display.transfer(name)
         first: int | None = None  # what was there already from a run before
         last = 0
 
-        def moved(sent: int, size: int) -> None:
-            nonlocal first, last
-            first = sent if first is None else min(first, sent)
-            last = sent
-            transfer.moved(sent, size)
+        with run.reporting(name, item.path), run.transferring(name, item.size) as transfer:
 
-        try:
+            def moved(sent: int, size: int) -> None:
+                nonlocal first, last
+                first = sent if first is None else min(first, sent)
+                last = sent
+                transfer.moved(sent, size)
+
             run.report(await self._result(item, name, moved), last - (first or 0))
-        except ClientError as error:
-            run.report(self._failure(item, name, error))
-            if isinstance(error, Unreachable):
-                raise
-        finally:
-            transfer.ended(item.size)
 
     async def _result(self, item: Sendable, name: str, moved: Callable[[int, int], None]) -> Result:
+        if item.is_named:
+            return await self._stored(item, name, moved)
+        file_format = format_of(item.filename)
+        try:
+            if file_format in self._refused:
+                raise self._refused[file_format]
+            return await self._stored(item, name, moved)
+        except Refused as error:
+            if error.code != _FORMAT:
+                raise
+            self._refused[file_format] = error
+            if self._options.strict:
+                raise
+            return Result(Outcome.LEFT_OUT, name, item.path, reason=error.reason)
+
+    async def _stored(self, item: Sendable, name: str, moved: Callable[[int, int], None]) -> Result:
         client = self._run.client
-        known = self._refused.get(format_of(item.filename))
-        if known is not None and not item.is_named:
-            raise known
         held = await client.holds(item.path, item.directory, item.filename)
         if held:
             return Result(Outcome.SKIPPED, name, item.path, item.size, reason=_THERE)
-        etag = self._wishes.etag
+        etag = self._options.etag
         if held is False and etag is None:
             raise Refused(409, _NAME_TAKEN, "the file exists already, with other content")
         if etag is not None and (held is False or etag != "*"):
@@ -143,13 +146,6 @@ class _Putting:
             ask_first=not item.is_named,
         )
         return _result(stored, name, item.path)
-
-    def _failure(self, item: Sendable, name: str, error: ClientError) -> Result:
-        if isinstance(error, Refused) and error.code == _FORMAT and not item.is_named:
-            self._refused[format_of(item.filename)] = error
-            if not self._wishes.strict:
-                return Result(Outcome.LEFT_OUT, name, item.path, reason=error.reason)
-        return failure(error, name, item.path)
 
 
 def _is_one_file(items: Sequence[Item]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from twistedmedia.client.command.figures import left_out_text
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
-from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
+from twistedmedia.client.errors import LocalFailure, Refused
 from twistedmedia.client.outcomes import Entry, Page
 from twistedmedia.client.places import folders_at, name_at
 from twistedmedia.names import is_segment
@@ -26,34 +26,30 @@ async def rm(run: Run, names: Sequence[str], *, recursive: bool = False) -> None
 
 
 async def _file(run: Run, written: str) -> None:
-    try:
+    with run.reporting(written):
         name = name_at(written)
         if not await run.client.delete(name.directory, name.filename):
             raise Refused(404, 404, "there is no such media")
         run.report(Result(Outcome.DELETED, str(name)))
-    except ClientError as error:
-        run.report(failure(error, written))
-        if isinstance(error, Unreachable):
-            raise
 
 
 async def _named(run: Run, written: str) -> None:
     """Delete the directory that is `written`, or, if there is none, the file."""
-    try:
+    first: Page | None = None
+    is_file = False
+    with run.reporting(written):
         directory = "/".join(folders_at(written))
         if not directory:
             raise LocalFailure("not everything is deleted at once; name the directories")
-        first = await run.client.page(directory)
-    except ClientError as error:
-        is_missing = isinstance(error, Refused) and error.status == 404
-        if is_missing and "/" in directory and not written.endswith("/"):
-            await _file(run, written)
-            return
-        run.report(failure(error, written))
-        if isinstance(error, Unreachable):
-            raise
-        return
-    waiting = await _folder(run, directory, first)
+        try:
+            first = await run.client.page(directory)
+        except Refused as error:
+            is_file = error.status == 404 and "/" in directory and not written.endswith("/")
+            if not is_file:
+                raise
+    if is_file:
+        await _file(run, written)
+    waiting = [] if first is None else await _folder(run, directory, first)
     while waiting:
         here = waiting.pop()
         waiting += await _folder(run, here, None)
@@ -71,16 +67,11 @@ async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
     left_out = 0
     after: str | None = None
     while True:
-        try:
-            if page is None:
-                page = await run.client.page(directory, after)
-        except ClientError as error:
-            if isinstance(error, Refused) and error.status == 404:
-                return below  # the last of it has been deleted, by us or others
-            run.report(failure(error, f"{directory}/"))
-            if isinstance(error, Unreachable):
-                raise
-            return below
+        if page is None:
+            with run.reporting(f"{directory}/"):
+                page = await _page(run, directory, after)
+            if page is None:  # the last of it has been deleted, by us or others; or it was reported
+                return below
         left_out += page.left_out
         files: list[Entry] = []
         for entry in page.entries:
@@ -103,13 +94,19 @@ async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
     return below
 
 
-async def _listed(run: Run, entry: Entry) -> None:
+async def _page(run: Run, directory: str, after: str | None) -> Page | None:
+    """A page of the listing; None when there is no such directory."""
     try:
+        return await run.client.page(directory, after)
+    except Refused as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+async def _listed(run: Run, entry: Entry) -> None:
+    with run.reporting(entry.path):
         if await run.client.delete(entry.directory, entry.name):
             run.report(Result(Outcome.DELETED, entry.path))
         else:
             run.report(Result(Outcome.SKIPPED, entry.path, reason="gone already"))
-    except ClientError as error:
-        run.report(failure(error, entry.path))
-        if isinstance(error, Unreachable):
-            raise

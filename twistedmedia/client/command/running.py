@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, ensureDeferred
 
-from twistedmedia.client.command.display import Display
-from twistedmedia.client.command.results import Outcome, Result, Tally
+from twistedmedia.client.command.display import Display, Transfer
+from twistedmedia.client.command.results import Outcome, Result, Tally, failure
+from twistedmedia.client.errors import ClientError, Unreachable
 from twistedmedia.client.media import MediaClient
 from twistedmedia.client.records import Record
 
@@ -38,6 +40,31 @@ class Run:
             self.display.note(result.line)
         elif not self.quiet:
             self.display.line(result.line)
+
+    @contextmanager
+    def reporting(self, name: str | None = None, path: str | None = None) -> Iterator[None]:
+        """Report a `ClientError` of the block as a failure of the file `name` or `path`, and go on
+        behind the block.
+
+        :raises Unreachable: after it is reported: the rest is not to be tried then.
+        """
+        try:
+            yield
+        except ClientError as error:
+            self.report(failure(error, name, path))
+            if isinstance(error, Unreachable):
+                raise
+
+    @contextmanager
+    def transferring(self, name: str, size: int = 0) -> Iterator[Transfer]:
+        """Show the transfer of `name` for the duration of the block. `size` is what the display was
+        told to expect of it, in bytes.
+        """
+        transfer = self.display.transfer(name)
+        try:
+            yield transfer
+        finally:
+            transfer.ended(size)
 
     def fail(self, reason: str) -> None:
         """Count a failure of no file, and say why, if the results are for a person."""

@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 from twistedmedia.client.command.figures import milliseconds_text, size_text, time_text
 from twistedmedia.client.command.printable import printable
-from twistedmedia.client.command.results import Outcome, Result, failure
+from twistedmedia.client.command.results import Outcome, Result
 from twistedmedia.client.command.running import Run
-from twistedmedia.client.errors import ClientError, LocalFailure, Refused, Unreachable
-from twistedmedia.client.outcomes import Entry
+from twistedmedia.client.errors import LocalFailure, Refused
+from twistedmedia.client.outcomes import Entry, Fetched, Health
 from twistedmedia.client.places import folders_at, name_at
 
 
@@ -19,22 +19,17 @@ async def ls(run: Run, written: str, *, long: bool, recursive: bool) -> None:
 
     :raises Unreachable: when the service cannot be reached.
     """
-    try:
+    with run.reporting(written or "/"):
         entries = await _entries(run, written, recursive)
-    except ClientError as error:
-        run.report(failure(error, written or "/"))
-        if isinstance(error, Unreachable):
-            raise
-        return
-    is_file = [entry.path for entry in entries] == [written.removeprefix("/")]
-    for entry in entries:
-        if run.as_json:
-            members = {"name": entry.path, "directory": entry.is_directory}
-            details = {"size": entry.size, "modified": entry.modified, "etag": entry.etag}
-            known = {key: value for key, value in details.items() if value is not None}
-            run.display.line(json.dumps(members | known))
-        else:
-            run.display.line(printable(_listed(entry, long=long, whole=recursive or is_file)))
+        is_file = [entry.path for entry in entries] == [written.removeprefix("/")]
+        for entry in entries:
+            if run.as_json:
+                members = {"name": entry.path, "directory": entry.is_directory}
+                details = {"size": entry.size, "modified": entry.modified, "etag": entry.etag}
+                known = {key: value for key, value in details.items() if value is not None}
+                run.display.line(json.dumps(members | known))
+            else:
+                run.display.line(printable(_listed(entry, long=long, whole=recursive or is_file)))
 
 
 async def import_(run: Run, url: str, written: str) -> None:
@@ -42,7 +37,7 @@ async def import_(run: Run, url: str, written: str) -> None:
 
     :raises Unreachable: when the service cannot be reached.
     """
-    try:
+    with run.reporting(written):
         directory, slash, filename = written.removeprefix("/").rpartition("/")
         if not slash:
             raise LocalFailure(
@@ -60,10 +55,6 @@ async def import_(run: Run, url: str, written: str) -> None:
                 problem=stored.problem,
             )
         )
-    except ClientError as error:
-        run.report(failure(error, written))
-        if isinstance(error, Unreachable):
-            raise
 
 
 async def fetch(run: Run, url: str) -> None:
@@ -71,13 +62,11 @@ async def fetch(run: Run, url: str) -> None:
 
     :raises Unreachable: when the service cannot be reached.
     """
-    try:
-        fetched = await run.client.fetch(url)
-    except ClientError as error:
-        run.report(failure(error, url))
-        if isinstance(error, Unreachable):
-            raise
-        return
+    with run.reporting(url):
+        _show_fetched(run, await run.client.fetch(url))
+
+
+def _show_fetched(run: Run, fetched: Fetched) -> None:
     if run.as_json:
         run.display.line(json.dumps(asdict(fetched)))
         return
@@ -100,13 +89,11 @@ async def health(run: Run) -> None:
 
     :raises Unreachable: when the service cannot be reached.
     """
-    try:
-        found = await run.client.health()
-    except ClientError as error:
-        run.report(failure(error))
-        if isinstance(error, Unreachable):
-            raise
-        return
+    with run.reporting():
+        _show_health(run, await run.client.health())
+
+
+def _show_health(run: Run, found: Health) -> None:
     is_well = found.storage in (None, "ok")
     if run.as_json:
         run.display.line(json.dumps(dict(found.told)))
