@@ -96,7 +96,8 @@ class Fake(Factory):
         self.has_uploads = True
         self.formats: set[str] | None = None  # those that are taken; None stands for all
         self.storage = "ok"
-        self.left_out: dict[str, int] = {}  # by directory: entries that are not media
+        # By directory, which exists then: how many entries are not media.
+        self.left_out: dict[str, int] = {}
         self.knows_digests = True
         self.hold_at: int | None = None  # no more is read of a PATCH when it has so many bytes
         self.held: Deferred[None] = Deferred()
@@ -260,8 +261,9 @@ class Fake(Factory):
         below = sorted(
             name.removeprefix(directory) for name in self.media if name.startswith(directory)
         )
-        left_out = self.left_out.get(directory.removesuffix("/"), 0)
-        if directory and not below and not left_out:
+        bare = directory.removesuffix("/")
+        left_out = self.left_out.get(bare, 0)
+        if directory and not below and bare not in self.left_out:
             return told(404, 404, "there is no such directory")
         names = sorted({name.partition("/")[0] + ("/" if "/" in name else "") for name in below})
         rest = [name for name in names if name.rstrip("/") > after.rstrip("/")]

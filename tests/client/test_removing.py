@@ -158,6 +158,28 @@ async def test_what_the_service_does_not_list_stays_and_is_a_failure(talk: Any) 
 
 
 @asynchronous
+async def test_a_directory_of_empty_directories_stays_and_is_a_failure(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.left_out = {"a": 0}
+        running = Running(it)
+        await rm(running.run, ["a"], recursive=True)
+        assert (running.code, len(running.noted)) == (1, 1)
+        assert running.noted[0].startswith(
+            "failed     a/: the directory stays: it contains only empty directories"
+        )
+
+
+@asynchronous
+async def test_a_directory_that_another_client_deletes_just_now_is_fine(talk: Any) -> None:
+    async with talk() as it:
+        it.fake.next("GET", answer=Answer(200, {}, b'{"entries": [], "next": null}'))
+        running = Running(it)
+        await rm(running.run, ["a"], recursive=True)
+        assert (running.code, running.noted, running.said) == (0, [], [])
+        assert len(it.fake.asked("GET")) == 2
+
+
+@asynchronous
 async def test_a_service_that_has_gone_ends_it(talk: Any) -> None:
     async with talk(retries=Retries(times=0)) as it:
         it.fake.put("a/1.wav", b"")

@@ -58,13 +58,14 @@ async def _named(run: Run, written: str) -> None:
 async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
     """Delete the files of a directory, page by page, from `page` on. Returns the directories in it.
 
-    Names that the service does not list stay, and so does the directory: that is a failure. A page
-    is asked for from behind the last name of the one before, so a file that cannot be
-    deleted is not met again. Names that are not those of media are reported: a request for one
-    could mean something elsewhere.
+    What the service does not list stays, and so does the directory: that is a failure. A page is
+    asked for from behind the last name of the one before, so a file that cannot be deleted is not
+    met again. Names that are not those of media are reported: a request for one could mean
+    something elsewhere.
     """
     below: list[str] = []
     left_out = 0
+    is_empty = True
     after: str | None = None
     while True:
         if page is None:
@@ -73,6 +74,7 @@ async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
             if page is None:  # the last of it has been deleted, by us or others; or it was reported
                 return below
         left_out += page.left_out
+        is_empty = is_empty and not page.entries
         files: list[Entry] = []
         for entry in page.entries:
             if not is_segment(entry.name):
@@ -85,10 +87,15 @@ async def _folder(run: Run, directory: str, page: Page | None) -> list[str]:
         after, page = page.next, None
         if after is None:
             break
-    if left_out:
+    what = left_out_text(left_out) if left_out else ""
+    if is_empty and not left_out:  # another client may delete it just now: look again
+        with run.reporting(f"{directory}/"):
+            again = await _page(run, directory, None)
+            what = "only empty directories" if again is not None and not again.entries else ""
+    if what:
         stays = LocalFailure(
-            f"the directory stays: it contains {left_out_text(left_out)}; an administrator has to"
-            " delete that at the service"
+            f"the directory stays: it contains {what}; an administrator has to delete that at the"
+            " service"
         )
         run.report(failure(stays, f"{directory}/"))
     return below
