@@ -49,6 +49,45 @@ def assert_stored_as(service: Process, answer: Answer, name: str) -> None:
     assert (service.root / name).read_bytes() == CONTENT
 
 
+def test_several_files_in_one_part_are_refused_and_not_lost(service: Process, folder: str) -> None:
+    """What `curl -F 'a=@x.wav,y.wav'` sends."""
+    nested = form(part("a", "x.wav", CONTENT), part("a", "y.wav", CONTENT))
+    headers = f"Content-Type: multipart/mixed; boundary={BOUNDARY}"
+    answer = send(
+        service, text("a", nested.replace(b"--", b"=="), headers), part(folder, "c.wav", b"")
+    )
+    assert answer.brief == (415, 415)
+    assert "multipart/mixed" in answer.json["reason"]
+    assert not (service.root / folder).exists()
+
+
+@pytest.mark.parametrize("media_type", ["audio/wav", "Video/WebM", "application/octet-stream"])
+def test_audio_without_a_filename_is_a_file(service: Process, folder: str, media_type: str) -> None:
+    """It is not passed over as if it were a text."""
+    sent = text(folder, CONTENT, f"Content-Type: {media_type}")
+    answer = send(service, sent, part(folder, "other.wav", CONTENT))
+    assert answer.brief == (207, 503)
+    assert [entry["code"] for entry in answer.files] == [503, 200]
+    assert_stored_as(service, send(service, sent, text("filename", "a.wav")), f"{folder}/a.wav")
+
+
+@pytest.mark.parametrize("field", ["sha256", "filename"])
+def test_a_failure_names_the_directory_that_the_form_means(
+    service: Process, folder: str, field: str
+) -> None:
+    parts = [text("directory", folder), text(field, ""), part("g", "d.wav", CONTENT)]
+    for order in permutations(parts):
+        (entry,) = send(service, *order).files
+        assert entry["directory"] == folder
+
+
+def test_a_part_with_a_content_encoding_is_refused(service: Process, folder: str) -> None:
+    answer = send(service, part(folder, "a.wav", CONTENT, "Content-Encoding: gzip"))
+    assert answer.brief == (415, 415)
+    answer = send(service, part(folder, "a.wav", CONTENT, "Content-Encoding: identity"))
+    assert_stored_as(service, answer, f"{folder}/a.wav")
+
+
 @pytest.mark.parametrize("behind", [False, True], ids=["before the file", "behind the file"])
 def test_a_directory_alone_counts_in_place_of_the_fields_name(
     service: Process, folder: str, behind: bool

@@ -10,16 +10,19 @@ from twistedmedia.web.fields import MAX_FIELD_BYTES, Fields
 from twistedmedia.web.importing import ARGUMENTS
 from twistedmedia.wire.digests import declared_sha256, sha256_from_hex
 from twistedmedia.wire.forms import FormEvent, PartBegins, PartEnds
+from twistedmedia.wire.parameters import content_type_of
 
 _OF_FILES = ("directory", "filename", "sha256")
 _OF_ONE_FILE = ("filename", "sha256")
 # RFC 2045, 6.1: those that leave the content as it is.
 _PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
+# Of parts without a filename: what a client sends so is not meant to be lost.
+_TYPES_OF_FILES = ("audio/", "video/", "application/octet-stream")
 
 
 class Parts:
-    """The parts of one form. `files` are those that have come whole, in their order; a file part
-    without filename and content, which is a field that a browser's user left alone, is not one.
+    """The parts of one form. `files` are the files that were received whole, in their order. A file
+    part without filename and content does not count: browsers send it for a field without a file.
     """
 
     def __init__(self, begin: Callable[[], Arrival]) -> None:
@@ -35,14 +38,14 @@ class Parts:
     async def take(self, events: Iterable[FormEvent]) -> None:
         """Take what one batch of the form brings.
 
-        :raises UnsupportedContent: when an argument is encoded.
+        :raises UnsupportedContent: if an argument is encoded, or files are nested in a part.
         """
         for event in events:
             if isinstance(event, PartBegins):
-                if event.filename is None:
-                    self._begin_text(event)
+                if _is_file(event):
+                    self._begin_file(event, event.filename or "")
                 else:
-                    self._begin_file(event, event.filename)
+                    self._begin_text(event)
             elif isinstance(event, PartEnds):
                 await self._end()
             elif self._file is not None:
@@ -122,23 +125,46 @@ class Parts:
 def _name(file: Arrival, fields: Fields) -> None:
     """Give `file` its name, and its digest. Fields that are given count, else those of its part."""
     try:
+        if fields.has("directory"):
+            file.directory = fields.require("directory")
+        if fields.has("filename"):
+            file.filename = fields.require("filename")
         if fields.has("sha256"):
             declared = sha256_from_hex(fields.require("sha256"))
             if file.sha256 not in (None, declared):
                 raise Malformed("the digests that the form declares contradict each other")
             file.sha256 = declared
-        directory, filename = (
-            fields.require(name) if fields.has(name) else of_part
-            for name, of_part in (("directory", file.directory), ("filename", file.filename))
-        )
     except MediaError as error:
         file.fail(error)
         return
     if file.name is None:
-        file.named(directory, filename)
+        file.named(file.directory, file.filename)
+
+
+def _is_file(part: PartBegins) -> bool:
+    """Whether the part is a file: it has a filename, or its type says that it is not a text, and it
+    is not an argument.
+
+    :raises UnsupportedContent: if it holds several files (`curl -F 'a=@x,y'`; RFC 7578, 4.3).
+    """
+    media_type, _ = content_type_of(part.headers.get("content-type"))
+    if media_type.startswith("multipart/"):
+        raise UnsupportedContent(
+            f"the form's part {part.name[:64]!r} holds several files ({media_type[:64]}); "
+            "send each file as a part of its own"
+        )
+    if part.filename is not None:
+        return True
+    return part.name not in ARGUMENTS and media_type.startswith(_TYPES_OF_FILES)
 
 
 def _refuse_encoded(part: PartBegins) -> None:
+    coding = part.headers.get("content-encoding", "identity").strip()
+    if coding.lower() not in ("", "identity"):
+        raise UnsupportedContent(
+            f"the Content-Encoding {coding[:64]!r} of a form's part is not supported; send the "
+            "bytes as they are"
+        )
     encoding = part.headers.get("content-transfer-encoding", "").strip()
     if encoding.lower() not in _PLAIN_ENCODINGS:
         raise UnsupportedContent(
