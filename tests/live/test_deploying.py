@@ -16,6 +16,7 @@ import pytest
 
 from tests.live import servers
 from tests.live.servers import Command, listening, program
+from tests.live.support import clean_environment
 from tests.service.exchange import Answer, Connection, head
 from tests.service.running import TWISTD, Process, eventually, free_port, run_to_its_end, running
 from tests.service.test_activation import OnPath
@@ -141,11 +142,11 @@ class Proxied:
 
     def __init__(self, service: Process, port: int) -> None:
         self.service = service
-        self._port = port
+        self.port = port
 
     def connect(self) -> Connection:
         """A new connection to the proxy, to be closed by its context."""
-        to = ("127.0.0.1", self._port)
+        to = ("127.0.0.1", self.port)
         return Connection(socket.create_connection(to, 20, source_address=(CLIENT, 0)))
 
     def ask(
@@ -291,3 +292,39 @@ def test_a_proxy_that_is_not_trusted_is_refused(tmp_path: Path, proxy: Proxy) ->
     ):
         assert proxied.ask("GET", "/health").brief == (403, 403)
     assert set(clients_in(service.log, "/health")) == {"127.0.0.1"}
+
+
+def buffering_nginx(address: str, folder: Path) -> tuple[Command, int]:
+    """One that receives an upload before it passes it on."""
+    return nginx(address, folder, ("proxy_request_buffering off;", "proxy_request_buffering on;"))
+
+
+@pytest.mark.parametrize("proxy", [nginx, buffering_nginx, caddy])
+def test_what_was_sent_whole_through_a_proxy_is_stored_though_its_client_left(
+    trusting: tuple[Process, str], tmp_path: Path, proxy: Proxy
+) -> None:
+    """Case 51: ffmpeg closes after its last byte, and nginx would give up the request then."""
+    service, address = trusting
+    content = Random(51).randbytes(70_000)
+    with behind(proxy, address, service, tmp_path) as proxied:
+        for n in range(20):
+            with proxied.connect() as connection:
+                fields = {"Host": HOST, "Content-Length": str(len(content))}
+                connection.send(head("PUT", f"/media/left/{n}.wav", fields.items()) + content)
+                if n % 2:
+                    connection.socket.shutdown(socket.SHUT_WR)
+            url = f"http://127.0.0.1:{proxied.port}/media/pushed/{n}.mp3"
+            tone = ("-f", "lavfi", "-i", "sine=duration=3", "-f", "mp3", "-method", "PUT")
+            sent = subprocess.run(
+                ["ffmpeg", "-nostdin", "-v", "error", *tone, "-headers", f"Host: {HOST}\r\n", url],
+                env=clean_environment(),
+                timeout=60,
+                check=False,
+            )
+            assert sent.returncode == 0
+        left = [service.root / "left" / f"{n}.wav" for n in range(20)]
+        pushed = [service.root / "pushed" / f"{n}.mp3" for n in range(20)]
+        for path in (*left, *pushed):
+            eventually(f"{path} is stored", path.exists)
+        assert {path.read_bytes() for path in left} == {content}
+        assert len({path.stat().st_size for path in pushed}) == 1
