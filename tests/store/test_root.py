@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from twisted.logger import LogEvent, formatEvent
 from tests.store.faults import CallsLayer, FailingCalls, SlowCalls, tree
 from tests.store.test_contract import content_of, let_go, stored
 from tests.store.test_directory import both_kinds
-from tests.store.test_kept import PLAN, UPLOAD
+from tests.store.test_kept import PLAN, UPLOAD, reviewed
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import StorageState
 from twistedmedia.errors import (
@@ -34,6 +36,7 @@ from twistedmedia.errors import (
 from twistedmedia.store import directory
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.failures import BROKEN, failure_of
+from twistedmedia.store.folders import HIDDEN
 from twistedmedia.store.root import Root
 from twistedmedia.store.threads import DiskThreads
 from twistedmedia.store.watch import Watch
@@ -43,6 +46,7 @@ OTHER = named("a/b/other.mp3")
 LARGE = bytes(200_000)
 READ_ONLY = "the storage cannot be written: read-only file system"
 SHA256 = "00" * 32
+SHA256_OF_HELLO = hashlib.sha256(b"hello").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -228,6 +232,139 @@ async def test_nothing_is_stored_in_a_root_that_nobody_will_find(
     if happens is moved:
         root.with_name("elsewhere").rename(root)
         assert await stored(store, OTHER)
+
+
+async def begun_upload(store: Any) -> Any:
+    draft = store.begin()
+    await draft.append([b"new"])
+    return draft
+
+
+async def publish_anew(store: Any, draft: Any) -> None:
+    await draft.publish(OTHER)
+
+
+async def publish_sealed(store: Any, draft: Any) -> None:
+    await draft.seal()
+    await draft.publish(OTHER)
+
+
+async def publish_instead(store: Any, draft: Any) -> None:
+    await draft.publish(NAME, lambda etag, modified_ns: True)
+
+
+async def begun_part(store: Any) -> Any:
+    draft = store.kept.resume(UPLOAD, 6, provisional=False)
+    await draft.resume()
+    await draft.append([b" world"])
+    return draft
+
+
+async def keep_synced(store: Any, draft: Any) -> None:
+    await draft.keep(None, synced=True)
+
+
+async def keep(store: Any, draft: Any) -> None:
+    await draft.keep(None, synced=False)
+
+
+async def sync(store: Any, draft: Any) -> None:
+    await draft.sync()
+
+
+async def nothing(store: Any) -> None:
+    """The end alone."""
+
+
+# What was begun before the root goes, and how it ends after that.
+ENDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
+    "publish": (begun_upload, publish_anew),
+    "seal and publish": (begun_upload, publish_sealed),
+    "replace": (begun_upload, publish_instead),
+    "publish an upload": (begun_part, publish_anew),
+    "keep": (begun_part, keep),
+    "keep synced": (begun_part, keep_synced),
+    "sync": (begun_part, sync),
+    "recognise": (nothing, lambda store, _: store.recognise(NAME, SHA256_OF_HELLO)),
+    "delete": (nothing, lambda store, _: store.delete(NAME)),
+    "delete on a condition": (nothing, lambda store, _: store.delete(NAME, lambda *_: True)),
+    "declare": (nothing, lambda store, _: store.kept.declare(UPLOAD, 11)),
+    "forget": (nothing, lambda store, _: store.kept.forget(UPLOAD)),
+}
+
+
+async def ended(store: Any, end: str, between: Callable[[], None]) -> None:
+    begin, finish = ENDS[end]
+    draft = await begin(store)
+    try:
+        if end == "publish an upload":
+            await reviewed(draft)
+        between()
+        await finish(store, draft)
+    finally:
+        if draft is not None:
+            await let_go(draft)
+
+
+SYNC_A_FILE = ("keep synced", "sync", "declare")  # and no folder, or later
+
+
+def is_folder(fd: int) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def media_in(root: Path) -> dict[str, bytes | None]:
+    return {path: what for path, what in tree(root).items() if not path.startswith(HIDDEN)}
+
+
+@asynchronous
+@both_kinds
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("happens", "why"), [(moved, GONE), (another_in_its_place, ANOTHER)], ids=["gone", "another"]
+)
+async def test_no_success_is_told_of_a_root_that_goes_between_two_steps(
+    start: Any, root: Path, end: str, happens: Callable[[Path], None], why: str, kind: str
+) -> None:
+    """Cases 79 and 92: the root goes after the draft was opened. The media are as before."""
+    store = await filled(start, kind=kind)
+    before = media_in(root)
+    with pytest.raises(StorageFailed, match=why):
+        await ended(store, end, lambda: happens(root))
+    assert media_in(root.with_name("elsewhere")) == before
+
+
+@asynchronous
+@both_kinds
+@pytest.mark.parametrize("end", [each for each in ENDS if each != "keep"])
+async def test_no_success_is_told_of_a_root_that_goes_while_a_step_is_under_way(
+    start: Any, root: Path, end: str, kind: str
+) -> None:
+    """Cases 79 and 92: the root goes while the last folder or file is being synced. A file that was
+    published then is taken back; a deleted file is gone.
+    """
+    gone = False
+
+    class Going(CallsLayer):
+        armed = False
+
+        def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+            nonlocal gone
+            if self.armed and operation in ("fsync", "unlink") and not gone:
+                # A publish syncs its file first, and its folder after the link.
+                gone = operation == "unlink" or end in SYNC_A_FILE or is_folder(args[0])
+                if gone:
+                    moved(root)
+            return call()
+
+    calls = Going()
+    store = await filled(start, calls, kind)
+    before = media_in(root)
+    with pytest.raises(StorageFailed, match=GONE):
+        await ended(store, end, lambda: setattr(calls, "armed", True))
+    assert gone
+    left = media_in(root.with_name("elsewhere"))
+    assert left == ({} if "delete" in end else before)
 
 
 @asynchronous

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from secrets import token_hex
 from typing import TypeVar
 
@@ -106,7 +107,13 @@ class DirectoryStore:
                 raise ConfigurationError(
                     f"the root {self.root} cannot be used: {error.strerror}"
                 ) from error
-            self._folders = Folders(self._calls, self._root_fd, self._drafts_fd, self._durable)
+            self._folders = Folders(
+                self._calls,
+                self._root_fd,
+                self._drafts_fd,
+                self._durable,
+                partial(self._at.check, "written"),
+            )
             self._at.needs(self._drafts_fd)
             self._at.needs(uploads_fd)
             self._files = MediaFiles(self._calls, self._readers, self._folders, self._at)

@@ -41,12 +41,23 @@ class Folders:
     a rename in mid-walk leads out of the root. `..` cannot occur: a `MediaName` has none.
     """
 
-    def __init__(self, calls: SystemCalls, root_fd: int, drafts_fd: int, durable: bool) -> None:
-        """`drafts_fd` is a folder in the same file system for files on their way."""
+    def __init__(
+        self,
+        calls: SystemCalls,
+        root_fd: int,
+        drafts_fd: int,
+        durable: bool,
+        check_root: Callable[[], None],
+    ) -> None:
+        """`drafts_fd` is a folder in the same file system for files on their way. `check_root`
+        raises if the root is no longer at its path. Each change calls it twice: before the change,
+        and before the caller is told of success.
+        """
         self._calls = calls
         self._root_fd = root_fd
         self._drafts_fd = drafts_fd
         self._durable = durable
+        self._check_root = check_root
         self._lock = threading.Lock()
         # Between looking at a file and replacing or deleting it nobody else may do either.
         self._name_locks = [threading.Lock() for _ in range(_NAME_LOCKS)]
@@ -103,6 +114,7 @@ class Folders:
                     return False
                 self._sync(chain[-1])
                 self._settle(name.folders, chain, [], removals)
+                self._check_root()
                 return True
         except OSError as error:
             if error.errno in _NO_SUCH_FILE:
@@ -163,9 +175,11 @@ class Folders:
                     self._check(name, condition, chain[-1])
                 if not stat.S_ISREG(status.st_mode):
                     return False
+                self._check_root()
                 self._calls.unlink(name.filename, dir_fd=chain[-1])
                 self._sync(chain[-1])
                 self._prune(name.folders, chain)
+                self._check_root()
                 return True
         except OSError as error:
             if error.errno not in _NO_SUCH_FILE:
@@ -195,9 +209,11 @@ class Folders:
             # not linked (proc(5), protected_hardlinks): there is none then.
             with contextlib.suppress(PermissionError):
                 old = kept.enter_context(self._hidden(keep))
+            self._check_root()
             self._rename_draft(new, filename, folder)
             try:
                 self._sync(folder)
+                self._check_root()
             except BaseException:
                 if old is not None:
                     self._rename_draft(old, filename, folder)
@@ -225,9 +241,11 @@ class Folders:
             removals = self._removals
         with self._chain(name.folders, made) as chain:
             try:
+                self._check_root()
                 self._link(name.filename, link, chain[-1])
                 self._sync(chain[-1])
                 self._settle(name.folders, chain, made, removals)
+                self._check_root()
             except BaseException:
                 self._undo(name, chain, made, identity)
                 raise

@@ -131,6 +131,7 @@ class DirectoryKeptDraft(DirectoryDraft):
             with self._root.writing(self._size):
                 self._calls.fsync(fd)
                 self._kept_file.confirm(self._size)
+                self._root.check("written")
 
     def _keep(self, of_front_end: object | None, synced: bool) -> None:
         fd = self._opened()
@@ -143,6 +144,7 @@ class DirectoryKeptDraft(DirectoryDraft):
                 if self._durable:  # so that the last sync has little left to write
                     self._start_writeback(fd)
                 self._kept_file.confirm(self._kept_file.synced)
+            self._root.check("written")
             self._close()
         if self._hashed == self._size and of_front_end is not None:
             memory = _Memory(self._size, self._hash, of_front_end)

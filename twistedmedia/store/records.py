@@ -72,6 +72,7 @@ class Records:
             else:
                 self._calls.symlink(etag, _file(upload, _ETAG), dir_fd=self.fd)
             self._save(upload, plan, fate)
+            self._root.check("written")
             undoing.pop_all()
 
     def find(self, upload: str, *, synced: bool) -> Kept:
@@ -130,6 +131,7 @@ class Records:
         with self._root.writing():
             fate, plan = self._load(upload)
             self._save(upload, replace(plan, length=length), fate)
+            self._root.check("written")
 
     def settle(self, upload: str, etag: str | None) -> None:
         """See `boundaries.KeptDrafts`. Takes no space, and what fails here is done at the next
@@ -179,8 +181,7 @@ class Records:
             found = [self._unlink(_file(upload, extension)) for extension in _RECORDS.values()]
             for extension in (_ETAG, _MARK, _BYTES):
                 self._unlink(_file(upload, extension))
-            if not any(found):
-                self._root.check("written")  # before we say that there is no such upload
+            self._root.check("written")  # before we say that it is gone, or was not there
             return any(found)
 
     def link(self, upload: str, name: str, dir_fd: int) -> None:
