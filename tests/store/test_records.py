@@ -29,6 +29,8 @@ from tests.store.faults import (
     tree,
 )
 from tests.store.test_contract import content_of, holds
+from tests.store.test_contract import let_go as discarded
+from tests.store.test_directory import both_kinds
 from tests.store.test_kept import (
     ETAG,
     PLAN,
@@ -725,6 +727,126 @@ async def test_whatever_fails_nothing_counts_that_was_not_appended(
         if error == errno.ENOSPC and failed in ("writev", "fsync"):
             assert isinstance(came, NoSpace), where
         await ready()
+
+
+async def publish_the_rest(store: Any, rest: bytes = b" world") -> None:
+    """As the last request of an upload does."""
+    draft = await going_on(store)
+    try:
+        await reviewed(draft)
+        await draft.append([rest])
+        await draft.publish(HELLO)
+    finally:
+        await draft.put_down(undo=False)
+
+
+async def find_synced(store: Any) -> None:
+    await append(store)
+    await store.kept.find(UPLOAD, synced=True)
+
+
+SYNCS: dict[str, Act] = {
+    "keep": keep,
+    "sync": sync,
+    "publish": publish_the_rest,
+    "find and sync": find_synced,
+}
+
+
+class LosingCalls(FailingCalls):
+    """If it is `read_only`, no mark can be written after a call has failed."""
+
+    read_only = False
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if self.read_only and self.failed and operation == "symlink":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return super().around(operation, call, args)
+
+
+def syncs_bytes(operation: str, args: tuple[Any, ...]) -> bool:
+    """Whether a call is the sync of the file of an upload."""
+    return operation == "fsync" and os.readlink(f"/proc/self/fd/{args[0]}").endswith(".bytes")
+
+
+@asynchronous
+@pytest.mark.parametrize("read_only", [False, True], ids=["marked", "not marked"])
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
+@pytest.mark.parametrize("act", SYNCS)
+async def test_bytes_whose_sync_failed_are_sent_again(
+    start: Any, act: str, error: int, read_only: bool
+) -> None:
+    """Cases 14 and 79: the kernel reports a failed sync once. The next one would succeed, though
+    the bytes are lost.
+    """
+    calls = LosingCalls()
+    store = start(calls)
+    await begun(store, b"hello")
+    calls.read_only = read_only
+    with calls.armed(1, error, syncs_bytes), pytest.raises((StorageFailed, NoSpace)):
+        await SYNCS[act](store)
+    assert calls.failed == "fsync"
+    calls.read_only = False
+    for synced in (False, True):
+        assert (await store.kept.find(UPLOAD, synced=synced)).size == 5
+    await publish_the_rest(store, b" again")
+    assert await content_of(store, HELLO) == b"hello again"
+
+
+@asynchronous
+async def test_bytes_whose_sync_failed_do_not_count_for_the_next_process(start: Any) -> None:
+    """Cases 14 and 79: the machine still has them in its memory then."""
+    calls = FailingCalls()
+    store = start(calls)
+    await begun(store, b"hello")
+    with calls.armed(1, errno.EIO, syncs_bytes), pytest.raises(StorageFailed):
+        await keep(store)
+    await store.stop()
+    store = start(calls)
+    assert (await store.kept.find(UPLOAD, synced=True)).size == 5
+    await publish_the_rest(store, b" again")
+    assert await content_of(store, HELLO) == b"hello again"
+
+
+@asynchronous
+@pytest.mark.parametrize("synced", [False, True])
+async def test_undoing_a_part_whose_sync_failed_brings_back_nothing(
+    start: Any, synced: bool
+) -> None:
+    """Cases 14 and 79: what earlier requests wrote without a sync may be lost as well."""
+    calls = FailingCalls()
+    store = start(calls)
+    await store.kept.create(UPLOAD, PLAN)
+    draft = await going_on(store)
+    await draft.append([b"hello"])
+    await draft.keep(None, synced=synced)
+    draft = await going_on(store)
+    await draft.append([b" world"])
+    with calls.armed(1, errno.EIO, syncs_bytes), pytest.raises(StorageFailed):
+        await draft.sync()
+    with pytest.raises(StorageFailed):
+        await draft.append([b"more"])
+    await draft.put_down(undo=True)
+    assert await kept_bytes(store) == (b"hello" if synced else b"")
+    assert await size_in(store) == (5 if synced else 0)
+
+
+@asynchronous
+@both_kinds
+async def test_a_draft_whose_sync_failed_is_not_published(start: Any, kind: str) -> None:
+    """Cases 14 and 79."""
+    calls = FailingCalls()
+    store = start(calls, kind)
+    draft = store.begin()
+    try:
+        await draft.append([b"hello"])
+        with calls.armed(1, errno.EIO, lambda operation, _: operation == "fsync"):
+            for _ in range(2):
+                with pytest.raises(StorageFailed):
+                    await draft.publish(HELLO)
+    finally:
+        await discarded(draft)
+    assert not await holds(store, HELLO)
 
 
 @asynchronous

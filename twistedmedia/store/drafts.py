@@ -62,6 +62,7 @@ class DirectoryDraft:
         self._begun = False  # a job was given to a thread
         self._sealed = False
         self._closed = False
+        self._lost: Exception | None = None  # a sync failed with it: bytes of the file may be lost
         self._size = 0
         self._written_back = 0
         self._hash = hashlib.sha256()
@@ -144,12 +145,24 @@ class DirectoryDraft:
                 self._calls.set_modified(fd, self._instants.now_ns())
                 # Before the sync, so that it is on stable storage with the content.
                 record_digest(self._calls, fd, self._calls.fstat(fd), sha256)
+                self._sync_file(fd)
+        self._sealed = True
+        return Sealed(self._size, sha256)
+
+    def _sync_file(self, fd: int) -> None:
+        """Bring the content to stable storage, or find out that this failed. The kernel reports
+        lost bytes once: a second sync would succeed, and change nothing. So the draft takes nothing
+        more after a failure.
+        """
+        try:
+            with self._root.writing(self._size):
                 if self._durable:
                     self._calls.fsync(fd)
                 else:  # a network file system reports what it could not write when it is closed
                     self._calls.close(self._calls.dup(fd))
-        self._sealed = True
-        return Sealed(self._size, sha256)
+        except Exception as failure:
+            self._lost = failure
+            raise
 
     def _publish(self, name: MediaName, replacing: Condition | None) -> Stored:
         sealed = self._seal()
@@ -176,6 +189,8 @@ class DirectoryDraft:
     def _opened(self) -> int:
         if self._closed:
             raise RuntimeError("this draft was discarded")
+        if self._lost is not None:
+            raise self._lost
         if self._fd is None:
             with self._root.writing():
                 self._root.check("written")

@@ -66,6 +66,10 @@ class KeptFile:
         if not self._provisional and synced != self.synced:
             self.confirm(synced)
 
+    def distrust(self) -> None:
+        """Bytes after those that were synced before may be lost: they count no more."""
+        self._records.distrust(self.upload, self.synced)
+
     def sync(self) -> None:
         """What was confirmed survives the machine."""
         self._records.sync()
@@ -129,15 +133,22 @@ class DirectoryKeptDraft(DirectoryDraft):
         if self._durable:
             fd = self._opened()
             with self._root.writing(self._size):
-                self._calls.fsync(fd)
+                self._sync_file(fd)
                 self._kept_file.confirm(self._size)
                 self._root.check("written")
+
+    def _sync_file(self, fd: int) -> None:
+        try:
+            super()._sync_file(fd)
+        except Exception:
+            self._kept_file.distrust()
+            raise
 
     def _keep(self, of_front_end: object | None, synced: bool) -> None:
         fd = self._opened()
         with self._root.writing(self._size):
             if synced:
-                self._calls.fsync(fd)
+                self._sync_file(fd)
                 self._kept_file.confirm(self._size)
                 self._kept_file.sync()
             else:

@@ -54,6 +54,8 @@ class Records:
         self._root = root
         self._durable = durable
         self._marks = Marks(calls, fd)
+        # Of uploads whose sync failed, how many bytes are trusted, until the others are cut off.
+        self._trusted: dict[str, int] = {}
         try:
             self._boot = calls.boot_id()
         except OSError:  # then every start counts as one
@@ -104,12 +106,11 @@ class Records:
             if status.st_nlink != 1:  # dropped meanwhile, or published
                 raise NotFound(_NO_UPLOAD)
             mark = self._marks.read(_file(upload, _MARK))
-            size = synced = status.st_size
-            if mark is not None:
-                size = mark.counted(status.st_size, self._boot)
-                synced = min(mark.synced, size)
+            size = self._counted(upload, mark, status.st_size)
+            synced = size if mark is None else min(mark.synced, size)
             if size < status.st_size:
                 self._calls.truncate(fd, size)
+            self._trusted.pop(upload, None)
             self._mark(upload, mark, synced, size if provisional else None)
         except BaseException:
             self._calls.close(fd)
@@ -120,6 +121,17 @@ class Records:
         """All bytes that an upload has count, and `synced` survive the machine."""
         before = self._marks.read(_file(upload, _MARK))
         self._mark(upload, before, synced, None)
+
+    def distrust(self, upload: str, synced: int) -> None:
+        """A sync of the bytes of an upload failed: no more than the first `synced` count, which
+        were synced before. The next `open` cuts off the others, so that the client sends them
+        again.
+        """
+        self._trusted[upload] = synced
+        # The mark is for a later process. The storage that failed may not take it either; the
+        # failure of the sync is the one to tell.
+        with contextlib.suppress(OSError):
+            self._mark(upload, self._marks.read(_file(upload, _MARK)), synced, synced)
 
     def sync(self) -> None:
         """What was confirmed, or ended, survives the machine too."""
@@ -158,6 +170,7 @@ class Records:
         finally:  # whatever fails: else all of it would lie there to be published once more
             self._unlink(_file(upload, _MARK))
             self._unlink(_file(upload, _BYTES))
+            self._trusted.pop(upload, None)
 
     def published(self, upload: str) -> None:
         """The file of an upload has its media name."""
@@ -181,6 +194,7 @@ class Records:
             found = [self._unlink(_file(upload, extension)) for extension in _RECORDS.values()]
             for extension in (_ETAG, _MARK, _BYTES):
                 self._unlink(_file(upload, extension))
+            self._trusted.pop(upload, None)
             self._root.check("written")  # before we say that it is gone, or was not there
             return any(found)
 
@@ -251,9 +265,13 @@ class Records:
             self.settle(upload, etag)
             return Kept(plan, Fate.STORED, status.st_size, status.st_mtime_ns, etag)
         mark = self._marks.read(_file(upload, _MARK))
-        size = status.st_size if mark is None else mark.counted(status.st_size, self._boot)
+        size = self._counted(upload, mark, status.st_size)
         if synced and self._durable and mark is not None and mark.synced < size:
-            self._sync_bytes(bytes_)
+            try:
+                self._sync_bytes(bytes_)
+            except OSError:
+                self.distrust(upload, mark.synced)
+                raise
             self._mark(upload, mark, size, mark.counting)
             self.sync()
         return Kept(plan, Fate.UNFINISHED, size, status.st_mtime_ns)
@@ -266,8 +284,17 @@ class Records:
         finally:
             self._calls.close(fd)
 
+    def _counted(self, upload: str, mark: Mark | None, size: int) -> int:
+        """How many bytes count of the file of an upload, which has `size`."""
+        if mark is not None:
+            size = mark.counted(size, self._boot)
+        return min(size, self._trusted.get(upload, size))
+
     def _mark(self, upload: str, before: Mark | None, synced: int, counting: int | None) -> None:
         """Have the mark of an upload, which was `before`, say this."""
+        trusted = self._trusted.get(upload)
+        if trusted is not None:
+            counting = trusted if counting is None else min(counting, trusted)
         mark = Mark(self._boot, synced, counting)
         if mark != before:
             self._marks.write(_file(upload, _MARK), mark)
