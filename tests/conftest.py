@@ -56,6 +56,13 @@ def warnings() -> Iterator[list[LogEvent]]:
         yield warnings
 
 
+@pytest.fixture
+def infos() -> Iterator[list[LogEvent]]:
+    """What else a test has caused to be logged."""
+    with _logged(LogLevel.info) as infos:
+        yield infos
+
+
 @contextmanager
 def _logged(*levels: NamedConstant) -> Iterator[list[LogEvent]]:
     """What is logged of these levels in this context."""

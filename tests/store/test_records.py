@@ -849,6 +849,142 @@ async def test_a_draft_whose_sync_failed_is_not_published(start: Any, kind: str)
     assert not await holds(store, HELLO)
 
 
+class Failing(CallsLayer):
+    """While it is armed these operations fail, with names of which `fails` is true."""
+
+    def __init__(self, error: int, *operations: str) -> None:
+        self.fails: Callable[[str], bool] | None = None
+        self._error = error
+        self._operations = operations
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if self.fails and operation in self._operations and self.fails(str(args[0])):
+            raise OSError(self._error, os.strerror(self._error), str(args[0]))
+        return call()
+
+
+SIX = [f"{n:032x}" for n in range(6)]
+FAR_FUTURE_NS = 1 << 62
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("operation", "error"),
+    [
+        ("unlink", errno.EROFS),
+        ("unlink", errno.EIO),
+        ("lstat", errno.EIO),
+        ("lstat", errno.ESTALE),
+        ("open", errno.EIO),
+    ],
+    ids=lambda each: errno.errorcode.get(each) if isinstance(each, int) else each,
+)
+async def test_a_sweep_of_a_storage_that_fails_says_so_once(
+    start: Any, operation: str, error: int, warnings: list[LogEvent]
+) -> None:
+    """Cases 79 and 92: and not once for each upload."""
+    calls = Failing(error, operation)
+    store = start(calls)
+    for upload in SIX:
+        await begun(store, b"hello", upload=upload)
+    calls.fails = lambda name: True
+    with pytest.raises(StorageFailed):
+        await store.kept.expire(FAR_FUTURE_NS)
+    assert len(warnings) == 1
+    calls.fails = None
+    assert sorted(await store.kept.expire(FAR_FUTURE_NS)) == SIX
+
+
+@asynchronous
+async def test_whose_uploads_are_there_is_not_known_while_no_record_can_be_read(
+    start: Any, warnings: list[LogEvent]
+) -> None:
+    """Case 79: rather than that nobody has any."""
+    calls = Failing(errno.EIO, "open")
+    store = start(calls)
+    for upload in SIX:
+        await begun(store, upload=upload)
+    calls.fails = lambda name: True
+    with pytest.raises(StorageFailed, match="cannot be read"):
+        await store.kept.callers()
+    assert len(warnings) == 1
+    calls.fails = None
+    assert sorted(await store.kept.callers()) == SIX
+
+
+@asynchronous
+async def test_one_record_on_a_bad_block_does_not_stop_a_sweep(
+    start: Any, warnings: list[LogEvent]
+) -> None:
+    """Case 79."""
+    calls = Failing(errno.EIO, "lstat", "open", "unlink")
+    store = start(calls)
+    for upload in SIX:
+        await begun(store, b"hello", upload=upload)
+    calls.fails = lambda name: name.startswith(SIX[2])
+    others = [upload for upload in SIX if upload != SIX[2]]
+    assert sorted(await store.kept.callers()) == others
+    assert sorted(await store.kept.expire(FAR_FUTURE_NS)) == others
+    assert len(warnings) == 2  # it cannot be read, and not be written
+
+
+@asynchronous
+async def test_a_store_starts_on_a_storage_that_takes_no_sweep(
+    start: Any, warnings: list[LogEvent]
+) -> None:
+    """Case 79: what is stored can be read."""
+    calls = Failing(errno.EROFS, "unlink", "rename", "open")
+    store = start(calls)
+    await begun(store, b"hello")
+    (Path(store.root) / FOLDER / f"{SIX[0]}.bytes").write_bytes(b"without a record")
+    await store.stop()
+    calls.fails = lambda name: name.startswith(SIX[0])
+    store = start(calls)
+    assert await size_in(store) == 5
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.kept.find(UPLOAD),
+        lambda store: store.kept.find(UPLOAD, synced=True),
+        lambda store: store.kept.declare(UPLOAD, 11),
+    ],
+    ids=["find", "find synced", "declare"],
+)
+@pytest.mark.parametrize("operation", ["open", "pread"])
+async def test_a_record_that_cannot_be_read_is_told_as_that(
+    start: Any, ask: Act, operation: str
+) -> None:
+    """Case 79: and not as one that cannot be written."""
+    calls = Failing(errno.EIO, operation)
+    store = start(calls)
+    await begun(store, b"hello")
+    calls.fails = lambda name: True
+    with pytest.raises(StorageFailed, match="the storage cannot be read: input/output error"):
+        await ask(store)
+
+
+@asynchronous
+async def test_a_file_that_becomes_shorter_under_a_review_is_a_storage_that_fails(
+    start: Any, root: Path
+) -> None:
+    """Case 79: and the upload continues with what is left."""
+    store = start()
+    await begun(store, b"hello")
+    await resumed_and_let_go(store)
+    draft = await going_on(store)
+    try:
+        os.truncate(root / FOLDER / f"{UPLOAD}.bytes", 3)
+        with pytest.raises(StorageFailed, match="the file of an upload has become shorter"):
+            await reviewed(draft)
+    finally:
+        await draft.put_down(undo=False)
+    assert await kept_bytes(store) == b"hel"
+    assert await size_in(store) == 3
+
+
 @asynchronous
 @failing
 async def test_an_upload_whose_beginning_fails_is_not_there(
@@ -858,7 +994,8 @@ async def test_an_upload_whose_beginning_fails_is_not_there(
     calls = FailingCalls()
     store = start(calls)
     async for failed, came in each_failure(calls, error, lambda: store.kept.create(UPLOAD, PLAN)):
-        assert isinstance(came, NoSpace if error == errno.ENOSPC else StorageFailed), failed
+        full = error == errno.ENOSPC and failed != "stat_root"  # to look at the root takes no space
+        assert isinstance(came, NoSpace if full else StorageFailed), failed
         assert uploads_in(root) == {}, failed
     assert await size_in(store) == 0
 

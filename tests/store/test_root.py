@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import socket
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -33,9 +34,8 @@ from twistedmedia.errors import (
     StorageFailed,
     TooLarge,
 )
-from twistedmedia.store import directory
 from twistedmedia.store.calls import SystemCalls
-from twistedmedia.store.failures import BROKEN, failure_of
+from twistedmedia.store.failures import BROKEN, OF_ONE_FILE, failure_of, reason_of
 from twistedmedia.store.folders import HIDDEN
 from twistedmedia.store.root import Root
 from twistedmedia.store.threads import DiskThreads
@@ -139,6 +139,14 @@ async def read(store: Any, name: Any = NAME) -> bytes:
         return bytes(await media.read(0, media.size))
     finally:
         media.close()
+
+
+async def read_both(store: Any) -> None:
+    """Read two files, the second whether or not the first fails."""
+    try:
+        await read(store)
+    finally:
+        await read(store, OTHER)
 
 
 async def listed(store: Any, *folders: str) -> list[Any]:
@@ -534,6 +542,99 @@ async def test_a_root_that_is_not_there_is_known_without_any_request(
     assert state.cannot_write is state.cannot_read
 
 
+def a_loop(root: Path) -> None:
+    moved(root)
+    root.symlink_to(root.name)
+
+
+def a_file(root: Path) -> None:
+    moved(root)
+    root.write_bytes(b"")
+
+
+def below_a_file(root: Path) -> None:
+    """The folder above the root is a file by now."""
+    root.parent.rename(root.parent.with_name("elsewhere"))
+    root.parent.write_bytes(b"")
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [(a_loop, GONE), (a_file, ANOTHER), (below_a_file, GONE)],
+    ids=["loop", "file", "below a file"],
+)
+async def test_whatever_takes_the_place_of_the_root_the_storage_fails(
+    start: Any, tmp_path: Path, happens: Callable[[Path], None], why: str
+) -> None:
+    """Case 79: nor does anything say that a name conflicts."""
+    root = tmp_path / "above" / "media"
+    store = await filled(lambda calls, kind: start(calls, kind, root))
+    happens(root)
+    state = await store.look()
+    for failure in (state.cannot_read, state.cannot_write):
+        with pytest.raises(StorageFailed, match=why):
+            raise failure
+    for act in (upload, lambda store: read(store, named("x/none.mp3"))):
+        with pytest.raises(StorageFailed, match=why):
+            await act(store)
+
+
+# The calls of a probe, and whether nothing can be read if they fail.
+PROBES = {"stat_root": True, "may": True, "fstat": False, "statvfs": False}
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    "error",
+    sorted(
+        {*BROKEN, *NOT_THERE, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENOSPC}
+        | {errno.ENAMETOOLONG, errno.EINVAL, errno.EBADF, errno.EEXIST, errno.EFBIG}
+    ),
+    ids=errno.errorcode.get,
+)
+@pytest.mark.parametrize("operation", PROBES)
+async def test_a_probe_that_fails_says_that_the_storage_does(
+    start: Any, operation: str, error: int
+) -> None:
+    """Case 79: with each of its calls, and any errno."""
+    calls = Broken(error, operation)
+    store = await filled(start, calls)
+    calls.armed = True
+    state = await store.look()
+    assert (state.cannot_read is not None) == PROBES[operation]
+    assert isinstance(state.cannot_write, StorageFailed)
+    assert "secret" not in state.cannot_write.reason
+
+
+@asynchronous
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOENT], ids=errno.errorcode.get)
+async def test_a_job_whose_look_at_the_root_fails_says_that_the_storage_does(
+    start: Any, root: Path, error: int
+) -> None:
+    """Case 79: what is missing is then no reason to look further."""
+    calls = Broken(error, "fstat")
+    store = await filled(start, calls)
+    shutil.rmtree(root / HIDDEN)
+    calls.armed = True
+    with pytest.raises(StorageFailed):
+        await store.kept.create("e" * 32, PLAN)
+
+
+@asynchronous
+async def test_folders_of_the_service_that_are_removed_are_known_without_any_request(
+    start: Any, root: Path
+) -> None:
+    """Case 79: replacements and resumable uploads fail. Reading goes on."""
+    store = await filled(start)
+    shutil.rmtree(root / HIDDEN)
+    state = await store.look()
+    assert state.cannot_read is None
+    with pytest.raises(StorageFailed, match=r"in \.twistedmedia was removed; start the"):
+        raise state.cannot_write
+
+
 @asynchronous
 @pytest.mark.parametrize(
     ("mode", "reads", "writes"), [(os.R_OK, False, False), (os.W_OK, True, False)]
@@ -555,7 +656,7 @@ async def test_a_root_that_is_no_longer_ours_is_known(
 @asynchronous
 @pytest.mark.parametrize(
     ("operation", "act", "seen"),
-    [("writev", upload, "cannot_write"), ("pread", read, "cannot_read")],
+    [("writev", upload, "cannot_write"), ("pread", read_both, "cannot_read")],
 )
 async def test_what_was_seen_to_fail_is_known_until_it_works_again(
     start: Any, operation: str, act: Callable[[Any], Awaitable[Any]], seen: str
@@ -563,6 +664,7 @@ async def test_what_was_seen_to_fail_is_known_until_it_works_again(
     """Case 79."""
     calls = Broken(errno.EIO, operation, "read_at_hand")
     store = await filled(start, calls)
+    await stored(store, OTHER)
     calls.armed = True
     with pytest.raises(StorageFailed):
         await act(store)
@@ -572,6 +674,112 @@ async def test_what_was_seen_to_fail_is_known_until_it_works_again(
     store._files._open_at_hand = lambda name: None  # that says nothing of the disk
     await act(store)
     assert getattr(await store.look(), seen) is None
+
+
+class OneBadFile(CallsLayer):
+    """Reads of the files with these sizes fail. Nothing is at hand unless it is `cached`."""
+
+    cached = False
+
+    def __init__(self, error: int, *sizes: int) -> None:
+        self._error = error
+        self._sizes = sizes
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if operation == "open_at_hand" and not self.cached:
+            raise BlockingIOError
+        if operation in ("pread", "read_at_hand") and os.fstat(args[0]).st_size in self._sizes:
+            raise OSError(self._error, os.strerror(self._error))
+        return call()
+
+
+async def fails_to_read(store: Any, name: Any = NAME) -> None:
+    with pytest.raises(StorageFailed):
+        await read(store, name)
+
+
+ONE_FILES = sorted(OF_ONE_FILE)
+
+
+@asynchronous
+@pytest.mark.parametrize("cached", [False, True], ids=["from the disk", "at hand"])
+@pytest.mark.parametrize("error", ONE_FILES, ids=errno.errorcode.get)
+async def test_one_file_that_cannot_be_read_is_logged_once_and_says_nothing_of_the_others(
+    start: Any, warnings: list[LogEvent], infos: list[LogEvent], error: int, cached: bool
+) -> None:
+    """Case 79: with reads of another file in between, and without."""
+    calls = OneBadFile(error, 5)
+    store = await filled(start, calls)
+    await stored(store, OTHER, b"good one")
+    calls.cached = cached
+    infos.clear()
+    for _ in range(20):
+        await fails_to_read(store)
+        await fails_to_read(store)
+        assert (await store.look()).cannot_read is None
+        assert await read(store, OTHER) == b"good one"
+    assert len(warnings) == 1
+    assert [formatEvent(event) for event in infos if "again" in formatEvent(event)] == []
+
+
+@asynchronous
+@pytest.mark.parametrize("cached", [False, True], ids=["from the disk", "at hand"])
+async def test_failures_with_a_success_in_between_do_not_flood_the_log(
+    start: Any, warnings: list[LogEvent], infos: list[LogEvent], cached: bool
+) -> None:
+    """Case 79: two files that cannot be read, one after the other, count until a third can."""
+    calls = OneBadFile(errno.EIO, 5, 6)
+    store = await filled(start, calls)
+    await stored(store, OTHER, b"second")
+    third = named("a/third.mp3")
+    await stored(store, third, b"the third")
+    calls.cached = cached
+    for _ in range(20):
+        await fails_to_read(store)
+        await fails_to_read(store, OTHER)
+        assert (await store.look()).cannot_read is not None
+        assert await read(store, third) == b"the third"
+        assert (await store.look()).cannot_read is None
+    assert [formatEvent(event) for event in warnings] == [
+        "the storage cannot be read: input/output error"
+    ]
+    told = [formatEvent(event) for event in infos]
+    assert told.count("the storage can be read again") == 1
+
+
+@asynchronous
+async def test_a_large_file_that_the_kernel_sends_is_a_success(start: Any) -> None:
+    """Case 79."""
+    calls = OneBadFile(errno.EIO, 5, 6)
+    store = await filled(start, calls)
+    await stored(store, OTHER, b"second")
+    large = named("a/large.mp3")
+    await stored(store, large, LARGE)
+    media = await store.open(large)
+    ours, theirs = socket.socketpair()
+    try:
+        await fails_to_read(store)
+        await fails_to_read(store, OTHER)
+        assert (await store.look()).cannot_read is not None
+        assert media.send_at_hand(ours.fileno(), 0, 1000) == 1000
+        assert (await store.look()).cannot_read is None
+    finally:
+        ours.close()
+        theirs.close()
+        media.close()
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    "error", sorted(BROKEN - OF_ONE_FILE - {errno.EROFS}), ids=errno.errorcode.get
+)
+async def test_a_device_or_server_that_is_gone_is_known_after_one_failure(
+    start: Any, error: int
+) -> None:
+    """Case 79."""
+    store = await filled(start, OneBadFile(error, 5))
+    await fails_to_read(store)
+    assert (await store.look()).cannot_read.reason.endswith(reason_of(error))
 
 
 def test_what_was_seen_to_fail_is_forgotten_after_a_while(root: Path) -> None:
@@ -649,7 +857,7 @@ async def test_writes_that_do_not_end_are_known(
     uploading = ensureDeferred(stored(store, OTHER))
     await held
     assert (await store.look()).cannot_write is None
-    monkeypatch.setattr(directory, "_HANGS_S", 0.0)
+    monkeypatch.setattr("twistedmedia.store.root._HANGS_S", 0.0)
     state = await store.look()
     assert state.cannot_read is None
     with pytest.raises(StorageFailed, match="it has not finished a write for 0 s"):
@@ -657,6 +865,23 @@ async def test_writes_that_do_not_end_are_known(
     calls.release()
     await uploading
     assert (await store.look()).cannot_write is None
+
+
+@asynchronous
+@pytest.mark.parametrize("operation", ["listdir", "pread"])
+async def test_a_sweep_that_takes_long_is_no_write(
+    start: Any, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """Case 79: nor is anything else that only reads."""
+    calls = SlowCalls()
+    store = await filled(start, calls)
+    monkeypatch.setattr("twistedmedia.store.root._HANGS_S", 0.0)
+    held = calls.hold(operation)
+    ask = store.kept.expire(0) if operation == "listdir" else store.kept.find(UPLOAD)
+    await held
+    assert (await store.look()).cannot_write is None
+    calls.release()
+    await ask
 
 
 @asynchronous

@@ -12,7 +12,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from secrets import token_hex
 from typing import TypeVar
@@ -43,9 +42,6 @@ T = TypeVar("T")
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _CANNOT_WRITE_NOW = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-# The sync of a large file on a slow disk takes some seconds. If one job takes this long, the disk
-# does not answer.
-_HANGS_S = 60.0
 
 
 class DirectoryStore:
@@ -186,7 +182,7 @@ class DirectoryStore:
     def _delete(self, name: MediaName, condition: Condition | None) -> bool:
         with self._at.writing():
             if self._folders.remove(name, condition):
-                self._at.works("written")
+                self._at.note_success("written")
                 return True
             self._at.check("written")  # before we say that there is no such file
             return False
@@ -197,6 +193,7 @@ class DirectoryStore:
         def list_and_render() -> T:
             with self._at.reading():
                 page = self._listing.page(folders, after, limit)
+            self._at.note_success("read")
             return render(page)
 
         return ensureDeferred(self._list(list_and_render))
@@ -219,15 +216,7 @@ class DirectoryStore:
         return page
 
     def look(self) -> Deferred[StorageState]:
-        return self._watch.look().addCallback(self._with_what_was_seen)
-
-    def _with_what_was_seen(self, state: StorageState) -> StorageState:
-        state = self._at.with_what_was_seen(state)
-        longest_s = self._writers.longest_s
-        if state.cannot_write is None and longest_s > _HANGS_S:
-            why = f"it has not finished a write for {longest_s:.0f} s"
-            return replace(state, cannot_write=StorageFailed("written", why))
-        return state
+        return self._watch.look().addCallback(self._at.with_what_was_seen)
 
     def _probe_storage(self) -> StorageState:
         try:
@@ -300,8 +289,9 @@ class DirectoryStore:
         records = Records(self._calls, fd, self._folders, self._at, durable=self._durable)
         try:
             records.sweep()
-        except OSError as error:  # what is stored can be read all the same
-            self._log.warn("unfinished uploads were not swept: {why}", why=error.strerror)
+        except (OSError, StorageFailed) as error:  # what is stored can be read all the same
+            why = error.reason if isinstance(error, StorageFailed) else error.strerror
+            self._log.warn("unfinished uploads were not swept: {why}", why=why)
         self.kept.open(records)
 
     def _sweep(self) -> None:

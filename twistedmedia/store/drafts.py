@@ -163,6 +163,8 @@ class DirectoryDraft:
         except Exception as failure:
             self._lost = failure
             raise
+        if self._durable:
+            self._root.note_success("written")
 
     def _publish(self, name: MediaName, replacing: Condition | None) -> Stored:
         sealed = self._seal()
@@ -177,7 +179,7 @@ class DirectoryDraft:
                 self._folders.place(name, link, (status.st_dev, status.st_ino))
             else:
                 self._folders.replace(name, link, replacing)
-        self._root.works("written")
+        self._root.note_success("written")
         etag = etag_of(status.st_size, status.st_mtime_ns)
         stored = Stored(name, sealed.size, sealed.sha256, etag)
         try:

@@ -43,6 +43,9 @@ BROKEN = frozenset(
         errno.ETIMEDOUT,
     }
 )
+# Of these, a damaged block or a file that another client removed can be the cause, which is of one
+# file.
+OF_ONE_FILE = frozenset({errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.EBADMSG})
 # One file or folder is not accessible. This says nothing about the others.
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from twistedmedia.boundaries import Kept, Plan, Resumed
+from twistedmedia.errors import StorageFailed
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.drafts import DirectoryDraft
 from twistedmedia.store.folders import Folders
@@ -177,7 +178,7 @@ class DirectoryKeptDraft(DirectoryDraft):
             wanted = min(_REVIEW_BYTES, self._size - self._hashed)
             piece = self._calls.pread(fd, wanted, self._hashed)
         if not piece and self._hashed < self._size:
-            raise OSError("the file of an upload has become shorter")
+            raise StorageFailed("read", "the file of an upload has become shorter")
         self._hash.update(piece)
         self._hashed += len(piece)
         take(piece)

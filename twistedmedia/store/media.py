@@ -90,12 +90,12 @@ class MediaFiles:
         media = self.open_file(name)
         if media.size > _SMALL_BYTES:
             return media
-        with self._root.reading():
+        with self._root.reading(media.identity):
             try:
                 content = self._calls.pread(media.fd, media.size, 0)
             finally:
                 self._calls.close(media.fd)
-        self._root.works("read")
+        self._root.note_success("read")
         return MemoryMedia(content, media.modified_ns, media.sha256)
 
     def _open_at_hand(self, name: MediaName) -> Media | None:
@@ -115,6 +115,7 @@ class MediaFiles:
                     return DirectoryMedia(self._calls, self._readers, self._root, fd, status)
                 content = self._calls.read_at_hand(fd, status.st_size)
                 if len(content) == status.st_size:
+                    self._root.note_success("read")
                     sha256 = recorded_digest(self._calls, fd, status)
                     return MemoryMedia(content, status.st_mtime_ns, sha256)
             finally:
@@ -163,7 +164,9 @@ class DirectoryMedia:
             size = min(size, self._fetched.stop - offset)
         elif not self._calls.is_at_hand(self.fd, offset, size):
             return None
-        return self._calls.sendfile(socket, self.fd, offset, size)
+        sent = self._calls.sendfile(socket, self.fd, offset, size)
+        self._root.note_success("read")
+        return sent
 
     def fetch(self, offset: int, size: int) -> Deferred[None]:
         def fetched(_: None) -> None:
@@ -176,9 +179,9 @@ class DirectoryMedia:
         self._lane.run(self._calls.close, self.fd).addErrback(self._could_not_close)
 
     def _read(self, offset: int, size: int) -> bytes:
-        with self._root.reading():
+        with self._root.reading(self.identity):
             data = self._calls.pread(self.fd, size, offset)
-        self._root.works("read")
+        self._root.note_success("read")
         return data
 
     def _fetch(self, offset: int, size: int) -> None:

@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from secrets import token_hex
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from twistedmedia.boundaries import Fate, Kept, Plan
-from twistedmedia.errors import MediaError, NotFound
+from twistedmedia.errors import MediaError, NotFound, StorageFailed
 from twistedmedia.names import is_upload, media_name
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.folders import Folders
@@ -79,7 +79,7 @@ class Records:
 
     def find(self, upload: str, *, synced: bool) -> Kept:
         """See `boundaries.KeptDrafts`."""
-        with self._root.writing():
+        with self._root.reading():
             fate, plan = self._load(upload)
             if fate is Fate.UNFINISHED:
                 return self._find_unfinished(upload, plan, synced)
@@ -140,8 +140,9 @@ class Records:
 
     def declare(self, upload: str, length: int) -> None:
         """See `boundaries.KeptDrafts`."""
-        with self._root.writing():
+        with self._root.reading():
             fate, plan = self._load(upload)
+        with self._root.writing():
             self._save(upload, replace(plan, length=length), fate)
             self._root.check("written")
 
@@ -205,21 +206,28 @@ class Records:
     def expire(self, before_ns: int) -> list[str]:
         """See `boundaries.KeptDrafts`."""
         expired = []
-        with self._root.writing():
-            for upload, extension in self._names(*_RECORDS.values()):
-                with self._one(upload):
-                    old = self._is_older(upload, extension, before_ns)
-                    if old and self._drop(upload, before_ns):
-                        expired.append(upload)
+
+        def expire(upload: str, extension: str) -> None:
+            with self._root.writing():
+                if self._is_older(upload, extension, before_ns) and self._drop(upload, before_ns):
+                    expired.append(upload)
+
+        with self._root.reading():
+            names = self._names(*_RECORDS.values())
+        self._each(names, expire)
         return expired
 
     def callers(self) -> dict[str, str]:
         """See `boundaries.KeptDrafts`."""
         found = {}
+
+        def find(upload: str, _: str) -> None:
+            with self._root.reading():
+                found[upload] = self._load(upload)[1].caller
+
         with self._root.reading():
-            for upload, _ in self._names(_RECORDS[Fate.UNFINISHED]):
-                with self._one(upload):
-                    found[upload] = self._load(upload)[1].caller
+            names = self._names(_RECORDS[Fate.UNFINISHED])
+        self._each(names, find)
         return found
 
     def sweep(self) -> None:
@@ -228,11 +236,9 @@ class Records:
             if is_upload(name.partition(".")[0]) and name.endswith(_NEW):  # marks, too
                 self._unlink(name)
         whole = (_BYTES, _MARK, _ETAG, _RECORDS[Fate.UNFINISHED])
-        for upload in {upload for upload, _ in self._names(*whole)}:
-            with self._one(upload):
-                self._sweep(upload)
+        self._each(dict(self._names(*whole)).items(), self._sweep)
 
-    def _sweep(self, upload: str) -> None:
+    def _sweep(self, upload: str, _: str) -> None:
         try:
             kept = self.find(upload, synced=False)  # which settles what was published
         except NotFound:
@@ -242,17 +248,27 @@ class Records:
             if kept.fate is not Fate.UNFINISHED:
                 self.settle(upload, kept.etag)
 
-    @contextlib.contextmanager
-    def _one(self, upload: str) -> Iterator[None]:
-        """Work on one of many: what is odd about it is no reason to leave the others undone."""
-        try:
-            yield
-        except NotFound:  # gone since
-            pass
-        except (OSError, MediaError) as error:
-            self._log.warn(
-                "upload {upload} cannot be looked after: {why}", upload=upload, why=str(error)
-            )
+    def _each(self, names: Iterable[tuple[str, str]], job: Callable[[str, str], None]) -> None:
+        """Do a job for many uploads. If it fails for one, the others are done all the same. `Root`
+        has logged the failures of the storage, each kind once.
+
+        :raises StorageFailed: if the storage failed, and the job was done for none.
+        """
+        failure, done = None, False
+        for upload, extension in names:
+            try:
+                job(upload, extension)
+                done = True
+            except NotFound:  # gone since
+                pass
+            except StorageFailed as error:
+                failure = error
+            except (OSError, MediaError) as error:
+                self._log.warn(
+                    "upload {upload} cannot be looked after: {why}", upload=upload, why=str(error)
+                )
+        if failure is not None and not done:
+            raise failure
 
     def _find_unfinished(self, upload: str, plan: Plan, synced: bool) -> Kept:
         bytes_ = _file(upload, _BYTES)
@@ -267,13 +283,14 @@ class Records:
         mark = self._marks.read(_file(upload, _MARK))
         size = self._counted(upload, mark, status.st_size)
         if synced and self._durable and mark is not None and mark.synced < size:
-            try:
-                self._sync_bytes(bytes_)
-            except OSError:
-                self.distrust(upload, mark.synced)
-                raise
-            self._mark(upload, mark, size, mark.counting)
-            self.sync()
+            with self._root.writing(size):
+                try:
+                    self._sync_bytes(bytes_)
+                except OSError:
+                    self.distrust(upload, mark.synced)
+                    raise
+                self._mark(upload, mark, size, mark.counting)
+                self.sync()
         return Kept(plan, Fate.UNFINISHED, size, status.st_mtime_ns)
 
     def _sync_bytes(self, name: str) -> None:
@@ -303,9 +320,10 @@ class Records:
         """Whether a service that was killed before it could say so, or could not, has published
         this. If so, that is on stable storage.
         """
-        return status.st_nlink > 1 and self._folders.confirm(
-            plan.name, (status.st_dev, status.st_ino)
-        )
+        if status.st_nlink == 1:
+            return False
+        with self._root.writing():
+            return self._folders.confirm(plan.name, (status.st_dev, status.st_ino))
 
     def _is_older(self, upload: str, extension: str, before_ns: int) -> bool:
         if extension == _RECORDS[Fate.UNFINISHED]:
@@ -378,14 +396,16 @@ class Records:
             return False
         return True
 
-    def _names(self, *extensions: str) -> Iterator[tuple[str, str]]:
+    def _names(self, *extensions: str) -> list[tuple[str, str]]:
         """The uploads that have a file of one of these extensions, and which; of nothing else that
         may lie there.
         """
-        for name in self._calls.listdir(self.fd):
-            upload, dot, extension = name.partition(".")
-            if is_upload(upload) and dot + extension in extensions:
-                yield upload, dot + extension
+        parts = [name.partition(".") for name in self._calls.listdir(self.fd)]
+        return [
+            (upload, dot + extension)
+            for upload, dot, extension in parts
+            if is_upload(upload) and dot + extension in extensions
+        ]
 
 
 def _file(upload: str, extension: str) -> str:

@@ -1,8 +1,11 @@
-"""The folder that a directory store was started on: whether it still is there and works.
+"""The folder that a directory store was started on: whether it is still there and works.
 
-Every job of the store runs inside `Root.reading` or `Root.writing`. These are the store's edge:
-they turn failed system calls into our errors (`failures`) and remember what they saw. Everything
-here blocks and runs in threads.
+Jobs of the store that touch the disk run inside `Root.reading` or `Root.writing`. These translate
+failed system calls into our errors (`failures`) and remember them. Three kinds of calls are made
+outside. Those at hand (`media`) wait for no disk; if one fails, a thread tries again. Closing a
+file after reading it loses nothing. Starting the store fails with an error of its own.
+
+Everything here blocks and runs in threads, except `note_success` and `with_what_was_seen`.
 """
 
 from __future__ import annotations
@@ -10,20 +13,39 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from twisted.logger import Logger
 
 from twistedmedia.boundaries import StorageState
 from twistedmedia.errors import NotFound, PreconditionFailed, StorageFailed
 from twistedmedia.store.calls import SystemCalls
-from twistedmedia.store.failures import BROKEN, failure_of, reason_of
+from twistedmedia.store.failures import BROKEN, OF_ONE_FILE, failure_of, reason_of
 from twistedmedia.store.folders import HIDDEN
 
 # A failure that was not seen again for so long says nothing about now. The same failure is logged
 # once in this time, so that a broken disk does not fill the log.
 _REMEMBERED_S = 30.0
+# The sync of a large file on a slow disk takes some seconds. If one write takes this long, the disk
+# does not answer.
+_HANGS_S = 60.0
+# There is no folder at the path of the root.
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A failure that a job met at `at_s`. `of` is the file. `tells` is whether the failure says
+    something of the whole storage.
+    """
+
+    failure: StorageFailed
+    at_s: float
+    of: object
+    tells: bool
 
 
 class Root:
@@ -46,28 +68,38 @@ class Root:
         self._now_s = now_s
         self._identity = _identity_of(calls.fstat(fd))
         self._own: list[int] = []
-        self._seen: dict[str, tuple[StorageFailed, float]] = {}
-        self._logged: dict[str, float] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._lock = threading.Lock()
+        self._logged: dict[str, float] = {}  # what was logged, and when
+        self._writes: dict[object, float] = {}  # those under way, and when each began
 
     def needs(self, fd: int) -> None:
         """The store cannot work without this open folder in the root, which is its own."""
         self._own.append(fd)
 
-    def reading(self) -> contextlib.AbstractContextManager[None]:
-        """A job that reads the storage. Errors are translated.
+    def reading(self, of: object = None) -> contextlib.AbstractContextManager[None]:
+        """A job that reads the storage. Errors are translated. `of` identifies the file, if it is
+        open.
 
         :raises StorageFailed: if the storage cannot be read, or something is not there because the
             root is not there.
         """
-        return self._edge("read", 0)
+        return self._edge("read", 0, of)
 
-    def writing(self, size: int = 0) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def writing(self, size: int = 0) -> Iterator[None]:
         """A job that changes the storage. Errors are translated. `size` is how many bytes of a file
         the storage accepted so far.
 
         :raises StorageFailed: as `reading`.
         """
-        return self._edge("written", size)
+        write = object()
+        self._writes[write] = self._now_s()
+        try:
+            with self._edge("written", size):
+                yield
+        finally:
+            del self._writes[write]
 
     def check(self, doing: str) -> None:
         """Look whether the root still is the folder that the store was started on: it may have been
@@ -77,19 +109,19 @@ class Root:
         :raises StorageFailed: if it is not. `doing` is "read" or "written".
         """
         try:
-            found = _identity_of(self._calls.stat_root(self._path))
-        except (FileNotFoundError, NotADirectoryError):
-            raise self._told(StorageFailed(doing, "its root folder is gone")) from None
-        except OSError as error:
-            raise failure_of(error, doing) or StorageFailed(doing, "its root fails") from error
-        if found != self._identity:
-            why = "another folder has taken the place of its root; start the service again"
-            raise self._told(StorageFailed(doing, why))
+            with _translated(doing):
+                found = _identity_of(self._calls.stat_root(self._path))
+            if found != self._identity:
+                why = "another folder has taken the place of its root; start the service again"
+                raise StorageFailed(doing, why)
+        except StorageFailed as failure:
+            self._log_once(failure)
+            raise
 
-    def works(self, doing: str) -> None:
-        """The storage was really read or written, so earlier failures are over."""
-        if self._seen.pop(doing, None) is not None:
-            self._logged.clear()
+    def note_success(self, doing: str) -> None:
+        """The storage was read or written: what was seen to fail says nothing any more."""
+        seen = self._seen.pop(doing, None)
+        if seen is not None and seen.tells and self._may_log(_again(doing)):
             self._log.info("the storage can be {doing} again", doing=doing)
 
     def probe(self, free: int | None) -> StorageState:
@@ -100,23 +132,27 @@ class Root:
         except StorageFailed as failure:
             return StorageState(free, cannot_read=failure, cannot_write=failure)
         try:
-            if self._is_read_only():
-                raise StorageFailed("written", reason_of(errno.EROFS))
+            self._check_own("written")
+            with _translated("written"):
+                if self._is_read_only():
+                    raise StorageFailed("written", reason_of(errno.EROFS))
             self._check_permission("written", os.W_OK)
         except StorageFailed as failure:
             return StorageState(free, cannot_write=failure)
         return StorageState(free)
 
     def with_what_was_seen(self, state: StorageState) -> StorageState:
-        """`state`, and what jobs of the store have failed with in the last half minute."""
+        """`state`, and what jobs of the store have failed with in the last half minute, or wait
+        for.
+        """
         return StorageState(
             state.free,
             cannot_read=state.cannot_read or self._seen_of("read"),
-            cannot_write=state.cannot_write or self._seen_of("written"),
+            cannot_write=state.cannot_write or self._seen_of("written") or self._hanging(),
         )
 
     @contextlib.contextmanager
-    def _edge(self, doing: str, size: int) -> Iterator[None]:
+    def _edge(self, doing: str, size: int, of: object = None) -> Iterator[None]:
         try:
             yield
         except (NotFound, PreconditionFailed):
@@ -130,43 +166,90 @@ class Root:
             if failure is None:
                 raise
             if isinstance(failure, StorageFailed):
-                self._note(failure, error)
+                self._log_once(failure, error.filename)
+                self._note(failure, error, of)
             raise failure from error
 
     def _check_own(self, doing: str) -> None:
         for fd in self._own:
-            if self._calls.fstat(fd).st_nlink == 0:
+            with _translated(doing):
+                is_removed = self._calls.fstat(fd).st_nlink == 0
+            if is_removed:
                 why = f"a folder in {HIDDEN} was removed; start the service again"
-                raise self._told(StorageFailed(doing, why))
+                failure = StorageFailed(doing, why)
+                self._log_once(failure)
+                raise failure
 
     def _check_permission(self, doing: str, mode: int) -> None:
-        if not self._calls.may(self.fd, mode):
+        with _translated(doing):
+            allowed = self._calls.may(self.fd, mode)
+        if not allowed:
             raise StorageFailed(doing, reason_of(errno.EACCES))
 
     def _is_read_only(self) -> bool:
         return bool(self._calls.statvfs(self.fd).f_flag & os.ST_RDONLY)
 
-    def _note(self, failure: StorageFailed, error: OSError) -> None:
-        self._told(failure, error.filename)
+    def _note(self, failure: StorageFailed, error: OSError, of: object) -> None:
+        """Remember a failure of the storage. One of one file counts when the next file that is read
+        fails as well.
+        """
         if error.errno not in BROKEN:
             return
         with contextlib.suppress(OSError):
             if error.errno == errno.EROFS and self._is_read_only():
                 return  # a probe sees when this begins, and when it is over
-        self._seen[failure.doing] = failure, self._now_s()
+        if of is None and isinstance(error.filename, str):
+            of = error.filename
+        tells = failure.doing != "read" or error.errno not in OF_ONE_FILE
+        before = self._recent(failure.doing)
+        if before is not None:
+            tells = tells or before.tells or before.of != of
+        self._seen[failure.doing] = _Seen(failure, self._now_s(), of, tells)
+
+    def _recent(self, doing: str) -> _Seen | None:
+        seen = self._seen.get(doing)
+        return seen if seen is not None and self._now_s() - seen.at_s < _REMEMBERED_S else None
 
     def _seen_of(self, doing: str) -> StorageFailed | None:
-        failure, seen_s = self._seen.get(doing, (None, 0.0))
-        return failure if self._now_s() - seen_s < _REMEMBERED_S else None
+        seen = self._recent(doing)
+        return seen.failure if seen is not None and seen.tells else None
 
-    def _told(self, failure: StorageFailed, filename: object = None) -> StorageFailed:
-        """`failure`, after the log has it."""
+    def _hanging(self) -> StorageFailed | None:
         now_s = self._now_s()
-        if now_s - self._logged.get(failure.reason, -_REMEMBERED_S) >= _REMEMBERED_S:
-            self._logged[failure.reason] = now_s
+        longest_s = max((now_s - begun_s for begun_s in list(self._writes.values())), default=0.0)
+        if longest_s <= _HANGS_S:
+            return None
+        return StorageFailed("written", f"it has not finished a write for {longest_s:.0f} s")
+
+    def _log_once(self, failure: StorageFailed, filename: object = None) -> None:
+        """Log a failure, unless the log has it already."""
+        if self._may_log(failure.reason):
+            self._logged.pop(_again(failure.doing), None)
             where = "" if filename is None else f", at {str(filename)!r}"
             self._log.warn("{reason}{where}", reason=failure.reason, where=where)
-        return failure
+
+    def _may_log(self, key: str) -> bool:
+        with self._lock:
+            now_s = self._now_s()
+            if now_s - self._logged.get(key, -_REMEMBERED_S) < _REMEMBERED_S:
+                return False
+            self._logged[key] = now_s
+            return True
+
+
+def _again(doing: str) -> str:
+    """The key under which a recovery is logged: once for each failure that was logged before."""
+    return f"again {doing}"
+
+
+@contextlib.contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """A system call on the root itself: whatever it fails with, the storage fails."""
+    try:
+        yield
+    except OSError as error:
+        why = "its root folder is gone" if error.errno in _GONE else reason_of(error.errno or 0)
+        raise StorageFailed(doing, why) from error
 
 
 def _identity_of(status: os.stat_result) -> tuple[int, int]:

@@ -5,7 +5,6 @@ The reactor's own pool is not used: DNS shares it, so ten slow writes would stop
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +37,6 @@ class DiskThreads:
         self._may_sync = max(1, threads - 1)
         self._waiting_to_sync: deque[tuple[Job, Callable[[Any], None]]] = deque()
         self._outstanding = 0
-        self._running: dict[object, float] = {}  # jobs, and when each has begun
         self._waiting_for_idle: list[Deferred[None]] = []
 
     def start(self) -> None:
@@ -82,12 +80,6 @@ class DiskThreads:
         """Whether a job is queued or running."""
         return self._outstanding > 0
 
-    @property
-    def longest_s(self) -> float:
-        """For how long the oldest job that runs now has been running, in seconds."""
-        now_s = time.monotonic()
-        return max((now_s - begun_s for begun_s in list(self._running.values())), default=0.0)
-
     def idle(self) -> Deferred[None]:
         """Fires when no job is queued or running."""
         waiting: Deferred[None] = Deferred()
@@ -96,13 +88,6 @@ class DiskThreads:
         return waiting
 
     def _start(self, job: Job, told: Callable[[Any], None], ended: Callable[[], None]) -> None:
-        def timed() -> Any:  # in the thread
-            self._running[timed] = time.monotonic()
-            try:
-                return job()
-            finally:
-                del self._running[timed]
-
         def back(_: bool, result: object) -> None:  # in the thread
             self._reactor.callFromThread(on_reactor, result)
 
@@ -111,7 +96,7 @@ class DiskThreads:
             told(result)
             self._tell_idle()
 
-        self._pool.callInThreadWithCallback(back, timed)
+        self._pool.callInThreadWithCallback(back, job)
 
     def _ended(self) -> None:
         self._outstanding -= 1
