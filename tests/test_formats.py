@@ -67,13 +67,17 @@ def test_a_list_of_formats_is_read_in_any_case(text: str, formats: set[str]) -> 
     ("text", "formats"),
     [
         ("clip=audio/x-clip", {"clip": "audio/x-clip"}),
-        ("wav, .CLIP = audio/X-Clip ", {"wav": "audio/wav", "clip": "audio/X-Clip"}),
+        ("wav, .CLIP = audio/X-Clip ", {"wav": "audio/wav", "clip": "audio/x-clip"}),
         ("wav=audio/vnd.wave", {"wav": "audio/vnd.wave"}),
         ("gsm=audio/gsm", {"gsm": "audio/gsm"}),
         ("mov=video/quicktime", {"mov": "video/quicktime"}),
         ("bin=application/octet-stream", {"bin": "application/octet-stream"}),
-        ("l16=audio/L16;rate=8000; channels=1", {"l16": "audio/L16;rate=8000; channels=1"}),
+        ("l16=audio/L16;rate=8000; channels=1", {"l16": "audio/l16;rate=8000; channels=1"}),
         ("clip=audio/x-clip,clip=audio/x-clip", {"clip": "audio/x-clip"}),
+        ("clip=audio/x-clip,clip=AUDIO/X-Clip", {"clip": "audio/x-clip"}),
+        ("bin=APPLICATION/Octet-Stream", {"bin": "application/octet-stream"}),
+        ("clip=audio/X; Codecs=MP4A.40; P=Q", {"clip": "audio/x; codecs=MP4A.40; p=Q"}),
+        ("clip=audio/xml; a=b+xml", {"clip": "audio/xml; a=b+xml"}),
     ],
 )
 def test_any_other_format_can_be_named(text: str, formats: dict[str, str]) -> None:
@@ -86,6 +90,10 @@ def test_any_other_format_can_be_named(text: str, formats: dict[str, str]) -> No
     [
         ("page=text/html", "'text/html' is not a media type that a format may have"),
         ("pic=image/svg+xml", "'image/svg+xml' is not a media type"),
+        ("x=audio/svg+xml", "'audio/svg+xml' is not a media type that a format may have"),
+        ("x=Audio/X+XML", "'Audio/X+XML' is not"),
+        ("x=video/+xml ; a=b", "'video/+xml ; a=b' is not"),
+        ("x=audio/x+xml", "and does not end in +xml"),
         ("x=application/xhtml+xml", "it is audio/..., video/... or application/octet-stream"),
         ("x=application/xml", "'application/xml' is not"),
         ("x=multipart/mixed", "'multipart/mixed' is not"),

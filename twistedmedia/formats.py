@@ -43,15 +43,16 @@ MEDIA_TYPES = {
 _EXTENSION = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,100}"  # RFC 6838, 4.2
 _MEDIA_TYPE = re.compile(
-    rf"(?:(?:audio|video)/{_TOKEN}|{UNKNOWN_TYPE})(?: *; *{_TOKEN}={_TOKEN})*",
+    rf"((?:audio|video)/{_TOKEN}|{UNKNOWN_TYPE})((?: *; *{_TOKEN}={_TOKEN})*)",
     re.ASCII | re.IGNORECASE,
 )
+_PARAMETER_NAME = re.compile(rf"{_TOKEN}(?==)", re.ASCII)
 
 
 def parse_formats(text: str) -> dict[str, str]:
     """The formats in a list like "mp3,wav,clip=audio/x-clip", in any case: extensions, each with
-    its media type. A format that is not known has to name its type. Only types that no browser
-    takes for a document may be named, or a file that somebody stored could run in one.
+    its media type in lower case. A format that is not known has to name its type. Only types that
+    no browser takes for a document may be named, or a file that somebody stored could run in one.
 
     :raises ValueError: if a format is unknown or malformed, has two types, or there is none.
     """
@@ -82,10 +83,12 @@ def _named_type(extension: str, media_type: str) -> str:
             f"{extension!r} is not an extension; it has 1 to 32 letters, digits, hyphens and "
             "underscores"
         )
-    media_type = media_type.strip()
-    if _MEDIA_TYPE.fullmatch(media_type) is None:
+    match = _MEDIA_TYPE.fullmatch(media_type.strip())
+    # Browsers take all types that end in +xml for documents (WHATWG MIME Sniffing, 4.6).
+    if match is None or match[1].lower().endswith("+xml"):
         raise ValueError(
-            f"{media_type!r} is not a media type that a format may have; it is audio/..., "
-            f"video/... or {UNKNOWN_TYPE}"
+            f"{media_type.strip()!r} is not a media type that a format may have; it is audio/..., "
+            f"video/... or {UNKNOWN_TYPE}, and does not end in +xml"
         )
-    return media_type
+    # All of these are in any case, except values of parameters (RFC 9110, 8.3.1).
+    return match[1].lower() + _PARAMETER_NAME.sub(lambda name: name[0].lower(), match[2])
