@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -930,6 +931,32 @@ def test_what_could_not_be_published_can_be_published_later(
     progress = service.look(upload) if remembered else service.added(upload, 11)
     assert (progress.offset, progress.stored) == (11, HELLO)
     assert (service.content(), service.unfinished()) == (WHOLE, 0)
+
+
+@asynchronous
+async def test_an_upload_whose_sync_failed_is_stored_after_its_bytes_were_sent_again(
+    tmp_path: Path,
+) -> None:
+    """Cases 14 and 79: 515, then a look, as clients do. The look publishes nothing, because the
+    kernel does not report lost bytes twice.
+    """
+    calls = FailingCalls()
+    store = DirectoryStore(reactor, str(tmp_path / "media"), threads=3, calls=calls)
+    store.start()
+    try:
+        service = Service(store)
+        upload = (await service.creating(len(WHOLE), b"hello")).upload
+        with (
+            calls.armed(1, errno.EIO, lambda operation, _: operation == "fsync"),
+            pytest.raises(StorageFailed),
+        ):
+            await service.adding(upload, 5, b" world")
+        progress = await service.uploads.look(SOURCE, upload)
+        assert (progress.offset, progress.stored) == (0, None)  # nothing was synced before
+        assert (await service.adding(upload, 0, WHOLE)).stored == HELLO
+    finally:
+        await store.stop()
+    assert (tmp_path / "media" / str(HELLO)).read_bytes() == WHOLE
 
 
 def test_where_no_space_is_left_what_fits_is_kept_and_goes_on_later() -> None:
