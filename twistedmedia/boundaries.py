@@ -153,7 +153,7 @@ class Draft(Protocol):
 class KeptDraft(Draft, Protocol):
     """A draft that outlives the request which writes to it, and its process; nobody else writes to
     it meanwhile. `discard` lets go of it, and waits for nothing: bytes that were `append`ed stay,
-    unless they are provisional.
+    unless they are provisional. If a sync fails, only the bytes that were synced before count.
     """
 
     def resume(self) -> Deferred[Resumed]:
