@@ -21,7 +21,10 @@ from tests.service.storage import Storage, assert_told
 
 MIB = 1 << 20
 READ_ONLY = "the storage cannot be written: read-only file system"
-ANOTHER = "another folder has taken the place of its root; start the service again"
+ANOTHER = (
+    "another folder is in the place of its root; mount the right one, or start the service again"
+    " to use this one"
+)
 
 
 @contextmanager

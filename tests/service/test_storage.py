@@ -72,7 +72,10 @@ def test_a_root_that_another_folder_replaces_gets_nothing(serve: Callable[..., P
     service.root.rename(away)
     service.root.mkdir()
     answer = service.ask("PUT", "/media/new/x.wav", b"x")
-    why = "another folder has taken the place of its root; start the service again"
+    why = (
+        "another folder is in the place of its root; mount the right one, or start the service again"
+        " to use this one"
+    )
     assert_told("put", answer, f"the storage cannot be written: {why}")
     assert os.listdir(service.root) == []
     assert os.listdir(away) == [".twistedmedia"]
@@ -108,7 +111,10 @@ def test_a_root_that_is_moved_during_an_upload_stores_nothing(
         service.root.mkdir()
         sending.send(b"world")
         answer = sending.answer("PUT")
-    why = "another folder has taken the place of its root; start the service again"
+    why = (
+        "another folder is in the place of its root; mount the right one, or start the service again"
+        " to use this one"
+    )
     assert_told("put", answer, f"the storage cannot be written: {why}")
     assert os.listdir(service.root) == []
     assert os.listdir(away) == [".twistedmedia"]

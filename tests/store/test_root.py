@@ -204,7 +204,10 @@ def another_in_its_place(root: Path) -> None:
 
 
 GONE = "the storage cannot be (read|written): its root folder is gone"
-ANOTHER = "another folder has taken the place of its root; start the service again"
+ANOTHER = (
+    "another folder is in the place of its root; mount the right one, or start the service again"
+    " to use this one"
+)
 
 
 @asynchronous

@@ -112,7 +112,10 @@ class Root:
             with _translated(doing):
                 found = _identity_of(self._calls.stat_root(self._path))
             if found != self._identity:
-                why = "another folder has taken the place of its root; start the service again"
+                why = (
+                    "another folder is in the place of its root; mount the right one, or start the "
+                    "service again to use this one"
+                )
                 raise StorageFailed(doing, why)
         except StorageFailed as failure:
             self._log_once(failure)
