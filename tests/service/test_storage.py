@@ -14,6 +14,10 @@ from tests.service.storage import KEPT, Storage, assert_told
 IMPORTS = ("--fetch-allow", "127.0.0.0/8")
 NOT_WRITTEN = "the storage cannot be written: its root folder is gone"
 NOT_READ = "the storage cannot be read: its root folder is gone"
+ANOTHER = (
+    "another folder is in the place of its root; mount the right one, or start the service again to"
+    " use this one"
+)
 
 
 def log_lines(service: Process, text: str) -> list[str]:
@@ -72,11 +76,7 @@ def test_a_root_that_another_folder_replaces_gets_nothing(serve: Callable[..., P
     service.root.rename(away)
     service.root.mkdir()
     answer = service.ask("PUT", "/media/new/x.wav", b"x")
-    why = (
-        "another folder is in the place of its root; mount the right one, or start the service again"
-        " to use this one"
-    )
-    assert_told("put", answer, f"the storage cannot be written: {why}")
+    assert_told("put", answer, f"the storage cannot be written: {ANOTHER}")
     assert os.listdir(service.root) == []
     assert os.listdir(away) == [".twistedmedia"]
 
@@ -111,11 +111,7 @@ def test_a_root_that_is_moved_during_an_upload_stores_nothing(
         service.root.mkdir()
         sending.send(b"world")
         answer = sending.answer("PUT")
-    why = (
-        "another folder is in the place of its root; mount the right one, or start the service again"
-        " to use this one"
-    )
-    assert_told("put", answer, f"the storage cannot be written: {why}")
+    assert_told("put", answer, f"the storage cannot be written: {ANOTHER}")
     assert os.listdir(service.root) == []
     assert os.listdir(away) == [".twistedmedia"]
 
