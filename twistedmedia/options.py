@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
@@ -94,15 +95,29 @@ def _listens(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _listen(text: str) -> str:
-    """`text`, when it describes an endpoint."""
+    """`text`, if it describes an endpoint."""
+    port = _TCP_PORT.match(text)
+    if port is not None:
+        _port(port[1])
     nowhere: Any = None  # it is only described; nothing listens yet
     try:
         serverFromString(nowhere, text)
     except (IndexError, KeyError) as error:
-        raise ValueError(f"{text!r} is no endpoint, or no such socket was handed over") from error
-    except Exception as error:  # of each kind of endpoint its own
-        raise ValueError(f"{text!r} is no endpoint: {error}") from error
+        why = f"{text!r} is not an endpoint, or no such socket was handed over"
+        raise ValueError(why) from error
+    except (TypeError, ValueError) as error:  # in the words of Twisted's parsers
+        raise ValueError(f"{text!r} is not an endpoint; {_ENDPOINTS}") from error
+    except OSError as error:
+        raise ValueError(f"{text!r}: {error.filename}: {error.strerror}") from error
+    except Exception as error:  # of each kind of endpoint its own, such as those of OpenSSL
+        raise ValueError(f"{text!r}: its key, certificate or other value is unusable") from error
     return text
+
+
+_TCP_PORT = re.compile(r"(?:tcp6?|ssl):(?:port=)?([0-9]+)(?![^:])")
+_ENDPOINTS = (
+    "endpoints are written like tcp:8000, unix:/run/media.sock, ssl:8443:privateKey=key.pem"
+)
 
 
 def _upstream(text: str) -> Upstream | None:

@@ -411,11 +411,14 @@ def test_the_environment_lists_endpoints_with_commas(tmp_path: Path) -> None:
         ("tcp:0:interface=0.0.0.0", r"cannot start: --listen: 0\.0\.0\.0 .*--open"),
         ("tcp:0", r"cannot start: --listen: 0\.0\.0\.0 .*--open"),
         (r"tcp6:0:interface=\:\:", r"cannot start: --listen: :: .*--open"),
-        ("nonsense", "--listen: 'nonsense' is no endpoint"),
-        ("nonsense:8000", "--listen: 'nonsense:8000' is no endpoint"),
-        ("tcp:http", "--listen: 'tcp:http' is no endpoint"),
+        ("nonsense", "--listen: 'nonsense' is not an endpoint"),
+        ("nonsense:8000", "--listen: 'nonsense:8000' is not an endpoint"),
+        ("tcp:http", "--listen: 'tcp:http' is not an endpoint"),
         ("unix:no-folder/media.sock", "--listen: .*no-folder"),
-        ("systemd:domain=INET:index=0", "--listen: 'systemd:domain=INET:index=0' is no endpoint"),
+        (
+            "systemd:domain=INET:index=0",
+            "--listen: 'systemd:domain=INET:index=0' is not an endpoint",
+        ),
         ("ssl:0:privateKey=no-file.pem", "--listen: .*no-file"),
     ],
 )
