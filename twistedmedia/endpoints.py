@@ -1,5 +1,5 @@
-"""What a service listens on: an endpoint from its description, the URL of a port, and why there is
-none.
+"""Endpoints that a service listens on: made from their descriptions, and told as URLs. When one
+cannot listen, the reason in words for the operator.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def content_type_of(field: str | None) -> tuple[str, dict[str, str]]:
         for match in _PARAMETER.finditer(field or "", len(media_type))
     ]
     if [name for name, _ in pairs].count("boundary") > 1:
-        raise Malformed("the Content-Type of the form has two boundary parameters")
+        raise Malformed("the Content-Type has two boundary parameters")
     parameters = {name: _unquoted(value) for name, value in pairs if value}
     return media_type.strip(" \t").lower(), parameters
 
@@ -61,8 +61,8 @@ def disposition_parameters(field: str) -> dict[str, str]:
     """The parameters of a part's Content-Disposition field, decoded, their names in lower case. An
     extended one (`filename*`) takes the place of the plain one, wherever it stands.
 
-    What is not understood whole is refused: a file must not be passed over, or get another name,
-    because its header is odd.
+    A field that cannot be understood completely is refused: a file must not be passed over, or get
+    another name, because its header is odd.
 
     :raises ValueError: with a phrase that says what is wrong.
     """

@@ -101,7 +101,7 @@ class StreamingRequest(server.Request):
         if begins:
             self.channel.send_head()
             if self.channel.is_lost:
-                self.channel.callLater(0, self._end_unheard)
+                self.channel.callLater(0, self._end_unread_response)
 
     def render(self, resrc: IResource) -> None:
         self._streams = IStreamsBody.providedBy(resrc)
@@ -137,8 +137,8 @@ class StreamingRequest(server.Request):
             if not self.body.outlives:
                 self.body.drop()
 
-    def _end_unheard(self) -> None:
-        """Its handler has had this turn of the loop to finish a response that nobody receives."""
+    def _end_unread_response(self) -> None:
+        """End a response that nobody receives, if its handler has not finished it in one turn."""
         if not (self.finished or self._disconnected):
             self.channel.cut()
 
