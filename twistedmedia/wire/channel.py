@@ -245,7 +245,7 @@ class MediaChannel(http.HTTPChannel):
         self.site.welcome(self)
 
     def readConnectionLost(self) -> None:
-        """The peer has closed its sending side, or the whole connection. Only a write tells which."""
+        """The peer has closed its sending side, or the connection: only a write would tell."""
         self._is_half_closed = True
         if self._lingering.is_on:
             self._give_up()
