@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
 
 from tests.wire.connection import (
     Connection,
@@ -299,7 +301,10 @@ def test_a_response_without_end_that_begins_after_the_connection_is_lost_is_ende
     serving.assert_nothing_stays()
 
 
-def test_a_plain_resource_is_told_of_a_lost_connection_as_always() -> None:
+@pytest.mark.parametrize(
+    "sent", [put(3, path="/slow") + b"abc", head(path="/slow", method="DELETE")]
+)
+def test_a_plain_resource_is_told_of_a_lost_connection_as_always(sent: bytes) -> None:
     lost: list[Failure] = []
 
     class Slow(Resource):
@@ -312,7 +317,7 @@ def test_a_plain_resource_is_told_of_a_lost_connection_as_always() -> None:
     serving = Serving()
     serving.site.resource.putChild(b"slow", Slow())
     connection = serving.connect()
-    connection.send(put(3, path="/slow") + b"abc")
+    connection.send(sent)
     connection.leave()
     assert len(lost) == 1
     serving.assert_nothing_stays()
@@ -483,6 +488,20 @@ def test_the_producer_of_a_response_that_ends_early_is_stopped_once(
     serving.clock.pump([0] * 4)
     assert serving.stream.cancelled == 1
     assert calls.count("stop") == 1
+    serving.assert_nothing_stays()
+
+
+def test_nothing_waits_for_a_lost_connection_that_was_ending_over_tls() -> None:
+    @implementer(ISSLTransport)
+    class Encrypted(Connection):
+        def getPeerCertificate(self) -> None:
+            """It has none."""
+
+    serving = Serving()
+    connection = Encrypted(serving.site, serving.clock, window=0)
+    connection.send(head("Connection: close", method="GET", path="/plain"))
+    assert connection.disconnecting
+    connection.leave()
     serving.assert_nothing_stays()
 
 

@@ -379,3 +379,14 @@ def test_content_that_comes_with_a_request_does_not_disturb_its_answer() -> None
     sending.connection.send(bytes(1_000_000) + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     sending.connection.take()
     assert [each.content for each in sending.connection.answers()] == [CONTENT, CONTENT]
+
+
+def test_a_client_that_half_closes_before_its_content_ends_the_response() -> None:
+    """Nothing is sent, or fetched, for a connection that is closed."""
+    media = SocketMedia(cold=True)
+    sending = Sending(media, header=b"Content-Length: 5\r\n")
+    sending.connection.half_close()
+    assert len(media.fetching) == 1
+    media.fetched()
+    sending.clock.advance(0)
+    sending.assert_cut_off()

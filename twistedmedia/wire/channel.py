@@ -317,8 +317,6 @@ class MediaChannel(http.HTTPChannel):
             self.requests.clear()  # they know it by their bodies
 
     def loseConnection(self) -> Any:
-        if self._lost is not None:
-            return None
         self._outgoing.send()
         self.peer_is_slow()  # it closes when the peer has taken what was written before
         if not self._is_plain_tcp() and self._parting is None and self in self.site.channels:
@@ -566,9 +564,6 @@ class MediaChannel(http.HTTPChannel):
     # Reading on after an early answer
 
     def _linger(self) -> None:
-        if self._is_half_closed:  # there is nothing to drop
-            self.loseConnection()
-            return
         self._lingering.begin(LAST_LINGER_S if self.site.is_closing else LINGER_S)
         self._outgoing.send()
         if self._is_plain_tcp() and not self.persistent:
