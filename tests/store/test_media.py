@@ -299,7 +299,9 @@ class OfTheYear(CallsLayer):
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
         result = call()
         if operation in ("lstat", "fstat") and stat.S_ISREG(result.st_mode):
-            fields = {name: getattr(result, name) for name in dir(result) if name[:3] == "st_"}
+            # The fields besides those of the sequence, which may not be given twice.
+            names = [name for name in dir(result) if "time" in name or name.startswith("st_b")]
+            fields = {name: getattr(result, name) for name in names}
             return os.stat_result(result, {**fields, "st_mtime_ns": self._modified_ns})
         return result
 
