@@ -217,7 +217,7 @@ async def test_without_a_digest_it_is_not_verified(talk: Any, target: Path) -> N
 async def test_content_of_which_the_end_is_not_known_is_refused(talk: Any, target: Path) -> None:
     """A body without a length ends with its connection, whole or not."""
     async with talk(retries=Retries(times=0)) as it:
-        answer = Answer(200, {"Connection": "close"}, CONTENT)
+        answer = Answer(200, {"Connection": "close", "ETag": '"v1"'}, CONTENT)
         it.fake.next("GET", answer=answer, without_length=True)
         with pytest.raises(Unreachable, match="where it ends"):
             await it.client.download("a", "b.wav", target)
@@ -394,3 +394,25 @@ async def test_what_was_here_before_is_no_progress(talk: Any, target: Path) -> N
         with pytest.raises(Unreachable):
             await it.client.download("a", "b.wav", target)
         assert len(it.waits) == 2
+
+
+@asynchronous
+async def test_an_answer_without_an_etag_is_not_a_file(talk: Any, tmp_path: Path) -> None:
+    """A captive portal says 200 to everything."""
+    page = Answer(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    try:
+        async with talk() as it:
+            for _ in range(2):
+                it.fake.next("GET", answer=page)
+            with pytest.raises(Garbled, match="has no ETag"):
+                await it.client.download_stream("a", "b.wav", writing)
+            with pytest.raises(BlockingIOError):  # nothing was written
+                os.read(reading, 1)
+            with pytest.raises(Garbled, match="has no ETag"):
+                await it.client.download("a", "b.wav", tmp_path / "b.wav")
+            assert not (tmp_path / "b.wav").exists()
+    finally:
+        os.close(reading)
+        os.close(writing)

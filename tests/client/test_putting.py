@@ -157,7 +157,7 @@ async def test_put_replaces_when_it_is_told_to(talk: Any, here: Path) -> None:
         it.fake.put("to/b.wav", b"top/en/b.wav")
         running = Running(it)
         paths = ["top/a.wav", "top/en/b.wav", "top/en/c.txt"]
-        await put(running.run, paths, "to", PutOptions(etag="*"))
+        await put(running.run, paths, "to", PutOptions(replace=True))
         assert running.code == 0
         assert it.fake.media["to/a.wav"] == b"top/a.wav"
         assert running.said == [
@@ -177,8 +177,98 @@ async def test_a_file_that_goes_before_it_is_replaced_is_stored(talk: Any, here:
         it.fake.next("HEAD", answer=told(404, 404))  # of the name that is about to be replaced
         it.fake.next("PUT", answer=it.fake._stored("to/a.wav"))
         running = Running(it)
-        await put(running.run, ["top/a.wav"], "to", PutOptions(etag="*"))
+        await put(running.run, ["top/a.wav"], "to", PutOptions(replace=True))
         assert [each.headers.get("if-match") for each in it.fake.asked("PUT")] == [None]
+
+
+@asynchronous
+async def test_of_two_files_with_one_name_the_second_fails(talk: Any, tmp_path: Path) -> None:
+    """Whatever is said of replacing. The service normalises names to NFC, so they are compared
+    that way.
+    """
+    for name in (
+        "da/m.wav",
+        "db/m.wav",
+        "dc/\u00e9.wav",
+        "dc/e\u0301.wav",
+        "da/LICENSE",
+        "db/LICENSE",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    at = str(tmp_path)
+    cases = {
+        "files": [f"{at}/da/m.wav", f"{at}/db/m.wav"],
+        "folders": [f"{at}/da/.", f"{at}/db/."],
+    }
+    for options in (PutOptions(), PutOptions(replace=True)):
+        for to, paths in cases.items():
+            async with talk() as it:
+                it.fake.formats = {"wav"}
+                running = Running(it)
+                await put(running.run, paths, to, options)
+                failed = [line for line in running.noted if line.startswith("failed")]
+                where = f"{at}/da/m.wav" if to == "files" else f"{at}/da/./m.wav"
+                assert failed == [f"failed     {to}/m.wav: {to}/m.wav: that is where {where} goes"]
+                assert (running.code, it.fake.media) == (1, {f"{to}/m.wav": b"da/m.wav"})
+        async with talk() as it:
+            running = Running(it)
+            await put(running.run, [f"{at}/dc"], "to", options)
+            assert (running.code, len(running.said), len(running.noted)) == (1, 1, 1)
+            assert [each.target for each in it.fake.asked("PUT")] == ["/media/to/dc/%C3%A9.wav"]
+
+
+@asynchronous
+async def test_a_file_that_is_named_twice_is_sent_once(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        running = Running(it)
+        await put(running.run, ["top/a.wav", "./top/a.wav"], "to", PutOptions(replace=True))
+        assert (running.code, running.said) == (0, ["stored     to/a.wav (9 bytes)"])
+        assert running.noted == []
+
+
+@asynchronous
+async def test_a_name_that_is_taken_before_the_file_is_stored_is_replaced(
+    talk: Any, here: Path
+) -> None:
+    async with talk() as it:
+        it.fake.put("to/a.wav", b"another client's")
+        it.fake.next("HEAD", answer=told(404, 404))  # it was not there yet
+        running = Running(it)
+        await put(running.run, ["top/a.wav"], "to", PutOptions(replace=True))
+        assert (running.code, running.said) == (0, ["replaced   to/a.wav (9 bytes)"])
+        assert it.fake.media == {"to/a.wav": b"top/a.wav"}
+        assert [each.headers.get("if-match") for each in it.fake.asked("PUT")] == [None, "*"]
+
+
+@asynchronous
+async def test_a_service_that_contradicts_itself_is_not_asked_for_ever(
+    talk: Any, here: Path
+) -> None:
+    async with talk() as it:
+        it.fake.put("to/a.wav", b"other content")
+        for answer in [told(412, 412), told(409, 501)] * 2 + [told(412, 412)]:
+            it.fake.next("PUT", answer=answer)
+        running = Running(it)
+        await put(running.run, ["top/a.wav"], "to", PutOptions(replace=True))
+        assert (running.code, len(it.fake.asked("PUT"))) == (1, 5)
+
+
+@asynchronous
+async def test_any_file_that_is_to_be_replaced_has_to_exist(talk: Any, here: Path) -> None:
+    """`--if-match '*'`, of a file and of standard input."""
+    async with talk() as it:
+        running = Running(it)
+        await put(running.run, ["top/a.wav"], "to", PutOptions(etag="*"))
+        reading, writing = os.pipe()
+        os.close(writing)
+        await put_stream(running.run, reading, "to/s.wav", PutOptions(etag="*"))
+        os.close(reading)
+        assert running.noted == [
+            f"failed     to/{name}.wav: there is no file of that name to replace (code 412)"
+            for name in ("a", "s")
+        ]
+        assert (running.code, it.fake.media) == (1, {})
 
 
 @asynchronous
@@ -215,7 +305,7 @@ async def test_a_replacement_that_fails_leaves_the_file_as_it_was(talk: Any, her
         it.fake.next("PUT", cut_at=3)
         running = Running(it)
         with pytest.raises(Exception, match="broke"):
-            await put(running.run, ["top/a.wav"], "to", PutOptions(etag="*"))
+            await put(running.run, ["top/a.wav"], "to", PutOptions(replace=True))
         assert it.fake.media == {"to/a.wav": b"other content"}
 
 
@@ -242,8 +332,10 @@ async def test_put_of_standard_input_needs_a_name(talk: Any) -> None:
         taken = await run("to/a.wav")
         assert taken.noted == ["failed     to/a.wav: the file exists already (code 501)"]
         it.fake.put("to/a.wav", b"other")
-        assert (await run("to/a.wav", PutOptions("*"))).said == ["replaced   to/a.wav (5 bytes)"]
-        assert (await run("to/b.wav", PutOptions("*"))).said == ["stored     to/b.wav (5 bytes)"]
+        replaced = await run("to/a.wav", PutOptions(replace=True))
+        assert replaced.said == ["replaced   to/a.wav (5 bytes)"]
+        stored = await run("to/b.wav", PutOptions(replace=True))
+        assert stored.said == ["stored     to/b.wav (5 bytes)"]
         for wrong in ("to/", "a.wav", "", "../a/b.wav"):
             assert (await run(wrong)).code == 1
         assert (await run("a.wav")).noted == [

@@ -635,3 +635,28 @@ async def test_a_failure_is_reported_once(talk: Any, here: Path) -> None:
                 assert len(running.noted) == 1, name
     finally:
         os.close(null)
+
+
+@asynchronous
+async def test_a_404_that_is_not_the_services_is_a_failure(talk: Any, here: Path) -> None:
+    """A proxy that hides a directory: what is behind it is not listed, brought or deleted."""
+    hidden = Answer(404, {"Content-Type": "text/html"}, b"<html>404 Not Found</html>")
+    commands: dict[str, Callable[[Run], Any]] = {
+        "ls -r": lambda run: ls(run, "to", long=False, recursive=True),
+        "get": lambda run: get(run, ["to"], "out"),
+        "rm -r": lambda run: rm(run, ["to"], recursive=True),
+        "rm -r of the directory itself": lambda run: rm(run, ["to/en"], recursive=True),
+        "ls of the directory itself": lambda run: ls(run, "to/en", long=False, recursive=False),
+    }
+    for what, command in commands.items():
+        async with talk() as it:
+            it.fake.put("to/en/b.wav", b"sound")
+            if "itself" not in what:
+                it.fake.next("GET")
+            it.fake.next("GET", answer=hidden)
+            running = Running(it)
+            await command(running.run)
+            assert running.code == 1, what
+            assert len(running.noted) == 1 and "HTTP 404 Said So" in running.noted[0], what
+            assert it.fake.media == {"to/en/b.wav": b"sound"}
+            assert it.fake.asked("HEAD") == it.fake.asked("DELETE") == []

@@ -126,6 +126,16 @@ def declared_digest(headers: Mapping[str, str]) -> str | None:
         return None
 
 
+def check_is_file(headers: Mapping[str, str]) -> None:
+    """Check that an answer is about a file of the service, which always sends an entity tag. A
+    server that says 200 to everything, such as a captive portal, does not.
+
+    :raises Garbled: when there is no entity tag.
+    """
+    if "etag" not in headers:
+        raise Garbled("the answer does not describe a file of the service: it has no ETag")
+
+
 def strong_etag(headers: Mapping[str, str]) -> str | None:
     """The entity tag, when it stands for the very bytes (RFC 9110, 8.8.3)."""
     etag = headers.get("etag", "")

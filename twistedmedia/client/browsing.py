@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twistedmedia.client.asking import Asking
-from twistedmedia.client.errors import Refused
+from twistedmedia.client.errors import NOT_FOUND, Refused
 from twistedmedia.client.outcomes import Entry, Page, page
 from twistedmedia.client.places import Service, folders_at, sendable
 from twistedmedia.names import is_segment
@@ -62,7 +62,7 @@ async def entries_below(
         try:
             entries = await entries_in(asking, service, here, left_out)
         except Refused as error:
-            if error.status == 404 and here != directory:
+            if error.code == NOT_FOUND and here != directory:
                 continue
             raise
         found += [entry for entry in entries if not entry.is_directory]

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twistedmedia.client.answers import Answer, content_range, count, declared_digest, strong_etag
+from twistedmedia.client.answers import (
+    Answer,
+    check_is_file,
+    content_range,
+    count,
+    declared_digest,
+    strong_etag,
+)
 from twistedmedia.client.asking import Asking
 from twistedmedia.client.errors import ClientError, Damaged, Garbled, Refused, local_failure
 from twistedmedia.client.outcomes import Downloaded
@@ -122,6 +129,7 @@ class _Download:
             if self._digest is None:
                 self._digest = await self._call(part.digest)
         else:
+            check_is_file(answer.headers)
             self._size = count(answer.headers, "Content-Length")
             etag = strong_etag(answer.headers)
             can_resume = etag is not None and self._size is not None

@@ -7,6 +7,10 @@ function of the caller's, such as `progress`.
 
 from __future__ import annotations
 
+# The service's code for what does not exist. A proxy's 404 has no code: behind it the file or
+# directory may well exist.
+NOT_FOUND = 404
+
 
 class ClientError(Exception):
     """`reason` is a sentence without a full stop. `code` is the code of docs/http.md, None where

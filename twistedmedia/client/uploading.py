@@ -6,7 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from twistedmedia.client.answers import Answer, declared_digest, modified, strong_etag
+from twistedmedia.client.answers import (
+    Answer,
+    check_is_file,
+    declared_digest,
+    modified,
+    strong_etag,
+)
 from twistedmedia.client.arguments import check_kind
 from twistedmedia.client.asking import Asking, SentFile
 from twistedmedia.client.errors import Damaged, Garbled, LocalFailure, Refused, Unreachable
@@ -229,11 +235,9 @@ class Uploading:
 def found_in(answer: Answer) -> Found:
     """What the headers of an answer say about the file that it is about.
 
-    :raises Garbled: when there is no entity tag. The service always sends one; a server that says
-        200 to everything, such as a captive portal, does not.
+    :raises Garbled: when it is not about a file of the service.
     """
-    if "etag" not in answer.headers:
-        raise Garbled("the answer does not describe a file of the service: it has no ETag")
+    check_is_file(answer.headers)
     length = answer.headers.get("content-length", "")
     return Found(
         size=int(length) if length.isascii() and length.isdigit() else -1,

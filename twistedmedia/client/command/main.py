@@ -173,7 +173,7 @@ class _Command:
 def _subcommand(run: Run, options: argparse.Namespace) -> Any:
     match options.command:
         case "put":
-            how = PutOptions(options.etag, options.strict, options.exclude)
+            how = PutOptions(options.etag, options.replace, options.strict, options.exclude)
             if options.files == [STREAM]:
                 return put_stream(run, _STDIN, options.directory, how)
             return put(run, options.files, options.directory, how)

@@ -77,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     replacing = put.add_mutually_exclusive_group()
     replacing.add_argument(
         "--replace",
-        dest="etag",
-        action="store_const",
-        const="*",
+        action="store_true",
         help="replace files that have the name and other content",
     )
     replacing.add_argument(

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.command.trees import Item, LeftOut, Sendable, Unreadable, local_items
-from twistedmedia.client.errors import LocalFailure, Refused
+from twistedmedia.client.errors import ClientError, LocalFailure, Refused
 from twistedmedia.client.outcomes import Stored
-from twistedmedia.client.places import folders_at, name_at
+from twistedmedia.client.places import folders_at, name_at, name_of
 from twistedmedia.client.threads import in_thread
 from twistedmedia.client.uploading import format_of
 
 _THERE = "stored already"
 _NAME_TAKEN, _FORMAT = 501, 504
 _PRECONDITION = 412
+# How often a replacement is tried while other clients store and delete the same file.
+_MOST_TURNS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class PutOptions:
     """How files are put.
 
-    `etag` is the entity tag of the file to be replaced, `*` for whichever has the name. `strict`
-    makes a failure of a file in a folder whose format the service does not take. `exclude` are
-    patterns of what is passed over in folders.
+    `replace` replaces whichever file has the name, and stores one whose name is not taken. `etag`
+    is the entity tag of the one file to be replaced, `*` for any. `strict` makes a failure of a
+    file in a folder whose format the service does not take. `exclude` are patterns of what is
+    passed over in folders.
     """
 
     etag: str | None = None
+    replace: bool = False
     strict: bool = False
     exclude: Sequence[str] = ()
 
@@ -39,7 +44,8 @@ async def put(
     directory: str,
     options: PutOptions = PutOptions(),
 ) -> None:
-    """Store what `paths` name in `directory`; what is there already is skipped.
+    """Store what `paths` name in `directory`; what is there already is skipped. Of two files that
+    would get the same name the second fails.
 
     :raises Unreachable: when the service cannot be reached; the rest is not tried then.
     """
@@ -49,7 +55,7 @@ async def put(
     if below is None:
         return
     items = await in_thread(run.reactor, local_items, paths, below, options.exclude)
-    if options.etag not in (None, "*") and not _is_one_file(items):
+    if options.etag is not None and not _is_one_file(items):
         run.report(failure(LocalFailure("--if-match is about one file: name one, and no folder")))
         return
     sendable: list[Sendable] = []
@@ -60,9 +66,13 @@ async def put(
             run.report(failure(item.error, path=item.path))
         else:
             sendable.append(item)
-            run.display.expect(item.size)
     putting = _Putting(run, options)
-    await at_once(run.jobs, sendable, putting.put)
+    first, twins = _without_twins(sendable)
+    for item in first:
+        run.display.expect(item.size)
+    await at_once(run.jobs, first, putting.put)
+    for item, error in twins:  # by now it is known which formats the service takes
+        putting.refuse(item, error)
 
 
 async def put_stream(run: Run, descriptor: int, written: str, options: PutOptions) -> None:
@@ -73,8 +83,8 @@ async def put_stream(run: Run, descriptor: int, written: str, options: PutOption
     with run.reporting(written):
         name = name_at(written)
         etag = options.etag
-        if etag == "*" and await run.client.find(name.directory, name.filename) is None:
-            etag = None
+        if options.replace and await run.client.find(name.directory, name.filename) is not None:
+            etag = "*"
         with run.transferring(str(name)) as transfer:
             stored = await run.client.upload_stream(
                 descriptor, name.directory, name.filename, etag=etag, progress=transfer.moved
@@ -88,9 +98,20 @@ class _Putting:
         self._options = options
         self._refused: dict[str, Refused] = {}  # by the formats that the service does not take
 
+    def refuse(self, item: Sendable, error: LocalFailure) -> None:
+        """Report that `item` is not sent because of `error`. It is left out if it would have been
+        without that error.
+        """
+        name = _name(item)
+        refused = None if item.is_named else self._refused.get(format_of(item.filename))
+        if refused is not None and not self._options.strict:
+            self._run.report(Result(Outcome.LEFT_OUT, name, item.path, reason=refused.reason))
+        else:
+            self._run.report(failure(error, name, item.path))
+
     async def put(self, item: Sendable) -> None:
         run = self._run
-        name = f"{item.directory}/{item.filename}".removeprefix("/")
+        name = _name(item)
         first: int | None = None  # what was there already from a run before
         last = 0
 
@@ -126,18 +147,44 @@ class _Putting:
         if held:
             return Result(Outcome.SKIPPED, name, item.path, item.size, reason=_THERE)
         etag = self._options.etag
-        if held is False and etag is None:
+        if etag is not None:
+            stored = await self._replaced(item, etag, moved)
+        elif self._options.replace:
+            stored = await self._replaced_or_new(item, moved, is_taken=held is False)
+        elif held is False:
             raise Refused(409, _NAME_TAKEN, "the file exists already, with other content")
-        if etag is not None and (held is False or etag != "*"):
+        else:
+            stored = await self._new(item, moved)
+        return _result(stored, name, item.path)
+
+    async def _replaced_or_new(
+        self, item: Sendable, moved: Callable[[int, int], None], *, is_taken: bool
+    ) -> Stored:
+        """Replace what has the name, or store a new file. Other clients may store or delete a file
+        of that name meanwhile: then the other request is made.
+        """
+        turns = 0
+        while True:
+            turns += 1
             try:
-                stored = await client.replace(
-                    item.path, item.directory, item.filename, etag, progress=moved
+                return await (
+                    self._replaced(item, "*", moved) if is_taken else self._new(item, moved)
                 )
-                return _result(stored, name, item.path)
             except Refused as error:
-                if etag != "*" or error.status != _PRECONDITION:
-                    raise  # else the other file has gone meanwhile
-        stored = await client.upload(
+                contradiction = _PRECONDITION if is_taken else _NAME_TAKEN
+                if error.code != contradiction or turns == _MOST_TURNS:
+                    raise
+                is_taken = not is_taken
+
+    async def _replaced(
+        self, item: Sendable, etag: str, moved: Callable[[int, int], None]
+    ) -> Stored:
+        return await self._run.client.replace(
+            item.path, item.directory, item.filename, etag, progress=moved
+        )
+
+    async def _new(self, item: Sendable, moved: Callable[[int, int], None]) -> Stored:
+        return await self._run.client.upload(
             item.path,
             item.directory,
             item.filename,
@@ -145,7 +192,30 @@ class _Putting:
             record=self._run.record,
             ask_first=not item.is_named,
         )
-        return _result(stored, name, item.path)
+
+
+def _without_twins(
+    items: Sequence[Sendable],
+) -> tuple[list[Sendable], list[tuple[Sendable, LocalFailure]]]:
+    """Those with a name of their own, and those whose name another one before them has, each with
+    the error to report. The service normalises names, so they are compared as it has them. A file
+    that is named twice is sent once.
+    """
+    by_name: dict[str, Sendable] = {}
+    twins = []
+    for item in items:
+        try:
+            name = str(name_of(item.directory, item.filename))
+        except ClientError:
+            name = _name(item)  # not allowed, which is reported when it is to be sent
+        first = by_name.setdefault(name, item)
+        if os.path.normpath(first.path) != os.path.normpath(item.path):
+            twins.append((item, LocalFailure(f"{name}: that is where {first.path} goes")))
+    return list(by_name.values()), twins
+
+
+def _name(item: Sendable) -> str:
+    return f"{item.directory}/{item.filename}".removeprefix("/")
 
 
 def _is_one_file(items: Sequence[Item]) -> bool:

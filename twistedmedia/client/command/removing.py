@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from twistedmedia.client.command.figures import left_out_text
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
-from twistedmedia.client.errors import LocalFailure, Refused
+from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused
 from twistedmedia.client.outcomes import Entry, Page
 from twistedmedia.client.places import folders_at, name_at
 from twistedmedia.names import is_segment
@@ -29,7 +29,7 @@ async def _file(run: Run, written: str) -> None:
     with run.reporting(written):
         name = name_at(written)
         if not await run.client.delete(name.directory, name.filename):
-            raise Refused(404, 404, "there is no such media")
+            raise Refused(404, NOT_FOUND, "there is no such media")
         run.report(Result(Outcome.DELETED, str(name)))
 
 
@@ -44,7 +44,7 @@ async def _named(run: Run, written: str) -> None:
         try:
             first = await run.client.page(directory)
         except Refused as error:
-            is_file = error.status == 404 and "/" in directory and not written.endswith("/")
+            is_file = error.code == NOT_FOUND and "/" in directory and not written.endswith("/")
             if not is_file:
                 raise
     if is_file:
@@ -106,7 +106,7 @@ async def _page(run: Run, directory: str, after: str | None) -> Page | None:
     try:
         return await run.client.page(directory, after)
     except Refused as error:
-        if error.status == 404:
+        if error.code == NOT_FOUND:
             return None
         raise
 

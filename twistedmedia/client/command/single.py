@@ -9,7 +9,7 @@ from twistedmedia.client.command.figures import milliseconds_text, size_text, ti
 from twistedmedia.client.command.printable import printable
 from twistedmedia.client.command.results import Outcome, Result
 from twistedmedia.client.command.running import Run
-from twistedmedia.client.errors import LocalFailure, Refused
+from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused
 from twistedmedia.client.outcomes import Entry, Fetched, Health
 from twistedmedia.client.places import folders_at, name_at
 
@@ -117,7 +117,7 @@ async def _entries(run: Run, written: str, recursive: bool) -> list[Entry]:
     try:
         return await run.client.list(listed, recursive=recursive)
     except Refused as error:
-        if error.status != 404 or "/" not in listed or written.endswith("/"):
+        if error.code != NOT_FOUND or "/" not in listed or written.endswith("/"):
             raise
         name = name_at(written)
         found = await run.client.find(name.directory, name.filename)
