@@ -22,6 +22,7 @@ from twistedmedia.client.answers import (
 from twistedmedia.client.errors import Garbled
 from twistedmedia.client.outcomes import fetched, page, stored
 
+URL = "http://e/media/prompts/a%20b%40"
 quick = settings(max_examples=60, deadline=None)
 
 anything = st.recursive(
@@ -33,7 +34,7 @@ anything = st.recursive(
 
 def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
     content = json.dumps({"code": 500, "reason": "internal error", "incident": "abc"}).encode()
-    error = refusal(Answer(500, {"retry-after": "3"}, content), "Internal Server Error", 0)
+    error = refusal(Answer(500, {"retry-after": "3"}, content), URL, "Internal Server Error", 0)
     assert (error.status, error.code, error.reason) == (500, 500, "internal error")
     assert (error.incident, error.retry_after_s, error.told) == ("abc", 3, True)
 
@@ -51,7 +52,7 @@ def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
     ],
 )
 def test_a_refusal_of_somebody_else_has_its_status(content: bytes) -> None:
-    error = refusal(Answer(502, {}, content), "Bad Gateway", 0)
+    error = refusal(Answer(502, {}, content), URL, "Bad Gateway", 0)
     assert (error.status, error.code, error.reason) == (502, None, "HTTP 502 Bad Gateway")
     assert not error.told
 
@@ -67,7 +68,10 @@ def kinds() -> list[type[errors.MediaError]]:
 @pytest.mark.parametrize(
     ("status", "location", "told"),
     [
-        (307, "./en/", (409, 409, "a directory has this name")),
+        (307, "./a%20b%40/", (409, 409, "a directory has this name")),
+        (307, "./a%20b@/", (409, 409, "a directory has this name")),
+        (307, "./en/", (307, None, "leads to ./en/")),
+        (307, "./", (307, None, "leads to ./")),
         (307, "https://e/", (307, None, "leads to https://e/")),
         (301, "https://e/media/a.wav", (301, None, "leads to https://e/media/a.wav")),
         (301, "./en/", (301, None, "leads to ./en/")),
@@ -79,7 +83,7 @@ def test_a_redirect_says_where_it_leads(
     status: int, location: str | None, told: tuple[int, int | None, str]
 ) -> None:
     headers = {} if location is None else {"location": location}
-    error = refusal(Answer(status, headers), "Said So", 0)
+    error = refusal(Answer(status, headers), URL, "Said So", 0)
     assert (error.status, error.code) == told[:2]
     assert error.reason.endswith(told[2])
 
@@ -87,7 +91,7 @@ def test_a_redirect_says_where_it_leads(
 @pytest.mark.parametrize("kind", kinds())
 def test_every_failure_of_the_service_is_understood(kind: type[errors.MediaError]) -> None:
     content = json.dumps({"code": kind.code, "reason": "because"}).encode()
-    error = refusal(Answer(kind.status, {}, content), "Said So", 0)
+    error = refusal(Answer(kind.status, {}, content), URL, "Said So", 0)
     assert (error.code, error.reason, error.told) == (kind.code, "because", True)
 
 
@@ -111,7 +115,7 @@ def test_the_codes_are_those_of_the_page() -> None:
 @quick
 @given(st.integers(400, 599), st.binary() | anything.map(lambda it: json.dumps(it).encode()))
 def test_any_refusal_is_one(status: int, content: bytes) -> None:
-    error = refusal(Answer(status, {}, content), "", 0)
+    error = refusal(Answer(status, {}, content), URL, "", 0)
     assert error.status == status
     assert isinstance(error.reason, str)
 

@@ -486,7 +486,9 @@ def test_a_code_comes_with_the_status_that_the_service_gives_it() -> None:
         (400, 404, False),
         (500, 507, False),
     ]:
-        error = refusal(Told(status, {}, told(status, code).content), "Said So", 0)
+        error = refusal(
+            Told(status, {}, told(status, code).content), "http://e/media/a/b.wav", "Said So", 0
+        )
         assert (error.told, error.code) == ((True, code) if is_ours else (False, None))
         assert error.status == status
 

@@ -657,6 +657,59 @@ async def test_a_404_that_is_not_the_services_is_a_failure(talk: Any, here: Path
             running = Running(it)
             await command(running.run)
             assert running.code == 1, what
-            assert len(running.noted) == 1 and "HTTP 404 Said So" in running.noted[0], what
+            assert ["HTTP 404 Said So" in line for line in running.noted] == [True], what
             assert it.fake.media == {"to/en/b.wav": b"sound"}
             assert it.fake.asked("HEAD") == it.fake.asked("DELETE") == []
+
+
+PAGE = b"<html>somebody else</html>"
+MISSING = Answer(404, {"Content-Type": "text/html"}, PAGE)
+ANYTHING = Answer(200, {"Content-Type": "text/html", "ETag": '"e"'}, PAGE)
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [(MISSING, "HTTP 404 Said So"), (ANYTHING, "the answer (HTTP 200) is not the service's")],
+    ids=["404", "200"],
+)
+async def test_the_answers_of_another_server_are_not_said_to_be_the_services(
+    talk: Any, here: Path, answer: Answer, reason: str
+) -> None:
+    """HEAD has no JSON, so nothing is concluded from it alone."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    commands: dict[str, Callable[[Run], Any]] = {
+        "put": lambda run: put(run, ["top/a.wav"], "to"),
+        "put --if-match": lambda run: put(run, ["top/a.wav"], "to", PutOptions(etag='"f"')),
+        "put -": lambda run: put_stream(run, null, "to/a.wav", PutOptions()),
+        "put - --if-match": lambda run: put_stream(run, null, "to/a.wav", PutOptions(etag='"f"')),
+        "get": lambda run: get(run, ["to/a.wav"], "out.wav"),
+    }
+    if answer is ANYTHING:
+        del commands["get"]  # a file with an entity tag: no client can tell
+    try:
+        for what, command in commands.items():
+            async with talk(retries=Retries(times=0)) as it:
+                it.fake.answer = lambda request: answer  # to everything
+                running = Running(it, as_json=True)
+                await command(running.run)
+                rows = [json.loads(line) for line in running.said]
+                assert [row["outcome"] for row in rows] == ["failed"], what
+                assert "code" not in rows[0], what
+                assert rows[0]["reason"].startswith(reason), what
+                assert rows[0].get("status") in (None, answer.status), what
+    finally:
+        os.close(null)
+
+
+@asynchronous
+async def test_a_directory_is_confirmed_once(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        for name in ("a.wav", "b ü.wav", "c.wav"):
+            it.fake.put(f"to/{name}", b"other")
+        running = Running(it)
+        running.run = replace(running.run, jobs=1)
+        await put(running.run, ["top/a.wav", "top/en/b ü.wav", "top/en/c.wav"], "to")
+        assert ["(code 501)" in line for line in running.noted] == [True] * 3
+        assert [each.target for each in it.fake.asked("GET")] == ["/media/to/"]
+        assert it.fake.asked("PUT") == []

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from twistedmedia import errors
 from twistedmedia.client.errors import Garbled, Refused
@@ -46,15 +47,16 @@ class Answer:
         return found
 
 
-def refusal(answer: Answer, phrase: str, now_s: float) -> Refused:
+def refusal(answer: Answer, url: str, phrase: str, now_s: float) -> Refused:
     """The error that an answer with another status than was hoped for is.
 
-    The service redirects from the name of a directory to the same name with a slash at its end.
-    `phrase` stands behind the status; `now_s` is the time of day since 1970, for a Retry-After that
-    is a date.
+    The service redirects from `url`, the name of a directory, to the same name with a slash at its
+    end; other redirects are not the service's. `phrase` stands behind the status; `now_s` is the
+    time of day since 1970, for a Retry-After that is a date.
     """
     location = answer.headers.get("location", "") if 300 <= answer.status < 400 else ""
-    if answer.status == 307 and location.startswith("./") and location.endswith("/"):
+    last = unquote(urlsplit(url).path.rpartition("/")[2])
+    if answer.status == 307 and last and unquote(location) == f"./{last}/":
         return Refused(409, 409, "a directory has this name")
     payload = _object(answer.content) or {}
     code, reason, incident = payload.get("code"), payload.get("reason"), payload.get("incident")

@@ -78,7 +78,7 @@ class Asking:
         except Exception as error:  # noqa: BLE001 - told apart, and raised again
             raise self._broken(error, watch, content) from None
         if answer.status not in hoped_for:
-            raise refusal(answer, _text(response.phrase), time.time())
+            raise refusal(answer, url, _text(response.phrase), time.time())
         return answer
 
     async def receive(
@@ -100,7 +100,7 @@ class Asking:
             response = await self._respond(watch, "GET", url, headers, None, None)
             if response.code not in (200, 206):
                 answer = await self._whole(watch, response)
-                raise refusal(answer, _text(response.phrase), time.time())
+                raise refusal(answer, url, _text(response.phrase), time.time())
             content = Content()
             response.deliverBody(content)
             await begin(Answer(response.code, _fields(response)))

@@ -15,7 +15,15 @@ from twistedmedia.client.answers import (
 )
 from twistedmedia.client.arguments import check_kind
 from twistedmedia.client.asking import Asking, SentFile
-from twistedmedia.client.errors import Damaged, Garbled, LocalFailure, Refused, Unreachable
+from twistedmedia.client.browsing import page_of
+from twistedmedia.client.errors import (
+    NOT_FOUND,
+    Damaged,
+    Garbled,
+    LocalFailure,
+    Refused,
+    Unreachable,
+)
 from twistedmedia.client.files import LocalFile, changed, open_file, path_of
 from twistedmedia.client.outcomes import Found, Stored, stored
 from twistedmedia.client.places import Service, name_of, text_of
@@ -43,6 +51,7 @@ class Uploading:
     def __init__(self, asking: Asking, service: Service) -> None:
         self._asking = asking
         self._service = service
+        self._confirmed: set[tuple[str, ...]] = set()  # directories, see _confirm
         # Formats that a service takes unless it is told otherwise, and those that this one took.
         self._taken = {"mp3", "wav"}
 
@@ -102,11 +111,12 @@ class Uploading:
         if etag is not None:
             check_etag(etag)
         # Before anything is read: a stream that was refused half-way cannot be sent again.
-        found = await self._asking.persist(lambda: self.find(name))
+        found = await self._asking.persist(lambda: self._head(name))
         if etag is None and found is not None:
+            await self._confirm(name)
             raise Refused(409, _NAME_TAKEN, "the file exists already")
         if etag is not None:
-            _require(found, etag)
+            await self._require(name, found, etag)
         stream = SentStream(self._asking.reactor, descriptor, lambda sent: progress(sent, None))
         url = self._service.media(name)
         headers = {} if etag is None else {"If-Match": etag}
@@ -121,6 +131,21 @@ class Uploading:
 
     async def find(self, name: MediaName, *, digest: bool = False) -> Found | None:
         """As `MediaClient.find`, once."""
+        found = await self._head(name, digest=digest)
+        if found is not None:
+            return found
+        try:  # an answer to HEAD has no JSON, so the 404 may be another server's
+            await self._asking.ask(
+                "GET", self._service.media(name), {"Range": "bytes=0-0"}, hoped_for=(200, 206, 416)
+            )
+        except Refused as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+        return await self._head(name, digest=digest)  # another client has just stored it
+
+    async def _head(self, name: MediaName, *, digest: bool = False) -> Found | None:
+        """As `find`, but a 404 of another server is not told from one of the service."""
         wanted = {"Want-Repr-Digest": "sha-256=10"} if digest else {}
         try:
             answer = await self._asking.ask("HEAD", self._service.media(name), wanted)
@@ -133,16 +158,24 @@ class Uploading:
     async def holds(self, path: str | Path, directory: str, filename: str) -> bool | None:
         """As `MediaClient.holds`."""
         name = name_of(directory, filename)
-        found = await self._asking.persist(lambda: self.find(name))
+        found = await self._asking.persist(lambda: self._head(name))
         if found is None:
             return None
+        if await self._is_content_of(path, name, found):
+            return True
+        await self._confirm(name)
+        return False
+
+    async def _is_content_of(self, path: str | Path, name: MediaName, found: Found) -> bool:
         file = await open_file(self._asking.reactor, path)
         try:
             if found.size != file.size:
                 return False
-            if found.sha256 is None:
-                found = await self._asking.persist(lambda: self.find(name, digest=True))
-            return found is not None and found.sha256 == await file.sha256()
+            sha256 = found.sha256
+            if sha256 is None:
+                again = await self._asking.persist(lambda: self._head(name, digest=True))
+                sha256 = None if again is None else again.sha256
+            return sha256 is not None and sha256 == await file.sha256()
         finally:
             await file.close()
 
@@ -219,10 +252,10 @@ class Uploading:
         async def attempt() -> Stored:
             nonlocal may_have_replaced
             # Before a large file is sent: the answer to a request that goes on for long is lost.
-            found = await self.find(name, digest=may_have_replaced)
+            found = await self._head(name, digest=may_have_replaced)
             if may_have_replaced and found is not None and found.sha256 == sha256:
                 return _replaced(self._service.media(name), name, found, sha256)
-            _require(found, etag)
+            await self._require(name, found, etag)
             try:
                 return await self._put(file, name, sha256, progress, {"If-Match": etag})
             except Unreachable as error:
@@ -230,6 +263,29 @@ class Uploading:
                 raise
 
         return await self._asking.persist(attempt)
+
+    async def _require(self, name: MediaName, found: Found | None, etag: str) -> None:
+        if found is None:
+            await self._confirm(name)
+            raise Refused(412, 412, "there is no file of that name to replace")
+        if etag not in ("*", found.etag):
+            await self._confirm(name)
+            raise Refused(412, 412, "the file at the service has another entity tag")
+
+    async def _confirm(self, name: MediaName) -> None:
+        """Check that the service answers for the directory of `name`, before a conclusion is drawn
+        from an answer to HEAD. That has no JSON, so it may be another server's; a listing has.
+
+        :raises ClientError: when another server answers.
+        """
+        if name.folders in self._confirmed:
+            return
+        try:
+            await page_of(self._asking, self._service, name.directory, None)
+        except Refused as error:
+            if error.code != NOT_FOUND:
+                raise
+        self._confirmed.add(name.folders)
 
 
 def found_in(answer: Answer) -> Found:
@@ -256,13 +312,6 @@ def check_etag(etag: object) -> None:
     """:raises LocalFailure: when `etag` is neither an entity tag nor `*`."""
     if text_of(etag, "entity tag") != "*" and not _STRONG_ETAG.fullmatch(str(etag)):
         raise LocalFailure(f"{etag!r} is not an entity tag: it has double quotes at both ends")
-
-
-def _require(found: Found | None, etag: str) -> None:
-    if found is None:
-        raise Refused(412, 412, "there is no file of that name to replace")
-    if etag not in ("*", found.etag):
-        raise Refused(412, 412, "the file at the service has another entity tag")
 
 
 def _replaced(url: str, name: MediaName, found: Found, sha256: str) -> Stored:
