@@ -334,3 +334,21 @@ async def test_where_nothing_can_be_written_is_said(
             code, _, said = await ended(process)
         assert code == 1
         assert "standard output: No space left on device" in said
+
+
+@asynchronous
+async def test_a_stream_that_is_closed_from_the_start_is_a_failure(
+    talk: Any, command: Command
+) -> None:
+    """`put - <&-` and `get -o - >&-`: nothing would be stored, and the file would be lost."""
+    async with talk() as it:
+        it.fake.put("a/b.wav", b"sound")
+        process = command.start(it.fake.url, "put", "-", "a/c.wav", preexec_fn=lambda: os.close(0))
+        code, _, said = await ended(process)
+        assert (code, said.splitlines()[0]) == (1, "failed: standard input is closed")
+        process = command.start(
+            it.fake.url, "get", "a/b.wav", "-o", "-", stdout=None, preexec_fn=lambda: os.close(1)
+        )
+        code, _, said = await ended(process)
+        assert (code, said.splitlines()[0]) == (1, "failed: standard output is closed")
+        assert it.fake.heard == []

@@ -174,7 +174,7 @@ async def asking(
         reactor,
         url.format(port=port.getHost().port),
         retries=Retries(times=0),
-        patience=Patience(connect_s=5, stall_s=5, answer_s=wait_s, import_s=wait_s),
+        patience=Patience(5, stall_s=5, answer_s=wait_s, import_s=wait_s, health_s=wait_s),
     )
     null = os.open(os.devnull, os.O_RDWR)
     try:

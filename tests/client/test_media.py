@@ -318,3 +318,17 @@ async def test_a_service_may_be_mounted_below_a_path(talk: Any) -> None:
 def test_what_is_no_url_of_a_service_is_said_to_be_none(url: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         MediaClient(reactor, url)
+
+
+@asynchronous
+async def test_health_is_asked_once_and_does_not_wait_long(talk: Any) -> None:
+    assert Patience().health_s == 10
+    async with talk(patience=Patience(health_s=0.05)) as it:
+        it.fake.next("GET", hangs=True)
+        with pytest.raises(Unreachable):
+            await it.client.health()
+        assert (it.waits, len(it.fake.heard)) == ([], 1)
+        it.fake.next("GET", answer=told(503, 503, "busy"))
+        with pytest.raises(Refused, match="HTTP 503"):
+            await it.client.health()
+        assert (it.waits, len(it.fake.heard)) == ([], 2)

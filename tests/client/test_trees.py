@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from tests.support import asynchronous, named
 from twistedmedia.client.command.running import at_once
 from twistedmedia.client.command.trees import LeftOut, Sendable, Unreadable, local_items
+from twistedmedia.client.errors import LocalFailure
 from twistedmedia.client.files import open_file
 from twistedmedia.client.places import service
 from twistedmedia.client.records import (
@@ -240,3 +241,12 @@ async def test_a_cancellation_ends_all() -> None:
     with pytest.raises(CancelledError):
         await running
     assert ended == [0, 1]
+
+
+def test_the_folder_of_records_may_be_text_and_has_to_be_a_path(tmp_path: Path) -> None:
+    records = UploadRecords(str(tmp_path / "records"))
+    records.remember("key", "http://h/uploads/1")
+    assert records.recall("key") == "http://h/uploads/1"
+    for wrong in (None, 3, b"records"):
+        with pytest.raises(LocalFailure, match="path has to be a str or a Path"):
+            UploadRecords(wrong)  # type: ignore[arg-type]

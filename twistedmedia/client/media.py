@@ -243,7 +243,9 @@ class MediaClient:
         return _begun(self._fetch(url))
 
     def health(self) -> Deferred[Health]:
-        """Ask how the service is. Fires with a `Health`."""
+        """Ask how the service is, once: a service that does not answer at once is not well. Fires
+        with a `Health`.
+        """
         return _begun(self._health())
 
     def close(self) -> Deferred[None]:
@@ -320,7 +322,7 @@ class MediaClient:
 
     async def _health(self) -> Health:
         url = self._service.health
-        answer = await self._asking.persist(lambda: self._asking.ask("GET", url))
+        answer = await self._asking.ask("GET", url, answer_s=self._asking.patience.health_s)
         return outcomes.health(answer.payload)
 
     async def _close(self) -> None:

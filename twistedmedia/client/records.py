@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
-from twistedmedia.client.files import LocalFile
+from twistedmedia.client.files import LocalFile, path_of
 from twistedmedia.client.places import Service
 from twistedmedia.names import MediaName
 
@@ -45,8 +45,9 @@ class UploadRecords:
     not remembered: an upload works without.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        """:raises LocalFailure: when `folder` is not a path."""
+        self._folder = Path(path_of(folder))
 
     def recall(self, key: str) -> str | None:
         try:

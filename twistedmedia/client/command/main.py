@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, TextIO
@@ -25,10 +25,11 @@ from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import FAILED, Tally, failure
 from twistedmedia.client.command.running import Run
 from twistedmedia.client.command.single import fetch, health, import_, ls
-from twistedmedia.client.errors import ClientError, Unreachable
+from twistedmedia.client.errors import ClientError, LocalFailure, Unreachable
 from twistedmedia.client.media import MediaClient
 from twistedmedia.client.records import default_records
 from twistedmedia.client.retries import Retries
+from twistedmedia.client.streams import descriptor_name
 
 _SUMMED_UP = {"put", "get", "rm"}
 _STDIN, _STDOUT = 0, 1
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :raises SystemExit: after wrong usage or `--help`.
     """
-    _open_streams()
+    closed = _open_streams()
     options = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     for stream in (sys.stdout, sys.stderr):  # names that the locale cannot show
         if hasattr(stream, "reconfigure"):
@@ -48,37 +49,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # What Twisted has to say is not for the person who runs this.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
-    command = _Command(reactor, options, sys.stdout, sys.stderr)
+    command = _Command(reactor, options, sys.stdout, sys.stderr, closed)
     command.run()
     return command.exit_code
 
 
-def _open_streams() -> None:
+def _open_streams() -> set[int]:
     """Whoever starts us may have closed some of the first three descriptors: what is opened next
-    would take their place, and get what is said.
+    would take their place, and get what is said. Returns those that were closed.
     """
+    closed = set()
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
+            closed.add(descriptor)
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
             os.set_inheritable(descriptor, True)
     if sys.stdout is None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+    return closed
 
 
 class _Command:
     """One run, from the start of the reactor to its end."""
 
     def __init__(
-        self, reactor: Any, options: argparse.Namespace, out: TextIO, notes: TextIO
+        self,
+        reactor: Any,
+        options: argparse.Namespace,
+        out: TextIO,
+        notes: TextIO,
+        closed: Container[int],
     ) -> None:
+        """`closed` are those of the first three descriptors that were closed at the start."""
         self.exit_code = FAILED
         self._reactor = reactor
         self._options = options
         self._out = out
+        self._closed = closed
         self._display = _display(reactor, options, out, notes)
         self._tally = Tally()
         self._signal = 0
@@ -148,6 +159,7 @@ class _Command:
             quiet=options.quiet,
         )
         try:
+            self._check_stream()
             await _subcommand(run, options)
         except Unreachable:
             self._tally.unreachable()
@@ -159,6 +171,15 @@ class _Command:
         if options.command in _SUMMED_UP and not options.quiet:
             self._display.note(self._tally.summary(self._reactor.seconds() - begun))
         return self._tally.exit_code
+
+    def _check_stream(self) -> None:
+        options, descriptor = self._options, None
+        if options.command == "put" and options.files == [STREAM]:
+            descriptor = _STDIN
+        elif options.command == "get" and options.output == STREAM:
+            descriptor = _STDOUT
+        if descriptor is not None and descriptor in self._closed:
+            raise LocalFailure(f"{descriptor_name(descriptor)} is closed")
 
     def _waiting(self, error: ClientError, wait_s: float) -> None:
         if not self._options.quiet:
