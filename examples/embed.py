@@ -97,6 +97,8 @@ async def dismiss(reactor: Any, site: MediaSite) -> None:
 async def main(reactor: Any, root: str = "./media", port: str = "8000") -> None:
     """Serve until a signal comes. What keeps it from that ends the program, with status 1."""
     startLogging(sys.stdout, setStdout=False)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise SystemExit(f"{port!r} is not a port: it must be a number from 0 to 65535")
     try:
         await serve(reactor, root, int(port))
     except (CannotListenError, ConfigurationError) as error:

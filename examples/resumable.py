@@ -27,7 +27,10 @@ def show(done: int, size: int | None) -> None:
 
 async def main(reactor: Any, path: Path, service: str) -> None:
     """Do both, and say what came of it."""
-    client = MediaClient(reactor, service)
+    try:
+        client = MediaClient(reactor, service)
+    except ClientError as error:
+        raise SystemExit(error.reason) from None
     copy = path.with_name(f"copy-of-{path.name}")
     try:
         stored = await client.upload(path, "examples", progress=show, record=UploadRecords(RECORDS))

@@ -17,13 +17,20 @@ from urllib.parse import quote, urljoin
 
 import treq
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.task import react
+from twisted.web.client import ResponseFailed
+from twisted.web.error import SchemeNotSupported
 
 
 async def store(service: str, path: Path) -> dict[str, Any]:
     """PUT `path` as `examples/<its name>`. Returns the file's entry in the answer."""
     url = urljoin(service, f"/media/examples/{quote(path.name)}")
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise SystemExit(f"{path}: {error.strerror}") from None
+    with file:
         response = await treq.put(url, data=file)
         answer = await response.json()
     if answer["code"] != 200:
@@ -47,6 +54,16 @@ async def delete(url: str) -> bool:
 
 
 async def main(path: Path, service: str) -> None:
+    """Do the three in turn; a failure ends the program with a sentence and status 1."""
+    try:
+        await store_fetch_delete(path, service)
+    except (ConnectError, DNSLookupError, ResponseFailed) as error:
+        raise SystemExit(f"{service} cannot be reached: {error}") from None
+    except (SchemeNotSupported, ValueError, LookupError, TypeError):
+        raise SystemExit(f"{service} does not answer as a media service does") from None
+
+
+async def store_fetch_delete(path: Path, service: str) -> None:
     """Do the three in turn and say what came of it."""
     entry = await store(service, path)
     url = urljoin(service, entry["url"])

@@ -62,7 +62,8 @@ REFUSED_SEGMENTS = {
     "byte order mark": ("\ufeffa", "U+FEFF"),
     "soft hyphen": ("a\u00adb", "U+00AD"),
     "an invisible tag": ("a\U000e0041b", "U+E0041"),
-    "a surrogate": ("a\ud800b", "surrogate"),
+    "a surrogate": ("a\ud800b", "is not UTF-8"),
+    "Latin-1, as Python reads it": ("caf\udce9.wav", "is not UTF-8"),
     "256 bytes": ("a" * 256, "255 bytes"),
     "256 bytes in 128 characters": ("\u00e9" * 128, "255 bytes"),
     "more than 255 bytes once it is NFC": ("\u0958" * 64, "255 bytes"),
@@ -86,8 +87,8 @@ REFUSED_DIRECTORIES = {
 }
 
 REFUSED_FILENAMES = {
-    "a path": ("a/b.mp3", "slash"),
-    "a Windows path": ("C:\\sounds\\b.mp3", "slash"),
+    "a path": ("a/b.mp3", "a slash"),
+    "a Windows path": ("C:\\sounds\\b.mp3", "a backslash"),
     "up": ("../b.mp3", "slash"),
     "up with a backslash": ("..\\b.mp3", "slash"),
     "absolute": ("/etc/passwd", "slash"),

@@ -23,7 +23,6 @@ _PLAIN = re.compile(r"[ !-\-0-\[\]-~][ -.0-\[\]-~]{0,254}", re.ASCII)
 _FORBIDDEN_CATEGORIES = {
     "Cc": "a control character",
     "Cf": "a format (invisible or bidirectional) character",
-    "Cs": "a surrogate",
 }
 
 
@@ -88,8 +87,7 @@ def media_name(directory: str, filename: str) -> MediaName:
     folders = directory.replace("\\", "/").removesuffix("/").split("/")
     if folders[0] == "":
         raise NameNotAllowed("the directory begins with a slash")
-    if "/" in filename or "\\" in filename:
-        raise NameNotAllowed("the filename holds a slash")
+    _check_slashes(filename, "filename")
     name = MediaName(
         tuple(_segment(folder, "directory") for folder in folders), _segment(filename, "filename")
     )
@@ -152,20 +150,25 @@ def _decoded(segments: list[bytes]) -> list[str]:
     return texts
 
 
+def _check_slashes(text: str, what: str) -> None:
+    for character, kind in (("/", "a slash"), ("\\", "a backslash")):
+        if character in text:
+            raise NameNotAllowed(f"the {what} contains {kind}")
+
+
 def _segment(text: str, what: str) -> str:
     try:
         text = unicodedata.normalize("NFC", text)
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
-        raise NameNotAllowed(f"the {what} holds {_FORBIDDEN_CATEGORIES['Cs']}") from None
+        raise NameNotAllowed(f"the {what} is not UTF-8") from None
     if not text:
         raise NameNotAllowed(f"a part of the {what} is empty")
     if text.startswith("."):
         raise NameNotAllowed(f"a part of the {what} begins with a dot")
     if size > MAX_SEGMENT_BYTES:
         raise NameNotAllowed(f"a part of the {what} is longer than {MAX_SEGMENT_BYTES} bytes")
-    if "/" in text or "\\" in text:
-        raise NameNotAllowed(f"the {what} holds a slash")
+    _check_slashes(text, what)
     for character in text:
         kind = _FORBIDDEN_CATEGORIES.get(unicodedata.category(character))
         if kind is not None:

@@ -95,7 +95,7 @@ async def test_put_goes_on_after_what_fails(talk: Any, here: Path) -> None:
         running = Running(it)
         await put(running.run, ["top", "none.wav"], "to")
     assert running.code == 1
-    assert running.noted[0].startswith("failed     none.wav: none.wav: No such file")
+    assert running.noted[0].startswith("failed     none.wav: No such file")
     assert running.noted[1].endswith("the file exists already, with other content (code 501)")
     assert running.noted[2].startswith("left out   to/top/en/")
     assert running.noted[2].endswith(": the \N{REPLACEMENT CHARACTER}[2J format")
@@ -713,3 +713,62 @@ async def test_a_directory_is_confirmed_once(talk: Any, here: Path) -> None:
         assert ["(code 501)" in line for line in running.noted] == [True] * 3
         assert [each.target for each in it.fake.asked("GET")] == ["/media/to/"]
         assert it.fake.asked("PUT") == []
+
+
+@asynchronous
+async def test_what_is_wrong_here_is_said_in_plain_words_and_has_no_code(
+    talk: Any, here: Path
+) -> None:
+    (here / "target.wav").touch()
+    missing = "a file at the service is named by a directory and a filename, such as"
+    commands: dict[str, Callable[[Run], Any]] = {
+        "'q' is not the name of a file": lambda run: rm(run, ["q"]),
+        "this is a directory: name a file, or use -r": lambda run: rm(run, ["w/"]),
+        f"the directory is missing: {missing}": lambda run: put(run, ["top/a.wav"], "/"),
+        "'g' is not the name of a file": lambda run: get_stream(run, "g", 1),
+        "contains a backslash": lambda run: rm(run, ["a/b\\c.wav"]),
+        "the filename is not UTF-8": lambda run: rm(run, ["a/caf\udce9.wav"]),
+        "the name of a file or folder is empty": lambda run: put(run, [""], "to"),
+        "No such file or directory": lambda run: put(run, ["nofile"], "to"),
+    }
+    async with talk() as it:
+        for words, command in commands.items():
+            running = Running(it, as_json=True)
+            await command(running.run)
+            [row] = map(json.loads, running.said)
+            assert words in row["reason"], words
+            assert (row["outcome"], "code" in row, "status" in row) == ("failed", False, False)
+            running = Running(it)
+            await command(running.run)
+            assert f"{words}" in running.noted[0], words
+            assert ": :" not in running.noted[0]
+            assert "nofile: nofile" not in running.noted[0]
+        assert it.fake.heard == []
+
+
+@asynchronous
+async def test_what_is_neither_a_file_nor_a_directory_is_said(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        it.fake.put("to/a.wav", b"sound")
+        for name in ("to/nope.wav", "nope"):
+            running = Running(it)
+            await ls(running.run, name, long=False, recursive=False)
+            await get(running.run, ["nope"], "out")
+            assert [
+                "there is no such file or directory (code 404)" in line for line in running.noted
+            ] == [True, True]
+            directory = Running(it)
+            await ls(directory.run, f"{name}/", long=False, recursive=False)
+            await get(directory.run, ["nope/"], "out")
+            assert [
+                "there is no such directory (code 404)" in line for line in directory.noted
+            ] == [True, True]
+
+
+@asynchronous
+async def test_a_target_that_is_not_a_folder_is_said(talk: Any, here: Path) -> None:
+    async with talk() as it:
+        it.fake.put("to/a.wav", b"sound")
+        running = Running(it)
+        await get(running.run, ["to/a.wav"], "top/a.wav/")
+        assert running.noted == ["failed     to/a.wav: top/a.wav: this is not a folder"]

@@ -22,7 +22,7 @@ from twistedmedia.client import (
     Unreachable,
     UploadRecords,
 )
-from twistedmedia.client.uploading import SMALL_BYTES
+from twistedmedia.client.uploading import SMALL_BYTES, check_etag
 
 SMALL = b"RIFF and so on"
 LARGE = bytes(range(256)) * (SMALL_BYTES // 256) + b"and a little more"
@@ -575,3 +575,19 @@ async def test_whether_the_service_holds_a_file_is_told_by_its_digest(
         it.fake.put("x/y/z.wav", SMALL)
         with pytest.raises(Refused, match="a directory has this name"):
             await holds(small, "x", "y")
+
+
+@pytest.mark.parametrize(
+    ("etag", "why"),
+    [
+        ("ab", "must have double quotes at both ends"),
+        ('"', "must have double quotes at both ends"),
+        ('"\u00fc"', "visible ASCII characters"),
+        ('"a\nb"', "visible ASCII characters"),
+        ('"a", "b"', "one entity tag only"),
+        ('W/"abc"', "a weak one, which never matches"),
+    ],
+)
+def test_an_entity_tag_that_cannot_be_used_is_refused_with_the_reason(etag: str, why: str) -> None:
+    with pytest.raises(LocalFailure, match=why):
+        check_etag(etag)

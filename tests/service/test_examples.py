@@ -233,6 +233,32 @@ def dechunked(connection: Connection) -> tuple[int, bytes]:
     return answer.status, answer.read()
 
 
+def test_wrong_arguments_end_an_example_with_a_sentence(tmp_path: Path, nasty: Nasty) -> None:
+    (tmp_path / "tone.wav").write_bytes(bytes(300))
+    nobody = f"http://127.0.0.1:{free_port()}"
+    wrong = {
+        ("upload.py", "none.wav", nobody): "none.wav: No such file or directory",
+        ("upload.py", "tone.wav", nobody): f"{nobody} cannot be reached: ",
+        ("upload.py", "tone.wav", nasty.url("/")): "does not answer as a media service does",
+        ("upload.py", "tone.wav", "nonsense"): "does not answer as a media service does",
+        ("resumable.py", "tone.wav", "http://h:8000/media"): "is a place within a service",
+        ("embed.py", "area", "x"): "'x' is not a port",
+        ("embed.py", "area", "99999"): "'99999' is not a port",
+    }
+    for (example, *arguments), said in wrong.items():
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / example, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert said in done.stderr.splitlines()[0]
+        assert "Traceback" not in done.stdout + done.stderr
+
+
 def embed_to_its_end(root: Path, port: str) -> subprocess.CompletedProcess[str]:
     """`embed.py`, which is expected to end by itself."""
     command = [sys.executable, EXAMPLES / "embed.py", root, port]

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from urllib.parse import quote, urljoin
 
 from twistedmedia.client.errors import Garbled, LocalFailure, NotAService
-from twistedmedia.errors import MediaError
+from twistedmedia.errors import MediaError, MissingArgument
 from twistedmedia.fetching.urls import parse_url
 from twistedmedia.names import MediaName, folders_from_path, is_upload, media_name, url_path
+
+# What a service has at its root; the URL of one of these is not that of a service.
+_PLACES = ("media", "uploads", "fetch", "health", "ready", "openapi.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,12 @@ def service(url: str) -> Service:
 
 
 def _root(path: str) -> str | None:
-    """Where the service is mounted whose media, uploads or file `path` names; None for other paths.
+    """Where the service is mounted in which `path` is a place or a file; None for other paths.
 
     A folder may have the name `media` as well: a service at `/media/audio` is not refused.
     """
     folders = path.rstrip("/").split("/")
-    if folders[-1] in ("media", "uploads"):
+    if folders[-1] in _PLACES:
         return "/".join(folders[:-1])
     is_file = not path.endswith("/") and "." in folders[-1]
     if is_file and "media" in folders[:-2]:
@@ -115,6 +118,12 @@ def name_of(directory: str, filename: str) -> MediaName:
     """
     try:
         return media_name(text_of(directory, "directory"), text_of(filename, "filename"))
+    except MissingArgument as error:
+        raise LocalFailure(
+            f"the {error.argument} is missing: a file at the service is named by a directory and a"
+            " filename, such as prompts/hello.mp3",
+            error.code,
+        ) from None
     except MediaError as error:
         raise LocalFailure(error.reason, error.code) from None
 

@@ -310,8 +310,18 @@ def format_of(filename: str) -> str:
 
 def check_etag(etag: object) -> None:
     """:raises LocalFailure: when `etag` is neither an entity tag nor `*`."""
-    if text_of(etag, "entity tag") != "*" and not _STRONG_ETAG.fullmatch(str(etag)):
-        raise LocalFailure(f"{etag!r} is not an entity tag: it has double quotes at both ends")
+    tag = text_of(etag, "entity tag")
+    if tag == "*" or _STRONG_ETAG.fullmatch(tag):
+        return
+    if tag.startswith("W/"):
+        why = "it is a weak one, which never matches; the service has strong ones only"
+    elif len(tag) < 2 or not tag[0] == tag[-1] == '"':
+        why = "it must have double quotes at both ends"
+    elif '"' in tag[1:-1]:
+        why = "it has double quotes within; give one entity tag only"
+    else:
+        why = "it must consist of visible ASCII characters"
+    raise LocalFailure(f"{tag!r} is not an entity tag that can be used: {why}")
 
 
 def _replaced(url: str, name: MediaName, found: Found, sha256: str) -> Stored:

@@ -10,7 +10,7 @@ from twistedmedia.client.command.figures import left_out_text
 from twistedmedia.client.command.globs import is_excluded
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
-from twistedmedia.client.errors import LocalFailure, Refused, local_failure
+from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused, local_failure
 from twistedmedia.client.files import open_file
 from twistedmedia.client.outcomes import Found
 from twistedmedia.client.places import folders_at, name_at
@@ -96,7 +96,7 @@ async def _wanted(
                 raise
         else:
             if found is None:
-                raise Refused(404, 404, "there is no such media")
+                raise Refused(404, NOT_FOUND, "there is no such media")
             whole = target is not None and is_only and not await _is_folder(run, target)
             path = target if whole else os.path.join(target or "", media.filename)
             assert path is not None
@@ -116,11 +116,17 @@ async def _tree(run: Run, name: str, target: str | None, exclude: Sequence[str])
         reason = f"the service does not serve {left_out_text(count)}"
         run.report(Result(Outcome.LEFT_OUT, f"{folder}/", reason=reason))
 
-    for entry in await run.client.list(directory, recursive=True, left_out=left_out):
+    try:
+        entries = await run.client.list(directory, recursive=True, left_out=left_out)
+    except Refused as error:
+        if error.code != NOT_FOUND or name.endswith(("/", "/.")):
+            raise
+        raise Refused(404, NOT_FOUND, "there is no such file or directory") from None
+    for entry in entries:
         below = entry.path.removeprefix(directory).removeprefix("/")
         if not all(is_segment(part) for part in below.split("/")):
-            error = LocalFailure("this name could lead out of the folder, or is not a media name")
-            run.report(failure(error, entry.path))
+            unsafe = LocalFailure("this name could lead out of the folder, or is not a media name")
+            run.report(failure(unsafe, entry.path))
             continue
         if is_excluded(below, exclude):
             continue
@@ -174,5 +180,7 @@ def _make_folder(path: str) -> None:
     folder = os.path.dirname(path) or "."
     try:
         os.makedirs(folder, exist_ok=True)
+    except FileExistsError:
+        raise LocalFailure(f"{folder}: this is not a folder") from None
     except OSError as error:
         raise local_failure(error, folder) from None

@@ -27,6 +27,8 @@ async def rm(run: Run, names: Sequence[str], *, recursive: bool = False) -> None
 
 async def _file(run: Run, written: str) -> None:
     with run.reporting(written):
+        if written.strip("/") and written.endswith("/"):
+            raise LocalFailure("this is a directory: name a file, or use -r")
         name = name_at(written)
         if not await run.client.delete(name.directory, name.filename):
             raise Refused(404, NOT_FOUND, "there is no such media")

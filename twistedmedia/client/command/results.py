@@ -77,12 +77,16 @@ class Result:
 
 
 def failure(error: ClientError, name: str | None = None, path: str | None = None) -> Result:
-    """What to report of a file that `error` has kept from what was meant."""
+    """What to report of a file that `error` has kept from what was meant. There is a code only if
+    the service has answered.
+    """
     reason = error.reason
+    if name is None and path:  # the path stands before the reason already
+        reason = reason.removeprefix(f"{path}: ")
     if isinstance(error, Refused) and error.incident is not None:
         reason += f" (incident {error.incident})"
-    status = error.status if isinstance(error, Refused) else None
-    return Result(Outcome.FAILED, name, path, code=error.code, reason=reason, status=status)
+    status, code = (error.status, error.code) if isinstance(error, Refused) else (None, None)
+    return Result(Outcome.FAILED, name, path, code=code, reason=reason, status=status)
 
 
 class Tally:

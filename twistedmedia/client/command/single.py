@@ -117,12 +117,12 @@ async def _entries(run: Run, written: str, recursive: bool) -> list[Entry]:
     try:
         return await run.client.list(listed, recursive=recursive)
     except Refused as error:
-        if error.code != NOT_FOUND or "/" not in listed or written.endswith("/"):
+        if error.code != NOT_FOUND or written.endswith("/"):
             raise
-        name = name_at(written)
-        found = await run.client.find(name.directory, name.filename)
-        if found is None:
-            raise
+    name = name_at(written) if "/" in listed else None
+    found = None if name is None else await run.client.find(name.directory, name.filename)
+    if name is None or found is None:
+        raise Refused(404, NOT_FOUND, "there is no such file or directory")
     return [Entry(name.directory, name.filename, False, found.size, found.modified, found.etag)]
 
 

@@ -55,6 +55,9 @@ def local_items(paths: Iterable[str], directory: str, exclude: Sequence[str] = (
     """
     items: list[Item] = []
     for path in paths:
+        if not path:
+            items.append(Unreadable(path, LocalFailure("the name of a file or folder is empty")))
+            continue
         try:
             status = os.stat(path)
         except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
