@@ -208,8 +208,8 @@ async def test_of_two_files_with_one_name_the_second_fails(talk: Any, tmp_path: 
                 running = Running(it)
                 await put(running.run, paths, to, options)
                 failed = [line for line in running.noted if line.startswith("failed")]
-                where = f"{at}/da/m.wav" if to == "files" else f"{at}/da/./m.wav"
-                assert failed == [f"failed     {to}/m.wav: {to}/m.wav: that is where {where} goes"]
+                first, second = [f"{each.removesuffix('/m.wav')}/m.wav" for each in paths]
+                assert failed == [f"failed     {to}/m.wav: {second}: that is where {first} goes"]
                 assert (running.code, it.fake.media) == (1, {f"{to}/m.wav": b"da/m.wav"})
         async with talk() as it:
             running = Running(it)

@@ -191,7 +191,8 @@ class MediaClient:
 
     def holds(self, path: str | Path, directory: str, filename: str) -> Deferred[bool | None]:
         """Whether the service has the content of the file at `path` under this name. Fires with
-        None when there is no such file there, and with False when it has another content.
+        None when there is no such file there, and with False when it has another content. None
+        comes of a 404 of any server: `find` tells one of the service from others.
         """
         return _begun(self._uploading.holds(path, directory, filename))
 

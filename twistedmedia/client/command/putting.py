@@ -210,7 +210,7 @@ def _without_twins(
             name = _name(item)  # not allowed, which is reported when it is to be sent
         first = by_name.setdefault(name, item)
         if os.path.normpath(first.path) != os.path.normpath(item.path):
-            twins.append((item, LocalFailure(f"{name}: that is where {first.path} goes")))
+            twins.append((item, LocalFailure(f"{item.path}: that is where {first.path} goes")))
     return list(by_name.values()), twins
 
 
