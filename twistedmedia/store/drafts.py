@@ -195,7 +195,7 @@ class DirectoryDraft:
             raise self._lost
         if self._fd is None:
             with self._root.writing():
-                self._root.check("written")
+                self._root.check_lately("written")
                 self._reserve()
                 self._fd = self._file.open()
         return self._fd

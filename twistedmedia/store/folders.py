@@ -241,7 +241,6 @@ class Folders:
             removals = self._removals
         with self._chain(name.folders, made) as chain:
             try:
-                self._check_root()
                 self._link(name.filename, link, chain[-1])
                 self._sync(chain[-1])
                 self._settle(name.folders, chain, made, removals)

@@ -29,6 +29,9 @@ from twistedmedia.store.folders import HIDDEN
 # A failure that was not seen again for so long says nothing about now. The same failure is logged
 # once in this time, so that a broken disk does not fill the log.
 _REMEMBERED_S = 30.0
+# An upload is checked at its beginning only to be refused early; a look costs as much as some of
+# the writes of a small one.
+_LATELY_S = 1.0
 # The sync of a large file on a slow disk takes some seconds. If one write takes this long, the disk
 # does not answer.
 _HANGS_S = 60.0
@@ -67,6 +70,7 @@ class Root:
         self._calls = calls
         self._now_s = now_s
         self._identity = _identity_of(calls.fstat(fd))
+        self._checked_s = -_LATELY_S
         self._own: list[int] = []
         self._seen: dict[str, _Seen] = {}
         self._lock = threading.Lock()
@@ -84,22 +88,15 @@ class Root:
         :raises StorageFailed: if the storage cannot be read, or something is not there because the
             root is not there.
         """
-        return self._edge("read", 0, of)
+        return _Edge(self, "read", of=of)
 
-    @contextlib.contextmanager
-    def writing(self, size: int = 0) -> Iterator[None]:
+    def writing(self, size: int = 0) -> contextlib.AbstractContextManager[None]:
         """A job that changes the storage. Errors are translated. `size` is how many bytes of a file
         the storage accepted so far.
 
         :raises StorageFailed: as `reading`.
         """
-        write = object()
-        self._writes[write] = self._now_s()
-        try:
-            with self._edge("written", size):
-                yield
-        finally:
-            del self._writes[write]
+        return _Edge(self, "written", size)
 
     def check(self, doing: str) -> None:
         """Look whether the root still is the folder that the store was started on: it may have been
@@ -109,8 +106,10 @@ class Root:
         :raises StorageFailed: if it is not. `doing` is "read" or "written".
         """
         try:
-            with _translated(doing):
+            try:
                 found = _identity_of(self._calls.stat_root(self._path))
+            except OSError as error:
+                raise _failure_of_root(error, doing) from error
             if found != self._identity:
                 why = (
                     "another folder is in the place of its root; mount the right one, or start the "
@@ -120,6 +119,15 @@ class Root:
         except StorageFailed as failure:
             self._log_once(failure)
             raise
+        self._checked_s = self._now_s()
+
+    def check_lately(self, doing: str) -> None:
+        """As `check`, unless that was done in the last second. For jobs that check at their end.
+
+        :raises StorageFailed: as `check`.
+        """
+        if self._now_s() - self._checked_s > _LATELY_S:
+            self.check(doing)
 
     def note_success(self, doing: str) -> None:
         """The storage was read or written: what was seen to fail says nothing any more."""
@@ -154,24 +162,33 @@ class Root:
             cannot_write=state.cannot_write or self._seen_of("written") or self._hanging(),
         )
 
-    @contextlib.contextmanager
-    def _edge(self, doing: str, size: int, of: object = None) -> Iterator[None]:
-        try:
-            yield
-        except (NotFound, PreconditionFailed):
+    def begin_write(self, write: object) -> None:
+        """A write is under way; `write` identifies it."""
+        self._writes[write] = self._now_s()
+
+    def end_write(self, write: object) -> None:
+        """It has ended."""
+        del self._writes[write]
+
+    def translate(self, error: BaseException, doing: str, size: int, of: object) -> None:
+        """Raise one of our errors in place of `error`, with which a job has failed. Returns if
+        `error` is to be raised as it is.
+        """
+        if isinstance(error, (NotFound, PreconditionFailed)):
             self.check(doing)
-            raise
-        except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                self.check(doing)
-                self._check_own(doing)
-            failure = failure_of(error, doing, size)
-            if failure is None:
-                raise
-            if isinstance(failure, StorageFailed):
-                self._log_once(failure, error.filename)
-                self._note(failure, error, of)
-            raise failure from error
+        if not isinstance(error, OSError):
+            return
+        # Nothing can be linked in a folder that was removed: EPERM or ENOENT, by file system.
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            self.check(doing)
+            self._check_own(doing)
+        failure = failure_of(error, doing, size)
+        if failure is None:
+            return
+        if isinstance(failure, StorageFailed):
+            self._log_once(failure, error.filename)
+            self._note(failure, error, of)
+        raise failure from error
 
     def _check_own(self, doing: str) -> None:
         for fd in self._own:
@@ -245,14 +262,42 @@ def _again(doing: str) -> str:
     return f"again {doing}"
 
 
+class _Edge:
+    """The context of one job. It is a class because every job has one, and a generator costs thrice
+    as much.
+    """
+
+    __slots__ = ("_doing", "_of", "_root", "_size")
+
+    def __init__(self, root: Root, doing: str, size: int = 0, of: object = None) -> None:
+        self._root = root
+        self._doing = doing
+        self._size = size
+        self._of = of
+
+    def __enter__(self) -> None:
+        if self._doing == "written":
+            self._root.begin_write(self)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._doing == "written":
+            self._root.end_write(self)
+        if error is not None:
+            self._root.translate(error, self._doing, self._size, self._of)
+
+
 @contextlib.contextmanager
 def _translated(doing: str) -> Iterator[None]:
     """A system call on the root itself: whatever it fails with, the storage fails."""
     try:
         yield
     except OSError as error:
-        why = "its root folder is gone" if error.errno in _GONE else reason_of(error.errno or 0)
-        raise StorageFailed(doing, why) from error
+        raise _failure_of_root(error, doing) from error
+
+
+def _failure_of_root(error: OSError, doing: str) -> StorageFailed:
+    why = "its root folder is gone" if error.errno in _GONE else reason_of(error.errno or 0)
+    return StorageFailed(doing, why)
 
 
 def _identity_of(status: os.stat_result) -> tuple[int, int]:
