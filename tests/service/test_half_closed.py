@@ -124,6 +124,7 @@ def test_an_upload_that_was_sent_whole_is_stored_though_its_client_leaves(
         eventually(f"{path} is stored", path.exists)
         assert hashlib.sha256(path.read_bytes()).digest() == digest
     eventually("all is let go of", lambda: len(service.descriptors()) <= descriptors)
+    eventually("no request is left", lambda: service.ask("GET", "/health").json["connections"] == 1)
 
 
 def test_each_is_in_the_access_log_once_with_its_status(

@@ -296,6 +296,7 @@ class SocketConnection(Connection):
         super().__init__(site, clock, window, peer)
 
     def getHandle(self) -> Socket:
+        assert self.connected, "Twisted's transports have no socket any more"
         self.socket.unsent = int(self._window == 0)  # what was sent last waits for the client
         return self.socket
 

@@ -213,13 +213,14 @@ def test_a_plain_resource_answers_a_half_closed_client_too() -> None:
 
 
 @whole
+@pytest.mark.parametrize("kind", [Connection, SocketConnection])
 def test_a_request_is_carried_out_though_its_connection_is_lost(
-    request_bytes: bytes, content: bytes
+    request_bytes: bytes, content: bytes, kind: type[Connection]
 ) -> None:
     noting = Noting()
     gate = Gate(noting)
     serving = Serving(gate)
-    connection = serving.connect()
+    connection = kind(serving.site, serving.clock)
     connection.send(request_bytes)
     connection.leave()
     assert serving.stream.cancelled == 0

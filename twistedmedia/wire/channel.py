@@ -317,6 +317,8 @@ class MediaChannel(http.HTTPChannel):
             self.requests.clear()  # they know it by their bodies
 
     def loseConnection(self) -> Any:
+        if self._lost is not None:  # nor is there a socket that could tell how its peer gets on
+            return None
         self._outgoing.send()
         self.peer_is_slow()  # it closes when the peer has taken what was written before
         if not self._is_plain_tcp() and self._parting is None and self in self.site.channels:
