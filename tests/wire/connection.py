@@ -159,6 +159,7 @@ class Connection:
             self._soon(self._do_write)
 
     def loseWriteConnection(self) -> None:
+        assert self.connected, "Twisted would wait for a descriptor that is closed"
         self._half_closing = True
         self._soon(self._do_write)
 

@@ -399,6 +399,34 @@ def test_what_is_malformed_behind_a_request_that_is_carried_out_ends_the_connect
     serving.assert_nothing_stays()
 
 
+def test_what_is_malformed_behind_a_response_that_was_not_taken_ends_with_the_connection() -> None:
+    async def large(request: Any) -> bytes:
+        return bytes(MIB)
+
+    serving = Serving(large)
+    connection = serving.connect(window=10)
+    connection.send(head(method="GET") + b"nonsense\r\n\r\n")
+    connection.leave()
+    serving.clock.advance(0)
+    serving.assert_nothing_stays()
+
+
+def test_a_fault_in_what_is_behind_a_lost_connection_does_not_keep_it() -> None:
+    class Faulty:
+        def add(self, host: str, line: bytes, *rest: Any) -> None:
+            assert line, "a fault"
+
+    async def large(request: Any) -> bytes:
+        return bytes(MIB)
+
+    serving = Serving(large, access_log=Faulty())
+    connection = serving.connect(window=10)
+    connection.send(head(method="GET") + b"nonsense\r\n\r\n")
+    with pytest.raises(AssertionError, match="a fault"):
+        connection.leave()
+    serving.assert_nothing_stays()
+
+
 def test_nobody_waits_for_a_peer_whose_connection_is_lost() -> None:
     """It had let a response wait, and its request is still carried out."""
     gate = Gate()

@@ -272,7 +272,11 @@ class MediaChannel(http.HTTPChannel):
             if self.persistent:  # else nothing behind it is a request
                 self._handlingRequest = False
                 self.setLineMode()
-        self._take_what_has_come()
+        try:
+            self._take_what_has_come()
+        except BaseException:
+            self._vanish(reason)  # else it would stay for ever
+            raise
 
     def _end_when_done(self) -> None:
         """End the connection, of which nothing more will be received, unless a request that was
@@ -566,6 +570,9 @@ class MediaChannel(http.HTTPChannel):
     # Reading on after an early answer
 
     def _linger(self) -> None:
+        if self._is_half_closed:  # there is nothing to drop, and perhaps no socket any more
+            self.loseConnection()
+            return
         self._lingering.begin(LAST_LINGER_S if self.site.is_closing else LINGER_S)
         self._outgoing.send()
         if self._is_plain_tcp() and not self.persistent:
