@@ -50,8 +50,8 @@ class Folders:
         check_root: Callable[[], None],
     ) -> None:
         """`drafts_fd` is a folder in the same file system for files on their way. `check_root`
-        raises if the root is no longer at its path. Each change calls it twice: before the change,
-        and before the caller is told of success.
+        raises if the root is no longer at its path. Each change calls it before the caller is told
+        of success; a replacement and a removal, which may not be undone, before the change as well.
         """
         self._calls = calls
         self._root_fd = root_fd
