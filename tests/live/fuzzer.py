@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -12,9 +13,11 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from itertools import count
 from random import Random
 from typing import TypeVar
+from urllib.parse import unquote_to_bytes
 
 from tests.service.exchange import (
     MULTIPART,
@@ -131,7 +134,21 @@ _ANSWER = re.compile(
 )
 # 5xx that are no fault: the upstream's, busy, full.
 _ALLOWED = {*range(100, 500), 502, 503, 504, 507}
+_URL_HOST = re.compile(rb"//(?:[^/?#]*@)?([0-9a-fx.]+)", re.IGNORECASE)
 _END = head("GET", "/end-of-a-connection", [("Connection", "close")])
+
+
+def leads_outside(data: bytes) -> bool:
+    """Whether `data` has a URL whose host is a public address, in any spelling of IPv4: broken at
+    random, 2130706433 (127.0.0.1) becomes the public 213070643, and tests leave everybody alone.
+    """
+    while (unquoted := unquote_to_bytes(data)) != data:
+        data = unquoted
+    for match in _URL_HOST.finditer(data):
+        with contextlib.suppress(OSError):
+            if IPv4Address(socket.inet_aton(match[1].decode("ascii"))).is_global:
+                return True
+    return False
 
 
 class Maker:
@@ -146,7 +163,8 @@ class Maker:
         data = b"".join(self._request() for _ in range(random.choice([1, 1, 2, 4])))
         if random.random() < 0.4:
             for _ in range(random.choice([1, 1, 2, 5])):
-                data = self._broken(data)
+                broken = self._broken(data)
+                data = data if leads_outside(broken) else broken
         data += _END
         if random.random() < 0.8:
             return [data]
