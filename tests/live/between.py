@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
 
 
 class Between(socketserver.ThreadingTCPServer):
@@ -35,7 +37,21 @@ class Between(socketserver.ThreadingTCPServer):
         with self._lock:
             self._open -= set(connections)
 
-    def end_all(self) -> None:
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """Serves until the context ends. Its handlers must not have met a fault."""
+        with self:
+            thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+            thread.start()
+            try:
+                yield self
+            finally:
+                self.shutdown()
+                self._end_all()
+                thread.join()
+        assert self.faults == []
+
+    def _end_all(self) -> None:
         """So that nothing waits for more from who keeps a connection."""
         with self._lock:
             for connection in self._open:

@@ -6,10 +6,8 @@ import select
 import socket
 import socketserver
 import struct
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from enum import Enum
 from random import Random
 from typing import cast
@@ -124,16 +122,8 @@ class _Passing(socketserver.BaseRequestHandler):
                     return cut
 
 
-@contextmanager
-def bad_line(upstream: int, least: int = 2 << 20, most: int = 6 << 20) -> Iterator[Line]:
+def bad_line(
+    upstream: int, least: int = 2 << 20, most: int = 6 << 20
+) -> AbstractContextManager[Line]:
     """One to the service on the port `upstream`, ended with the context."""
-    with Line(upstream, least, most, seed=1) as line:
-        thread = threading.Thread(target=line.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield line
-        finally:
-            line.shutdown()
-            line.end_all()
-            thread.join()
-    assert line.faults == []
+    return Line(upstream, least, most, seed=1).serving()

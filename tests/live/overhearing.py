@@ -7,9 +7,7 @@ import io
 import select
 import socket
 import socketserver
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from email.message import Message
 from typing import cast
 
@@ -66,16 +64,6 @@ class _Passing(socketserver.BaseRequestHandler):
                     sink.sendall(piece)
 
 
-@contextmanager
-def overhearing(upstream: int) -> Iterator[Overhearer]:
+def overhearing(upstream: int) -> AbstractContextManager[Overhearer]:
     """One before the service on the port `upstream`, ended with the context."""
-    with Overhearer(upstream) as overhearer:
-        thread = threading.Thread(target=overhearer.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield overhearer
-        finally:
-            overhearer.end_all()
-            overhearer.shutdown()
-            thread.join()
-    assert overhearer.faults == []
+    return Overhearer(upstream).serving()

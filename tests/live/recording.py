@@ -6,9 +6,8 @@ import http.client
 import io
 import socket
 import socketserver
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import Message
 from typing import cast
@@ -127,18 +126,8 @@ def _head(source: io.BufferedReader) -> bytes:
     return b"".join([*lines, line]) if line else b""
 
 
-@contextmanager
 def recording(
     upstream: int, pages: Mapping[str, str | tuple[str, str]] | None = None
-) -> Iterator[Recorder]:
+) -> AbstractContextManager[Recorder]:
     """A recorder before the server on the port `upstream`, ended with the context."""
-    with Recorder(upstream, pages or {}) as recorder:
-        thread = threading.Thread(target=recorder.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield recorder
-        finally:
-            recorder.end_all()
-            recorder.shutdown()
-            thread.join()
-    assert recorder.faults == []
+    return Recorder(upstream, pages or {}).serving()

@@ -439,7 +439,7 @@ def test_an_answer_over_tls_to_a_client_that_has_said_close_notify_is_whole_or_c
     tls: Tls,
 ) -> None:
     """Twisted answers close_notify with its own and ends the connection, as TLS 1.2 demands (RFC
-    5246, 7.2.1). What came before that is of no use, and does not look whole.
+    5246, 7.2.1). The bytes before it are of no use, and do not look whole.
     """
     with tls.connect() as connection:
         connection.sendall(request("GET", LARGE))

@@ -44,6 +44,22 @@ class Noting:
         return self.contents[-1]
 
 
+def half_closed(serving: Serving, sent: bytes, window: int | None = None) -> Connection:
+    """A connection whose peer has sent this, and has closed its sending side."""
+    connection = serving.connect(window)
+    connection.send(sent)
+    connection.half_close()
+    return connection
+
+
+def left(serving: Serving, sent: bytes, window: int | None = None) -> Connection:
+    """A connection that was lost after its peer had sent this."""
+    connection = serving.connect(window)
+    connection.send(sent)
+    connection.leave()
+    return connection
+
+
 # Half-closed connections
 
 
@@ -51,9 +67,7 @@ class Noting:
 def test_a_half_closed_client_gets_its_response(request_bytes: bytes, content: bytes) -> None:
     gate = Gate()
     serving = Serving(gate)
-    connection = serving.connect()
-    connection.send(request_bytes)
-    connection.half_close()
+    connection = half_closed(serving, request_bytes)
     assert connection.connected
     gate.opened.callback(None)
     serving.clock.advance(0)
@@ -68,9 +82,7 @@ def test_a_half_closed_client_gets_its_response(request_bytes: bytes, content: b
 
 def test_all_requests_before_the_close_are_answered() -> None:
     serving = Serving()
-    connection = serving.connect()
-    connection.send(GET + put(3) + b"abc" + GET)
-    connection.half_close()
+    connection = half_closed(serving, GET + put(3) + b"abc" + GET)
     assert [answer.content for answer in connection.answers()] == [GOT, b"abc", GOT]
     serving.assert_nothing_stays()
 
@@ -91,9 +103,7 @@ def test_requests_wait_for_a_half_closed_peer_that_does_not_take_its_responses()
         return bytes(MIB)
 
     serving = Serving(large)
-    connection = serving.connect(window=0)
-    connection.send(head(method="GET") + GET + GET)
-    connection.half_close()
+    connection = half_closed(serving, head(method="GET") + GET + GET, window=0)
     assert connection.answers() == []
     connection.take(2 * MIB)
     assert connection.statuses() == [200, 200, 200]
@@ -110,9 +120,7 @@ def test_a_large_response_to_a_half_closed_client_arrives_whole() -> None:
         return b""
 
     serving = Serving(write_slowly)
-    connection = serving.connect()
-    connection.send(head(method="GET"))
-    connection.half_close()
+    connection = half_closed(serving, head(method="GET"))
     serving.clock.pump([1] * 9)
     assert connection.received.count(b"\0") == 8 * MIB
     assert not connection.connected
@@ -125,9 +133,7 @@ def test_a_large_response_to_a_half_closed_client_arrives_whole() -> None:
 )
 def test_a_request_that_is_cut_before_its_last_byte_fails_at_once(begin: bytes) -> None:
     serving = Serving()
-    connection = serving.connect()
-    connection.send(begin)
-    connection.half_close()
+    connection = half_closed(serving, begin)
     assert connection.received == b""
     assert not connection.connected
     assert serving.stream.cancelled == 1
@@ -136,9 +142,7 @@ def test_a_request_that_is_cut_before_its_last_byte_fails_at_once(begin: bytes) 
 
 def test_a_chunked_request_that_is_cut_before_its_first_chunk_reaches_no_handler() -> None:
     serving = Serving()
-    connection = serving.connect()
-    connection.send(CHUNKED)
-    connection.half_close()
+    connection = half_closed(serving, CHUNKED)
     assert connection.received == b""
     assert not connection.connected
     assert serving.stream.requests == []
@@ -148,9 +152,7 @@ def test_a_chunked_request_that_is_cut_before_its_first_chunk_reaches_no_handler
 @pytest.mark.parametrize("begin", [put(6)[:-1], b"G", b"\r\n", b""])
 def test_a_head_that_is_cut_and_a_connection_without_one_end_at_once(begin: bytes) -> None:
     serving = Serving()
-    connection = serving.connect()
-    connection.send(begin)
-    connection.half_close()
+    connection = half_closed(serving, begin)
     assert connection.received == b""
     assert not connection.connected
     serving.assert_nothing_stays()
@@ -159,9 +161,7 @@ def test_a_head_that_is_cut_and_a_connection_without_one_end_at_once(begin: byte
 def test_what_is_cut_off_behind_a_whole_request_does_not_harm_it() -> None:
     gate = Gate()
     serving = Serving(gate)
-    connection = serving.connect()
-    connection.send(put(3) + b"abc" + put(9) + b"cut")
-    connection.half_close()
+    connection = half_closed(serving, put(3) + b"abc" + put(9) + b"cut")
     gate.opened.callback(None)
     serving.clock.advance(0)
     assert [answer.content for answer in connection.answers()] == [b"abc"]
@@ -171,9 +171,7 @@ def test_what_is_cut_off_behind_a_whole_request_does_not_harm_it() -> None:
 
 def test_what_is_malformed_before_the_close_is_refused() -> None:
     serving = Serving()
-    connection = serving.connect()
-    connection.send(put(3) + b"abc" + b"nonsense\r\n\r\n")
-    connection.half_close()
+    connection = half_closed(serving, put(3) + b"abc" + b"nonsense\r\n\r\n")
     assert connection.statuses() == [200, 400]
     assert not connection.connected
     serving.assert_nothing_stays()
@@ -192,9 +190,7 @@ def test_an_early_response_is_not_waited_for_when_nothing_more_will_be_received(
 
 def test_an_idle_connection_ends_when_its_peer_closes() -> None:
     serving = Serving()
-    connection = serving.connect()
-    connection.send(GET)
-    connection.half_close()
+    connection = half_closed(serving, GET)
     assert connection.statuses() == [200]
     assert not connection.connected
     serving.assert_nothing_stays()
@@ -202,9 +198,7 @@ def test_an_idle_connection_ends_when_its_peer_closes() -> None:
 
 def test_a_plain_resource_answers_a_half_closed_client_too() -> None:
     serving = Serving()
-    connection = serving.connect()
-    connection.send(put(3, path="/plain") + b"abc")
-    connection.half_close()
+    connection = half_closed(serving, put(3, path="/plain") + b"abc")
     assert connection.statuses() == [200]
     serving.assert_nothing_stays()
 
@@ -236,9 +230,7 @@ def test_one_that_half_closed_first_is_carried_out_as_well() -> None:
     noting = Noting()
     gate = Gate(noting)
     serving = Serving(gate)
-    connection = serving.connect()
-    connection.send(put(3) + b"abc")
-    connection.half_close()
+    connection = half_closed(serving, put(3) + b"abc")
     connection.leave()
     gate.opened.callback(None)
     serving.clock.advance(0)
@@ -263,9 +255,7 @@ def test_requests_behind_it_are_carried_out_and_those_that_only_read_are_passed_
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 def test_a_request_that_changes_nothing_ends_with_its_connection(method: str) -> None:
     serving = Serving(Gate())
-    connection = serving.connect()
-    connection.send(head(method=method))
-    connection.leave()
+    left(serving, head(method=method))
     assert serving.stream.cancelled == 1
     serving.assert_nothing_stays()
 
@@ -277,9 +267,7 @@ def test_a_response_that_has_begun_ends_with_its_connection() -> None:
         raise AssertionError
 
     serving = Serving(begin)
-    connection = serving.connect()
-    connection.send(head(method="POST"))
-    connection.leave()
+    left(serving, head(method="POST"))
     assert serving.stream.cancelled == 1
     serving.assert_nothing_stays()
 
@@ -292,9 +280,7 @@ def test_a_response_without_end_that_begins_after_the_connection_is_lost_is_ende
 
     gate = Gate(never_ends)
     serving = Serving(gate)
-    connection = serving.connect()
-    connection.send(head(method="POST"))
-    connection.leave()
+    left(serving, head(method="POST"))
     gate.opened.callback(None)
     assert serving.stream.cancelled == 0
     serving.clock.advance(0)
@@ -317,9 +303,7 @@ def test_a_plain_resource_is_told_of_a_lost_connection_as_always(sent: bytes) ->
 
     serving = Serving()
     serving.site.resource.putChild(b"slow", Slow())
-    connection = serving.connect()
-    connection.send(sent)
-    connection.leave()
+    left(serving, sent)
     assert len(lost) == 1
     serving.assert_nothing_stays()
 
@@ -333,9 +317,7 @@ def test_a_whole_request_behind_one_that_only_reads_is_carried_out() -> None:
         return await noting(request)
 
     serving = Serving(wait_or_note)
-    connection = serving.connect()
-    connection.send(head(method="GET") + put(3) + b"abc")
-    connection.leave()
+    left(serving, head(method="GET") + put(3) + b"abc")
     serving.clock.pump([0] * 4)
     assert noting.contents == [b"abc"]
     assert serving.stream.cancelled == 1
@@ -351,9 +333,7 @@ def test_what_is_behind_the_last_request_of_a_connection_is_not_one() -> None:
         return await noting(request)
 
     serving = Serving(wait_or_note)
-    connection = serving.connect()
-    connection.send(head("Connection: close", method="GET") + put(3) + b"abc")
-    connection.leave()
+    left(serving, head("Connection: close", method="GET") + put(3) + b"abc")
     serving.clock.pump([0] * 4)
     assert noting.contents == []
     serving.assert_nothing_stays()
@@ -366,9 +346,7 @@ def test_a_whole_request_behind_a_response_that_was_not_taken_is_carried_out() -
         return bytes(MIB) if request.method == b"GET" else await noting(request)
 
     serving = Serving(large_or_note)
-    connection = serving.connect(window=10)
-    connection.send(head(method="GET") + put(3) + b"abc")
-    connection.leave()
+    left(serving, head(method="GET") + put(3) + b"abc", window=10)
     serving.clock.pump([0] * 4)
     assert noting.contents == [b"abc"]
     serving.assert_nothing_stays()
@@ -391,9 +369,7 @@ def test_the_content_of_a_request_that_is_passed_over_is_not_a_request() -> None
 def test_what_is_malformed_behind_a_request_that_is_carried_out_ends_the_connection() -> None:
     gate = Gate()
     serving = Serving(gate)
-    connection = serving.connect()
-    connection.send(put(3) + b"abc" + b"nonsense\r\n\r\n")
-    connection.leave()
+    left(serving, put(3) + b"abc" + b"nonsense\r\n\r\n")
     gate.opened.callback(None)
     serving.clock.advance(0)
     serving.assert_nothing_stays()
@@ -404,9 +380,7 @@ def test_what_is_malformed_behind_a_response_that_was_not_taken_ends_with_the_co
         return bytes(MIB)
 
     serving = Serving(large)
-    connection = serving.connect(window=10)
-    connection.send(head(method="GET") + b"nonsense\r\n\r\n")
-    connection.leave()
+    left(serving, head(method="GET") + b"nonsense\r\n\r\n", window=10)
     serving.clock.advance(0)
     serving.assert_nothing_stays()
 
@@ -538,9 +512,7 @@ def test_nothing_waits_for_a_lost_connection_that_was_ending_over_tls() -> None:
 def test_an_ending_connection_has_no_other_response(sent: bytes) -> None:
     """Though its peer takes the one before for long."""
     serving = Serving(Gate())
-    connection = serving.connect(window=100)
-    connection.send(GET + sent)
-    connection.half_close()
+    connection = half_closed(serving, GET + sent, window=100)
     serving.clock.pump([1] * 60)
     connection.take(MIB)
     serving.clock.advance(0)
@@ -573,9 +545,7 @@ def test_what_is_cut_by_the_site_is_not_carried_out() -> None:
 def test_a_closing_site_waits_for_what_is_carried_out() -> None:
     gate = Gate()
     serving = Serving(gate)
-    connection = serving.connect()
-    connection.send(put(3) + b"abc")
-    connection.leave()
+    left(serving, put(3) + b"abc")
     closed = outcome(serving.site.close())
     serving.clock.advance(1)
     assert closed == []
@@ -587,9 +557,7 @@ def test_a_closing_site_waits_for_what_is_carried_out() -> None:
 
 def test_a_site_that_disconnects_ends_what_is_carried_out() -> None:
     serving = Serving(Gate())
-    connection = serving.connect()
-    connection.send(put(3) + b"abc")
-    connection.leave()
+    left(serving, put(3) + b"abc")
     closed = outcome(serving.site.close())
     assert outcome(serving.site.disconnect()) == [None]
     assert closed == [None]
@@ -601,9 +569,7 @@ def test_what_is_carried_out_counts_as_a_connection_of_its_client() -> None:
     """So that nobody can leave behind any number of requests."""
     gate = Gate()
     serving = Serving(gate, bounds=Bounds(per_address=1))
-    connection = serving.connect()
-    connection.send(put(3) + b"abc")
-    connection.leave()
+    left(serving, put(3) + b"abc")
     second = serving.connect()
     serving.clock.advance(0)
     assert second.statuses() == [429]
@@ -617,9 +583,7 @@ def test_what_is_carried_out_counts_as_a_connection_of_its_client() -> None:
 @pytest.mark.parametrize("begin", [put(6) + b"hello", CHUNKED + chunked(b"hello", 2)[:-1]])
 def test_a_request_that_is_not_whole_ends_with_its_connection(begin: bytes) -> None:
     serving = Serving()
-    connection = serving.connect()
-    connection.send(begin)
-    connection.leave()
+    left(serving, begin)
     assert serving.stream.cancelled == 1
     serving.assert_nothing_stays()
 
