@@ -15,11 +15,12 @@ from twistedmedia.names import decode, url_path
 from twistedmedia.store.memory import MemoryMedia
 from twistedmedia.web.requests import mounted_at
 from twistedmedia.web.routing import Reply
+from twistedmedia.wire.conditions import LAST_DATE_S
 from twistedmedia.wire.sending import send
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
-_YEAR_1_S, _YEAR_10000_S = -62_135_596_800, 253_402_300_800
+_YEAR_1_S = -62_135_596_800
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
@@ -84,7 +85,7 @@ def _rfc3339(modified_ns: int) -> str | None:
     cannot say, and for the year 0, which many programs do not know.
     """
     seconds, rest_ns = divmod(modified_ns, 10**9)
-    if not _YEAR_1_S <= seconds < _YEAR_10000_S:
+    if not _YEAR_1_S <= seconds <= LAST_DATE_S:
         return None
     year, month, day, hour, minute, second, *_ = time.gmtime(seconds)
     date = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"

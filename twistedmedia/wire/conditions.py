@@ -46,7 +46,7 @@ _LONGEST_DATE = len("Wednesday, 06-Nov-94 08:49:37 GMT")
 # Dates outside of this are clamped. nginx, Apache and others understand no date before 1970, and an
 # IMF-fixdate has four digits for the year (5.6.7).
 _FIRST_DATE_S = 0
-_LAST_DATE_S = 253_402_300_799  # the end of 9999
+LAST_DATE_S = 253_402_300_799  # the end of 9999
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _DAY_S = 86400
 
@@ -151,7 +151,7 @@ def format_date(seconds: int) -> str:
     """The IMF-fixdate (5.6.7) that is nearest to `seconds` since the epoch and that clients
     understand: from 1970 to 9999.
     """
-    return formatdate(min(max(seconds, _FIRST_DATE_S), _LAST_DATE_S), usegmt=True)
+    return formatdate(min(max(seconds, _FIRST_DATE_S), LAST_DATE_S), usegmt=True)
 
 
 def _plan_range(header: str, size: int) -> Plan:
