@@ -233,7 +233,7 @@ class KernelMedia(Media, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StorageState:
-    """How a storage is. `free` is how many bytes are free for media, None where nobody knows.
+    """How a storage is. `free` is how many bytes are free for media, None if unknown.
     `cannot_read` and `cannot_write` say what is wrong, None if nothing is.
     """
 

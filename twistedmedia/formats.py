@@ -52,7 +52,7 @@ _PARAMETER_NAME = re.compile(rf"{_TOKEN}(?==)", re.ASCII)
 def parse_formats(text: str) -> dict[str, str]:
     """The formats in a list like "mp3,wav,clip=audio/x-clip", in any case: extensions, each with
     its media type in lower case. A format that is not known has to name its type. Only types that
-    no browser takes for a document may be named, or a file that somebody stored could run in one.
+    no browser takes for a document may be named, or a stored file could run in one.
 
     :raises ValueError: if a format is unknown or malformed, has two types, or there is none.
     """

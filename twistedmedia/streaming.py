@@ -73,8 +73,9 @@ class Body:
     """The content of one message: an async iterator of lists of chunks, read by one reader.
 
     `length` is the declared size in bytes. It is None when the content is chunked, and 0 once
-    chunked content has ended without a byte. `received` is how many bytes have come. A reader that
-    `outlives` the connection reads what had come before that was lost, and drops the body itself.
+    chunked content has ended without a byte. `received` is how many bytes of it
+    arrived. A reader that `outlives` the connection reads the bytes that arrived before it was
+    lost, and drops the body itself.
     """
 
     def __init__(self, length: int | None, memory: BodyMemory, flow: Flow) -> None:

@@ -35,7 +35,7 @@ def broken(
     is_ended = any(isinstance(cause, CancelledError) for cause in causes)
     if cancelled or (is_ended and not expired):
         return CancelledError()
-    if expired:  # whatever Twisted calls that
+    if expired:  # Twisted has several errors for that
         return Unreachable(f"the service at {service} takes too long", was_sent=True)
     if any(_is_about_trust(cause) for cause in causes):
         return Unreachable(

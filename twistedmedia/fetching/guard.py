@@ -162,10 +162,11 @@ class _Way:
 
 
 class _Client(HTTP11ClientProtocol):
-    """Twisted's client of one connection, but for three things. One on which more came than the
-    response is not kept: the next request would take that for its own. (What comes later cannot be
-    told from a response.) A line of headers may be as long as all of them. And two spellings of
-    framing are understood that Twisted refuses: `_Chunked` and `_pass_over_identity`.
+    """Twisted's client of one connection, with three changes. A connection on which more was
+    received than the response is not kept: the next request would take that for its own. (Bytes
+    that arrive later cannot be told from a response.) A line of headers may be as long as all of
+    them. Two spellings of framing are understood that Twisted refuses: `_Chunked` and
+    `_pass_over_identity`.
     """
 
     transport: Any

@@ -288,7 +288,7 @@ class _Edge:
 
 @contextlib.contextmanager
 def _translated(doing: str) -> Iterator[None]:
-    """A system call on the root itself: whatever it fails with, the storage fails."""
+    """A system call on the root itself. If it fails, with any error, the storage fails."""
     try:
         yield
     except OSError as error:

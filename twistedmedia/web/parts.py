@@ -70,7 +70,7 @@ class Parts:
         return fields
 
     def name_files(self) -> None:
-        """All parts have come, so every file has its name now.
+        """Give every file its name. Called when all parts were received.
 
         :raises Malformed: when an argument is given twice, or too long.
         :raises BadRequest: when one that is about one file stands in a form of several.

@@ -22,7 +22,7 @@ from twistedmedia.wire.digests import repr_digest, wants_sha256
 from twistedmedia.wire.sending import send
 
 _NS = 10**9
-# A stored file is a stranger's. Whatever its bytes are, it runs nothing, and loads nothing but
+# A stored file is a stranger's, and can be a document. It runs nothing, and loads nothing but
 # itself. It keeps its origin, because without one browsers refuse to load it as media.
 _UNTRUSTED = {
     "X-Content-Type-Options": "nosniff",

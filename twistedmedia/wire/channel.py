@@ -61,7 +61,7 @@ class MediaChannel(http.HTTPChannel):
     A peer that closes its sending side gets the responses to all requests that it sent whole (RFC
     9112, 9.6). When the connection is lost, those of them that may change something are still
     carried out: the channel stays, and drops the responses. Requests that only read are passed
-    over; one with content ends this, as nobody needs what is behind it.
+    over. One that has content ends this: the requests behind it are dropped.
     """
 
     site: MediaSite
@@ -85,7 +85,7 @@ class MediaChannel(http.HTTPChannel):
     _broken = False  # the framing of the content is lost: nothing on this connection has meaning
     _refused = False  # what comes is not read any more
     _is_half_closed = False  # nothing more will be received
-    _lost: Failure | None = None  # why there is no connection any more
+    _lost: Failure | None = None  # why the connection was lost
     _lingering: Lingering
     _outgoing: Outgoing
 
@@ -422,7 +422,7 @@ class MediaChannel(http.HTTPChannel):
         return True
 
     def _begin(self, head: Head) -> None:
-        if self._lost is not None and head.method in SAFE_METHODS:  # nobody reads the response
+        if self._lost is not None and head.method in SAFE_METHODS:  # its response cannot be sent
             if head.length != 0:
                 self._buffer = b""
             return
@@ -475,7 +475,7 @@ class MediaChannel(http.HTTPChannel):
     def _break_content(self, error: MediaError) -> None:
         """The content of the request in progress will not come to its end."""
         request = self.requests[-1]
-        if request.body is None:  # nobody knows yet of the request
+        if request.body is None:  # its handler does not know of it yet
             self.refuse(error)
         else:  # its handler answers
             self._broken = True
@@ -508,7 +508,7 @@ class MediaChannel(http.HTTPChannel):
 
     @property
     def is_lost(self) -> bool:
-        """Whether there is no connection any more, only a request that is still carried out."""
+        """Whether the connection was lost. A request may still be carried out."""
         return self._lost is not None
 
     def answering(self, body: Body) -> None:

@@ -59,7 +59,7 @@ def _unquoted(value: str) -> str:
 
 def disposition_parameters(field: str) -> dict[str, str]:
     """The parameters of a part's Content-Disposition field, decoded, their names in lower case. An
-    extended one (`filename*`) takes the place of the plain one, wherever it stands.
+    extended one (`filename*`) takes the place of the plain one, before or behind it.
 
     A field that cannot be understood completely is refused: a file must not be passed over, or get
     another name, because its header is odd.
@@ -96,7 +96,7 @@ def _plain(value: str) -> str:
 
 
 def _words(text: str) -> str:
-    """The text of encoded words (RFC 2047), as .NET writes whatever is not ASCII."""
+    """The text of encoded words (RFC 2047), as .NET writes text that is not ASCII."""
     decoded = ""
     try:
         for word, charset in decode_header(text):

@@ -27,7 +27,7 @@ from twistedmedia.wire.hosts import LOCAL
 if TYPE_CHECKING:
     from twistedmedia.wire.channel import MediaChannel
 
-# RFC 9110, 9.2.1: they change nothing, so nothing is lost when nobody waits for their response.
+# RFC 9110, 9.2.1: they change nothing, so nothing is lost if their response cannot be sent.
 SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 SERVER = b"twistedmedia"  # without a version: a stranger needs none
 PHRASES = {  # Twisted knows not all
@@ -138,7 +138,7 @@ class StreamingRequest(server.Request):
                 self.body.drop()
 
     def _end_unread_response(self) -> None:
-        """End a response that nobody receives, if its handler has not finished it in one turn."""
+        """End a response that cannot be sent, if its handler has not finished it in one turn."""
         if not (self.finished or self._disconnected):
             self.channel.cut()
 

@@ -13,8 +13,8 @@ def is_excluded(path: str, patterns: Sequence[str]) -> bool:
     """Whether one of `patterns` excludes `path`, which is relative to the folder that was named.
 
     A pattern without a slash is compared with the name of each file and folder. One with a slash is
-    compared with the path, part by part, so that `*` never stands for a slash. Whatever lies in an
-    excluded folder is excluded as well.
+    compared with the path, part by part, so that `*` never stands for a slash. All that lies in
+    an excluded folder is excluded as well.
     """
     parts = path.split("/")
     return any(
