@@ -8,7 +8,9 @@ import base64
 import hashlib
 import http.client
 import json
+import os
 import resource
+import sys
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -23,6 +25,8 @@ PART_BYTES = 8 * MIB
 _TUS = {"Tus-Resumable": "1.0.0"}
 _CONTENT = {**_TUS, "Content-Type": "application/offset+octet-stream"}
 _UNFINISHED_BYTES = 1000
+_FINISHED_BYTES = 4
+_STOP_S = 60.0
 _COLUMNS = ("s/GiB", "MB/s", "server CPU s", "peak RSS MiB", "client CPU s")
 _names = count()
 
@@ -37,7 +41,7 @@ class _Used:
 
 def resumable_scenarios(sizes: Sizes) -> list[Scenario]:
     """The scenarios, in the order in which they are run."""
-    return [_parts(sizes), _unfinished(sizes)]
+    return [_parts(sizes), _unfinished(sizes), _start(sizes)]
 
 
 def _parts(sizes: Sizes) -> Scenario:
@@ -81,6 +85,58 @@ def _unfinished(sizes: Sizes) -> Scenario:
         ("uploads/s",),
         lateness=False,
     )
+
+
+def _start(sizes: Sizes) -> Scenario:
+    nothing = replace(NOT_DURABLE, name=f"{NOT_DURABLE.name}, an empty root")
+    finished = replace(NOT_DURABLE, name=f"{NOT_DURABLE.name}, {sizes.finished:,} uploads")
+    counts = {nothing.name: 0, finished.name: sizes.finished}
+    return Scenario(
+        "start",
+        f"A start after {sizes.finished:,} resumable uploads of {_FINISHED_BYTES} bytes",
+        (
+            "The time from the start of the process to the first answer. The uploads are made by "
+            "requests beforehand, which takes some minutes.",
+        ),
+        (
+            Entry(nothing, "tus", _FINISHED_BYTES),
+            Entry(finished, "tus", _FINISHED_BYTES, (nothing.name,)),
+        ),
+        lambda server, entry, load: _measure_start(server, entry, counts[entry.server.name], load),
+        ("first answer s", "uploads/s"),
+        ("first answer s",),
+        lateness=False,
+    )
+
+
+def _measure_start(server: servers.Running, entry: Entry, uploads: int, load: Executor) -> Figures:
+    before = time.monotonic()
+    load.submit(finish, server.port, uploads).result()
+    seconds = time.monotonic() - before
+    server.stop(_STOP_S)
+    os.sync()
+    before = time.monotonic()
+    with servers.running(entry.server, server.root.parent) as again:
+        connection = http.client.HTTPConnection("127.0.0.1", again.port, timeout=client.TIMEOUT_S)
+        connection.request("GET", "/health")
+        _answered(connection, 200)
+        first_s = time.monotonic() - before
+        connection.close()
+    return {"first answer s": first_s, "uploads/s": uploads / seconds}
+
+
+def finish(port: int, uploads: int) -> None:
+    """Store that many small files, each by a resumable upload in one request."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=client.TIMEOUT_S)
+    for number in range(uploads):
+        headers = {**_CONTENT, **_length_and_name(_FINISHED_BYTES, f"finished-{number}.wav")}
+        # Many folders, as many small ones are faster than one of this size.
+        target = f"/uploads/{client.DIRECTORY}/{number // 1000}"
+        connection.request("POST", target, bytes(_FINISHED_BYTES), headers)
+        _answered(connection, 201)
+        if number % 10_000 == 9_999:
+            print(f"{number + 1:,} of {uploads:,} uploads", file=sys.stderr, flush=True)
+    connection.close()
 
 
 def _measure_parts(server: servers.Running, entry: Entry, load: Executor) -> Figures:
@@ -147,10 +203,14 @@ def _leave_unfinished(connection: http.client.HTTPConnection, filename: str) -> 
 
 
 def _create(connection: http.client.HTTPConnection, filename: str, size_bytes: int) -> str:
-    metadata = f"filename {base64.b64encode(filename.encode()).decode()}"
-    headers = {**_TUS, "Upload-Length": str(size_bytes), "Upload-Metadata": metadata}
+    headers = {**_TUS, **_length_and_name(size_bytes, filename)}
     connection.request("POST", f"/uploads/{client.DIRECTORY}", headers=headers)
     return _answered(connection, 201)["Location"]
+
+
+def _length_and_name(size_bytes: int, filename: str) -> dict[str, str]:
+    metadata = f"filename {base64.b64encode(filename.encode()).decode()}"
+    return {"Upload-Length": str(size_bytes), "Upload-Metadata": metadata}
 
 
 def _patch(

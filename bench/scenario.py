@@ -43,6 +43,7 @@ class Sizes:
     fetch_s: int = 10
     listed: int = 100_000
     unfinished: int = 2_000
+    finished: int = 100_000
     lateness_s: float = 3.0
 
     def heavy(self) -> Sizes:
@@ -70,6 +71,7 @@ QUICK = Sizes(
     fetch_s=3,
     listed=5_000,
     unfinished=200,
+    finished=2_000,
     lateness_s=1.0,
 )
 

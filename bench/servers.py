@@ -26,6 +26,8 @@ from lateness import peak_rss_kib, rss_kib
 _BENCH = Path(__file__).resolve().parent
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 60.0
+# A scenario may stop a server itself.
+_TOLD_TO_END = (-signal.SIGTERM, -signal.SIGKILL)
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -76,7 +78,7 @@ class Running:
 
     def cpu_s(self) -> float:
         """The CPU seconds that it has used, with its children."""
-        return sum(_cpu_s(pid) for pid in self._pids())
+        return sum(cpu_s(pid) for pid in self._pids())
 
     def peak_rss_kib(self) -> int:
         """The most memory that it held at any time; with children, the sum of what each held."""
@@ -85,6 +87,26 @@ class Running:
     def rss_kib(self) -> int:
         """The memory that it holds now, with its children."""
         return sum(rss_kib(pid) for pid in self._pids())
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open, without its children."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def stop(self, within_s: float) -> float | None:
+        """
+        Tell it to end, with SIGTERM.
+
+        :returns: the seconds that it took; None when it did not end in time, and was killed.
+        """
+        start = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return None
+        return time.monotonic() - start
 
     def _pids(self) -> list[int]:
         pid = self.process.pid
@@ -166,29 +188,35 @@ def nginx_version() -> str | None:
 
 
 @contextmanager
-def running(server: Server, folder: Path, lateness: Path | None = None) -> Iterator[Running]:
+def running(
+    server: Server, folder: Path, lateness: Path | None = None, output: int | None = None
+) -> Iterator[Running]:
     """
-    Start a server with its files in *folder*, which is to be empty, and stop it in the end.
+    Start a server with its files in *folder*, and stop it in the end.
+
+    The folder is empty, or a server has run in it before.
 
     :param lateness: where to put the figures of a lateness probe; None for a run without one.
+    :param output: a descriptor for what it prints; None for a file in *folder*.
     :raises ServerFailedError: when it does not begin to listen, or has ended by itself.
     """
     launch = Launch(free_port(), folder / "root", folder / "work", lateness)
-    launch.root.mkdir()
-    launch.work.mkdir()
+    launch.root.mkdir(exist_ok=True)
+    launch.work.mkdir(exist_ok=True)
     log_path = folder / "server.log"
     # The environment may hold options of the service, which would make another measurement of it.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("TWISTEDMEDIA_")
     }
     with open(log_path, "wb") as log:
+        to = log if output is None else output
         process = subprocess.Popen(
-            server.command(launch), stdout=log, stderr=log, cwd=launch.work, env=environment
+            server.command(launch), stdout=to, stderr=to, cwd=launch.work, env=environment
         )
     try:
         _wait_for_listener(process, launch.port)
         yield Running(launch.port, launch.root, process)
-        if process.poll() is not None:
+        if process.poll() not in (None, *_TOLD_TO_END):
             raise ServerFailedError(f"ended by itself ({process.returncode})")
     except Exception as failure:
         failure.add_note(f"The end of the server's log:\n{_tail(log_path)}")
@@ -233,7 +261,7 @@ def free_port() -> int:
         return port
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     # The name of the program, the second field, is in parentheses and may hold anything.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user_ticks, system_ticks = int(fields[11]), int(fields[12])

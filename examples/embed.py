@@ -33,6 +33,7 @@ from twistedmedia import (
     Trust,
     Uploads,
     media_resource,
+    use_monotonic_time,
 )
 
 GRACE_S = 10.0
@@ -50,7 +51,7 @@ class Hello(Resource):
 async def serve(reactor: Any, root: str, port: int) -> None:
     """Make the parts, start them, and stop them in the opposite order when the reactor stops."""
     store = DirectoryStore(reactor, root)
-    intake = Intake(store, Limits(formats=frozenset({"mp3", "wav", "ogg"})))
+    intake = Intake(store, Limits(formats=frozenset({"mp3", "wav", "ogg"})), reactor)
     uploads = Uploads(intake, store.kept)  # those that may go over many requests
     fetcher = Fetcher(
         reactor,
@@ -96,6 +97,7 @@ async def dismiss(reactor: Any, site: MediaSite) -> None:
 
 async def main(reactor: Any, root: str = "./media", port: str = "8000") -> None:
     """Serve until a signal comes. What keeps it from that ends the program, with status 1."""
+    use_monotonic_time(reactor)  # a step of the wall clock moves no timer
     startLogging(sys.stdout, setStdout=False)
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         raise SystemExit(f"{port!r} is not a port: it must be a number from 0 to 65535")

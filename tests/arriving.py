@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from tests.support import named
 from twistedmedia.arrival import Limits
-from twistedmedia.boundaries import Condition, Draft, Media, Page, Sealed, Stored
+from twistedmedia.boundaries import Condition, Draft, Listed, Media, Sealed, Stored
 from twistedmedia.errors import NotFound
 from twistedmedia.intake import Intake
 from twistedmedia.names import MediaName
@@ -33,23 +33,23 @@ class WatchedStore:
         self.asked: list[str] = []
         self.drafts = 0  # begun and neither published nor discarded
 
-    def begin(self, size: int | None = None) -> Draft:
+    def begin(self, size: int | None = None, caller: str = "") -> Draft:
         self.drafts += 1
-        return WatchedDraft(self, self._store.begin(size))
+        return WatchedDraft(self, self._store.begin(size, caller))
 
-    def open(self, name: MediaName) -> Deferred[Media]:
-        return self._store.open(name)
+    def open(self, name: MediaName, *, caller: str) -> Deferred[Media]:
+        return self._store.open(name, caller=caller)
 
-    def recognise(self, name: MediaName, sha256: str) -> Deferred[Stored | None]:
-        return self.ask("recognise", lambda: self._store.recognise(name, sha256))
+    def recognise(self, name: MediaName, sha256: str, *, caller: str) -> Deferred[Stored | None]:
+        return self.ask("recognise", lambda: self._store.recognise(name, sha256, caller=caller))
 
-    def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
-        return self._store.delete(name, condition)
+    def delete(
+        self, name: MediaName, condition: Condition | None = None, *, caller: str
+    ) -> Deferred[bool]:
+        return self._store.delete(name, condition, caller=caller)
 
-    def list(
-        self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], Any]
-    ) -> Deferred[Any]:
-        return self._store.list(folders, after, limit, render)
+    def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str) -> Listed:
+        return self._store.list(folders, after, limit, caller=caller)
 
     def ask(self, what: str, work: Callable[[], Deferred[Any]]) -> Deferred[Any]:
         self.asked.append(what)
@@ -106,7 +106,7 @@ def an_intake(store: Any = None, **limits: Any) -> Intake:
 
 @contextmanager
 def arriving(intake: Intake, name: MediaName = HELLO, **options: Any) -> Iterator[Any]:
-    with intake.arrival(SOURCE, **options) as arrival:
+    with intake.arrival(SOURCE, caller=SOURCE, **options) as arrival:
         arrival.accepted(name)
         yield arrival
 

@@ -10,9 +10,14 @@ from contextlib import contextmanager
 import pytest
 import pytest_twisted
 from constantly import NamedConstant
+from hypothesis import settings
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+# Hypothesis gives each example 200 ms. A busy machine may pause for longer.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 
 def pytest_collection_finish() -> None:
@@ -33,7 +38,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEven
     with _logged(LogLevel.critical, LogLevel.error) as failures:
         yield failures
         pool = reactor.getThreadPool()
-        for _ in range(50):  # what closes behind a thread's last job takes a few turns
+        for _ in range(500):  # what closes behind a thread's last job takes a few turns
             if not (pool.working or _descriptors() - descriptors):
                 break
             _turn(0.02)

@@ -1,4 +1,6 @@
-"""What in-process tests share: a decorator that bounds them in time, and media names at hand."""
+"""What in-process tests share: a decorator that bounds them in time, a wait, and media names at
+hand.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from typing import Any
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import deferLater
 
 from twistedmedia.names import MediaName, media_name
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 def asynchronous(test: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
@@ -27,6 +30,12 @@ def asynchronous(test: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
         await running.addTimeout(TIMEOUT_S, reactor)
 
     return bounded
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition` is true, as long as the test may take."""
+    while not condition():
+        await deferLater(reactor, 0.01)
 
 
 def named(text: str) -> MediaName:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -16,12 +18,14 @@ from twisted.internet import reactor
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.fetching.test_tls import Authority
-from tests.support import asynchronous
-from twistedmedia.endpoints import endpoint_from, url_of, why_not
+from tests.support import TIMEOUT_S, asynchronous
+from twistedmedia.endpoints import BACKLOG, endpoint_from, put_turnstile, url_of, why_not
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,9 +37,9 @@ def listened_once() -> None:
 
 
 @asynccontextmanager
-async def listening(description: str) -> AsyncIterator[Any]:
+async def listening(description: str, factory: Any = None) -> AsyncIterator[Any]:
     """The port that listens on the endpoint that `description` names."""
-    port = await endpoint_from(reactor, description).listen(Factory())
+    port = await endpoint_from(reactor, description).listen(factory or Factory())
     try:
         yield port
     finally:
@@ -108,6 +112,28 @@ async def test_a_backlog_that_is_given_stays(tmp_path: Path, description: str) -
             assert connected == 3 + 1  # as listen(2) counts
 
 
+@pytest.mark.parametrize(
+    ("description", "backlog"),
+    [
+        ("tcp:0", BACKLOG),
+        ("tcp6:0:interface=\\:\\:1", BACKLOG),
+        ("haproxy:tcp:0", BACKLOG),
+        ("tcp:0:backlog=7", 7),
+        ("tcp:0:127.0.0.1:7", 7),
+        ("unix:{}", BACKLOG),
+        ("unix:{}:600", BACKLOG),
+        ("unix:{}:600:7", 7),
+    ],
+)
+@asynchronous
+async def test_a_burst_of_connections_waits_at_every_endpoint(
+    tmp_path: Path, description: str, backlog: int
+) -> None:
+    """They are not refused, and need not send their SYN again."""
+    async with listening(description.format(tmp_path / "media.sock")) as port:
+        assert port.backlog == backlog
+
+
 @pytest.mark.parametrize(("lockfile", "is_there"), [("", True), (":lockfile=0", False)])
 @asynchronous
 async def test_a_socket_is_locked_unless_it_is_said_otherwise(
@@ -131,6 +157,124 @@ async def test_the_url_of_a_port_with_tls_is_https(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_bytes(Authority("localhost").pem)
     async with listening(f"ssl:0:interface=127.0.0.1:privateKey={tmp_path}/key.pem") as port:
         assert url_of(port) == f"https://127.0.0.1:{port.getHost().port}/"
+
+
+class Ending(Protocol):
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()
+
+
+class Counting(Factory):
+    """Ends each connection. Counts those for which something is made, and how often it stops."""
+
+    protocol = Ending
+
+    def __init__(self) -> None:
+        self.built = 0
+        self.stopped = 0
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self.built += 1
+        return super().buildProtocol(addr)
+
+    def stopFactory(self) -> None:
+        self.stopped += 1
+
+
+# Twisted passes such certificates itself.
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+@pytest.mark.parametrize(
+    "description",
+    [
+        "tcp:0:interface=127.0.0.1",
+        "ssl:0:interface=127.0.0.1:privateKey={}/key.pem",
+        "haproxy:tcp:0:interface=127.0.0.1",
+        "unix:{}/media.sock",
+    ],
+)
+@asynchronous
+async def test_nothing_is_made_for_a_connection_that_is_turned_away(
+    tmp_path: Path, description: str
+) -> None:
+    """Case 91. It is closed at once, and the port goes on: other connections are let in."""
+    (tmp_path / "key.pem").write_bytes(Authority("localhost").pem)
+    factory = Counting()
+    full = True
+    asked: list[Any] = []
+
+    def turns_away(addr: Any) -> bool:
+        asked.append(addr)
+        return full
+
+    async with listening(description.format(tmp_path), factory) as port:
+        url = url_of(port)
+        put_turnstile(port, turns_away)
+        assert url_of(port) == url
+        address = port.getHost()
+        for count in (1, 2):
+            with connected_to(address) as client:
+                await deferToThread(assert_ended, client)
+            assert len(asked) == count
+        assert factory.built == 0
+        full = False
+        with connected_to(address) as client:
+            await deferToThread(assert_ended, client)
+        assert factory.built == 1
+    assert factory.stopped == 1
+
+
+def connected_to(address: Any) -> socket.socket:
+    if isinstance(address, UNIXAddress):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(address.name)
+    else:
+        client = socket.create_connection((address.host, address.port))
+    client.settimeout(TIMEOUT_S)
+    return client
+
+
+def assert_ended(client: socket.socket) -> None:
+    with suppress(ConnectionResetError):
+        assert client.recv(1) == b""
+
+
+class Taking(Factory):
+    """Takes some milliseconds for each connection, and notes in which turn of the loop."""
+
+    protocol = Protocol
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.turns: list[int] = []
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self.turns.append(self.turn)
+        time.sleep(0.004)
+        return super().buildProtocol(addr)
+
+
+@asynchronous
+async def test_a_turn_of_the_loop_accepts_few_connections_if_they_take_long(tmp_path: Path) -> None:
+    """Case 91. Twisted accepts a hundred and more in a turn."""
+    factory = Taking()
+    counting = LoopingCall(lambda: setattr(factory, "turn", factory.turn + 1))
+    async with listening(f"unix:{tmp_path}/media.sock", factory) as port:
+        put_turnstile(port, lambda _: False)
+        with ExitStack() as clients:
+            for _ in range(40):
+                clients.enter_context(connected_to(port.getHost()))
+            counting.start(0)
+            while len(factory.turns) < 40:
+                await deferLater(reactor, 0)
+            counting.stop()
+    assert max(Counter(factory.turns).values()) <= 2
+
+
+def test_a_port_without_a_factory_has_no_turnstile() -> None:
+    """Plugins may bring such ports."""
+    port = object()
+    put_turnstile(port, lambda _: True)
+    assert not hasattr(port, "factory")
 
 
 class Port:

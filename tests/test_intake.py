@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import random
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, ensureDeferred, execute
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from tests.arriving import HELLO, SOURCE, WatchedStore, an_intake, arriving, taken
 from tests.support import asynchronous, named
-from twistedmedia.arrival import WORTH_PREPARING_BYTES, Coding
+from tests.wire.connection import outcome
+from twistedmedia.arrival import WORTH_PREPARING_BYTES, WORTH_WRITING_BYTES, Coding, Limits
 from twistedmedia.boundaries import Draft
 from twistedmedia.errors import (
     AlreadyExists,
@@ -26,10 +31,29 @@ from twistedmedia.errors import (
     NameConflict,
     NameNotAllowed,
     NoSpace,
+    Stopping,
     TooLarge,
 )
+from twistedmedia.intake import Intake
 from twistedmedia.names import MediaName
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
+
+
+class Content:
+    """What an upload takes its content from."""
+
+    def __init__(self, pace: float | None = None) -> None:
+        self.told = 0
+        self._pace = pace
+
+    def pace(self) -> float | None:
+        return self._pace
+
+    def give_way(self) -> None:
+        self.told += 1
+
+
+UPLOAD = (SOURCE, SOURCE, Content())
 
 
 @pytest.fixture
@@ -66,7 +90,7 @@ async def test_what_arrives_is_stored_under_its_name_with_size_and_digest() -> N
 @asynchronous
 async def test_a_name_may_come_after_the_content() -> None:
     intake = an_intake()
-    with intake.arrival(SOURCE) as arrival:
+    with intake.arrival(SOURCE, caller=SOURCE) as arrival:
         await arrival.write([b"hello"])
         arrival.named("prompts/en", "hello.mp3")
         await arrival.end()
@@ -77,7 +101,7 @@ async def test_a_name_may_come_after_the_content() -> None:
 @asynchronous
 async def test_an_arrival_that_never_gets_a_name_is_not_stored() -> None:
     intake = an_intake()
-    with intake.arrival(SOURCE) as arrival:
+    with intake.arrival(SOURCE, caller=SOURCE) as arrival:
         await arrival.write([b"hello"])
         await arrival.end()
         await intake.publish([arrival])
@@ -194,7 +218,7 @@ ORDER = list(FAILURES)
 def test_of_two_failures_the_one_that_is_judged_first_is_told(first: int, second: int) -> None:
     """The order of docs/http.md, Storing, rule 7."""
     intake = an_intake()
-    with intake.arrival(SOURCE) as arrival:
+    with intake.arrival(SOURCE, caller=SOURCE) as arrival:
         for each in (ORDER[first], ORDER[second]):
             FAILURES[each](arrival)
         assert type(arrival.failure) is ORDER[min(first, second)]
@@ -202,7 +226,7 @@ def test_of_two_failures_the_one_that_is_judged_first_is_told(first: int, second
 
 
 def test_of_two_failures_of_one_kind_the_first_is_told() -> None:
-    with an_intake().arrival(SOURCE) as arrival:
+    with an_intake().arrival(SOURCE, caller=SOURCE) as arrival:
         arrival.fail(Malformed("first"))
         arrival.fail(Malformed("second"))
         assert arrival.failure is not None
@@ -316,8 +340,8 @@ async def test_a_fault_of_the_store_is_an_incident_of_that_file(
     nothing_left_behind: list[LogEvent],
 ) -> None:
     class Faulty(MemoryStore):
-        def begin(self, size: int | None = None) -> Draft:
-            draft = super().begin(size)
+        def begin(self, size: int | None = None, caller: str = "") -> Draft:
+            draft = super().begin(size, caller)
             draft.append = lambda chunks: execute(fault)  # type: ignore[method-assign]
             return draft
 
@@ -348,7 +372,7 @@ async def test_a_fault_in_publishing_one_file_leaves_the_others_alone(
     with ExitStack() as arriving_all:
         arrivals = []
         for filename in ("one.wav", "two.wav", "three.wav"):
-            arrival = arriving_all.enter_context(intake.arrival("somewhere"))
+            arrival = arriving_all.enter_context(intake.arrival("somewhere", caller=SOURCE))
             arrival.named("a", filename)
             await arrival.write([b"x"])
             await arrival.end()
@@ -364,8 +388,9 @@ async def test_a_fault_in_publishing_one_file_leaves_the_others_alone(
 async def test_the_next_bytes_are_received_while_the_last_are_written() -> None:
     intake = an_intake(WatchedStore(holding=("append",)))
     with arriving(intake) as arrival:
-        await arrival.write([b"first"])  # comes back although nothing is written yet
-        second = ensureDeferred(arrival.write([b"second"]))
+        first, last = b"first" * WORTH_WRITING_BYTES, b"second" * WORTH_WRITING_BYTES
+        await arrival.write([first])  # comes back although nothing is written yet
+        second = ensureDeferred(arrival.write([last]))
         assert not second.called
         assert intake.store.asked == ["append"]
         intake.store.go_on()
@@ -373,32 +398,66 @@ async def test_the_next_bytes_are_received_while_the_last_are_written() -> None:
         assert intake.store.asked == ["append", "append"]
         await arrival.end()
         await intake.publish([arrival])
-    assert intake.store.content(HELLO) == b"firstsecond"
+    assert intake.store.content(HELLO) == first + last
+
+
+@asynchronous
+@pytest.mark.parametrize("size", [1, 64, 5000, WORTH_WRITING_BYTES - 1])
+async def test_small_pieces_are_written_together(size: int) -> None:
+    """Case 85. Each job of a disk's thread has its price."""
+    intake = an_intake(WatchedStore())
+    sizes = [size] * (4 * WORTH_WRITING_BYTES // size) + [1]
+    content = random.Random(size).randbytes(sum(sizes))
+    begin = 0
+    with arriving(intake) as arrival:
+        for each in sizes:
+            await arrival.write([content[begin : begin + each]])
+            begin += each
+        await arrival.end()
+        appends = intake.store.asked.count("append")
+        assert sum(sizes) / (2 * WORTH_WRITING_BYTES) <= appends <= 1 + 4
+        await intake.publish([arrival])
+    assert intake.store.content(HELLO) == content
+
+
+@asynchronous
+async def test_a_file_whose_few_bytes_fail_at_its_end_is_not_stored() -> None:
+    intake = an_intake(WatchedStore())
+    with arriving(intake) as arrival:
+        await arrival.write([b"few"])
+        assert intake.store.asked == []
+        arrival.fail(Malformed("it is another one"))
+        await arrival.end()
+        await intake.publish([arrival])
+    assert intake.store.asked == []
+    assert arrival.stored is None
 
 
 # How many at once
 
 
-def test_one_upload_more_than_there_may_be_is_told_when_to_come_again() -> None:
+@asynchronous
+async def test_one_upload_more_than_there_may_be_is_told_when_to_come_again() -> None:
     intake = an_intake(max_uploads=3)
     with ExitStack() as uploads:
         for n in range(3):
-            uploads.enter_context(intake.upload())
+            uploads.enter_context(await intake.upload(*UPLOAD))
             assert intake.uploads == n + 1
-        with pytest.raises(Busy) as refused, intake.upload():
+        with pytest.raises(Busy) as refused, await intake.upload(*UPLOAD):
             pytest.fail("it was let in")
         assert int(refused.value.headers["Retry-After"]) > 0
         assert intake.uploads == 3
     assert intake.uploads == 0
-    with intake.upload():
+    with await intake.upload(*UPLOAD):
         assert intake.uploads == 1
 
 
+@asynchronous
 @pytest.mark.parametrize("error", [TooLarge(1), CancelledError(), OSError("a fault")], ids=repr)
-def test_an_upload_that_ends_in_an_exception_gives_its_place_back(error: Exception) -> None:
+async def test_an_upload_that_ends_in_an_exception_gives_its_place_back(error: Exception) -> None:
     intake = an_intake(max_uploads=1)
     for _ in range(3):
-        with pytest.raises(type(error)), intake.upload():
+        with pytest.raises(type(error)), await intake.upload(*UPLOAD):
             raise error
     assert intake.uploads == 0
 
@@ -458,7 +517,7 @@ async def test_one_that_failed_is_dropped_and_the_others_are_stored() -> None:
     arrivals = []
     with ExitStack() as form:
         for n, name in enumerate(names):
-            arrival = form.enter_context(intake.arrival(SOURCE))
+            arrival = form.enter_context(intake.arrival(SOURCE, caller=SOURCE))
             arrivals.append(arrival)
             arrival.accepted(name)
             await arrival.write([bytes(11) if n == 2 else b"%d" % n])
@@ -498,7 +557,7 @@ async def test_a_publish_goes_on_to_its_last_file_when_its_waiter_is_cancelled()
     names = [named(f"form/{n}.mp3") for n in range(3)]
 
     async def upload() -> None:
-        with intake.upload(), ExitStack() as form:
+        with await intake.upload(*UPLOAD), ExitStack() as form:
             arrivals = [form.enter_context(arriving(intake, name)) for name in names]
             for arrival in arrivals:
                 await arrival.write([b"hello"])
@@ -518,6 +577,25 @@ async def test_a_publish_goes_on_to_its_last_file_when_its_waiter_is_cancelled()
     assert quiet.called
     assert [intake.store.content(name) for name in names] == [b"hello"] * 3
     assert intake.store.drafts == 0
+
+
+@asynchronous
+async def test_a_stop_publishes_the_file_that_it_finds_under_way_and_no_further_one() -> None:
+    intake = an_intake(WatchedStore(holding=("publish",)))
+    with ExitStack() as form:
+        arrivals = [form.enter_context(arriving(intake, named(f"form/{n}.mp3"))) for n in range(3)]
+        for arrival in arrivals:
+            await arrival.write([b"hello"])
+            await arrival.end()
+        publishing = ensureDeferred(intake.publish(arrivals))
+        assert intake.under_way == ["'form/0.mp3' and 2 more of a form"]
+        intake.hurry()
+        intake.store.go_on()
+        await publishing
+    assert [arrival.stored is not None for arrival in arrivals] == [True, False, False]
+    assert [type(arrival.failure) for arrival in arrivals[1:]] == [Stopping, Stopping]
+    assert intake.store.content(named("form/1.mp3")) is None
+    assert intake.quiet().called
 
 
 @asynchronous
@@ -555,6 +633,21 @@ async def test_quiet_fires_at_once_when_nothing_is_published_and_waits_for_all_t
         await upload
 
 
+@asynchronous
+async def test_what_is_under_way_is_named() -> None:
+    intake = an_intake(WatchedStore(holding=("publish",)))
+    uploads = [ensureDeferred(taken(intake, [b"x"], named(f"a/{n}.mp3"))) for n in range(2)]
+    assert intake.under_way == ["'a/0.mp3'", "'a/1.mp3'"]
+    waiting = intake.quiet()
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        await waiting
+    intake.store.go_on()
+    for upload in uploads:
+        await upload
+    assert intake.under_way == []
+
+
 # The log
 
 
@@ -573,6 +666,18 @@ async def test_the_log_tells_when_a_file_begins_to_arrive_and_when_it_is_stored(
 
 
 @asynchronous
+async def test_events_of_refused_uploads_are_marked_and_those_of_faults_are_not(
+    warnings: list[LogEvent],
+) -> None:
+    """Case 91: the log drops the former first."""
+    await taken(an_intake(max_upload=3), [b"hello"])
+    with pytest.raises(CancelledError), arriving(an_intake()):
+        raise CancelledError
+    await taken(an_intake(WatchedStore(capacity=3)), [b"hello"])  # the disk is full
+    assert [event["is_refusal"] for event in warnings] == [True, True, False]
+
+
+@asynchronous
 async def test_the_log_tells_why_a_file_was_not_stored(logged: list[str]) -> None:
     await taken(an_intake(max_upload=3), [b"hello"])
     assert logged[-1].startswith("not stored: ")
@@ -584,9 +689,46 @@ async def test_the_log_tells_why_a_file_was_not_stored(logged: list[str]) -> Non
 
 
 @asynchronous
+async def test_the_log_has_one_line_for_each_reason_for_which_files_of_a_form_are_not_stored(
+    logged: list[str],
+) -> None:
+    """Case 85. A small form can have 256 files: so many lines would take long."""
+    intake = an_intake()
+    arrivals = [intake.arrival(SOURCE, caller=SOURCE) for _ in range(256)]
+    for n, arrival in enumerate(arrivals):
+        arrival.named("a", f"{n}.exe" if n % 2 else f".{n}.mp3")
+    turns: list[int] = []
+
+    async def turn() -> None:
+        turns.append(len(logged))
+
+    await intake.publish(arrivals, turn)
+    hidden, unsupported = logged
+    assert "'a/.0.mp3' and 127 more of a form" in hidden
+    assert "'a/1.exe' and 127 more of a form" in unsupported
+    assert SOURCE in hidden
+    assert turns == [0] * 255
+    await intake.publish([arrivals[0]])
+    assert "more of a form" not in logged[-1]
+
+
+@asynchronous
+async def test_an_arrival_that_has_failed_has_no_draft() -> None:
+    """Case 85."""
+    store = WatchedStore()
+    with an_intake(store).arrival(SOURCE, caller=SOURCE) as arrival:
+        assert store.drafts == 0
+        arrival.named("a", "b.exe")
+        await arrival.write([b"content"])
+        await arrival.end()
+        await arrival.seal()
+        assert (store.drafts, store.asked, arrival.size) == (0, [], 0)
+
+
+@asynchronous
 async def test_a_name_of_a_client_cannot_break_a_line_of_the_log(logged: list[str]) -> None:
     """Case 35."""
-    with an_intake().arrival(SOURCE) as arrival:
+    with an_intake().arrival(SOURCE, caller=SOURCE) as arrival:
         arrival.named("a\nstored: forged", "x\r\n\x1b[31m.mp3")
     (line,) = logged
     assert line.isprintable()
@@ -620,3 +762,101 @@ async def test_the_log_tells_of_a_publish_that_failed_after_its_client_went(
     (line,) = logged
     assert line.startswith("not stored: ")
     assert "exists already" in line
+
+
+# Shares
+
+
+@asynchronous
+async def test_a_slow_upload_of_the_largest_share_gives_way(logged: list[str]) -> None:
+    """Case 86."""
+    intake = an_intake(max_uploads=3)
+    slow, fast, unknown = Content(65.0), Content(1e6), Content(None)
+    with ExitStack() as uploads:
+        for content in (fast, slow, unknown):
+            uploads.enter_context(await intake.upload("a", "192.0.2.7", content))
+        with await intake.upload("b", "192.0.2.8", Content()):
+            assert [each.told for each in (fast, slow, unknown)] == [0, 1, 0]
+            assert intake.uploads == 3
+            with pytest.raises(Busy):
+                uploads.enter_context(await intake.upload("b", "192.0.2.8", Content()))
+    assert intake.uploads == 0
+    assert logged == [
+        "gave way: the slowest upload of 192.0.2.7, to a caller that has fewer",
+    ]
+
+
+@asynchronous
+async def test_the_place_of_an_import_is_as_fast_as_its_upstream() -> None:
+    """Case 86: the request itself was received long ago."""
+    intake = an_intake(max_uploads=2, max_imports=2)
+    request, upstream = Content(None), Content(65.0)
+    with (
+        await intake.upload("a", SOURCE, request) as place,
+        await intake.upload("a", SOURCE, Content(None)),
+        await intake.importing("a", SOURCE, upstream),
+        place.lent_to(upstream),
+        await intake.upload("b", SOURCE, Content()),
+    ):
+        assert (request.told, upstream.told) == (0, 1)
+
+
+@asynchronous
+async def test_an_import_waits_for_its_second_place_and_keeps_the_first() -> None:
+    """Case 86: the place of an upload comes first, so imports never wait for each other."""
+    clock = Clock()
+    intake = Intake(WatchedStore(), Limits(max_uploads=16, max_imports=2), clock)
+    held = ExitStack()
+    for _ in range(2):
+        held.enter_context(await intake.upload("a", SOURCE, Content(math.inf)))
+        held.enter_context(await intake.importing("a", SOURCE, Content(1e6)))
+    with await intake.upload("b", SOURCE, Content(math.inf)):
+        importing = outcome(ensureDeferred(intake.importing("b", SOURCE, Content())))
+        assert (importing, intake.imports.waiting) == ([], 1)
+        clock.pump([0.25] * 7)
+        (place,) = importing
+        with place:
+            assert (intake.imports.used, intake.uploads) == (2, 3)
+    held.close()
+    assert (intake.imports.used, intake.uploads, clock.getDelayedCalls()) == (0, 0, [])
+
+
+@asynchronous
+async def test_a_file_of_a_form_waits_for_its_descriptor_while_its_caller_is_below_its_share() -> (
+    None
+):
+    """Case 90. Forms that are slow but steady keep no other caller's files out."""
+    clock = Clock()
+    intake = Intake(WatchedStore(), Limits(), clock)
+    intake.form_files.total = 32
+    large, mine = Content(17_000.0), Content()
+    intake.form_files.take("a", large, 32)
+    form = intake.form_files.take("b", mine, 4)
+    holding = outcome(ensureDeferred(intake.form_file(form)))
+    assert (holding, large.told) == ([], 0)
+    clock.pump([0.25] * 2)
+    assert (holding, large.told, form.amount) == ([None], 1, 5)
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("uploads", "imports", "total"), [(64, None, 32), (1, None, 1), (64, 5, 5), (3, None, 1)]
+)
+def test_imports_may_take_half_of_the_places_unless_it_is_said(
+    uploads: int, imports: int | None, total: int
+) -> None:
+    assert an_intake(max_uploads=uploads, max_imports=imports).imports.total == total
+
+
+def test_the_files_of_forms_share_a_quarter_of_the_descriptors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Case 90."""
+    limits = [(1024, 1 << 20)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[0])
+    intake = an_intake()
+    assert intake.form_files.total == 256
+    for limit, total in ((4096, 1024), (1 << 20, 64 * 256), (resource.RLIM_INFINITY, 64 * 256)):
+        limits[0] = (limit, 1 << 20)
+        intake.divide_descriptors()
+        assert intake.form_files.total == total

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia.errors import TooLarge
-from twistedmedia.limits import ByteBudget, LeastRate, parse_duration, parse_size
+from twistedmedia.limits import (
+    RECENT_S,
+    ByteBudget,
+    LeastRate,
+    RecentRate,
+    parse_duration,
+    parse_size,
+)
 
 quick = settings(max_examples=200, deadline=None)
 
@@ -266,3 +273,58 @@ def test_a_budget_refuses_from_the_first_byte_over_it_on(limit: int, sizes: list
         else:
             assert spent <= limit
         assert budget.spent == spent
+
+
+# How fast bytes came lately
+
+
+def test_a_rate_is_not_known_before_some_seconds() -> None:
+    rate = RecentRate(100.0, 0)
+    for step in range(3):
+        rate.look(100.0 + step, 1000 * step)
+        assert rate.bytes_per_s(1000 * step) is None
+    rate.look(100.0 + RECENT_S, 300)
+    assert rate.bytes_per_s(300) == 100.0
+
+
+def test_what_was_fast_and_trickles_now_is_slow() -> None:
+    """Case 86: it is measured over the last seconds, not since the beginning."""
+    rate = RecentRate(0.0, 0)
+    received, now_s = 0, 0.0
+    for _ in range(100):
+        now_s, received = now_s + 1, received + 10**6
+        rate.look(now_s, received)
+    for _ in range(6):
+        now_s, received = now_s + 1, received + 64
+        rate.look(now_s, received)
+    assert rate.bytes_per_s(received) == 64.0
+
+
+def test_what_was_slow_and_has_become_fast_is_fast_at_once() -> None:
+    rate = RecentRate(0.0, 0)
+    rate.look(RECENT_S, 30)
+    assert rate.bytes_per_s(30) == 10.0
+    assert rate.bytes_per_s(30 + 3 * 10**6) == 10**6
+
+
+def test_time_in_which_the_peer_waited_for_us_does_not_count() -> None:
+    rate = RecentRate(0.0, 0)
+    rate.look(RECENT_S, 30)
+    rate.look(RECENT_S + 100, 60, 99.0)
+    assert rate.bytes_per_s(60) == 10.0
+    rate.look(2 * RECENT_S + 99, 90)
+    assert rate.bytes_per_s(90) == 60 / RECENT_S
+
+
+def test_a_peer_that_waits_for_a_moment_now_and_then_is_measured_all_the_same() -> None:
+    """Case 86."""
+    rate = RecentRate(0.0, 0)
+    for second in range(1, 10):
+        rate.look(second, 64 * second, 0.01)
+    assert rate.bytes_per_s(9 * 64) == pytest.approx(64, rel=0.02)
+
+
+def test_what_came_before_does_not_count() -> None:
+    rate = RecentRate(0.0, 1 << 40)
+    rate.look(RECENT_S, (1 << 40) + 30)
+    assert rate.bytes_per_s((1 << 40) + 30) == 10.0

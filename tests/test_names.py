@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import time
 import unicodedata
 from urllib.parse import unquote_to_bytes
 
@@ -40,6 +41,7 @@ ALLOWED = {
     "NFKC is not applied": ("\ufb01", "x\u00b2.mp3", "\ufb01/x\u00b2.mp3"),
     "segments of 255 bytes": ("d" * 255, "f" * 251 + ".mp3", "d" * 255 + "/" + "f" * 251 + ".mp3"),
     "255 bytes once it is NFC": ("a", "e\u0301" * 127 + "x", "a/" + "\u00e9" * 127 + "x"),
+    "what NFC shortens most": ("a", "\u1fbe\u0308\u0341" * 127, "a/" + "\u0390" * 127),
 }
 
 # What no segment may be, wherever it stands, and a word of the reason.
@@ -151,6 +153,28 @@ def test_the_whole_name_takes_1024_bytes_and_no_more(letter: str) -> None:
     assert len(str(media_name(directory, fitting)).encode()) == 1024
     with pytest.raises(NameNotAllowed, match="1024 bytes"):
         media_name(directory, fitting + "f")
+
+
+@pytest.mark.parametrize(
+    ("directory", "filename"),
+    [
+        ("a", "a" + "\u0301\u0323" * 4000),
+        ("a" + "\u0301\u0323" * 4000, "a"),
+        ("/".join(["a" + "\u0301\u0323" * 60] * 64), "a"),
+    ],
+    ids=["the filename", "the directory", "many folders"],
+)
+def test_names_that_are_too_long_are_refused_in_no_more_time_than_long_ones_take(
+    directory: str, filename: str
+) -> None:
+    """Case 85. The time of NFC grows with the square of a run of combining marks."""
+    taken_s: list[float] = []
+    for _ in range(5):
+        began_s = time.thread_time()
+        with pytest.raises(NameNotAllowed, match="longer than"):
+            media_name(directory, filename)
+        taken_s.append(time.thread_time() - began_s)
+    assert min(taken_s) < 0.001
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from twisted.logger import LogEvent
 from twistedmedia.notifying import Notifier
 
 WATCHED_S = 20
+STOPPING = "STOPPING=1\nEXTEND_TIMEOUT_USEC=40500000"
 
 
 class Systemd:
@@ -64,8 +65,8 @@ def test_systemd_is_told_when_requests_are_answered_and_when_no_more_are(systemd
     assert systemd.told() == []
     notifier.ready()
     assert systemd.told() == ["READY=1"]
-    notifier.stopping()
-    assert systemd.told() == ["STOPPING=1"]
+    notifier.stopping(40.5)
+    assert systemd.told() == [STOPPING]
     notifier.stopped()
     assert systemd.told() == []
     assert clock.getDelayedCalls() == []
@@ -89,9 +90,9 @@ def test_the_watchdog_is_fed_in_half_its_time_until_all_has_ended(
         assert systemd.told() == []
         clock.advance(0.1)
         assert systemd.told() == ["WATCHDOG=1"]
-    notifier.stopping()
+    notifier.stopping(40.5)
     clock.advance(WATCHED_S / 2)
-    assert systemd.told() == ["STOPPING=1", "WATCHDOG=1"]
+    assert systemd.told() == [STOPPING, "WATCHDOG=1"]
     notifier.stopped()
     clock.advance(WATCHED_S)
     assert systemd.told() == []
@@ -153,7 +154,7 @@ def test_without_systemd_nothing_is_said(
     notifier = Notifier(clock)
     notifier.ready()
     assert clock.getDelayedCalls() == []
-    notifier.stopping()
+    notifier.stopping(40.5)
     notifier.stopped()
     assert warnings == []
 
@@ -168,7 +169,7 @@ def test_a_systemd_that_is_not_there_is_a_warning_and_no_more(
     notifier.ready()
     assert [event["state"] for event in warnings] == ["READY=1"]
     assert warnings[0]["why"]
-    notifier.stopping()
+    notifier.stopping(40.5)
     notifier.stopped()
     assert len(warnings) == 1, "the operator knows"
 
@@ -182,9 +183,9 @@ def test_a_systemd_that_does_not_listen_makes_nobody_wait(
     try:
         notifier = Notifier(Clock())
         while not warnings:
-            notifier.stopping()
+            notifier.stopping(40.5)
         notifier.stopped()
     finally:
         socket.setdefaulttimeout(before)
     assert warnings[0]["why"] == os.strerror(errno.EAGAIN)
-    assert "STOPPING=1" in systemd.told()
+    assert STOPPING in systemd.told()

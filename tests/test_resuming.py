@@ -40,6 +40,7 @@ from twistedmedia.errors import (
     NoSpace,
     NotAudio,
     NotFound,
+    StillEnding,
     StorageFailed,
     Superseded,
     TooLarge,
@@ -69,6 +70,10 @@ class Flow:
 
     def send_continue(self) -> None: ...
 
+    def pace(self) -> float | None: ...
+
+    def give_way(self) -> None: ...
+
 
 def body(*pieces: bytes, length: int | None = None, open_end: bool = False) -> Body:
     """Content that has come, to its end unless that is open. Of such a one the `length` is given;
@@ -92,13 +97,15 @@ class Service:
     def __init__(self, store: Any = None, *, max_unfinished: int = 1000, **limits: Any) -> None:
         self.store: Any = store or MemoryStore()
         self.now_s = time.time()
+        self.stepped_s = 0.0  # by so much the wall clock was set
         self.intake = Intake(self.store, Limits(**limits))
         self.uploads = Uploads(
             self.intake,
             self.store.kept,
             expiry_s=3600,
             max_unfinished=max_unfinished,
-            now_s=lambda: self.now_s,
+            now_s=lambda: self.now_s + self.stepped_s,
+            monotonic_s=lambda: self.now_s,
         )
 
     def creating(
@@ -260,7 +267,7 @@ def test_what_is_not_there_is_not_found(service: Service, upload: str) -> None:
     for asking in (
         service.adding(upload, 0, b"x"),
         service.uploads.look(SOURCE, upload),
-        service.uploads.end(upload),
+        service.uploads.end(SOURCE, upload),
     ):
         with pytest.raises(NotFound):
             result(asking)
@@ -480,7 +487,7 @@ def test_a_name_that_was_taken_meanwhile_is_never_overwritten(service: Service) 
         service.added(upload, 11)
     assert service.content() == b"first"
     assert service.unfinished() == 0
-    result(service.uploads.end(upload))
+    result(service.uploads.end(SOURCE, upload))
     with pytest.raises(NotFound):
         service.look(upload)
 
@@ -547,7 +554,7 @@ def test_who_begins_what_is_there_already_may_do_so_as_often_as_anything() -> No
     first, _ = (service.created(11, sha256=SHA256) for _ in range(2))
     with pytest.raises(TooManyUnfinished):
         service.created(11, sha256=SHA256)
-    result(service.uploads.end(first))
+    result(service.uploads.end(SOURCE, first))
     service.created(11, sha256=SHA256)
     assert service.unfinished() == 2
 
@@ -840,7 +847,13 @@ async def test_what_is_odd_about_one_upload_hinders_no_other_from_counting_and_e
     store = DirectoryStore(reactor, str(root), calls=Boot("first"))
     store.start()
     now_s = time.time()
-    uploads = Uploads(Intake(store, Limits()), store.kept, max_unfinished=6, now_s=lambda: now_s)
+    uploads = Uploads(
+        Intake(store, Limits()),
+        store.kept,
+        max_unfinished=6,
+        now_s=lambda: now_s,
+        monotonic_s=lambda: now_s,
+    )
     clock = Clock()
     try:
         uploads.start(clock)
@@ -860,6 +873,42 @@ async def test_what_is_odd_about_one_upload_hinders_no_other_from_counting_and_e
                 await uploads.look(SOURCE, upload)
     finally:
         uploads.stop()
+        await store.stop()
+
+
+@asynchronous
+@pytest.mark.parametrize("during", ["learning", "adjusting"])
+async def test_what_is_begun_in_the_course_of_a_sweep_outlives_it(
+    tmp_path: Path, during: str
+) -> None:
+    """Case 88: also if the clock is set back meanwhile."""
+    root = tmp_path / "media"
+    async with machine(root) as earlier:
+        await earlier._drafts.settle(await begun_on(earlier), None)
+    calls = SlowCalls()
+    store = DirectoryStore(reactor, str(root), durable=False, calls=calls)
+    store.start()
+    ahead_s = 0
+    uploads = Uploads(
+        Intake(store, Limits()), store.kept, expiry_s=3600, now_s=lambda: time.time() + ahead_s
+    )
+    try:
+        if during == "adjusting":
+            await uploads.sweep()
+        ahead_s = 10_000
+        held = calls.hold(*(["pread"] if during == "learning" else ["set_modified"]))
+        sweeping = Deferred.fromCoroutine(uploads.sweep())
+        await held
+        ahead_s = 0
+        begun = await begun_on(uploads)
+        plan = Plan(HELLO, len(WHOLE), None, OTHER, "")
+        whole = (await uploads.create(SOURCE, OTHER, plan, Part(0, body(WHOLE)))).upload
+        calls.release()
+        await sweeping
+        assert (await uploads.look(SOURCE, begun)).offset == 0
+        assert (await uploads.look(SOURCE, whole)).stored is not None
+    finally:
+        calls.release()
         await store.stop()
 
 
@@ -1023,7 +1072,7 @@ def test_a_part_that_hangs_is_superseded_by_the_end(service: Service) -> None:
     upload = service.created(11, b"hello")
     hanging = body(b" w", open_end=True, length=6)
     adding = outcome(service.uploads.add(SOURCE, upload, Part(5, hanging)))
-    result(service.uploads.end(upload))
+    result(service.uploads.end(SOURCE, upload))
     assert adding[0].check(Superseded)
     with pytest.raises(NotFound):
         service.look(upload)
@@ -1081,6 +1130,51 @@ def test_a_publish_is_not_broken_off_and_whoever_comes_waits_for_it() -> None:
     assert adding == looking == [Progress(upload, 11, 11, "a note", stored=HELLO)]
 
 
+def test_a_part_does_not_wait_for_an_older_request_and_holds_nothing() -> None:
+    """Case 84."""
+    service = Service(PublishingStore())
+    upload = service.created()
+    adding = outcome(service.adding(upload, 0, WHOLE))
+    looking = outcome(service.uploads.look(SOURCE, upload))
+    memory = BodyMemory()
+    others = [Body(None, memory, Flow()) for _ in range(16)]
+    for other in others:
+        other.feed(bytes(17 << 10))
+    allowance = memory.allowance
+    for complete in (True, False):
+        coming = Body(None, memory, Flow())
+        coming.feed(bytes(50_000))
+        assert memory.allowance < allowance
+        if complete:
+            coming.end()
+        with pytest.raises(StillEnding):
+            result(service.uploads.add(SOURCE, upload, Part(0, coming)))
+        assert (memory.allowance, coming.outlives) == (allowance, False)
+    assert (adding, looking) == ([], []), "the one at work publishes, and the other waits for it"
+    service.store.go_on()
+    assert adding == looking == [Progress(upload, 11, 11, "a note", stored=HELLO)]
+
+
+def test_of_a_thousand_requests_that_come_during_a_publish_one_waits() -> None:
+    """Case 84: a part without content may wait, as may the others."""
+    service = Service(PublishingStore())
+    upload = service.created(None)
+    adding = outcome(service.adding(upload, 0, WHOLE, length=11))
+    asked = []
+    for number in range(1000):
+        asking: Deferred[Any] = (
+            service.uploads.look(SOURCE, upload)
+            if number % 2
+            else service.adding(upload, 11, length=11)
+        )
+        asked.append(outcome(asking))
+        assert len(service.intake.under_way) == 3, "with the publish"
+    assert all(each[0].check(Superseded) for each in asked[:-1])
+    service.store.go_on()
+    assert adding == asked[-1] == [Progress(upload, 11, 11, "a note", stored=HELLO)]
+    assert service.intake.under_way == []
+
+
 # Clients that leave
 
 
@@ -1114,7 +1208,11 @@ def test_whoever_is_asked_something_does_it_though_nobody_waits(ask: str) -> Non
     service = Service(PublishingStore())
     upload = service.created()
     adding = outcome(service.adding(upload, 0, WHOLE))
-    asked = service.uploads.end(upload) if ask == "end" else service.uploads.look(SOURCE, upload)
+    asked = (
+        service.uploads.end(SOURCE, upload)
+        if ask == "end"
+        else service.uploads.look(SOURCE, upload)
+    )
     asked.cancel()
     with pytest.raises(CancelledError):
         result(asked)
@@ -1189,7 +1287,7 @@ def test_a_caller_may_leave_some_unfinished_and_no_more() -> None:
     service.created()
     with pytest.raises(TooManyUnfinished):
         service.created()
-    result(service.uploads.end(uploads[1]))
+    result(service.uploads.end(SOURCE, uploads[1]))
     service.created(name=named("a/more.mp3"))
     with pytest.raises(TooManyUnfinished):
         service.created()
@@ -1245,6 +1343,82 @@ def test_what_nobody_adds_to_is_dropped_when_it_has_expired() -> None:
     assert clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("step_s", [86400, -86400, 365 * 86400, -365 * 86400, 1, -1])
+def test_a_wall_clock_that_is_set_makes_no_upload_expire_and_none_stay(step_s: int) -> None:
+    """Case 88: before the first sweep, and between two. What is shown is wall time."""
+    service = Service()
+    clock = Clock()
+    service.uploads.start(clock)
+    early = service.created()
+    for _ in range(2):
+        service.stepped_s += step_s
+        service.now_s += 360
+        clock.advance(360)
+        progress = result(service.uploads.look(SOURCE, early))
+        assert progress.expires_s is not None
+        assert progress.expires_s <= service.now_s + service.stepped_s + 3600
+    late = service.created()
+    service.now_s += 2800
+    clock.advance(360)
+    service.look(early)
+    service.now_s += 3600
+    clock.advance(360)
+    with pytest.raises(NotFound):
+        service.look(early)
+    service.now_s += 3600
+    clock.advance(360)
+    with pytest.raises(NotFound):
+        service.look(late)
+    service.uploads.stop()
+
+
+@pytest.mark.parametrize("step_s", [86400, -86400, 365 * 86400, -365 * 86400, 600, -600])
+@pytest.mark.parametrize("is_of_another_process", [False, True])
+def test_when_an_upload_expires_is_told_by_the_wall_clock_of_now(
+    step_s: int, is_of_another_process: bool
+) -> None:
+    """Case 88: also when that was set after the last sweep."""
+    before = Service()
+    upload = before.created(11, b"hello")
+    service = Service(before.store) if is_of_another_process else before
+    created_s = service.now_s
+    clock = Clock()
+    service.uploads.start(clock)
+    for advance_s in (0, 100, 360):  # the last one is to the next sweep
+        service.now_s += advance_s
+        clock.advance(advance_s)
+        expires_s = created_s + 3600 + service.stepped_s
+        assert service.look(upload).expires_s == pytest.approx(expires_s, abs=5)
+        service.stepped_s = step_s
+    service.uploads.stop()
+
+
+@pytest.mark.parametrize("part", [b"", b"hello"])
+def test_what_was_written_in_the_life_of_the_process_expires_by_the_time_that_passed(
+    part: bytes,
+) -> None:
+    """Case 88: whatever the times of files say, which may be of another clock."""
+    service = Service()
+    clock = Clock()
+    service.uploads.start(clock)
+    upload = service.created()
+    service.now_s += 3000
+    clock.advance(360)
+    result(service.adding(upload, 0, part))
+    for _ in range(9):
+        service.store.kept.uploads[upload].modified_ns = 0
+        service.now_s += 360
+        clock.advance(360)
+        service.look(upload)
+    service.store.kept.uploads[upload].modified_ns = 0
+    service.now_s += 600
+    clock.advance(360)
+    with pytest.raises(NotFound):
+        service.look(upload)
+    assert service.uploads._unfinished.written_since(0) == set()
+    service.uploads.stop()
+
+
 def test_what_is_being_written_to_does_not_expire() -> None:
     """Case 13."""
     service = Service()
@@ -1266,7 +1440,7 @@ def test_a_sweep_that_fails_is_tried_again(nothing_left_behind: list[LogEvent]) 
     clock = Clock()
     upload = service.created()
     expire = service.store.kept.expire
-    service.store.kept.expire = lambda _: 1 / 0
+    service.store.kept.expire = lambda *_: 1 / 0
     service.uploads.start(clock)
     clock.advance(360)
     assert len(nothing_left_behind) == 2
@@ -1373,7 +1547,7 @@ async def test_on_a_disk_another_file_of_the_same_size_is_not_what_was_uploaded(
 
 def test_to_end_an_upload_leaves_the_file_that_it_has_become(service: Service) -> None:
     upload = service.created(11, WHOLE)
-    result(service.uploads.end(upload))
+    result(service.uploads.end(SOURCE, upload))
     assert service.content() == WHOLE
     with pytest.raises(NotFound):
         service.look(upload)
@@ -1385,9 +1559,9 @@ def no_turn_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     service = request.node.funcargs.get("service")
     if service is not None:
-        assert service.uploads._turns._last == {}
+        assert service.uploads._turns._lines == {}
         assert service.intake.uploads == 0
         for upload in list(result(service.store.kept.callers())):
-            result(service.uploads.end(upload))
+            result(service.uploads.end(SOURCE, upload))
         stored = sum(media.size for media in service.store._files.values())
         assert service.store._taken == stored

@@ -33,6 +33,12 @@ class Flow:
     def send_continue(self) -> None:
         self.asked.append("continue")
 
+    def pace(self) -> float | None:
+        return 7.0
+
+    def give_way(self) -> None:
+        self.asked.append("give way")
+
     @property
     def steps(self) -> list[str]:
         """What was asked about the flow."""
@@ -315,3 +321,13 @@ def test_a_reader_may_be_cancelled_and_another_read_on(body: Body) -> None:
 def test_a_request_of_another_site_is_told_what_is_missing() -> None:
     with pytest.raises(RuntimeError, match="MediaSite"):
         body_of(object())  # type: ignore[arg-type]
+
+
+def test_a_body_hands_on_its_pace_and_that_it_is_to_give_way(body: Body, flow: Flow) -> None:
+    """Case 86. Not when all of it has come: then it ends soon, and has cost what it costs."""
+    assert body.pace() == 7.0
+    body.give_way()
+    assert flow.asked == ["give way"]
+    body.end()
+    body.give_way()
+    assert flow.asked == ["give way"]

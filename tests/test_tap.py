@@ -6,21 +6,30 @@ import gc
 import inspect
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.application.service import IService
+from twisted.application.twist._options import TwistOptions
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.scripts.twistd import ServerOptions
 
 import twistedmedia.client
+from tests.support import asynchronous
 from twistedmedia import __version__
-from twistedmedia.arrival import Checking
+from twistedmedia.arrival import Checking, Limits
+from twistedmedia.fair_queue import FURTHER, TURN_S
 from twistedmedia.fetching.addresses import parse_opening
 from twistedmedia.fetching.fetcher import Upstream
 from twistedmedia.fetching.urls import parse_url
 from twistedmedia.resuming import Uploads
+from twistedmedia.switching import set_switch_interval
 from twistedmedia.tap import Options, makeService
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.proxies import NO_PROXIES, Proxies, parse_proxies
@@ -33,6 +42,8 @@ DEFAULTS = {
     "max-upload": 2 << 30,
     "max-form": 8 << 30,
     "max-uploads": 64,
+    "max-imports": None,
+    "busy-rate": 16 << 10,
     "check": Checking.FLAG,
     "disk-threads": 5,
     "durable": True,
@@ -125,6 +136,10 @@ VALUES = [
     ("min-rate", "1", 1),
     ("min-rate", "1KiB", 1024),
     ("min-rate", "2k/s", 2048),
+    ("max-imports", "1", 1),
+    ("max-imports", "10000", 10000),
+    ("busy-rate", "1", 1),
+    ("busy-rate", "64KiB/s", 65536),
     ("max-connections", "1", 1),
     ("max-connections", "1000000", 1_000_000),
     ("max-per-address", "1", 1),
@@ -245,6 +260,8 @@ NONSENSE = [
         for option in ("header-timeout", "keep-alive", "stall", "upload-expiry")
         for text in ("0", "0s", "-1", "1.5s", "soon", "")
     ),
+    ("max-imports", "0"),
+    ("busy-rate", "0"),
     ("min-rate", "0"),
     ("min-rate", "0/s"),
     ("min-rate", "-1"),
@@ -305,6 +322,20 @@ def test_without_options_the_defaults_hold(bare_surroundings: Path) -> None:
     options = parsed()
     assert {name: options[name] for name in DEFAULTS} == DEFAULTS
     assert options["root"] == str(bare_surroundings / "media")
+
+
+@pytest.mark.parametrize(("runner", "arguments"), [(ServerOptions, ["-n"]), (TwistOptions, [])])
+def test_the_access_log_may_go_to_a_standard_output(
+    runner: Callable[[], Any], arguments: list[str]
+) -> None:
+    options = runner()
+    options.parseOptions([*arguments, "media", "--access-log", "-"])
+    assert options.subOptions["access-log"] == "-"
+
+
+def test_the_access_log_of_a_daemon_is_a_file() -> None:
+    with pytest.raises(SystemExit, match=r"--access-log: - is .* twistd -n"):
+        ServerOptions().parseOptions(["media", "--access-log", "-"])
 
 
 @pytest.mark.parametrize(("option", "text", "value"), VALUES)
@@ -646,6 +677,11 @@ def test_the_defaults_of_patience_are_those_of_a_site_that_is_embedded() -> None
     assert options["keep-alive"] == patience.idle_s
 
 
+def test_the_defaults_of_shares_are_those_of_one_who_embeds_them() -> None:
+    options, limits = parsed(), Limits()
+    assert (options["max-imports"], options["busy-rate"]) == (limits.max_imports, limits.busy_rate)
+
+
 def test_the_defaults_of_uploads_are_those_of_one_who_embeds_them() -> None:
     options = parsed()
     defaults = inspect.signature(Uploads).parameters
@@ -731,12 +767,36 @@ def test_to_make_the_service_opens_starts_and_binds_nothing(
     bare_surroundings: Path, arguments: list[str]
 ) -> None:
     """twistd makes it before it forks; threads and descriptors would not survive."""
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     service = makeService(parsed(*arguments))
     assert IService.providedBy(service)
     assert not service.running
     assert list(bare_surroundings.iterdir()) == []
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
+
+
+@pytest.mark.usefixtures("bare_surroundings", "restored_switch_interval")
+@asynchronous
+async def test_threads_wait_less_for_the_event_loop_while_it_has_a_backlog() -> None:
+    """Case 85. A small upload waits for the loop after each system call of its thread."""
+    service: Any = makeService(parsed())
+    queue = vars(service)["_site"].queue
+    set_switch_interval(is_backlog=False)
+    usual_s = sys.getswitchinterval()
+    for _ in range(FURTHER + 1):
+        queue.add("192.0.2.1", lambda: time.sleep(TURN_S))
+    await deferLater(reactor, 0, lambda: None)
+    assert sys.getswitchinterval() < usual_s / 5
+    for _ in range(2):
+        await deferLater(reactor, 0, lambda: None)
+    assert sys.getswitchinterval() == usual_s
+
+
+@pytest.fixture
+def restored_switch_interval() -> Iterator[None]:
+    before_s = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before_s)
 
 
 def test_the_garbage_collector_is_spared_what_was_made_at_the_start(

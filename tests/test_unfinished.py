@@ -46,6 +46,24 @@ def test_what_is_there_counts_however_many_there_are() -> None:
     unfinished.begin("d", ME)
 
 
+def test_what_ends_while_stock_is_taken_does_not_count() -> None:
+    """Nothing would end it again."""
+    unfinished = Unfinished(2)
+    unfinished.begin("begun since", ME)
+    unfinished.begin("ended since", ME)
+    unfinished.end("ended since")
+    unfinished.end("deleted")
+    unfinished.take_stock({"deleted": ME, "ended since": ME, "begun since": ME, "there": OTHER})
+    assert "deleted" not in unfinished
+    assert "ended since" not in unfinished
+    unfinished.begin("a", ME)
+    with pytest.raises(TooManyUnfinished):
+        unfinished.begin("b", ME)
+    unfinished.end("there")
+    unfinished.take_stock({"there": OTHER})
+    assert "there" in unfinished, "only the first time"
+
+
 def test_what_is_added_twice_counts_once_and_is_whose_it_was_first() -> None:
     unfinished = Unfinished(2)
     unfinished.begin("a", ME)

@@ -15,6 +15,7 @@ _EXPORTS = {
     "Limits": "twistedmedia.arrival",
     "Checking": "twistedmedia.arrival",
     "Store": "twistedmedia.boundaries",
+    "use_monotonic_time": "twistedmedia.clock",
     "ConfigurationError": "twistedmedia.errors",
     "MediaError": "twistedmedia.errors",
     "Policy": "twistedmedia.fetching.addresses",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.arrival import Checking as Checking
     from twistedmedia.arrival import Limits as Limits
     from twistedmedia.boundaries import Store as Store
+    from twistedmedia.clock import use_monotonic_time as use_monotonic_time
     from twistedmedia.errors import ConfigurationError as ConfigurationError
     from twistedmedia.errors import MediaError as MediaError
     from twistedmedia.fetching.addresses import Policy as Policy

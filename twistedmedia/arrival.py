@@ -27,16 +27,22 @@ from twistedmedia.errors import (
     NotAudio,
     PreconditionFailed,
     TooLarge,
+    is_refusal,
 )
 from twistedmedia.faults import fault
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
+from twistedmedia.tracebacks import drop_traceback
 
 T = TypeVar("T")
 
 # To look first whether a file can be stored costs as much as to write a small one.
 WORTH_PREPARING_BYTES = 1 << 20
+# A job for each small piece would cost the disk's threads more than the bytes do: pieces wait in
+# memory until they are so many bytes together. Of tiny ones the objects are larger than the bytes.
+WORTH_WRITING_BYTES = 16 << 10
+_MANY_PIECES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,9 @@ class Checking(Enum):
 class Limits:
     """`formats` are extensions in lower case, `max_upload` is in bytes, `max_form` too, and
     `max_uploads` is how many requests may upload at once. `checking` is about audio. `media_types`
-    are those of files, by extension, whether they may be stored or are only served.
+    are those of files, by extension, whether they may be stored or are only served. `max_imports`
+    of the uploads may be imports, half of them unless given. `busy_rate` is how many bytes a second
+    keep a place while there is none for others.
     """
 
     formats: frozenset[str] = frozenset({"mp3", "wav"})
@@ -74,6 +82,8 @@ class Limits:
     max_uploads: int = 64
     checking: Checking = Checking.FLAG
     media_types: Mapping[str, str] = field(default_factory=lambda: MEDIA_TYPES)
+    max_imports: int | None = None
+    busy_rate: int = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +102,11 @@ class Arrival:
     written, the digest before `publish` at the latest.
 
     `failure` is why it will not be stored: of several reasons the one that is judged first. An
-    arrival that has failed still takes bytes, counts them and drops them. `stored` is set once it
-    is published, or found `identical`: the name has the declared content already, so a client that
-    lost its answer tries again. `problem` is what is wrong with it as audio. `checksum`, a hash of
-    `hashlib`, if it is set, is kept up with what is written. `synced` bytes of one that goes on
-    survive the machine already.
+    arrival that has failed has no draft. It still takes bytes, counts them and drops them. `stored`
+    is set once it is published, or found `identical`: the name has the declared content already, so
+    a client that lost its answer tries again. `problem` is what is wrong with it as audio.
+    `checksum`, a hash of `hashlib`, if it is set, is kept up with what is written. `synced` bytes
+    of one that goes on survive the machine already.
     """
 
     _log = Logger()
@@ -106,12 +116,14 @@ class Arrival:
         store: Store,
         limits: Limits,
         source: str,
+        caller: str,
         declared: int | None = None,
         coding: Coding = PLAIN,
         draft: KeptDraft | None = None,
     ) -> None:
         """`source` is an address for the log, `declared` the size in bytes where that is known.
-        With a `draft` it is that which goes on, once it was `resume`d.
+        `caller` is whose file it is: in its share of the space, and in its turns of the store. With
+        a `draft` it is that which goes on, once it was `resume`d.
         """
         self.name: MediaName | None = None
         self.directory = ""
@@ -128,13 +140,15 @@ class Arrival:
         self._limits = limits
         self._source = source
         self._declared = declared
+        self._caller = caller
         self._coding = coding
         self._budget = ByteBudget(limits.max_upload)
         self._kept = draft
-        self._draft: Draft = draft or store.begin(declared)
-        self._check = self._new_check()
+        self._draft: Draft | None = draft  # else made when it is needed first
+        self._check = self._new_check() if draft else None  # else made with the draft
         self._reviewed = True  # all that was written has been looked at
         self._batch: deque[bytes] = deque()  # pieces that are not written yet
+        self._batch_bytes = 0
         self._writing: Deferred[None] | None = None
         self.publishing = False  # and no longer ours to let go of
 
@@ -149,11 +163,21 @@ class Arrival:
     def accepted(self, name: MediaName) -> None:
         """The name is known and valid; its format may not be supported, which is a `failure`."""
         self.directory, self.filename = name.directory, name.filename
-        if name.extension not in self._limits.formats:
-            self.fail(FormatNotSupported(self._limits.formats))
+        try:
+            self.check_format(name)
+        except FormatNotSupported as error:
+            self.fail(error)
             return
         self.name = name
         self._log.info("arriving: {name!r} from {source}", name=str(name), source=self._source)
+
+    def check_format(self, name: MediaName) -> None:
+        """Look whether a file of that name may be stored.
+
+        :raises FormatNotSupported: when it may not.
+        """
+        if name.extension not in self._limits.formats:
+            raise FormatNotSupported(self._limits.formats)
 
     async def resume(self, name: MediaName) -> int:
         """Go on with the draft, which is to become `name`. Comes back with how many bytes are here.
@@ -195,7 +219,8 @@ class Arrival:
         """This file will not be stored."""
         if self.failure is None or error.rank < self.failure.rank:
             self.failure = error
-        self._draft.discard()
+        drop_traceback(error)  # it is kept here, and its frames refer to this arrival
+        self.let_go()
 
     async def prepare(self, *, awaited: bool = False) -> None:
         """Judge what can be judged before the first byte: the declared size always, space and the
@@ -210,13 +235,13 @@ class Arrival:
             or self._declared >= WORTH_PREPARING_BYTES
         )
         if self.failure is None and self.name is not None and worthwhile:
-            await self._outcome(self._draft.prepare(self.name, self.replacing))
+            await self._outcome(self._ensure_draft().prepare(self.name, self.replacing))
 
     async def declare(self, size: int) -> None:
         """It turns out that `size` bytes will come, of which none has: judge that as well."""
         self._declared = size
-        self._draft.discard()
-        self._draft = self._store.begin(size)
+        self.let_go()
+        self._draft = None
         await self.prepare(awaited=True)
 
     def raise_failure(self) -> None:
@@ -226,23 +251,42 @@ class Arrival:
 
     async def write(self, pieces: list[bytes]) -> None:
         """More of the file, coded as the arrival's coding says. Comes back when the bytes before
-        these are written, so that these are written while the next ones are received.
+        these are written, so that these are written while the next ones are received. Fewer than
+        `WORTH_WRITING_BYTES` are only kept in memory, until `end` or more of them; those of a
+        resumable upload are always written.
         """
         await self._written()
         self._batch.extend(pieces)
-        if self._wanted:
-            self._writing = self._draft.append(self._counted())
-        else:
-            self._drop_batch()
+        self._batch_bytes += sum(map(len, pieces))
+        if self._kept is not None or self._batch_bytes >= WORTH_WRITING_BYTES:
+            self._write_batch()
+        elif len(self._batch) > _MANY_PIECES:
+            self._batch = deque([b"".join(self._batch)])
 
     async def end(self) -> None:
         """The last byte has come, and is written."""
         await self._written()
+        self._write_batch()
+        await self._written()
+
+    def _write_batch(self) -> None:
+        self._batch_bytes = 0
+        if not self._wanted:
+            self._drop_batch()
+        elif self._batch:
+            self._writing = self._ensure_draft().append(self._counted())
 
     async def seal(self) -> None:
         """Bring the content to stable storage now, where the publish will not follow at once."""
         if self._wanted:
-            await self._outcome(self._draft.seal())
+            await self._outcome(self._ensure_draft().seal())
+
+    def leave(self) -> None:
+        """Nobody waits for the file any more: nothing of it is left but what is published."""
+        if self._writing is not None:
+            self._writing.addErrback(lambda _: None)  # what it says no longer matters
+        if not self.publishing:
+            self.let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -253,12 +297,15 @@ class Arrival:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._writing is not None:
-            # Nobody waits for it any more, and what it says no longer matters.
-            self._writing.addErrback(lambda _: None)
+        self.leave()
         if not self.publishing:
-            self.let_go()
-            self._log_failure(self.failure if error is None else error)
+            self.log_failure(self.failure if error is None else error)
+
+    def _ensure_draft(self) -> Draft:
+        if self._draft is None:
+            self._draft = self._store.begin(self._declared, self._caller)
+            self._check = self._new_check()
+        return self._draft
 
     def _counted(self) -> Iterable[bytes]:
         while self._batch:
@@ -320,7 +367,7 @@ class Arrival:
     async def _recognise(self) -> None:
         """Find out whether the name has the declared content already."""
         if self.name is not None and self.sha256 is not None:
-            self.stored = await self._store.recognise(self.name, self.sha256)
+            self.stored = await self._store.recognise(self.name, self.sha256, caller=self._caller)
             self.identical = self.stored is not None
 
     async def publish(self) -> None:
@@ -328,13 +375,15 @@ class Arrival:
         if self._kept is not None and not self._reviewed:
             await self._review(self._kept)
         if self._wanted and self.name is not None:
+            self._ensure_draft()  # also of a file without a byte
             await self._judge_content(self.name)
         elif self.stored is not None and self._budget.spent == self.stored.size:
             self._audio_error(self.stored.name)  # to be told; for a refusal it is too late
         if self._wanted and self.name is not None:
-            stored = await self._outcome(self._draft.publish(self.name, self.replacing))
+            stored = await self._outcome(self._ensure_draft().publish(self.name, self.replacing))
             self.stored = self.stored or stored
-        self._log_outcome()
+        if self.stored is not None:
+            self._log_stored(self.stored)
 
     async def _review(self, draft: KeptDraft) -> None:
         """Look at what earlier arrivals have written, which nobody remembers."""
@@ -354,13 +403,13 @@ class Arrival:
         """What is judged when the content is whole, and after whether the name is free."""
         error = await self._digest_error() or self._audio_error(name)
         if error is not None and self._wanted:
-            await self._outcome(self._draft.prepare(name, self.replacing))
+            await self._outcome(self._ensure_draft().prepare(name, self.replacing))
             if self._wanted:
                 self.fail(error)
 
     async def _digest_error(self) -> MediaError | None:
         if self.sha256 is not None:
-            sealed = await self._outcome(self._draft.seal())
+            sealed = await self._outcome(self._ensure_draft().seal())
             if sealed is not None and sealed.sha256 != self.sha256:
                 return DigestMismatch()
         return None
@@ -374,29 +423,30 @@ class Arrival:
 
     def let_go(self) -> None:
         """Keep nothing but what is published. Idempotent."""
-        self._draft.discard()
+        if self._draft is not None:
+            self._draft.discard()
 
-    def _log_outcome(self) -> None:
-        if self.stored is None:
-            self._log_failure(self.failure)
-            return
+    def _log_stored(self, stored: Stored) -> None:
         self._log.info(
             "{what}: {name!r}, {size} bytes, from {source}{problem}",
             what="stored before" if self.identical else "replaced" if self.replacing else "stored",
             name=str(self.name),
-            size=self.stored.size,
+            size=stored.size,
             source=self._source,
             problem=f": {self.problem}" if self.problem else "",
         )
 
-    def _log_failure(self, error: BaseException | None) -> None:
+    def log_failure(self, error: BaseException | None, others: int = 0) -> None:
+        """Log why this file is not stored, if `error` says it, and `others` of the same form."""
         if error is None:
             return
-        why = "its connection was lost" if isinstance(error, CancelledError) else str(error)
+        is_lost = isinstance(error, CancelledError)
         # The name may be anything that a client sent; repr escapes what could break the line.
         self._log.warn(
-            "not stored: {name!r} from {source}: {why}",
+            "not stored: {name!r}{others} from {source}: {why}",
             name=f"{self.directory}/{self.filename}",
+            others=f" and {others} more of a form" if others else "",
             source=self._source,
-            why=why,
+            why="its connection was lost" if is_lost else str(error),
+            is_refusal=is_lost or (isinstance(error, MediaError) and is_refusal(error.status)),
         )

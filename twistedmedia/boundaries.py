@@ -7,7 +7,7 @@ folder. Every Deferred that a store returns may be cancelled; that ends the wait
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeVar, runtime_checkable
@@ -55,15 +55,25 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A part of a directory's listing, in the order of the bytes of the names in UTF-8: files, and
-    directories as their names with a slash. `more` is whether names follow. `left_out` counts what
-    lies among them and is no media: names that break the rules.
+class PageEnd:
+    """What follows the entries of a page. `more` is whether names follow. `left_out` counts what
+    lies among the entries and is not media: names that break the rules.
+    """
+
+    more: bool
+    left_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some entries of a page of a directory's listing, in the order of the bytes of the names in
+    UTF-8: files, and directories as their names with a slash. At most `left` entries of the page
+    follow. The last batch has the `end` of the page.
     """
 
     entries: tuple[Entry | str, ...]
-    more: bool
-    left_out: int
+    left: int
+    end: PageEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +252,24 @@ class StorageState:
     cannot_write: StorageFailed | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The bytes that running uploads have declared and not yet written: how many, of how many
+    callers, and how many of them are of the caller that has most.
+    """
+
+    size: int
+    callers: int
+    largest: int
+
+
 @runtime_checkable
 class WatchedStore(Protocol):
     """A store that knows how its storage is."""
+
+    @property
+    def reserved(self) -> Reserved:
+        """How much of the free space running uploads have reserved. Does not ask the storage."""
 
     def look(self) -> Deferred[StorageState]:
         """How the storage is. Cheap enough for every health check. It fires late, or never, while
@@ -253,7 +278,10 @@ class WatchedStore(Protocol):
 
 
 class KeptDrafts(Protocol):
-    """Drafts that outlive their requests. Each has an id, 32 hexadecimal digits."""
+    """Drafts that outlive their requests. Each has an id, 32 hexadecimal digits.
+
+    `caller` says whose work a method does, as in `Store`.
+    """
 
     def create(self, upload: str, plan: Plan, etag: str | None = None) -> Deferred[None]:
         """Begin an upload of that id; with `etag`, one that is stored already, as that file.
@@ -261,35 +289,51 @@ class KeptDrafts(Protocol):
         Fails with `NoSpace`.
         """
 
-    def find(self, upload: str, *, synced: bool = False) -> Deferred[Kept]:
+    def find(self, upload: str, *, synced: bool = False, caller: str) -> Deferred[Kept]:
         """What is known of an upload, whatever has become of it. If it is to be `synced`, that is
         on stable storage in a durable store.
 
         Fails with `NotFound`.
         """
 
-    def resume(self, upload: str, declared: int | None, *, provisional: bool) -> KeptDraft:
-        """The draft, to write to it. `declared` bytes, if known, count as taken meanwhile. What is
-        `provisional` counts only when it is kept, whatever happens to the process.
+    def resume(
+        self, upload: str, declared: int | None, *, provisional: bool, caller: str
+    ) -> KeptDraft:
+        """The draft, to write to it. `declared` bytes, if known, count as taken meanwhile, in the
+        share of `caller`. What is `provisional` counts only when it is kept, whatever happens to
+        the process.
         """
 
-    def declare(self, upload: str, length: int) -> Deferred[None]:
+    def declare(self, upload: str, length: int, *, caller: str) -> Deferred[None]:
         """The length of an upload is known now.
 
         Fails with `NoSpace` and `NotFound`.
         """
 
-    def settle(self, upload: str, etag: str | None) -> Deferred[None]:
+    def settle(self, upload: str, etag: str | None, *, caller: str) -> Deferred[None]:
         """An unfinished upload has become the file with this entity tag, or its name is taken: what
         was written goes, the plan stays.
         """
 
-    def forget(self, upload: str) -> Deferred[bool]:
+    def forget(self, upload: str, *, caller: str) -> Deferred[bool]:
         """Drop an upload; whether there was one. A file that it has become stays."""
 
-    def expire(self, before_ns: int) -> Deferred[list[str]]:
-        """Drop all uploads last written to before that time, but those that are being written to.
-        Fires with their ids.
+    def learn(self) -> Deferred[None]:
+        """Look at the uploads that an earlier process has finished. This may take long, and is to
+        be done before the first `adjust`. Until then `expire` drops none of them.
+        """
+
+    def expire(self, before_ns: int, spared: Collection[str] = ()) -> Deferred[list[str]]:
+        """Drop all uploads last written to before that time, but those that are being written to,
+        and those that are to be `spared`.
+        Fires with their ids. A store may drop finished uploads at any time, if there are very many.
+        """
+
+    def adjust(self, wall_ns: int, monotonic_ns: int) -> Deferred[None]:
+        """What the wall clock and the monotonic clock say now. To be called before `expire`.
+
+        If the wall clock was stepped since the last call, be that in an earlier process, the times
+        at which uploads were written to move with it: a step makes no upload older or younger.
         """
 
     def callers(self) -> Deferred[dict[str, str]]:
@@ -305,35 +349,50 @@ class KeepingStore(Protocol):
         """Those drafts."""
 
 
-class Store(Protocol):
-    """Where media lives."""
+class Listed(Protocol):
+    """A page of a directory's listing, read batch by batch. Between two reads it holds memory only,
+    so it need not be closed.
+    """
 
-    def begin(self, size: int | None = None) -> Draft:
-        """A new draft. `size`, in bytes, is what was declared; from the draft's first work on it
-        counts as taken, if there is so much.
+    def read(self, use: Callable[[Batch], T]) -> Deferred[T]:
+        """Read the next batch. Fires with what `use` makes of it. `use` is called where the store
+        works, off the event loop if the store blocks. The first read begins to read the directory.
+        Read again only after this has fired, and not after the last batch.
+
+        Fails with `NotFound` when there is no such directory, or nothing at all in it; the root, of
+        no `folders`, is always there.
         """
 
-    def open(self, name: MediaName) -> Deferred[Media]:
+
+class Store(Protocol):
+    """Where media lives.
+
+    `caller` says whose work a method does, and what it returns. A store that queues work does that
+    of its callers in turns: nobody waits for all the work that another caller asked for.
+    """
+
+    def begin(self, size: int | None, caller: str) -> Draft:
+        """A new draft. `size`, in bytes, is what was declared; from the draft's first work on it
+        counts as taken, if there is so much, in the share of `caller` of the space. The largest
+        shares give way to smaller ones: then less of it counts, and the draft goes on.
+        """
+
+    def open(self, name: MediaName, *, caller: str) -> Deferred[Media]:
         """Fails with `NotFound`; when the name is a directory's, with `IsDirectory`."""
 
-    def recognise(self, name: MediaName, sha256: str) -> Deferred[Stored | None]:
+    def recognise(self, name: MediaName, sha256: str, *, caller: str) -> Deferred[Stored | None]:
         """The file of that name if its content has that digest, None if not, or if there is none.
         When this fires with a file, that is on stable storage, in a durable store.
         """
 
-    def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
+    def delete(
+        self, name: MediaName, condition: Condition | None = None, *, caller: str
+    ) -> Deferred[bool]:
         """Whether there was such a file. Folders left empty go with it.
 
         Fails with `NameConflict` when the name is a directory's, and with `PreconditionFailed` when
         there is a condition and it is not true.
         """
 
-    def list(
-        self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], T]
-    ) -> Deferred[T]:
-        """What `render` makes of the first `limit` names of a directory that come after `after`.
-        It is called where the store works, off the event loop if the store blocks.
-
-        Fails with `NotFound` when there is no such directory, or nothing at all in it; the root, of
-        no `folders`, is always there.
-        """
+    def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str) -> Listed:
+        """The page with the first `limit` names of a directory that come after `after`."""

@@ -28,6 +28,13 @@ class MediaError(Exception):
         self.headers: Mapping[str, str] = headers or {}
 
 
+def is_refusal(status: int) -> bool:
+    """Whether a response of this HTTP status refuses a request for a reason that is not our fault.
+    One client can cause any number of such responses in a short time.
+    """
+    return 400 <= status < 500 or status == Busy.status
+
+
 class Malformed(MediaError):
     """The request breaks its own format, or ended early."""
 
@@ -147,6 +154,9 @@ class NameConflict(MediaError):
     code, status, rank = 409, 409, 6
 
 
+LOCKED_RETRY_AFTER_S = 1  # a newer request is usually over by then
+
+
 class WrongOffset(MediaError):
     """409: an upload goes on elsewhere than the request says (tus 1.0, PATCH). `offset` is where,
     in bytes.
@@ -165,6 +175,34 @@ class Superseded(MediaError):
 
     def __init__(self) -> None:
         super().__init__("a newer request has taken this upload over; ask with HEAD where it is")
+
+
+class Locked(MediaError):
+    """423: the client asked how far an upload is, and a newer request for the same upload has come
+    (RFC 4918, 11.3). tus-js-client takes any other failure of a HEAD for the end of the upload and
+    begins a new one.
+    """
+
+    code = status = 423
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a newer request has taken this upload over; ask again how far it is",
+            {"Retry-After": str(LOCKED_RETRY_AFTER_S)},
+        )
+
+
+class StillEnding(MediaError):
+    """409: an older request for the same upload was told to end and has not ended yet, and this one
+    brings content, with which it may not wait.
+    """
+
+    code = status = 409
+
+    def __init__(self) -> None:
+        super().__init__(
+            "an older request for this upload is still ending; ask with HEAD where to go on"
+        )
 
 
 RETRY_AFTER_S = 5  # what is told to those who come when there is no place
@@ -315,6 +353,21 @@ class TooSlow(MediaError):
     def __init__(self, what: str) -> None:
         """`what` is what did not come, or not fast enough."""
         super().__init__(f"{what} took too long to come", {"Connection": "close"})
+
+
+class GaveWay(TooSlow):
+    """408: the slowest request of a caller, when the thing that it holds is used up."""
+
+    def __init__(
+        self,
+        why: str = "this was one of the slowest requests; try again with fewer requests at a time",
+    ) -> None:
+        """`why` is the request's part in it, and what to do."""
+        MediaError.__init__(
+            self,
+            f"the service is busy, and {why}",
+            {"Connection": "close", "Retry-After": str(RETRY_AFTER_S)},
+        )
 
 
 class TargetTooLong(MediaError):

@@ -65,6 +65,39 @@ class LeastRate:
         return excused or came >= self._least
 
 
+RECENT_S = 3.0  # long enough for a packet that is lost and sent again
+
+
+class RecentRate:
+    """How fast a peer sent lately. It is not known before `RECENT_S` seconds in which nothing but
+    the peer was slow.
+    """
+
+    def __init__(self, now_s: float, received: int) -> None:
+        """`received` is how many bytes came before."""
+        self._bytes_per_s: float | None = None
+        self._begin(now_s, received)
+
+    def look(self, now_s: float, received: int, waited_s: float = 0.0) -> None:
+        """To be called some times in `RECENT_S`. `received` bytes came in all. The peer had to wait
+        for us for `waited_s` since the last look: this time does not count.
+        """
+        self._since_s += waited_s
+        if now_s - self._since_s >= RECENT_S:
+            self._bytes_per_s = (received - self._before) / (now_s - self._since_s)
+            self._begin(now_s, received)
+
+    def bytes_per_s(self, received: int) -> float | None:
+        """The rate if `received` bytes came in all, None if it is not known."""
+        if self._bytes_per_s is None:
+            return None
+        # A peer that became fast since the last look is fast.
+        return max(self._bytes_per_s, (received - self._before) / RECENT_S)
+
+    def _begin(self, now_s: float, received: int) -> None:
+        self._since_s, self._before = now_s, received
+
+
 class ByteBudget:
     """Counts bytes as they come and refuses the first one over the limit."""
 

@@ -17,6 +17,10 @@ from twistedmedia.errors import MissingArgument, NameNotAllowed
 MAX_SEGMENT_BYTES = 255  # what Linux file systems take for one name
 MAX_NAME_BYTES = 1024  # of the whole, slashes included
 
+# NFC makes no text shorter than a quarter of its bytes. The time that it takes grows with the
+# square of a run of combining marks: a text that is too long whatever it becomes is refused before.
+_NFC_SHRINKS = 4
+
 # What most names are made of, and nothing else needs to be looked at.
 _PLAIN = re.compile(r"[ !-\-0-\[\]-~][ -.0-\[\]-~]{0,254}", re.ASCII)
 
@@ -26,7 +30,8 @@ _FORBIDDEN_CATEGORIES = {
 }
 
 
-_UPLOAD = re.compile(r"[0-9a-f]{32}", re.ASCII)
+UPLOAD_LENGTH = 32  # characters of the id of a resumable upload
+_UPLOAD = re.compile(rf"[0-9a-f]{{{UPLOAD_LENGTH}}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +93,7 @@ def media_name(directory: str, filename: str) -> MediaName:
     if folders[0] == "":
         raise NameNotAllowed("the directory begins with a slash")
     _check_slashes(filename, "filename")
-    name = MediaName(
-        tuple(_segment(folder, "directory") for folder in folders), _segment(filename, "filename")
-    )
+    name = MediaName(_folders(folders), _segment(filename, "filename"))
     if len(str(name).encode()) > MAX_NAME_BYTES:
         raise NameNotAllowed(f"directory and filename are longer than {MAX_NAME_BYTES} bytes")
     return name
@@ -120,10 +123,7 @@ def folders_from_path(segments: list[bytes]) -> tuple[str, ...]:
     :raises NameNotAllowed: when a rule is broken.
     """
     texts = "/".join(_decoded(segments)).replace("\\", "/").split("/") if segments else []
-    folders = tuple(_segment(text, "directory") for text in texts)
-    if len("/".join(folders).encode()) > MAX_NAME_BYTES:
-        raise NameNotAllowed(f"the directory is longer than {MAX_NAME_BYTES} bytes")
-    return folders
+    return _folders(texts)
 
 
 def is_segment(text: str) -> bool:
@@ -156,10 +156,29 @@ def _check_slashes(text: str, what: str) -> None:
             raise NameNotAllowed(f"the {what} contains {kind}")
 
 
+def _folders(texts: Iterable[str]) -> tuple[str, ...]:
+    """Those folders of a directory. The first one that makes it too long is the last one that is
+    looked at.
+    """
+    folders: list[str] = []
+    size = -1  # bytes, with the slashes between folders
+    for text in texts:
+        folder = _segment(text, "directory")
+        size += 1 + len(folder.encode())
+        if size > MAX_NAME_BYTES:
+            raise NameNotAllowed(f"the directory is longer than {MAX_NAME_BYTES} bytes")
+        folders.append(folder)
+    return tuple(folders)
+
+
 def _segment(text: str, what: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
     try:
-        text = unicodedata.normalize("NFC", text)
         size = len(text.encode("utf-8"))
+        if size <= _NFC_SHRINKS * MAX_SEGMENT_BYTES:
+            text = unicodedata.normalize("NFC", text)
+            size = len(text.encode("utf-8"))
     except UnicodeEncodeError:
         raise NameNotAllowed(f"the {what} is not UTF-8") from None
     if not text:
@@ -169,7 +188,8 @@ def _segment(text: str, what: str) -> str:
     if size > MAX_SEGMENT_BYTES:
         raise NameNotAllowed(f"a part of the {what} is longer than {MAX_SEGMENT_BYTES} bytes")
     _check_slashes(text, what)
-    for character in text:
+    # Printable characters are of none of these categories, and the look at the whole is fast.
+    for character in "" if text.isprintable() else text:
         kind = _FORBIDDEN_CATEGORIES.get(unicodedata.category(character))
         if kind is not None:
             raise NameNotAllowed(f"the {what} holds {kind} (U+{ord(character):04X})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 
@@ -36,9 +37,12 @@ class Notifier:
         if watched_s and self._address:
             self._beating.start(watched_s / _BEATS)
 
-    def stopping(self) -> None:
-        """No more requests are taken. The watchdog is still fed."""
-        self._say("STOPPING=1")
+    def stopping(self, within_s: float) -> None:
+        """No more requests are taken. The watchdog is still fed. The process will have
+        ended `within_s` seconds from now: systemd waits as long, also if TimeoutStopSec= is less.
+        """
+        microseconds = math.ceil(within_s * 1e6)
+        self._say(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={microseconds}")
 
     def stopped(self) -> None:
         """All has ended."""

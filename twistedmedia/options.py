@@ -177,7 +177,18 @@ class Options(usage.Options):
         ],
         ["max-upload", None, "2GiB", "The largest single file."],
         ["max-form", None, "8GiB", "The largest form, all of its files together."],
-        ["max-uploads", None, "64", "Uploads at the same time; one more is told to come back."],
+        [
+            "max-uploads",
+            None,
+            "64",
+            "Uploads at the same time; one more may wait for 2 s, then it is told to come back.",
+        ],
+        [
+            "max-imports",
+            None,
+            None,
+            "Uploads that may be imports at the same time; half of max-uploads unless given.",
+        ],
         [
             "check",
             None,
@@ -210,8 +221,22 @@ class Options(usage.Options):
             "How long a connection without a request is kept open. Longer than a proxy or load "
             "balancer in front keeps it, as a rule 60 s.",
         ],
+        [
+            "response-memory",
+            None,
+            "64MiB",
+            "Memory for large responses: listings and answers to forms that are being sent, and "
+            "listings that are being made.",
+        ],
         ["stall", None, "300s", "How long a reader may take nothing before it is cut off."],
         ["min-rate", None, "64", "The least bytes a second at which content must arrive."],
+        [
+            "busy-rate",
+            None,
+            "16KiB",
+            "Bytes a second that keep an upload, import, fetch, form or large response while there "
+            "is no place for others; of the address that has most, a slower one ends.",
+        ],
         [
             "max-connections",
             None,
@@ -246,6 +271,7 @@ class Options(usage.Options):
         "max-upload": _size,
         "max-form": _size,
         "max-uploads": _count,
+        "max-imports": _count,
         "check": _checking,
         "disk-threads": _count,
         "upstream": _upstream,
@@ -256,8 +282,10 @@ class Options(usage.Options):
         "access-log": _log_file,
         "header-timeout": _time,
         "keep-alive": _time,
+        "response-memory": _size,
         "stall": _time,
         "min-rate": _rate,
+        "busy-rate": _rate,
         "max-connections": _connections,
         "max-per-address": _connections,
         "upload-expiry": _time,
@@ -361,6 +389,12 @@ class Options(usage.Options):
         for option, coerce in self._repeatables.items():
             texts = self[option] or str(self._text(option, None, "")).split(",")
             self[option] = self._coerced(option, coerce, texts)
+        if self["access-log"] == STDOUT and self._is_daemon():
+            raise self._refused(
+                "access-log",
+                "- is the standard output, which a daemon does not have; name a file, or say "
+                "twistd -n",
+            )
         if self["no-fetch"] and self["upstream"] is not None:
             raise self._refused("no-fetch", "the --upstream cannot be fetched either then")
         if os.path.lexists(self["root"]) and not os.path.isdir(self["root"]):
@@ -373,6 +407,13 @@ class Options(usage.Options):
                 f"{self['interface']} can be reached from elsewhere, and there is no "
                 "authentication; say --open to let everybody in",
             )
+
+    def _is_daemon(self) -> bool:
+        """Whether `twistd` is going to detach the process. `twist` never does."""
+        parent: Any = self.parent
+        if parent is None or "nodaemon" not in parent:
+            return False
+        return not (parent["nodaemon"] or parent["debug"])
 
     def _check_variables(self) -> None:
         """Refuse variables that are named like ours and mean nothing: they are misspelt."""

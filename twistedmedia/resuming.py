@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -40,6 +40,7 @@ from twistedmedia.names import MediaName
 from twistedmedia.streaming import Body
 from twistedmedia.turns import Turns
 from twistedmedia.unfinished import Unfinished
+from twistedmedia.wire.hosts import customer_of
 from twistedmedia.wire.tus import Checksum
 
 # What a client is told is in whole seconds, and its clock may be a little off.
@@ -78,9 +79,11 @@ class Part:
 
 
 class Uploads:
-    """The uploads of one intake's store. Of requests for one upload the last one that came is
-    served; those before it end. Each goes on to its end when its client leaves: what had come of
-    it is kept.
+    """The uploads of one intake's store.
+
+    Of the requests for one upload one is at work and at most one waits, without content: see
+    `turns`. A newer request tells the one at work to end. A request at work goes on to its end
+    when its client leaves: the bytes that had arrived are kept.
     """
 
     _log = Logger()
@@ -93,17 +96,21 @@ class Uploads:
         expiry_s: float = 24 * 3600,
         max_unfinished: int = 1000,
         now_s: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """An upload that nobody adds to for `expiry_s` seconds is dropped. One caller may have
-        `max_unfinished` of them. `now_s` is seconds since the epoch.
+        `max_unfinished` of them. `now_s` is seconds since the epoch, which may be set at any time;
+        `monotonic_s` is a clock that is never set.
         """
         self.intake = intake
         self._expiry_s = expiry_s
         self._drafts = drafts
         self._unfinished = Unfinished(max_unfinished)
         self._now_s = now_s
+        self._monotonic_s = monotonic_s
         self._turns = Turns()
         self._counted = False
+        self._adjusted_s: float | None = None  # wall time less monotonic time, at the last sweep
         self._sweeping = LoopingCall(self._sweep)
 
     def start(self, reactor: Any) -> None:
@@ -123,35 +130,49 @@ class Uploads:
 
         Fails with the errors of an upload by PUT, and `TooManyUnfinished`; then there is none.
         """
-        return self.intake.unbroken(self._create(source, caller, plan, part))
+        request = _Request(token_hex(16), caller, plan.name)
+        return self.intake.unbroken(self._create(source, plan, part, request), request)
 
     def add(self, source: str, upload: str, part: Part) -> Deferred[Progress]:
         """Add a part. When that was the last one, fires after the file is published.
 
-        Fails with `NotFound`, `WrongOffset`, `Superseded` by a newer request, `ChecksumMismatch`,
-        and what a publish fails with, but with `NameTaken` where the name is another file's. Of a
-        part that breaks off what came is kept, unless it has a checksum.
+        Fails with `NotFound`, `WrongOffset`, `Superseded` by a newer request, `StillEnding` while
+        an older one ends, `ChecksumMismatch`, and what a publish fails with, but with `NameTaken`
+        where the name is another file's. Of a part that breaks off what came is kept, unless it has
+        a checksum.
         """
-        return self.intake.unbroken(self._in_turn(source, upload, part))
+        request = _Request(upload, customer_of(source))
+        return self.intake.unbroken(self._in_turn(source, part, request), request)
 
     def look(self, source: str, upload: str) -> Deferred[Progress]:
         """How far an upload is. One that is complete is published first.
 
         Fails with `NotFound`, `NameTaken`, `Superseded`, and what a publish fails with.
         """
-        return self.intake.unbroken(self._look(source, upload))
+        request = _Request(upload, customer_of(source))
+        return self.intake.unbroken(self._look(source, request), request)
 
-    def end(self, upload: str) -> Deferred[None]:
+    def end(self, source: str, upload: str) -> Deferred[None]:
         """Drop an upload. A file that it has become stays.
 
         Fails with `NotFound`.
         """
-        return self.intake.unbroken(self._end(upload))
+        request = _Request(upload, customer_of(source))
+        return self.intake.unbroken(self._end(request), request)
 
     async def sweep(self) -> None:
-        """Drop what nobody has added to for so long that it has expired."""
-        before_s = self._now_s() - self._expiry_s - _EXPIRED_FOR_S
-        for upload in await self._drafts.expire(int(before_s * 10**9)):
+        """Drop what nobody has added to for so long that it has expired. A wall clock that was set
+        meanwhile makes no difference.
+        """
+        await self._drafts.learn()  # which may take long: the clocks are read after it
+        now_s, monotonic_s = self._now_s(), self._monotonic_s()
+        await self._drafts.adjust(int(now_s * 10**9), int(monotonic_s * 10**9))
+        self._adjusted_s = now_s - monotonic_s
+        idle_s = self._expiry_s + _EXPIRED_FOR_S
+        spared = self._unfinished.written_since(monotonic_s - idle_s)
+        # The clock may have been set back meanwhile. Files that were written since are not older.
+        before_s = min(now_s, self._now_s()) - idle_s
+        for upload in await self._drafts.expire(int(before_s * 10**9), spared):
             if upload in self._unfinished:
                 self._log.info("expired: upload {upload}", upload=upload)
             self._unfinished.end(upload)
@@ -161,19 +182,21 @@ class Uploads:
             if not self._counted:  # before the first sweep, or what that drops would count
                 await self._take_stock()
             await self.sweep()
+        except CancelledError:  # the store stops
+            pass
         except MediaError as error:  # the next time, perhaps
             self._log.warn("expired uploads were not swept: {why}", why=error.reason)
         except Exception:  # noqa: BLE001
             self._log.failure("expired uploads could not be swept")
 
     async def _take_stock(self) -> None:
-        for upload, caller in (await self._drafts.callers()).items():
-            self._unfinished.add(upload, caller)
+        self._unfinished.take_stock(await self._drafts.callers())
         self._counted = True
 
-    async def _create(self, source: str, caller: str, plan: Plan, part: Part) -> Progress:
-        upload = token_hex(16)
-        with self.intake.arrival(source, declared=plan.length) as arrival:  # only to look
+    async def _create(self, source: str, plan: Plan, part: Part, request: _Request) -> Progress:
+        upload, caller = request.upload, request.caller
+        # Only to look.
+        with self.intake.arrival(source, declared=plan.length, caller=caller) as arrival:
             arrival.sha256 = plan.sha256
             arrival.accepted(plan.name)
             await arrival.prepare(awaited=True)
@@ -187,49 +210,57 @@ class Uploads:
                 await self._drafts.create(upload, plan, arrival.stored.etag)
                 return _stored(upload, plan)  # it counts until it expires
             await self._drafts.create(upload, plan)
+            self._unfinished.wrote(upload, self._monotonic_s())
             if part.body.length == 0 and plan.length != 0 and part.checksum is None:
                 return self._unfinished_at(upload, plan, 0, self._now_s())
-            return await self._in_turn(source, upload, part)
+            return await self._in_turn(source, part, request)
         except BaseException:  # nobody knows its id
-            await self._forget(upload)
+            await self._forget(request)
             raise
 
-    async def _in_turn(self, source: str, upload: str, part: Part) -> Progress:
-        body = part.body
-        body.outlives = True  # from now on: what has come is read, however soon the client goes
+    async def _in_turn(self, source: str, part: Part, request: _Request) -> Progress:
+        upload, body = request.upload, part.body
         try:
-            async with self._turns.take(upload, body.fail):
-                kept = await self._drafts.find(upload)
+            # A waiting request holds no content, so one that has some does not wait. It would be
+            # refused in any case: its offset was right before the older request added its bytes.
+            async with self._turns.take(upload, body.fail, waits=body.length == 0):
+                body.outlives = True  # the bytes that arrive are read, however soon the client goes
+                kept = await self._drafts.find(upload, caller=request.caller)
+                request.name = kept.plan.name
                 if kept.fate is not Fate.UNFINISHED:
-                    progress = await self._ended(upload, kept)
+                    progress = await self._ended(request, kept)
                     self._judged(kept, part)
                     if await body.read():
                         raise TooLarge(kept.size, "the upload")
                     return progress
                 plan = self._judged(kept, part)
-                with self.intake.upload():
-                    return await self._receive(source, upload, kept.plan, plan, part)
+                with await self.intake.upload(request.caller, source, body):
+                    return await self._receive(source, kept.plan, plan, part, request)
         finally:
             body.drop()
 
-    async def _look(self, source: str, upload: str) -> Progress:
+    async def _look(self, source: str, request: _Request) -> Progress:
+        upload = request.upload
         async with self._turns.take(upload, _goes_on):
-            kept = await self._drafts.find(upload, synced=True)
+            kept = await self._drafts.find(upload, synced=True, caller=request.caller)
+            request.name = kept.plan.name
             if kept.fate is not Fate.UNFINISHED:
-                return await self._ended(upload, kept)
+                return await self._ended(request, kept)
             if kept.size != kept.plan.length:
-                return self._unfinished_at(upload, kept.plan, kept.size, kept.modified_ns / 10**9)
-            draft = self._drafts.resume(upload, None, provisional=False)
-            arrival = self.intake.arrival(source, draft=draft)
+                return self._unfinished_at(
+                    upload, kept.plan, kept.size, self._touched_s(upload, kept.modified_ns)
+                )
+            draft = self._drafts.resume(upload, None, provisional=False, caller=kept.plan.caller)
+            arrival = self.intake.arrival(source, caller=request.caller, draft=draft)
             try:
                 await arrival.resume(kept.plan.name)
-                return await self._publish(upload, kept.plan, arrival, draft)
+                return await self._publish(kept.plan, arrival, draft, request)
             finally:
                 await draft.put_down(undo=False)
 
-    async def _end(self, upload: str) -> None:
-        async with self._turns.take(upload, _goes_on):
-            if not await self._forget(upload):
+    async def _end(self, request: _Request) -> None:
+        async with self._turns.take(request.upload, _goes_on):
+            if not await self._forget(request):
                 raise NotFound("there is no such upload")
 
     def _judged(self, kept: Kept, part: Part) -> Plan:
@@ -249,11 +280,14 @@ class Uploads:
         return plan
 
     async def _receive(
-        self, source: str, upload: str, before: Plan, plan: Plan, part: Part
+        self, source: str, before: Plan, plan: Plan, part: Part, request: _Request
     ) -> Progress:
+        upload = request.upload
         provisional = part.checksum is not None
-        draft = self._drafts.resume(upload, part.body.length, provisional=provisional)
-        arrival = self.intake.arrival(source, draft=draft)
+        draft = self._drafts.resume(
+            upload, part.body.length, provisional=provisional, caller=plan.caller
+        )
+        arrival = self.intake.arrival(source, caller=request.caller, draft=draft)
         if part.checksum is not None:
             arrival.checksum = part.checksum.begin()
         undo = False
@@ -276,9 +310,9 @@ class Uploads:
             if broke is not None and undo:
                 raise broke
             if plan.length is not None and plan.length != before.length:
-                await self._drafts.declare(upload, plan.length)
+                await self._drafts.declare(upload, plan.length, caller=request.caller)
             if arrival.size == plan.length:
-                progress = await self._publish(upload, plan, arrival, draft)
+                progress = await self._publish(plan, arrival, draft, request)
             else:
                 # Who records while he sends may not have any more what was acknowledged.
                 synced = plan.length is None or arrival.size - arrival.synced >= _SYNC_BYTES
@@ -288,45 +322,72 @@ class Uploads:
                 raise broke
             return progress
         finally:
+            self._unfinished.wrote(upload, self._monotonic_s())
             await draft.put_down(undo=undo)
 
     async def _publish(
-        self, upload: str, plan: Plan, arrival: Arrival, draft: KeptDraft
+        self, plan: Plan, arrival: Arrival, draft: KeptDraft, request: _Request
     ) -> Progress:
+        upload, caller = request.upload, request.caller
         arrival.sha256 = plan.sha256
         await self.intake.publish([arrival])
         await draft.put_down(undo=False)
         if arrival.stored is not None:
             if arrival.identical:  # another's, of the same content
-                await self._drafts.settle(upload, arrival.stored.etag)
+                await self._drafts.settle(upload, arrival.stored.etag, caller=caller)
             self._unfinished.end(upload)
             return _stored(upload, plan)
         failure = arrival.failure
         assert failure is not None
         if isinstance(failure, (AlreadyExists, NameConflict)):
-            await self._drafts.settle(upload, None)
+            await self._drafts.settle(upload, None, caller=caller)
             self._unfinished.end(upload)
             raise NameTaken(failure.reason)
         if not isinstance(failure, _PASSING):
-            await self._forget(upload)
+            await self._forget(request)
         raise failure
 
-    async def _ended(self, upload: str, kept: Kept) -> Progress:
+    async def _ended(self, request: _Request, kept: Kept) -> Progress:
         """What there is to say of an upload that is not unfinished."""
         if kept.fate is Fate.TAKEN:
             raise NameTaken
-        media = await self.intake.store.open(kept.plan.name)
+        media = await self.intake.store.open(kept.plan.name, caller=request.caller)
         media.close()
         if media.size != kept.plan.length or kept.etag not in (None, media.etag):
             raise NotFound("what was uploaded is no longer there")
-        return _stored(upload, kept.plan)
+        return _stored(request.upload, kept.plan)
 
-    async def _forget(self, upload: str) -> bool:
-        self._unfinished.end(upload)
-        return await self._drafts.forget(upload)
+    async def _forget(self, request: _Request) -> bool:
+        self._unfinished.end(request.upload)
+        return await self._drafts.forget(request.upload, caller=request.caller)
+
+    def _touched_s(self, upload: str, modified_ns: int) -> float:
+        """When something was last added to an upload, by the wall clock of now. That may have been
+        set since, also since the last sweep moved `modified_ns`, the time of the file.
+        """
+        now_s, monotonic_s = self._now_s(), self._monotonic_s()
+        written_s = self._unfinished.written_s(upload)
+        if written_s is not None:
+            return now_s - (monotonic_s - written_s)
+        touched_s = modified_ns / 10**9
+        if self._adjusted_s is not None:
+            touched_s += now_s - monotonic_s - self._adjusted_s
+        return touched_s
 
     def _unfinished_at(self, upload: str, plan: Plan, size: int, touched_s: float) -> Progress:
         return Progress(upload, size, plan.length, plan.note, expires_s=touched_s + self._expiry_s)
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request of `caller` for an upload, as the log names it. `name` is set once it is known."""
+
+    upload: str
+    caller: str
+    name: MediaName | None = None
+
+    def __str__(self) -> str:
+        return f"upload {self.upload}" + (f" of {str(self.name)!r}" if self.name else "")
 
 
 # What an upload that is complete may fail with and be published at another time.

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import resource
 import socket
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedmedia.endpoints import url_of, why_not
+from twistedmedia import descriptors
+from twistedmedia.endpoints import put_turnstile, url_of, why_not
 from twistedmedia.errors import ConfigurationError
+from twistedmedia.event_log import EventLog
 from twistedmedia.fetching.fetcher import Fetcher
 from twistedmedia.intake import Intake
 from twistedmedia.notifying import Notifier
 from twistedmedia.resuming import Uploads
-from twistedmedia.signals import Signals, ignore_hang_up
+from twistedmedia.signals import Signals, ignore_deadly
+from twistedmedia.stopping import Step, take_steps
 from twistedmedia.store.directory import DirectoryStore
+from twistedmedia.switching import set_switch_interval
+from twistedmedia.trimming import Trimming, find_heap
 from twistedmedia.wire.access_log import AccessLog
+from twistedmedia.wire.encrypted import decrypt_in_turns
 from twistedmedia.wire.site import MediaSite
 
-# How long the loop waits for a thread that computes (a large urlencoded form is decoded in one);
-# Python's own 5 ms is long beside an answer, and leaves the writers waiting for their next batch.
-_SWITCH_INTERVAL_S = 0.001
-_DESCRIPTORS = 65536  # 64 forms of 256 files, and 49,000 connections
+# What the steps of stopping may take besides the grace: 10 s together. A healthy disk takes
+# milliseconds.
+_AT_ONCE_S = 0.5  # for what waits for no client and no disk
+_CUT_S = 1.0  # thousands of connections are cut in one turn of the loop
+_PUBLISH_S = 5.0  # for publishes, and for the bytes of resumable uploads
+_DISK_S = 1.0  # for jobs whose result nobody needs
+_ACCESS_LOG_S = 1.0  # it gives up by itself, after LAST_WAIT_S
+# What the process may take after the steps: its last events are written, for LAST_WAIT_S at most,
+# and a loop that is busy is late.
+_END_S = 2.0
+# Forms share a quarter of all descriptors: so each can have 16 files open.
+_DESCRIPTORS_AN_UPLOAD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +71,8 @@ class CannotStart(SystemExit, Exception):
 class MediaService(Service):
     """Listens, and keeps a directory store open while it does.
 
-    Ports are bound before privileges are dropped and the process turns into a daemon's child;
-    threads, locks and descriptors begin after.
+    Ports are bound before privileges are dropped. Threads, locks and other descriptors begin after
+    that, but for the thread of the event log, which begins first.
     """
 
     _log = Logger()
@@ -76,6 +88,7 @@ class MediaService(Service):
         uploads: Uploads | None = None,
         fetcher: Fetcher | None = None,
         access_log: AccessLog | None = None,
+        event_log: EventLog | None = None,
         grace_s: float = 30.0,
         open_to: str = "",
         variables: Mapping[str, str] | None = None,
@@ -92,11 +105,13 @@ class MediaService(Service):
         self._uploads = uploads
         self._fetcher = fetcher
         self._access_log = access_log
+        self._event_log = event_log
         self._grace_s = grace_s
         self._open_to = open_to
         self._variables = variables or {}
         self._ports: list[Any] = []
         self._notifier = Notifier(reactor)
+        self._trimming = Trimming(reactor, find_heap())
         self._signals = Signals(reactor, self._hurry, self._reopen)
 
     def privilegedStartService(self) -> None:
@@ -105,10 +120,13 @@ class MediaService(Service):
         :raises CannotStart: when one cannot be bound.
         """
         super().privilegedStartService()
+        if self._event_log is not None:
+            # All that is logged from here on. `twistd` has installed its observers, and has forked.
+            self._event_log.open()
         self._listen()
 
     def _listen(self) -> None:
-        ignore_hang_up()  # before anybody can think that the service runs
+        ignore_deadly()  # before anybody can think that the service runs
         for listening in self._endpoints:
             outcome: list[Any] = []
             listening.endpoint.listen(self._site).addBoth(outcome.append)
@@ -118,6 +136,8 @@ class MediaService(Service):
             if not IListeningPort.providedBy(port):
                 self._refuse(listening.option, "nothing listens on such an endpoint")
             self._ports.append(port)
+            decrypt_in_turns(port, self._site.queue)
+            put_turnstile(port, self._site.turns_away)
             if not _is_of_its_family(port):
                 self._refuse(listening.option, "the socket handed over is of another domain")
             host = getattr(port.getHost(), "host", None)
@@ -136,10 +156,11 @@ class MediaService(Service):
         super().startService()
         if not self._ports:  # `twist`, unlike `twistd`, calls no privilegedStartService
             self._listen()
-        _raise_descriptor_limit()
-        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+            if self._event_log is not None:  # `twist` installs its observers later
+                self._reactor.callWhenRunning(self._event_log.open)
+        set_switch_interval(is_backlog=False)
         try:
-            self._store.start()
+            self._store.start(sweep_later=True)
         except ConfigurationError as error:
             self._refuse("--root", str(error))
         if self._access_log is not None:
@@ -152,37 +173,93 @@ class MediaService(Service):
         for port in self._ports:
             self._log.info("listening on {url}", url=url_of(port))
         self._log.info("serving {root!r}", root=self._store.root)
+        self._prepare_descriptors()
         if self._open_to:
             self._log.warn("--open: anybody who can connect may {may}", may=self._open_to)
+        if self._event_log is not None:
+            self._event_log.settle()  # who has started a daemon finds in its log how it began
+            # `twistd` logs after the shutdown.
+            self._reactor.addSystemEventTrigger("after", "shutdown", self._event_log.close)
+        self._trimming.start()
         self._reactor.callWhenRunning(self._signals.install)
         self._reactor.callWhenRunning(self._notifier.ready)
 
+    def _prepare_descriptors(self) -> None:
+        """Raise the limit of descriptors, and divide them. Warn if they are few."""
+        uploads = self._intake.limits.max_uploads
+        admission = self._site.admission
+        wanted = max(uploads * _DESCRIPTORS_AN_UPLOAD, admission.wanted.descriptors)
+        descriptors.raise_limit(wanted)
+        self._intake.divide_descriptors()
+        admission.divide_descriptors()
+        limit = descriptors.limit()
+        if limit is not None and limit < wanted:
+            self._log.warn(
+                "the limit of {limit} open files is low for --max-uploads {uploads} and "
+                "--max-connections {connections}, which want {wanted}: there are at most {total} "
+                "connections, and {per_address} from one address; all forms together keep at most "
+                "{files} files open; raise the limit (LimitNOFILE= in a unit of systemd, ulimit -n "
+                "in a shell), or lower these options",
+                limit=limit,
+                uploads=uploads,
+                connections=admission.wanted.connections,
+                wanted=wanted,
+                total=admission.bounds.connections,
+                per_address=admission.bounds.per_address,
+                files=self._intake.form_files.total,
+            )
+
     def stopService(self) -> Deferred[None]:
         """Close the ports, let requests in progress end, cut those that do not in time, finish what
-        is being published, close the store.
+        is being published, close the store. Each of these has a deadline: the Deferred fires at
+        most 10 s after the grace.
         """
         super().stopService()
+        self._trimming.stop()
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
-        self._notifier.stopping()
+        steps = self._steps()
+        self._notifier.stopping(sum(step.limit_s for step in steps) + _END_S)
+        await take_steps(self._reactor, steps)
+        self._notifier.stopped()
+
+    def _steps(self) -> list[Step]:
+        site, intake, store = self._site, self._intake, self._store
         ports, self._ports = self._ports, []
-        steps: list[Callable[[], Any]] = [port.stopListening for port in ports]
-        steps.append(lambda: ensureDeferred(self._dismiss()))
+        steps = [
+            Step("closing the ports", lambda: _close(ports), _AT_ONCE_S),
+            Step(
+                "ending the connections",
+                self._dismiss,
+                self._grace_s + _CUT_S,
+                lambda: [f"{len(site.channels)} connections"],
+            ),
+        ]
         if self._uploads is not None:
-            steps.append(self._uploads.stop)
+            steps.append(Step("ending the sweeps", self._uploads.stop, _AT_ONCE_S))
         if self._fetcher is not None:
             fetcher = self._fetcher
-            steps.append(lambda: ensureDeferred(fetcher.close()))
-        steps += [self._intake.quiet, lambda: ensureDeferred(self._store.stop())]
+            steps.append(
+                Step(
+                    "ending the fetches",
+                    fetcher.close,
+                    _AT_ONCE_S,
+                    lambda: [f"{fetcher.fetches} fetches", "idle connections to upstreams"],
+                )
+            )
+        steps += [
+            Step(
+                "finishing uploads and publishes",
+                self._finish,
+                _PUBLISH_S,
+                lambda: [*intake.under_way, *store.jobs],
+            ),
+            Step("ending the disk threads", store.stop, _DISK_S, lambda: store.jobs),
+        ]
         if self._access_log is not None:
-            steps.append(self._access_log.close)
-        for step in steps:  # whatever becomes of one, the others are taken
-            try:
-                await maybeDeferred(step)
-            except Exception:  # noqa: BLE001
-                self._log.failure("a step of stopping has failed")
-        self._notifier.stopped()
+            steps.append(Step("closing the access log", self._access_log.close, _ACCESS_LOG_S))
+        return steps
 
     async def _dismiss(self) -> None:
         """Wait for the last connection to be gone."""
@@ -196,6 +273,12 @@ class MediaService(Service):
         await closed
         if patience.active():
             patience.cancel()
+
+    def _finish(self) -> Deferred[None]:
+        """No client is left: end what only clients wait for, and wait for the rest."""
+        self._store.hurry()
+        self._intake.hurry()
+        return self._intake.quiet()
 
     def _hurry(self) -> None:
         """Grace is over, or a second signal has come."""
@@ -213,7 +296,13 @@ class MediaService(Service):
         variable = self._variables.get(option.removeprefix("--"))
         why = f"{option}: {why}" + (f" (set by {variable})" if variable else "")
         self._log.critical("cannot start: {why}", why=why)
+        if self._event_log is not None:
+            self._event_log.settle()  # who has started a daemon finds the reason in its log
         raise CannotStart(why)
+
+
+def _close(ports: Sequence[Any]) -> Deferred[Any]:
+    return gatherResults([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
 
 def _is_of_its_family(port: Any) -> bool:
@@ -225,13 +314,3 @@ def _is_of_its_family(port: Any) -> bool:
         return True
     domain = handed_over.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
     return bool(domain == handed_over.family)
-
-
-def _raise_descriptor_limit() -> None:
-    """Every connection, and every file of a form in progress, is a descriptor; the usual soft limit
-    of 1,024 is there for programs that use select(2).
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from twistedmedia.tracebacks import drop_traceback
+
 T = TypeVar("T")
 
 
@@ -28,8 +30,12 @@ class Outcome(Generic[T]):
         """The work has ended, in a value or a failure."""
         if not self._cancelled:
             self.waiting.callback(outcome)  # a Failure goes the errback's way
-        elif self._unclaimed is not None:
+            return
+        if self._unclaimed is not None:
             self._unclaimed(outcome)
+        if isinstance(outcome, Failure):
+            outcome.tb = None
+            drop_traceback(outcome.value)
 
     def _cancel(self, _: Deferred[Any]) -> None:
         self._cancelled = True

@@ -7,6 +7,7 @@ they never will.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -68,6 +69,19 @@ class Flow(Protocol):
     def send_continue(self) -> None:
         """Tell a peer that waits for it to send the content (RFC 9110, 10.1.1)."""
 
+    async def turn(self) -> None:
+        """Wait until work on what was read may take some time of the event loop. Returns at once
+        while the work that is under way may go on.
+        """
+
+    def pace(self) -> float | None:
+        """How many bytes a second the peer sent lately. None if that is not known, or if the peer
+        had to wait for us, or if nothing is to come.
+        """
+
+    def give_way(self) -> None:
+        """Fail the body, whose place another caller has."""
+
 
 class Body:
     """The content of one message: an async iterator of lists of chunks, read by one reader.
@@ -115,6 +129,10 @@ class Body:
             return [b"".join(chunks)]
         return chunks
 
+    async def turn(self) -> None:
+        """As `Flow.turn`. For readers that do more with the content than to pass it on."""
+        await self._flow.turn()
+
     def __aiter__(self) -> AsyncIterator[list[bytes]]:
         return self
 
@@ -123,6 +141,15 @@ class Body:
         if not chunks:
             raise StopAsyncIteration
         return chunks
+
+    def pace(self) -> float | None:
+        """How many bytes a second the peer sent lately, as `shares.Holder` says."""
+        return math.inf if self.complete else self._flow.pace()
+
+    def give_way(self) -> None:
+        """Fail: another caller has the place. Not after the last byte has come."""
+        if not self.complete:
+            self._flow.give_way()
 
     def feed(self, data: bytes) -> None:
         """Bytes have come. Pauses the peer when more is unread than may be."""

@@ -12,7 +12,10 @@ from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 
 from twistedmedia.arrival import Limits
-from twistedmedia.endpoints import endpoint_from
+from twistedmedia.clock import use_monotonic_time
+from twistedmedia.endpoints import BACKLOG, endpoint_from
+from twistedmedia.event_log import EventLog
+from twistedmedia.fair_queue import FairQueue
 from twistedmedia.fetching.addresses import Policy
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.lookups import Lookups
@@ -22,8 +25,10 @@ from twistedmedia.intake import Intake
 from twistedmedia.options import Options
 from twistedmedia.resuming import Uploads
 from twistedmedia.service import Listening, MediaService
+from twistedmedia.shares import Shares
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.streaming import BodyMemory
+from twistedmedia.switching import set_switch_interval
 from twistedmedia.web.strangers import Strangers
 from twistedmedia.web.tree import Fetches, media_resource
 from twistedmedia.wire.access_log import AccessLog
@@ -35,7 +40,6 @@ __all__ = ["Options", "makeService"]
 
 # An import may take this long in all; while it lasts, an endless stream keeps one of the places.
 IMPORT_S = 3600
-_BACKLOG = 1024  # connections that may wait until they are accepted: a burst must not be refused
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
@@ -46,6 +50,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor  # which of the reactors it is, types cannot tell
+    use_monotonic_time(reactor)  # before anything is scheduled
 
     store = DirectoryStore(
         reactor,
@@ -60,22 +65,33 @@ def makeService(options: Options) -> IService:
         max_uploads=options["max-uploads"],
         checking=options["check"],
         media_types={**MEDIA_TYPES, **options["formats"]},
+        max_imports=options["max-imports"],
+        busy_rate=options["busy-rate"],
     )
-    intake = Intake(store, limits)
+    intake = Intake(store, limits, reactor)
     uploads = Uploads(
         intake,
         store.kept,
         expiry_s=options["upload-expiry"],
         max_unfinished=options["max-unfinished"],
     )
-    fetches = None if options["no-fetch"] else _fetches(options, reactor)
+    queue = FairQueue(reactor, set_switch_interval)
+    fetches = None if options["no-fetch"] else _fetches(options, reactor, queue)
     access_log = None
     if options["access-log"] is not None:
         access_log = AccessLog(reactor, options["access-log"])
+    event_log = EventLog()
     proxies = options["trusted-proxy"]
     strangers = Strangers(bool(options["open"]), proxies, options["cors-origin"])
     site = MediaSite(
-        media_resource(intake, fetches, strangers, uploads),
+        media_resource(
+            intake,
+            fetches,
+            strangers,
+            uploads,
+            Shares(options["response-memory"], options["busy-rate"]),
+            lambda: event_log.dropped,
+        ),
         reactor,
         patience=Patience(
             header_s=options["header-timeout"],
@@ -86,6 +102,7 @@ def makeService(options: Options) -> IService:
         bounds=Bounds(options["max-connections"], options["max-per-address"]),
         proxies=proxies,
         access_log=access_log,
+        queue=queue,
     )
     reactor.callWhenRunning(_relieve_the_collector)
     return MediaService(
@@ -97,6 +114,7 @@ def makeService(options: Options) -> IService:
         uploads=uploads,
         fetcher=None if fetches is None else fetches.fetcher,
         access_log=access_log,
+        event_log=event_log,
         grace_s=options["grace"],
         open_to=_open_to(options),
         variables=options.variables,
@@ -112,7 +130,7 @@ def _endpoints(options: Options, reactor: Any) -> list[Listening]:
         ]
     six = ":" in options["interface"]
     endpoint = (TCP6ServerEndpoint if six else TCP4ServerEndpoint)(
-        reactor, options["port"], backlog=_BACKLOG, interface=options["interface"]
+        reactor, options["port"], backlog=BACKLOG, interface=options["interface"]
     )
     return [Listening(endpoint, "--port", is_open)]
 
@@ -124,7 +142,7 @@ def _open_to(options: Options) -> str:
     return "read, write and delete" if options["no-fetch"] else "read, write, delete and fetch"
 
 
-def _fetches(options: Options, reactor: Any) -> Fetches:
+def _fetches(options: Options, reactor: Any, queue: FairQueue) -> Fetches:
     fetcher = Fetcher(
         reactor,
         lookups=Lookups(reactor),
@@ -132,7 +150,9 @@ def _fetches(options: Options, reactor: Any) -> Fetches:
         policy=Policy(options["fetch-allow"]),
         upstream=options["upstream"],
         connections=options["fetch-connections"],
+        busy_rate=options["busy-rate"],
         memory=BodyMemory(),  # not that of uploads, which fetches are not to hold up
+        queue=queue,
     )
     timeout_s = options["fetch-timeout"]
     return Fetches(

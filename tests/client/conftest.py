@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.protocol import Factory
 
 from tests.client.fake import Fake
+from tests.support import until
 from twistedmedia.client import ClientError, MediaClient, Patience, Retries
 
 
@@ -44,6 +45,17 @@ class Talk:
     def failures(self) -> list[str]:
         """What the failures that were followed by a retry were."""
         return [type(error).__name__ for error, _ in self.waits]
+
+    async def gives_up_in(self, method: str) -> float:
+        """Wait until the service has heard of a request and all of its content, and let the client
+        give up the wait for the answer now. Returns the seconds that were left.
+        """
+        await until(lambda: any(each.is_whole for each in self.fake.asked(method)))
+        calls = reactor.getDelayedCalls()
+        [call] = [call for call in calls if getattr(call.func, "__name__", "") == "_expire"]
+        left_s: float = call.getTime() - reactor.seconds()
+        call.reset(0)
+        return left_s
 
 
 @asynccontextmanager

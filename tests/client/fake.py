@@ -80,6 +80,11 @@ class Heard:
     headers: Headers
     content: bytearray = field(default_factory=bytearray)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether as much has come as its `Content-Length` says."""
+        return len(self.content) == int(self.headers.get("content-length", "0"))
+
 
 class Fake(Factory):
     """`media` by their names; `heard` are the requests that came, in their order."""

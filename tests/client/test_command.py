@@ -156,8 +156,10 @@ async def test_a_terminal_has_bars(talk: Any, command: Command, tmp_path: Path) 
                 shown += (await deferToThread(os.read, ours, 65536)).decode(errors="replace")
             for connection in it.fake.connections:
                 connection.transport.resumeProducing()
+            # One read gives 4 KiB at most, and the bars are drawn as long as the upload takes.
+            while "1 stored; 16.0 MiB" not in shown:
+                shown += (await deferToThread(os.read, ours, 65536)).decode(errors="replace")
             await deferToThread(process.wait, 15)
-            shown += os.read(ours, 1 << 20).decode(errors="replace")
         assert process.returncode == 0
     finally:
         os.close(ours)

@@ -239,7 +239,7 @@ UNTRUSTED = SSL.Error([("SSL routines", "", "certificate verify failed")])
             PotentialDataLoss(),
             "the answer of the service at http://e does not say where",
             True,
-            True,
+            False,
         ),
         (
             wrapped(UNTRUSTED, kind=ResponseNeverReceived),

@@ -20,7 +20,7 @@ from tests.support import asynchronous
 from twistedmedia.client import Retries, Unreachable
 from twistedmedia.client.command.bars import Bars
 from twistedmedia.client.command.display import Lines, Transfer
-from twistedmedia.client.command.getting import get, get_stream
+from twistedmedia.client.command.getting import GetOptions, get, get_stream
 from twistedmedia.client.command.putting import PutOptions, put, put_stream
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import Tally
@@ -376,11 +376,11 @@ async def test_get_passes_over_what_is_excluded(talk: Any, here: Path, stored: l
         ):
             folder = here / f"out{number}"
             running = Running(it)
-            await get(running.run, ["a"], folder.name, patterns)
+            await get(running.run, ["a"], folder.name, GetOptions(patterns))
             found = [path for path in folder.rglob("*") if path.is_file()]
             assert sorted(str(path.relative_to(folder / "a")) for path in found) == left
         running = Running(it)
-        await get(running.run, ["a/1.wav"], "named.wav", ["*"])
+        await get(running.run, ["a/1.wav"], "named.wav", GetOptions(["*"]))
         assert (here / "named.wav").exists()
 
 

@@ -199,11 +199,13 @@ async def test_nobody_there_is_unreachable(talk: Any, small: Path) -> None:
 
 @asynchronous
 async def test_a_service_that_says_nothing_is_given_up(talk: Any, small: Path) -> None:
-    patience = Patience(answer_s=0.05, stall_s=0.05)
+    patience = Patience(answer_s=100, stall_s=1000)
     async with talk(patience=patience, retries=Retries(times=0)) as it:
         it.fake.next("PUT", hangs=True)
+        upload = it.client.upload(small, "a")
+        assert 50 < await it.gives_up_in("PUT") <= 100
         with pytest.raises(Unreachable, match="takes too long") as caught:
-            await it.client.upload(small, "a")
+            await upload
     assert caught.value.was_sent
 
 
@@ -257,6 +259,7 @@ NASTY: list[list[tuple[str, dict[str, Any]]]] = [
     [("PATCH", {"cut_at": len(LARGE) - 1})],
     [("PATCH", {"answer": told(503, 514, Retry_After="0")})],
     [("PATCH", {"answer": told(409, 409)})],
+    [("PATCH", {"cut_at": CUT}), ("HEAD", {"answer": Answer(423, {"Retry-After": "1"})})],
     [("PATCH", {"answer": told(400, 510, "ended early")})],
     [("PATCH", {"answer": told(404, 404)})],
     [("POST", {"answer": told(503, 514, Retry_After="0")})],
@@ -273,7 +276,7 @@ NASTY: list[list[tuple[str, dict[str, Any]]]] = [
 async def test_a_large_file_arrives_whatever_goes_wrong(
     talk: Any, large: Path, misdeeds: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    async with talk(patience=Patience(stall_s=5, answer_s=0.2)) as it:
+    async with talk(patience=Patience(stall_s=5, answer_s=1)) as it:
         for method, misdeed in misdeeds:
             it.fake.next(method, **misdeed)
         stored = await it.client.upload(large, "a")
@@ -373,6 +376,18 @@ async def test_a_service_that_takes_nothing_ends_it(talk: Any, large: Path) -> N
         it.fake.next("PATCH", answer=Answer(204, {"Upload-Offset": "0"}))
         with pytest.raises(Garbled, match="no more than before"):
             await it.client.upload(large, "a")
+
+
+@asynchronous
+async def test_a_service_that_takes_next_to_nothing_ends_it(talk: Any, large: Path) -> None:
+    """Case 96: it would have the rest sent again for each byte."""
+    async with talk() as it:
+        for reached in ("1", "2"):
+            it.fake.next("PATCH", answer=Answer(204, {"Upload-Offset": reached}))
+        with pytest.raises(Garbled, match="a few bytes more"):
+            await it.client.upload(large, "a")
+        assert len(it.fake.asked("PATCH")) == 1
+        it.fake.misdeed("PATCH")  # the second is not asked for
 
 
 @asynchronous

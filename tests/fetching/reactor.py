@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.wire.connection import outcome
+from twistedmedia.fair_queue import FairQueue
 from twistedmedia.fetching.addresses import Address, Policy
 from twistedmedia.fetching.fetcher import Fetcher, Response, Terms, Upstream
 from twistedmedia.fetching.lookups import Lookups
@@ -288,7 +289,7 @@ class Names:
         """Give no answer for `host`."""
         self.hanging[host] = Deferred(lambda _: None)
 
-    def addresses(self, host: str) -> Deferred[list[Address]]:
+    def addresses(self, host: str, caller: str = "") -> Deferred[list[Address]]:
         self.asked.append(host)
         if host in self.hanging:
             return self.hanging[host]
@@ -340,11 +341,13 @@ class World:
         upstream: Upstream | None = None,
         connections: int = 4,
         trust: Any = None,
+        queue: FairQueue | None = None,
+        network: Network | None = None,
     ) -> None:
         """At first example.org, other.org and third.org are public. With `resolve`, a getaddrinfo,
         the look-ups are real ones, in threads, and `names` is not used.
         """
-        self.network = Network()
+        self.network = network or Network()
         self.names = Names({f"{each}.org": [PUBLIC] for each in ("example", "other", "third")})
         lookups: Any = Lookups(self.network, resolve) if resolve else self.names  # type: ignore[arg-type]
         self.memory = BodyMemory(total=2 * EACH_BYTES)  # where each that holds some shows
@@ -356,6 +359,7 @@ class World:
             upstream=upstream,
             connections=connections,
             memory=self.memory,
+            queue=queue,
         )
 
     def ask(
@@ -365,12 +369,15 @@ class World:
         headers: Mapping[str, str] | None = None,
         *,
         read: bool = True,
+        caller: str = "",
     ) -> Asked:
         """Begin to fetch `url`; without `read` its content is left until it is asked for."""
-        return Asked(self, url, terms, headers, read)
+        return Asked(self, url, terms, headers, read, caller)
 
     def accept(self) -> Peer:
-        """Accept the connection that is waited for."""
+        """Accept the connection that is waited for, which may begin in the next turn."""
+        if not self.network.pending:
+            self.network.turn()
         [attempt] = self.network.pending
         return attempt.accept()
 
@@ -405,10 +412,12 @@ class Asked:
         terms: Terms,
         headers: Mapping[str, str] | None,
         read: bool,
+        caller: str,
     ) -> None:
         self.response: Response | None = None
         self.content = b""
         self._world = world
+        self._caller = caller
         self._may_read: Deferred[None] = Deferred()
         if read:
             self._may_read.callback(None)
@@ -417,7 +426,9 @@ class Asked:
         self.outcome = outcome(self.work)
 
     async def _run(self, url: Any, terms: Terms, headers: Mapping[str, str] | None) -> bytes:
-        async with self._world.fetcher.open(url, terms, headers) as self.response:
+        async with self._world.fetcher.open(
+            url, terms, headers, caller=self._caller
+        ) as self.response:
             await self._may_read
             async for chunks in self.response.body:
                 self.content += b"".join(chunks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,10 +11,11 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from tests.fetching.reactor import Peer, World, failed, head
 from tests.wire.connection import outcome
 from twistedmedia.errors import AddressRefused, UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
-from twistedmedia.fetching.downloading import RESUME_AFTER_S, downloading
+from twistedmedia.fetching.downloading import RESUME_AFTER_S, Download
 from twistedmedia.fetching.fetcher import Terms
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import parse_url
+from twistedmedia.limits import RECENT_S
 
 CONTENT = bytes(range(256)) * 4
 ETAG = '"v1"'
@@ -33,7 +35,8 @@ class Downloading:
 
     async def _run(self, terms: Terms) -> None:
         url = parse_url("http://example.org/a.mp3")
-        async with downloading(self.world.fetcher, url, terms) as download:
+        self.download = Download(self.world.fetcher, url, terms)
+        async with self.download as download:
             self.length = download.length
             async for chunks in download:
                 assert b"" not in (chunks or [b""]), "nothing empty comes"
@@ -79,6 +82,7 @@ def partial(start: int, total: str = str(len(CONTENT)), **headers: str) -> bytes
 
 def test_a_whole_transfer_is_the_content(world: World) -> None:
     download = Downloading(world)
+    world.network.turn()
     world.advance(2)
     world.accept().respond(CONTENT)
     assert download.outcome == [None]
@@ -340,7 +344,7 @@ def test_a_reader_that_is_slower_than_the_time_in_all_gets_what_has_come(world: 
 
     async def run() -> None:
         url = parse_url("http://example.org/a.mp3")
-        async with downloading(world.fetcher, url, TERMS) as download:
+        async with Download(world.fetcher, url, TERMS) as download:
             async for chunks in download:
                 written.extend(chunks)
                 await disk
@@ -497,3 +501,49 @@ def test_tags_in_any_bytes_are_told_apart_and_sent_back_as_they_came(world: Worl
     second.send(head(ETag='"v\xe8"', Content_Length="10") + b"BBBBBBBBBB")
     world.advance(10)
     assert type(download.error) is UpstreamFailed
+
+
+# How fast the upstream is
+
+
+def test_an_upstream_that_lets_a_download_wait_for_its_response_sends_nothing(
+    world: World,
+) -> None:
+    """Case 86."""
+    download = Downloading(world)
+    peer = world.accept()
+    world.network.advance(RECENT_S - 0.1)
+    assert download.download.pace() is None
+    world.network.advance(0.2)
+    assert download.download.pace() == 0.0
+    peer.respond(CONTENT)
+    assert download.outcome == [None]
+
+
+def test_the_pace_of_a_download_is_that_of_the_last_seconds(world: World) -> None:
+    """Case 86."""
+    download = Downloading(world)
+    peer = world.accept()
+    peer.send(head(200, Content_Length=str(len(CONTENT))))
+    assert download.download.pace() is None
+    for _ in range(10):
+        peer.send(b"x" * 50)
+        world.network.advance(1)
+    pace = download.download.pace()
+    assert pace is not None
+    assert 25 <= pace <= 50
+    peer.send(b"x" * (len(CONTENT) - 500))
+    assert download.outcome == [None]
+    assert download.download.pace() == math.inf, "all of it was received"
+
+
+def test_one_that_waits_to_resume_sends_nothing(world: World) -> None:
+    """Case 86."""
+    download = Downloading(world)
+    download.begin(10)
+    peer = download.resume(RESUME_AFTER_S[0])
+    world.network.advance(RECENT_S)
+    assert download.download.pace() == 0.0
+    peer.send(partial(10) + CONTENT[10:])
+    assert download.outcome == [None]
+    assert download.content == CONTENT

@@ -242,7 +242,7 @@ def test_what_forbids_keeping_does_so_whatever_else_is_said(around: str) -> None
     ids=lambda field: ascii(field[:6]),
 )
 def test_a_long_field_is_read_at_once(field: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     lifetime_s(field, field, field)
     asks_for_fresh(field, field)
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5

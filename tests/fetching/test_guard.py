@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from ipaddress import ip_address
 
@@ -326,6 +328,7 @@ def test_a_stale_connection_is_replaced_by_one_that_is_judged_anew(world: World)
     world.names.table["example.org"] = ["127.0.0.1"]
     second = world.ask("http://example.org/")
     peer.close()
+    world.network.turn()
     assert type(second.error) is AddressRefused
     assert world.network.connected_to == [(PUBLIC, 80)]
 
@@ -528,3 +531,18 @@ def test_even_what_connects_can_connect_only_to_what_was_judged() -> None:
     assert network.pending == []
     judged.connectTCP(PUBLIC, 80, ClientFactory())
     assert len(network.pending) == 1
+
+
+def test_a_response_that_was_parsed_leaves_no_parser_to_the_collector(world: World) -> None:
+    """Its collections would stop the event loop."""
+    asked = world.ask("http://example.org/")
+    peer = world.accept()
+    parser = weakref.ref(peer.protocol._wrappedProtocol.wrappedProtocol._parser)
+    assert parser() is not None
+    gc.disable()
+    try:
+        peer.respond(b"hello")
+        assert asked.whole == b"hello"
+        assert parser() is None
+    finally:
+        gc.enable()

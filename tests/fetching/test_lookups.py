@@ -88,7 +88,7 @@ def network() -> Network:
 
 @pytest.fixture
 def lookups(network: Network, resolver: Resolver) -> Lookups:
-    return Lookups(network, resolver, at_once=3)  # type: ignore[arg-type]
+    return Lookups(network, resolver, at_once=6)  # type: ignore[arg-type]
 
 
 def addresses(*texts: str) -> list[Address]:
@@ -356,12 +356,34 @@ def test_as_many_look_ups_go_on_as_cost_next_to_nothing(
     hosts = [f"{n}.example" for n in range(AT_ONCE + 1)]
     resolver.hold(*hosts)
     lookups = Lookups(network, resolver)  # type: ignore[arg-type]
-    several = [lookups.addresses(host) for host in hosts]
+    several = [lookups.addresses(host, host) for host in hosts]
     resolver.wait_for_calls(AT_ONCE)
     resolver.let_all_go()
     network.from_threads(len(hosts))
     assert all(result(asked) for asked in several)
     assert resolver.most <= AT_ONCE
+
+
+def test_names_of_one_caller_do_not_hold_up_those_of_another(
+    network: Network, resolver: Resolver
+) -> None:
+    """Case 86: a look-up that hangs cannot be ended."""
+    lookups = Lookups(network, resolver, at_once=12)  # type: ignore[arg-type]
+    hosts = [f"{caller}{n}.example" for caller in "ab" for n in range(20)]
+    resolver.hold(*hosts)
+    hanging = [lookups.addresses(host, host[0]) for host in hosts]
+    resolver.wait_for_calls(6 + 3)
+    queued = "b19.example"
+    asked = [lookups.addresses("c.example", "c")]
+    network.from_threads()
+    assert result(asked[0]) == addresses("192.0.2.1")
+    resolver.let_go(queued)
+    joined = lookups.addresses(queued, "c")
+    network.from_threads()
+    assert result(joined) == addresses("192.0.2.1"), "although it waits as a name of b"
+    resolver.let_all_go()
+    network.from_threads(len(hosts) - 1)
+    assert all(result(each) for each in hanging)
 
 
 class Unable:
@@ -422,7 +444,7 @@ def test_those_who_leave_leave_nothing_behind(network: Network, resolver: Resolv
         for each in (asked, joined):
             each.addErrback(lambda _: None)
             each.cancel()
-    assert len(lookups._queue) == 0
+    assert len(lookups._queues) == 0
     assert [len(waiting) for waiting in lookups._asking.values()] == [1]
     resolver.let_go("first.example")
     network.from_threads()

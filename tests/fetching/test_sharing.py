@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 from tests.fetching.reactor import World, failed, head
 from tests.wire.connection import outcome, result
 from twistedmedia.errors import Busy, UpstreamBrokeOff, UpstreamFailed
+from twistedmedia.fair_queue import FairQueue
 from twistedmedia.fetching.fetcher import Terms
 from twistedmedia.fetching.sharing import MAX_OUTCOMES, Origin, Outcome, Sharing
 from twistedmedia.fetching.timings import Timings
@@ -32,6 +34,7 @@ class Response:
 
     url: Url
     timings: Timings
+    begun_s: float
     lifetime_s: int = 0
     status: int = 200
     chunks: list[list[bytes]] = field(default_factory=lambda: [[b"hel", b"lo"], [b"!"]])
@@ -65,12 +68,15 @@ class FakeFetcher:
     def __init__(self) -> None:
         self.reactor = Clock()
         self.reactor.advance(1000)
+        self.queue = FairQueue(self.reactor)
         self.fetches: list[Fetching] = []
         self.busy = False
+        self.callers: list[str] = []
 
     @asynccontextmanager
-    async def open(self, url: Url | None, terms: Terms) -> AsyncIterator[Response]:
+    async def open(self, url: Url | None, terms: Terms, caller: str) -> AsyncIterator[Response]:
         assert terms is TERMS
+        self.callers.append(caller)
         if self.busy:
             raise Busy(5)
         fetch = Fetching(url, self.reactor.seconds())
@@ -89,11 +95,18 @@ class FakeFetcher:
         fetch = self.going_on[index]
         total = self.reactor.seconds() - fetch.begun
         timings = Timings(None, 0.25, 0.5, None, total, total)
-        fetch.waiting.callback(Response(fetch.url or URL, timings, lifetime_s, **settings))
+        response = Response(fetch.url or URL, timings, fetch.begun, lifetime_s, **settings)
+        self._end(lambda: fetch.waiting.callback(response))
         assert fetch.over
 
     def fail(self, error: Exception) -> None:
-        self.going_on[0].waiting.errback(Failure(error))
+        waiting = self.going_on[0].waiting
+        self._end(lambda: waiting.errback(Failure(error)))
+
+    def _end(self, step: Callable[[], None]) -> None:
+        """In a step, as what an upstream sends is read, and so are the answers that it leads to."""
+        self.queue.do(step)
+        self.reactor.advance(0)
 
 
 @pytest.fixture
@@ -160,6 +173,21 @@ def test_who_joins_pays_for_what_is_left(fetcher: FakeFetcher, sharing: Sharing)
     assert result(third).timings == Timings(None, None, None, None, 1.0, 1.0)
 
 
+def test_a_wait_for_a_place_is_in_nobodys_timings(fetcher: FakeFetcher, sharing: Sharing) -> None:
+    first = sharing.ask(URL)
+    fetcher.reactor.advance(0.5)
+    early = sharing.ask(URL)
+    fetcher.reactor.advance(0.5)
+    fetcher.going_on[0].begun = fetcher.reactor.seconds()  # it has its place
+    fetcher.reactor.advance(0.75)
+    late = sharing.ask(URL)
+    fetcher.reactor.advance(1.25)
+    fetcher.respond()
+    for each in (first, early):
+        assert result(each).timings == Timings(None, 0.25, 0.5, None, 2.0, 2.0)
+    assert result(late).timings == Timings(None, None, None, None, 1.25, 1.25)
+
+
 @pytest.mark.parametrize("leaving", [[0], [1], [0, 1], [2, 0]])
 def test_those_who_leave_do_not_end_the_fetch_of_the_others(
     fetcher: FakeFetcher, sharing: Sharing, leaving: list[int]
@@ -217,11 +245,27 @@ def test_content_that_breaks_off_is_a_failure_and_not_kept(
     assert result(again).origin is MISS
 
 
+def test_a_fetch_that_is_refused_for_its_caller_goes_on_for_the_others(
+    fetcher: FakeFetcher, sharing: Sharing
+) -> None:
+    """Case 86: a fetch counts as one of the first caller that asks."""
+    refused = [sharing.ask(URL, "first"), sharing.ask(URL, "first")]
+    others = [sharing.ask(URL, "second"), sharing.ask(URL, "third")]
+    fetcher.fail(Busy(5))
+    assert [type(error(each)) for each in refused] == [Busy, Busy]
+    assert fetcher.callers == ["first", "second"]
+    fetcher.respond()
+    assert [outcome(each)[0].size for each in others] == [6, 6]
+    assert len(fetcher.fetches) == 2
+
+
 def test_a_fetch_that_cannot_begin_fails_at_once_and_stops_nothing(
     fetcher: FakeFetcher, sharing: Sharing
 ) -> None:
     fetcher.busy = True
-    assert isinstance(error(sharing.ask(URL)), Busy)
+    refused = sharing.ask(URL)
+    fetcher.reactor.advance(0)
+    assert isinstance(error(refused), Busy)
     fetcher.busy = False
     again = sharing.ask(URL)
     fetcher.respond()
@@ -398,6 +442,7 @@ def test_with_a_real_fetcher_one_request_is_made_for_all(
     assert peer.aborted is (leaving == 100)
     if leaving < 100:
         peer.send(b"lo")
+        world.network.turn()
         came: Any = outcomes[99][0]
         timings = Timings(None, None, 1.0, None, 3.0, 3.0)
         assert came == Outcome(str(URL), 200, 5, timings, SHARED)
@@ -425,3 +470,37 @@ def test_an_older_fetch_does_not_replace_what_a_newer_one_has_brought(
     assert result(older).size == 5
     assert result(newer).size == 3
     assert result(sharing.ask(URL)).size == 3
+
+
+@pytest.mark.parametrize("asking", [1000, 5000])
+def test_thousands_who_ask_at_once_are_all_told_and_those_who_leave_hinder_nobody(
+    fetcher: FakeFetcher, sharing: Sharing, asking: int
+) -> None:
+    """Case 31: each asks again as soon as it is told, as pipelined requests do."""
+    again: list[Deferred[Outcome]] = []
+
+    def ask_again(told: Outcome) -> Outcome:
+        again.append(sharing.ask(URL))
+        return told
+
+    asked = [sharing.ask(URL).addCallback(ask_again) for _ in range(asking)]
+    for each in asked[1::2]:
+        each.cancel()
+        assert isinstance(error(each), CancelledError)
+    fetcher.respond()
+    assert all(result(each).status == 200 for each in asked[::2])
+    assert (len(again), len(fetcher.going_on)) == (asking // 2, 1)
+    fetcher.fail(UpstreamFailed("no"))
+    assert all(isinstance(error(each), UpstreamFailed) for each in again)
+
+
+def test_leaving_costs_the_same_however_many_wait(fetcher: FakeFetcher, sharing: Sharing) -> None:
+    """Case 31: a client closes its connections, and all its requests leave at once."""
+    asked = [sharing.ask(URL) for _ in range(20_000)]
+    begun_s = time.process_time()
+    for each in reversed(asked):
+        each.cancel()
+    taken_s = time.process_time() - begun_s
+    assert all(isinstance(error(each), CancelledError) for each in asked)
+    assert fetcher.fetches[0].cancelled
+    assert taken_s < 1

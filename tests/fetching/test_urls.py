@@ -328,10 +328,10 @@ def test_a_url_takes_8_kib_and_no_more(letter: str) -> None:
     ids=range(20),
 )
 def test_the_dearest_url_is_read_at_once(text: str) -> None:
-    begun = time.perf_counter()
+    begun = time.thread_time()
     with contextlib.suppress(ValueError):
         parse_url(text)
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
 
 
 hostile = st.text(

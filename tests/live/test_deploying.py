@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -276,12 +276,12 @@ def clients_in(log: str, target: str) -> list[str]:
 
 def draft_bytes(service: Process) -> int:
     """The bytes that have come of an upload in progress."""
-    sizes = [
-        os.stat(f"/proc/{service.pid}/fd/{number}").st_size
-        for number, what in service.descriptors().items()
-        if "/media/" in what
-    ]
-    return max(sizes, default=0)
+    sizes = [0]
+    for number, what in service.descriptors().items():
+        with suppress(FileNotFoundError):  # it has been closed since
+            if "/media/" in what:
+                sizes.append(os.stat(f"/proc/{service.pid}/fd/{number}").st_size)
+    return max(sizes)
 
 
 @pytest.mark.parametrize("proxy", [nginx, caddy])

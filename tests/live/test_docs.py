@@ -46,7 +46,7 @@ PROGRAMS = (
 
 # Commands that no test can paste: the page, how the block begins, and why.
 NOT_RUN = {
-    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]'"): (
+    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c tests/"): (
         "it runs the whole suite"
     ),
     ("docs/deploying.md", "python3 -m venv /opt/twistedmedia"): (
@@ -59,6 +59,7 @@ NOT_RUN = {
 # Blocks that are not commands, and which test runs them as they stand.
 RUN_ELSEWHERE = {
     ("docs/deploying.md", "logrotate"): "tests/live/test_deploying.py",
+    ("docs/running.md", "logrotate"): "tests/live/test_rotating.py",
     ("docs/deploying.md", "nginx"): "tests/live/test_deploying.py",
     ("docs/deploying.md", "caddy"): "tests/live/test_deploying.py",
 }

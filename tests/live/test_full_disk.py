@@ -248,7 +248,7 @@ def test_a_disk_that_turns_read_only_refuses_and_recovers(
         eventually("it is known", lambda: told_by(service) == READ_ONLY)
         assert service.ask("GET", "/ready").status == 200  # reading works
         disk.remount("rw")
-        eventually("it is well", lambda: told_by(service) == "ok", 3)
+        eventually("it is well", lambda: told_by(service) == "ok")
         storage.is_well()
         assert service.log.count(f"] {READ_ONLY}") == 1, service.log
 
@@ -268,7 +268,7 @@ def test_a_service_on_a_read_only_disk_starts_and_says_so(
         assert_told("put", service.ask("PUT", "/media/new/a.wav", b"RIFF"), READ_ONLY)
         disk.remount("rw")
         assert_works(service)
-        eventually("it is well", lambda: told_by(service) == "ok", 3)
+        eventually("it is well", lambda: told_by(service) == "ok")
 
 
 def test_a_disk_that_is_unmounted_gets_nothing_more(small_disk: Callable[..., Disk]) -> None:
@@ -300,7 +300,7 @@ def test_a_disk_that_is_mounted_over_the_root_gets_nothing(
         assert_told("put", answer, f"the storage cannot be written: {ANOTHER}")
         assert service.ask("GET", "/ready").brief == (503, 515)
         disk.detach()
-        eventually("it is ready", lambda: service.ask("GET", "/ready").status == 200, 3)
+        eventually("it is ready", lambda: service.ask("GET", "/ready").status == 200)
         assert_works(service)
 
 

@@ -10,14 +10,44 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from twisted.scripts.twistd import run
 
+from tests.service.running import Process, eventually
 from twistedmedia.store.calls import SystemCalls
 
 HANGS = "the disk hangs"
 WAITS = "a call waits for the disk"
+
+
+def start(operation: str, root: Path, *options: str) -> Process:
+    """A service with `options` on a disk that can be made to hang in `operation`."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", __name__, operation, "-n", "--pidfile=", "media"]
+    log = root.parent.with_name(root.parent.name + ".log")
+    more = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return Process(
+        [*command, "--port", "0", "--root", str(root), *options], root.parent, log, root, more
+    )
+
+
+def hang(process: Process) -> None:
+    """From now on the disk of `process` hangs."""
+    told = process.log.count(HANGS)
+    process.signal(signal.SIGUSR1)
+    eventually("the disk hangs", lambda: process.log.count(HANGS) > told)
+
+
+def wait_for_calls(process: Process, count: int) -> None:
+    """`count` calls wait for the disk."""
+    eventually("calls wait", lambda: process.log.count(WAITS) >= count)
+
+
+def answer(process: Process) -> None:
+    """The disk answers again."""
+    process.signal(signal.SIGUSR2)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from tests.service.exchange import (
     request,
     urlencoded,
 )
-from tests.service.running import Process, drafts_in, start, tree_of
+from tests.service.running import OF_THE_SERVICE, Process, drafts_in, start, tree_of
 
 CLIENTS = 6
 LONGEST_ROUND_S = 0.8
@@ -79,7 +79,7 @@ def kill_rounds(area: Path, rounds: int, seed: int) -> None:
 def check(root: Path, record: Record, when: str) -> None:
     """What has to be true of `root` once the service runs again."""
     assert drafts_in(root) == [], when
-    assert sorted(os.listdir(root / ".twistedmedia")) == ["drafts", "lock", "uploads"], when
+    assert sorted(os.listdir(root / ".twistedmedia")) == OF_THE_SERVICE, when
     stored = {name for name in tree_of(root) if (root / name).is_file()}
     lost = record.acknowledged - stored
     assert lost == set(), f"{when}: acknowledged and not there: {lost}"

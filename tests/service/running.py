@@ -19,8 +19,9 @@ from pathlib import Path
 from tests.service.exchange import Answer, Connection
 
 NOWHERE = "/nowhere"  # a path where nothing is: `/` may be the page of an upstream
-START_S = 20.0
+START_S = 60.0  # a busy machine needs more than ten
 STOP_S = 20.0
+LOG_IS_LATE_S = 0.5  # more than the time for which a service collects what it logs
 _LISTENS = re.compile(r"starting on (\d+)")
 TWISTD = os.path.join(sysconfig.get_path("scripts"), "twistd")
 
@@ -74,6 +75,10 @@ def run_to_its_end(
     )
 
 
+# What a service has in `.twistedmedia` while nothing is on its way.
+OF_THE_SERVICE = ["clock", "drafts", "folders", "lock", "uploads"]
+
+
 def drafts_in(root: Path) -> list[str]:
     """What lies where a store keeps the drafts of uploads in progress."""
     return sorted(os.listdir(root / ".twistedmedia" / "drafts"))
@@ -101,11 +106,14 @@ class Process:
         more: Mapping[str, str] | None = None,
         *,
         descriptors: Collection[int] = (),
+        log_is_late_s: float = LOG_IS_LATE_S,
     ) -> None:
         """Start `command` in `folder`, with `more` in its environment and our `descriptors`; its
-        output goes to `log`. Returns when it answers.
+        output goes to `log`, in which events are at most `log_is_late_s` late. Returns when it
+        answers.
         """
         self.root = root
+        self._log_is_late_s = log_is_late_s
         self._log = log
         with log.open("ab") as output:
             started_at = output.tell()
@@ -132,12 +140,21 @@ class Process:
 
     @property
     def log(self) -> str:
-        """All of it that was written since the start."""
+        """All of it since the start. The service writes it by a thread, a little later: this waits
+        until nothing more is written.
+        """
+        size = -1
+        while self._process.poll() is None and size != (size := self._log.stat().st_size):
+            time.sleep(self._log_is_late_s)
+        return self._written()
+
+    def _written(self) -> str:
         return self._log.read_bytes()[self._started_at :].decode("utf-8", "backslashreplace")
 
-    def connect(self, timeout_s: float = 20.0) -> Connection:
+    def connect(self, timeout_s: float = 20.0, from_address: str = "127.0.0.1") -> Connection:
         """A new connection, to be closed by its context."""
-        return Connection(self.port, timeout_s)
+        here = ("127.0.0.1", self.port)
+        return Connection(socket.create_connection(here, timeout_s, (from_address, 0)))
 
     def ask(
         self,
@@ -233,7 +250,7 @@ class Process:
 
     def _listens(self) -> bool:
         assert self._process.poll() is None, f"the service has ended: {self.log}"
-        match = _LISTENS.search(self.log)
+        match = _LISTENS.search(self._written())
         if match is not None:
             self.port = int(match[1])
         return match is not None

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -45,6 +46,7 @@ os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAME
 os.execv(sys.argv[2], sys.argv[2:])
 """
 WATCHDOG_S = 1.0
+SAID_S = 20.0  # what is to be said is said by then, however busy the machine
 CLIENTS = 8
 RESTARTS = 3
 CONTENT = Random(77).randbytes(200_000)
@@ -151,24 +153,30 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
 
 
 def test_it_says_that_it_is_ready_and_alive_and_stopping(systemd: Systemd) -> None:
+    begun_s = time.monotonic()
     service = systemd.start()
-    assert systemd.told(5) == "READY=1"
-    beats = []
-    for _ in range(4):
-        assert systemd.told(WATCHDOG_S) == "WATCHDOG=1"
+    assert systemd.told(SAID_S) == "READY=1"
+    beats = [time.monotonic()]
+    for _ in range(8):
+        assert systemd.told(SAID_S) == "WATCHDOG=1"
         beats.append(time.monotonic())
-    assert beats[-1] - beats[0] > WATCHDOG_S  # as often as is needed, not all the time
+    # As often as is needed, not all the time. On a busy machine some of them come late, and others
+    # wait here: so this looks at most of the pauses, and at the time since before the start.
+    pauses = sorted(after - before for before, after in pairwise(beats))
+    assert pauses[len(pauses) // 2] < WATCHDOG_S
+    assert beats[-1] - begun_s > 3 * WATCHDOG_S
 
     with systemd.connect() as upload:
         upload.send(head("PUT", "/media/a/b.wav", [("Content-Length", "4")]) + b"RI")
         eventually("it has begun", lambda: service.ask("GET", "/health").json["uploads"] == 1)
         service.signal(signal.SIGTERM)
-        said = [systemd.told(5)]
+        said = [systemd.told(SAID_S)]
         while said[-1] == "WATCHDOG=1":
-            said.append(systemd.told(5))
-        assert said[-1] == "STOPPING=1"
+            said.append(systemd.told(SAID_S))
+        # The default grace, the deadlines after it, and the end of the process.
+        assert said[-1] == "STOPPING=1\nEXTEND_TIMEOUT_USEC=40500000"
         # As long as it waits for what is in progress it is alive.
-        assert [systemd.told(WATCHDOG_S) for _ in range(3)] == ["WATCHDOG=1"] * 3
+        assert [systemd.told(SAID_S) for _ in range(3)] == ["WATCHDOG=1"] * 3
         upload.send(b"FF")
         assert upload.answer().status == 201
     assert service.wait() == -signal.SIGTERM
@@ -182,12 +190,12 @@ def test_a_loop_that_hangs_is_not_alive(systemd: Systemd) -> None:
         pass
     assert systemd.told(WATCHDOG_S * 1.5) is None
     service.signal(signal.SIGCONT)
-    assert systemd.told(5) == "WATCHDOG=1"
+    assert systemd.told(SAID_S) == "WATCHDOG=1"
 
 
 def test_a_service_that_cannot_start_does_not_say_that_it_is_ready(systemd: Systemd) -> None:
     systemd.start()
-    assert systemd.told(5) == "READY=1"
+    assert systemd.told(SAID_S) == "READY=1"
     assert_one_line(systemd.refused(), "cannot start: --root: another service uses")
     heard = []
     while (said := systemd.told()) is not None:
@@ -385,7 +393,9 @@ def test_all_that_are_listed_are_listened_on(tmp_path: Path) -> None:
     path = tmp_path / "service.sock"
     service = OnPath(path, "--listen", "tcp:0:interface=127.0.0.1")
     try:
-        port = re.search(r"starting on (\d+)", service.log)
+        said = re.compile(r"starting on (\d+)")
+        eventually("it says its port", lambda: said.search(service.log) is not None)
+        port = said.search(service.log)
         assert port is not None
         assert service.ask("PUT", "/media/a/b.wav", b"RIFF").status == 201
         with Connection(int(port[1])) as connection:

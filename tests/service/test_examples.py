@@ -20,7 +20,7 @@ import pytest
 
 from tests.service.exchange import Connection, chunked, head, request
 from tests.service.nasty import Nasty
-from tests.service.running import TWISTD, Process, connects, eventually, free_port
+from tests.service.running import START_S, TWISTD, Process, connects, eventually, free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EMBEDDING = Path(__file__).parents[2] / "docs" / "embedding.md"
@@ -50,7 +50,7 @@ def test_of_the_three_styles_one_makes_others_wait(nasty: Nasty, style: str, at_
     command = [sys.executable, str(EXAMPLES / "three_styles.py"), nasty.url("/slow?n="), str(port)]
     process = subprocess.Popen(command)
     try:
-        eventually("it listens", lambda: connects(port))
+        eventually("it listens", lambda: connects(port), START_S)
         answers: list[bytes] = []
 
         def visit(number: int) -> None:
@@ -71,7 +71,9 @@ def test_of_the_three_styles_one_makes_others_wait(nasty: Nasty, style: str, at_
     found = [COST.fullmatch(answer) for answer in answers]
     assert len(found) == 8
     assert all(match is not None and float(match[1]) >= 0.09 for match in found)
-    assert (spent < 0.8) == at_once
+    # They overlap if they have waited for more time than has passed. It is rounded a little.
+    costs = sum(float(match[1]) for match in found if match is not None)
+    assert (spent < costs - 0.01) == at_once
 
 
 def test_the_tree_is_one_of_an_application(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.service.running import Process, eventually, running
 LOOPBACK = ("--fetch-allow", "127.0.0.0/8")
 FETCH_MAX = 1 << 20
 IMPATIENT_S = 1
+PATIENT_S = 120
 PHASES = ["lookup", "connect", "tls", "first_byte", "total"]
 PAGE = {"Accept": "text/html"}
 FRESH = {"Cache-Control": "no-cache"}
@@ -311,14 +312,17 @@ def test_a_connection_that_was_closed_while_it_was_kept_is_no_failure(
 
 def test_the_worst_upstreams_cost_no_memory(serve: Callable[..., Process], nasty: Nasty) -> None:
     """Cases 22, 23: bombs, and what does not end, each several times at once."""
-    service = serve(*LOOPBACK, "--fetch-max", "32MiB")
+    patient = ("--fetch-timeout", f"{PATIENT_S}s")  # a busy machine takes its time for all of it
+    service = serve(*LOOPBACK, "--fetch-max", "32MiB", *patient)
     for target in ("/plain", "/gzip", "/endless-headers", "/endless-1xx", "/radio"):
         fetch(service, nasty.url(target))  # so that whatever is loaded late is loaded
     before = service.peak_memory()
     codes: list[int] = []
 
     def ask(target: str) -> None:
-        codes.append(fetch(service, nasty.url(target), FRESH).code)
+        with service.connect(PATIENT_S) as connection:
+            asked = fetch_target(nasty.url(target))
+            codes.append(connection.ask("GET", asked, headers=FRESH).code)
 
     targets = [target for target, _ in ENDLESS] + ["/gzip", "/enormous-length"]
     threads = [threading.Thread(target=ask, args=(target,)) for target in targets * 3]
@@ -571,7 +575,7 @@ def undated(service: Process, target: str) -> bytes:
 
 def test_who_tried_to_go_where_is_in_the_log_without_paths(service: Process) -> None:
     assert fetch(service, "http://10.1.2.3/the-secret?of=somebody").brief == (403, 511)
-    assert "http://10.1.2.3" in service.log
+    eventually("it is logged", lambda: "http://10.1.2.3" in service.log)
     assert "the-secret" not in service.log
 
 
@@ -1126,7 +1130,7 @@ def test_fetches_that_hang_delay_nobody(serve: Callable[..., Process], nasty: Na
             assert service.ask("GET", "/media/a/b.wav").content == b"small"
             told(fetch(service, nasty.url("/plain")))
             slowest = max(slowest, time.monotonic() - begun)
-        assert slowest < 2
+        assert slowest < 5
         for asker in askers:
             asker.reset()
     eventually("all of them have ended", lambda: nasty.busy == 0)

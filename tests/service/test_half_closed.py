@@ -6,6 +6,7 @@ import base64
 import fcntl
 import hashlib
 import re
+import signal
 import socket
 import struct
 import termios
@@ -224,16 +225,23 @@ def test_several_requests_before_the_close_are_all_answered(service: Process, fo
         assert connection.is_ended()
 
 
-def test_several_uploads_are_stored_though_nobody_reads_the_responses(
+def test_of_uploads_whose_responses_nobody_reads_the_first_is_stored_and_the_last_is_not(
     service: Process, folder: str
 ) -> None:
-    """The first response resets the connection; the other uploads wait behind it."""
+    """The first response resets the connection. When that is noticed, the others are dropped."""
     names = [f"{n}.wav" for n in range(40)]
-    connection = service.connect()
-    connection.send(b"".join(request("PUT", f"/media/{folder}/{name}", b"x") for name in names))
-    connection.close()
-    for name in names:
-        eventually(f"{name} is stored", (service.root / folder / name).exists)
+    service.signal(signal.SIGSTOP)  # it sees the requests and the close together
+    try:
+        connection = service.connect()
+        connection.send(b"".join(request("PUT", f"/media/{folder}/{name}", b"x") for name in names))
+        connection.close()
+    finally:
+        service.signal(signal.SIGCONT)
+    eventually("the first is stored", (service.root / folder / names[0]).exists)
+    eventually("no request is left", lambda: service.ask("GET", "/health").json["connections"] == 1)
+    stored = sorted(path.name for path in (service.root / folder).iterdir())
+    assert stored == sorted(names[: len(stored)])
+    assert len(stored) < len(names)
 
 
 # TLS
@@ -247,7 +255,9 @@ def encrypted(folder: Path, *options: str) -> Iterator[tuple[Process, Callable[[
     endpoint = f"ssl:0:interface=127.0.0.1:privateKey={folder}/key.pem"
     listen = ("--listen=tcp:0:interface=127.0.0.1", f"--listen={endpoint}")
     with running(folder / "area" / "media", *listen, *options) as service:
-        (port,) = re.findall(r"listening on https://127\.0\.0\.1:(\d+)/", service.log)
+        said = re.compile(r"listening on https://127\.0\.0\.1:(\d+)/")
+        eventually("it says its port", lambda: said.search(service.log) is not None)
+        (port,) = said.findall(service.log)
 
         def connect() -> SSLSocket:
             plain = socket.create_connection(("127.0.0.1", int(port)), 20)

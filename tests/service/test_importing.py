@@ -624,7 +624,7 @@ def test_no_part_of_it_has_its_name_before_the_end(
         nasty.release(target)
         answer = connection.answer()
     assert_imported(importing, answer, f"{folder}/a.wav", content_of(1_000_000))
-    assert open_drafts(importing) == []
+    eventually("the draft is gone", lambda: open_drafts(importing) == [])
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
@@ -647,10 +647,11 @@ def test_an_import_without_its_client_is_waited_for_no_longer_than_with_it(
     serve: Callable[..., Process], nasty: Nasty, target: str
 ) -> None:
     service = serve(*LOOPBACK, "--fetch-timeout", "1", "--grace", "1")
+    target = nasty.fresh(target)
     with service.connect() as connection:
         arguments = {"url": nasty.url(target), "directory": "a", "filename": "a.wav"}
         connection.send(an_import(arguments))
-        eventually("it is under way", lambda: nasty.busy == 1)
+        eventually("it is under way", lambda: nasty.requests(target) == 1)
     service.stop()
     eventually("the upstream is let go of", lambda: nasty.busy == 0)
     assert service.tree() == []
@@ -739,7 +740,7 @@ def test_a_transfer_that_waits_to_be_resumed_goes_on_without_its_client(
         arguments = {"url": nasty.url(target), "directory": folder, "filename": "a.wav"}
         connection.send(an_import(arguments))
         # the next attempt comes a second after this one
-        eventually("it is resumed", lambda: nasty.requests(target) == 2)
+        eventually("it is resumed", lambda: nasty.requests(target) >= 2)
     path = importing.root / folder / "a.wav"
     eventually("it is stored", path.exists)
     assert path.read_bytes() == content_of(SIZE)

@@ -140,16 +140,15 @@ def test_a_client_that_goes_when_all_is_sent_leaves_the_whole_or_nothing(
     """Case 1: a publish that has begun goes on."""
     content = Random(15).randbytes(300_000)
     digest = hashlib.sha256(content).digest()
-    descriptors = len(service.descriptors())
-    for n in range(60):
-        connection = service.connect()
-        if n % 2:
-            connection.send(request("PUT", f"/media/{folder}/{n}.wav", content))
-        else:
-            parts = [part(folder, f"{n}-{which}.wav", content) for which in range(3)]
-            connection.send(request("POST", "/media", form(*parts), FORM))
-        connection.reset()
-    eventually("all is let go of", lambda: len(service.descriptors()) <= descriptors)
+    with service.unchanged_descriptors():
+        for n in range(60):
+            connection = service.connect()
+            if n % 2:
+                connection.send(request("PUT", f"/media/{folder}/{n}.wav", content))
+            else:
+                parts = [part(folder, f"{n}-{which}.wav", content) for which in range(3)]
+                connection.send(request("POST", "/media", form(*parts), FORM))
+            connection.reset()
     for path in (service.root / folder).glob("*"):
         assert hashlib.sha256(path.read_bytes()).digest() == digest, path
 
@@ -168,13 +167,13 @@ def test_a_reader_that_goes_leaves_nothing_open(service: Process) -> None:
 def test_a_refused_client_that_does_not_go_is_made_to(service: Process) -> None:
     """After a while nobody waits for the rest of what is not wanted."""
     with service.unchanged():
+        before = len(service.descriptors())
         connections = [service.connect() for _ in range(4)]
         for n, connection in enumerate(connections):
             length = [("Content-Length", "9000000")] if n % 2 else [("Content-Length", "1000")]
             connection.send(head("PUT", "/media/leaving/a.txt", length) + b"x" * n)
             assert connection.answer().brief == (415, 504)
-        before = len(service.descriptors())
-        eventually("they are closed", lambda: len(service.descriptors()) <= before - 4)
+        eventually("they are closed", lambda: len(service.descriptors()) <= before, 20.0)
         for connection in connections:
             connection.close()
 
@@ -250,8 +249,13 @@ def test_when_descriptors_run_out_those_who_are_in_are_told_to_come_back_and_oth
         assert inside.ask("GET", "/media/kept/a.wav").content == b"x"
         with ExitStack() as crowd:
             crowded = [crowd.enter_context(service.connect()) for _ in range(20)]
-            refused = crowded[-1].answer()
+            # Four come in, eight are told that they cannot, and the others are closed.
+            refused = crowded[7].answer()
             assert refused.brief == (503, 514)
             assert refused.headers["Retry-After"]
+            assert crowded[7].is_ended()
             assert crowded[-1].is_ended()
+        eventually(
+            "the crowd is gone", lambda: inside.ask("GET", "/health").json["connections"] == 1
+        )
     assert service.ask("PUT", "/media/kept/b.wav", b"y").status == 201

@@ -24,7 +24,8 @@ from tests.service.exchange import (
     part,
     urlencoded,
 )
-from tests.service.running import Process, running
+from tests.service.running import NOWHERE, Process, running
+from twistedmedia.wire.lingering import LINGER_BYTES
 
 LIMIT = 700_001  # more than is read at once, and odd
 FORM_LIMIT = 3_000_000
@@ -243,6 +244,23 @@ def test_a_refused_upload_leaves_the_connection_usable_when_little_of_it_is_left
             assert answer.brief == (413, 506)
             assert answer.headers["Connection"] is None
         assert connection.ask("PUT", f"/media/{folder}/a.wav", b"fits").status == 201
+
+
+def test_what_follows_a_refused_upload_does_not_count_as_the_rest_of_it(
+    limited: Process, folder: str
+) -> None:
+    """Case 97. As much of each upload is left as is dropped at most."""
+    upload = head("PUT", f"/media/{folder}/a.wav", [("Content-Length", str(LINGER_BYTES))])
+    with limited.connect() as connection:
+        connection.send(upload)
+        for _ in range(40):
+            answer = connection.answer()
+            assert answer.brief == (413, 506)
+            assert answer.headers["Connection"] is None
+            connection.send(bytes(LINGER_BYTES) + upload)
+        assert connection.answer().brief == (413, 506)
+        connection.send(bytes(LINGER_BYTES))
+        assert connection.ask("GET", NOWHERE).status == 404
 
 
 def test_the_answer_to_a_refused_upload_arrives_although_its_content_is_not_read(

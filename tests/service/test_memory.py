@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.service import large
-from tests.service.exchange import Answer
-from tests.service.running import Process
+from tests.service.exchange import Answer, request
+from tests.service.running import Process, eventually
+from tests.service.test_readers import narrow
 
 PEAK = 96 << 20
 
@@ -67,3 +68,53 @@ def test_many_connections_that_do_nothing_need_little_memory(
     assert service.peak_memory() - before < 24 << 20
     for connection in connections:
         connection.close()
+
+
+def listed(service: Process) -> list[str]:
+    """The names in `listed/`, of which a page of 10,000 is more than a MB."""
+    names = [f"{n:04}{'x' * 240}.wav" for n in range(2000)]
+    (service.root / "listed").mkdir()
+    for name in names:
+        (service.root / "listed" / name).touch()
+    return names
+
+
+def test_listings_that_nobody_takes_need_little_memory(serve: Callable[..., Process]) -> None:
+    """Case 87. Other listings, downloads and uploads go on."""
+    service = serve("--response-memory", "4MiB")
+    names = listed(service)
+    assert service.ask("GET", "/media/listed/?limit=10000").status == 200
+    before = service.peak_memory()
+    readers = [narrow(service.port) for _ in range(80)]
+    for name, reader in zip(names, readers, strict=False):
+        reader.send(request("GET", f"/media/listed/?limit=10000&after={name}"))
+    with service.connect(from_address="127.0.0.2") as connection:
+        for n in range(20):
+            assert connection.ask("PUT", f"/media/a/{n}.wav", b"x").status == 201
+            assert connection.ask("GET", f"/media/a/{n}.wav").status == 200
+            assert len(connection.ask("GET", "/media/a/").json["entries"]) == n + 1
+    statuses = [reader.answer_head()[0] for reader in readers]
+    assert set(statuses) == {200, 503}
+    assert service.peak_memory() - before < 24 << 20
+    assert service.ask("GET", "/health").json["shares"]["responses"]["used"] <= 4 << 20
+    for reader in readers:
+        reader.reset()
+    eventually(
+        "nothing is held any more",
+        lambda: service.ask("GET", "/health").json["shares"]["responses"]["used"] == 0,
+    )
+
+
+def test_listings_that_are_broken_off_need_little_memory(serve: Callable[..., Process]) -> None:
+    """Case 87. What they held is there for the next one at once."""
+    service = serve()
+    listed(service)
+    for _ in range(3):
+        assert service.ask("GET", "/media/listed/?limit=10000").status == 200
+    before = service.peak_memory()
+    for _ in range(60):
+        reader = narrow(service.port)
+        reader.send(request("GET", "/media/listed/?limit=10000"))
+        assert reader.answer_head()[0] == 200
+        reader.reset()
+    assert service.peak_memory() - before < 12 << 20

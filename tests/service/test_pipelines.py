@@ -24,6 +24,7 @@ FLOOD_BYTES = 64 << 20
 # What may be on its way: what the kernel buffers on either side, and what we do.
 TAKEN_BYTES = 16 << 20
 MEMORY_BYTES = 24 << 20
+ROUNDS = 5  # on a busy machine a single wait says little
 
 
 def resident(service: Process) -> int:
@@ -97,15 +98,18 @@ def test_a_thousand_requests_in_one_piece_do_not_keep_others_waiting(
 ) -> None:
     one = request("HEAD", target)
     piped = 65_000 // len(one)
+    took: list[float] = []
     with service.connect() as greedy, service.connect() as other:
         assert other.ask("GET", NOWHERE).status == 404
-        greedy.send(one * piped)
-        begun = time.monotonic()
-        assert other.ask("GET", NOWHERE).status == 404
-        assert time.monotonic() - begun < 0.15
-        statuses = {greedy.answer("HEAD").status for _ in range(piped)}
-        assert len(statuses) == 1
+        for _ in range(ROUNDS):
+            greedy.send(one * piped)
+            begun = time.monotonic()
+            assert other.ask("GET", NOWHERE).status == 404
+            took.append(time.monotonic() - begun)
+            statuses = {greedy.answer("HEAD").status for _ in range(piped)}
+            assert len(statuses) == 1
         assert greedy.ask("GET", NOWHERE).status == 404
+    assert sorted(took)[ROUNDS // 2] < 0.15, took  # all of them take twice that at least
 
 
 def test_pipelined_requests_of_all_kinds_are_answered_in_their_order(
@@ -164,7 +168,7 @@ def test_a_step_of_stopping_that_fails_does_not_keep_the_others_from_being_taken
             assert uploading.answer().brief == (201, 200)
         service.wait()
         assert re.search(r'"PUT /media/a/b.wav HTTP/1.1" 201', log.read_text())
-        assert "a step of stopping has failed" in service.log
+        assert "stopping: closing the ports failed" in service.log
     finally:
         service.kill()
 

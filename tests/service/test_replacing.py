@@ -20,7 +20,14 @@ from random import Random, randrange
 import pytest
 
 from tests.service.exchange import URLENCODED, Answer, chunked, head, request
-from tests.service.running import Process, drafts_in, start, tree_of
+from tests.service.running import (
+    OF_THE_SERVICE,
+    Process,
+    drafts_in,
+    eventually,
+    start,
+    tree_of,
+)
 
 LOAD_S = 2.5  # 8 readers and 2 writers on one name
 READERS, WRITERS = 8, 2
@@ -183,6 +190,8 @@ def test_a_file_that_went_meanwhile_is_not_replaced(service: Process, folder: st
     """It is looked for before the content is asked for, and again when that has come."""
     name = f"{folder}/a.wav"
     for how in ("deleted", "replaced", "changed"):
+        # Of another size than what follows: before Linux 6.13 files that are written within some
+        # milliseconds have the same time.
         etag = stored(service, name, b"first")
         fields = [("Content-Length", "6"), ("Expect", "100-continue"), ("If-Match", etag)]
         with service.connect() as connection:
@@ -191,14 +200,14 @@ def test_a_file_that_went_meanwhile_is_not_replaced(service: Process, folder: st
             if how == "deleted":
                 assert service.ask("DELETE", f"/media/{name}").json["deleted"] is True
             elif how == "replaced":
-                answer = service.ask("PUT", f"/media/{name}", b"other", {"If-Match": etag})
+                answer = service.ask("PUT", f"/media/{name}", b"another", {"If-Match": etag})
                 assert answer.brief == (200, 200)
             else:
-                (service.root / name).write_bytes(b"other")
+                (service.root / name).write_bytes(b"another")
             connection.send(b"second")
             assert connection.answer().brief == (412, 412)
         left = service.ask("GET", f"/media/{name}")
-        assert left.content == b"other" if how != "deleted" else left.status == 404
+        assert left.content == b"another" if how != "deleted" else left.status == 404
         service.ask("DELETE", f"/media/{name}")
     assert not (service.root / folder).exists()
 
@@ -438,7 +447,8 @@ class Load:
 
     versions: dict[str, bytes] = field(default_factory=dict)  # SHA-256 of each, by entity tag
     seen: set[tuple[str, bytes]] = field(default_factory=set)
-    counts: Counter[str] = field(default_factory=Counter)
+    # To add to a number that is there is one step for a thread, to add the first is not.
+    counts: Counter[str] = field(default_factory=lambda: Counter(replacements=0))
 
 
 def version(seed: int) -> bytes:
@@ -500,9 +510,17 @@ def test_readers_and_writers_of_one_name_for_a_while(serve: Callable[..., Proces
     load.versions[stored(service, name, first)] = hashlib.sha256(first).digest()
     ended = threading.Event()
 
+    def has_seen_enough() -> bool:
+        return all(load.counts[what] > 10 for what in ("wholes", "parts", "replacements"))
+
+    def is_late() -> bool:
+        return time.monotonic() - begun > 10 * LOAD_S
+
     def clock() -> None:
-        # How long: nothing to wait for, only time.
+        # How long: nothing to wait for, only time; more of it on a busy machine.
         ended.wait(LOAD_S)
+        while not (ended.is_set() or has_seen_enough() or is_late()):
+            ended.wait(0.1)
         ended.set()
 
     def until_one_fails(job: Callable[[], None]) -> Callable[[], None]:
@@ -527,8 +545,7 @@ def test_readers_and_writers_of_one_name_for_a_while(serve: Callable[..., Proces
     print(dict(load.counts), "versions seen:", len({etag for etag, _ in load.seen}))
     assert load.seen <= set(load.versions.items())
     assert load.counts["replacements"] == len(load.versions) - 1
-    for what in ("wholes", "parts", "replacements"):
-        assert load.counts[what] > 10, load.counts
+    assert has_seen_enough(), load.counts
     shown = service.ask("GET", f"/media/{name}")
     assert load.versions[shown.headers["ETag"]] == hashlib.sha256(shown.content).digest()
     assert service.tree() == ["busy", "busy/a.wav"]
@@ -577,6 +594,10 @@ def test_after_a_kill_9_a_name_has_the_old_file_or_the_new_one(tmp_path: Path) -
     random = Random(seed)
     root = tmp_path / "area" / "media"
     fates = {f"f{n % 2}/{n}.wav": Fate() for n in range(KILLED_NAMES)}
+
+    def replacements() -> int:
+        return sum(fate.replaced for fate in fates.values())
+
     service = start(root)
     try:
         for name in fates:
@@ -585,10 +606,16 @@ def test_after_a_kill_9_a_name_has_the_old_file_or_the_new_one(tmp_path: Path) -
             when = f"round {number}, seed {seed}"
 
             def kill(
-                service: Process = service, after_s: float = random.uniform(0.05, 0.6)
+                service: Process = service,
+                after_s: float = random.uniform(0.05, 0.6),
+                is_last: bool = number == KILLS - 1,
             ) -> None:
                 time.sleep(after_s)  # the moment of the kill: nothing to wait for, only time
-                service.kill()
+                try:
+                    if is_last:
+                        eventually("enough was replaced", lambda: replacements() > KILLS)
+                finally:
+                    service.kill()
 
             jobs = [
                 lambda name=name, fate=fate: replace_until_killed(service, name, fate)  # noqa: B023
@@ -597,7 +624,7 @@ def test_after_a_kill_9_a_name_has_the_old_file_or_the_new_one(tmp_path: Path) -
             in_threads(kill, *jobs)
             service = start(root)
             assert drafts_in(root) == [], when
-            assert sorted(os.listdir(root / ".twistedmedia")) == ["drafts", "lock", "uploads"], when
+            assert sorted(os.listdir(root / ".twistedmedia")) == OF_THE_SERVICE, when
             assert tree_of(root) == sorted(["f0", "f1", *fates]), when
             for name, fate in fates.items():
                 content = service.ask("GET", f"/media/{name}").content
@@ -609,4 +636,4 @@ def test_after_a_kill_9_a_name_has_the_old_file_or_the_new_one(tmp_path: Path) -
     finally:
         service.kill()
     print({name: fate.replaced for name, fate in fates.items()})
-    assert sum(fate.replaced for fate in fates.values()) > KILLS
+    assert replacements() > KILLS

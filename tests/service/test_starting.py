@@ -10,6 +10,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -129,6 +130,22 @@ def test_what_makes_no_sense_is_one_line_on_stderr_and_no_help_text(
     assert os.listdir(tmp_path) == ["a-file"]
 
 
+@pytest.mark.parametrize(
+    ("options", "variables"), [(["--access-log", "-"], {}), ([], {"ACCESS_LOG": "-"})]
+)
+def test_a_daemon_refuses_an_access_log_on_its_standard_output(
+    tmp_path: Path, options: list[str], variables: dict[str, str]
+) -> None:
+    """It has none, so the lines would be lost."""
+    more = {f"TWISTEDMEDIA_{name}": value for name, value in variables.items()}
+    ended = started("daemon", *options, "--port", "0", cwd=tmp_path, more=more)
+    assert ended.returncode not in (0, None)
+    by = r" \(set by TWISTEDMEDIA_ACCESS_LOG\)" if variables else ""
+    pattern = f"twistedmedia cannot start: --access-log: - is .*; name a file, .* -n{by}\n"
+    assert re.fullmatch(pattern, ended.stderr), ended.stderr
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_the_version_is_told(tmp_path: Path, way: str) -> None:
     ended = started(way, "--version", cwd=tmp_path)
@@ -244,11 +261,11 @@ def test_twist_listens_too(tmp_path: Path) -> None:
 def test_a_connection_is_kept_as_long_as_the_option_says(serve: Callable[..., Process]) -> None:
     """Case 67."""
     service = serve("--keep-alive", "1s")
-    with service.connect(timeout_s=10) as connection:
+    with service.connect() as connection:
+        began = time.monotonic()  # before the response, which may be seen late
         assert connection.ask("GET", "/health").status == 200
-        began = time.monotonic()
         assert connection.read_to_the_end() == b""
-        assert 0.9 < time.monotonic() - began < 5
+        assert 0.9 < time.monotonic() - began < 15  # the default is 75 s
 
 
 @pytest.mark.parametrize(
@@ -343,9 +360,12 @@ def daemon(folder: Path, *options: str) -> Iterator[int]:
 def test_a_daemon_starts_serves_and_stops(tmp_path: Path) -> None:
     with daemon(tmp_path, "--port", "0", "--root", "media", "--grace", "1s") as pid:
         log = tmp_path / "service.log"
-        found = re.search(r"starting on (\d+)", log.read_text(encoding="utf-8"))
-        assert found is not None
-        port = int(found[1])
+
+        def ports() -> list[str]:
+            return re.findall(r"starting on (\d+)\n", log.read_text(encoding="utf-8"))
+
+        eventually("the log says the port", lambda: len(ports()) == 1)  # a thread writes it
+        port = int(ports()[0])
         with Connection(port) as connection:
             # threads, which no fork carries over, are there
             assert connection.ask("PUT", "/media/a/b.wav", b"x" * 100_000).brief == (201, 200)
@@ -368,7 +388,7 @@ def has_ended(pid: int) -> bool:
     """A process that nobody has waited for yet has ended all the same."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return status.rpartition(")")[2].split()[0] in "ZX"
 
@@ -392,3 +412,45 @@ def test_a_daemon_that_cannot_start_says_so_in_its_log(
     assert f"--{why}: " in lines[0]
     assert "Traceback" not in log, log
     eventually("nothing of it stays", lambda: not (tmp_path / "service.pid").exists())
+
+
+FULL = """
+import sys
+from twisted.internet import reactor
+from twisted.internet.interfaces import IListeningPort
+from twistedmedia.endpoints import endpoint_from
+from twistedmedia.intake import Intake, Limits
+from twistedmedia.service import Listening, MediaService
+from twistedmedia.store.directory import DirectoryStore
+from twistedmedia.web.tree import media_resource
+from twistedmedia.wire.site import MediaSite
+
+class FullSite(MediaSite):
+    def turns_away(self, addr):
+        return True
+
+store = DirectoryStore(reactor, "media")
+intake = Intake(store, Limits())
+site = FullSite(media_resource(intake), reactor)
+listening = [Listening(endpoint_from(reactor, text), "--listen", False) for text in sys.argv[1:]]
+MediaService(reactor, listening, site, intake, store).privilegedStartService()
+ports = [reader for reader in reactor.getReaders() if IListeningPort.providedBy(reader)]
+assert len(ports) == len(listening)
+assert [port.factory.buildProtocol(port.getHost()) for port in ports] == [None] * len(ports)
+"""
+
+
+def test_each_port_asks_the_site_whether_a_connection_is_turned_away(tmp_path: Path) -> None:
+    """Case 91. It asks before anything is made for the connection, also for TLS."""
+    (tmp_path / "key.pem").write_bytes(Authority("localhost").pem)
+    local = "interface=127.0.0.1"
+    endpoints = [f"tcp:0:{local}", f"ssl:0:{local}:privateKey=key.pem", "unix:media.sock"]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, *endpoints],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

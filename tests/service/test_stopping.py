@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -38,7 +37,9 @@ LARGE = Random(61).randbytes(8 << 20)  # more than the kernel takes for a reader
 CONTENT = Random(62).randbytes(700_000)  # half of it is more than what is waited for
 STOPS = "stopping: "
 EXPECT = ("Expect", "100-continue")
-MARGIN_S = 1.0  # for the end itself, on a machine that does other things too
+# For the end itself, on a machine that does other things too. Less than LINGER_S, and far less than
+# the grace.
+MARGIN_S = 4.0
 
 A_FORM = form(part("a", "form.wav", CONTENT), part("a", "form.mp3", b"short"))
 SOME_FIELDS = urlencoded(("directory", "a"), ("filename", "fields.wav"), ("body", CONTENT))
@@ -213,6 +214,7 @@ def test_after_the_grace_what_has_not_ended_is_cut(
         assert len(reader.read_to_the_end()) < len(LARGE)
     assert stored_below(service.root) == {"a/large.wav": LARGE}
     assert drafts_in(service.root) == []
+    assert "still running" not in service.log
     assert service.log.count("not stored: ") == 5
     lines = log.read_text(encoding="ascii")
     assert len(re.findall(r'"(?:PUT|POST) \S+ HTTP/1\.1" 499 - ', lines)) == 5
@@ -282,34 +284,51 @@ def test_a_hang_up_ends_nothing(serve: Callable[..., Process]) -> None:
             assert upload.answer().status == 201
 
 
+def test_sigusr1_without_a_log_file_ends_nothing(serve: Callable[..., Process]) -> None:
+    """There is nothing to rotate, and the log says so once."""
+    service = serve()
+    with ExitStack() as open_:
+        uploads = begin_uploads(service, open_)
+        for _ in range(3):
+            service.signal(signal.SIGUSR1)
+            assert service.ask("GET", "/health").status == 200
+        for way, upload in uploads.items():
+            upload.send(WAYS[way][1][len(WAYS[way][1]) // 2 :])
+            assert upload.answer().status == 201
+    eventually("it is logged", lambda: "SIGUSR1 is ignored" in service.log)
+    assert service.log.count("SIGUSR1 is ignored") == 1
+
+
 def test_an_access_log_that_was_renamed_goes_on_in_a_new_file_and_no_line_is_lost(
     tmp_path: Path, serve: Callable[..., Process]
 ) -> None:
     """Under load, five times."""
-    clients, requests, times = 4, 500, 5
+    clients, times = 4, 5
     log = tmp_path / "access.log"
     service = serve("--access-log", str(log))
     assert service.ask("PUT", "/media/a/b.wav", b"x").status == 201
     asked: Counter[int] = Counter()
+    is_over = threading.Event()
 
     def ask(client: int) -> None:
         with service.connect() as connection:
-            for number in range(requests):
-                connection.ask("GET", f"/media/a/b.wav?{client}-{number:04}")
-                asked[client] = number + 1
+            while not is_over.is_set():
+                connection.ask("GET", f"/media/a/b.wav?{client}-{asked[client]:04}")
+                asked[client] += 1
 
     threads = [threading.Thread(target=ask, args=(client,)) for client in range(clients)]
     for thread in threads:
         thread.start()
     files = [log]
     for number in range(times):
-        so_far = requests * (number + 1) // (times + 1)
-        eventually("more was asked", lambda so_far=so_far: asked.total() > clients * so_far)
+        eventually("a line was written", lambda: log.stat().st_size > 0)
         files.insert(-1, log.rename(log.with_suffix(f".{number}")))
         service.signal(signal.SIGHUP)
         eventually("there is a new file", log.exists)
+    is_over.set()
     for thread in threads:
         thread.join()
+    service.ask("GET", "/nowhere")  # at least this is in the last file
     assert service.stop() == -signal.SIGTERM
     texts = [file.read_text(encoding="ascii") for file in files]
     assert all(texts), "a file is empty"
@@ -317,7 +336,7 @@ def test_an_access_log_that_was_renamed_goes_on_in_a_new_file_and_no_line_is_los
     lines = re.findall(r'"GET /media/a/b\.wav\?(\d)-(\d+) HTTP/1\.1" 200 1 ', "".join(texts))
     for client in range(clients):
         numbers = [int(number) for whose, number in lines if int(whose) == client]
-        assert numbers == list(range(requests))
+        assert numbers == list(range(asked[client]))
 
 
 def test_nothing_that_a_client_sends_breaks_a_line_of_the_access_log(
@@ -364,17 +383,17 @@ def test_who_lets_us_wait_is_told_so_or_closed(serve: Callable[..., Process]) ->
     service = serve("--header-timeout", "2s", "--stall", "3s", "--min-rate", "1KiB")
     assert service.ask("PUT", "/media/a/large.wav", LARGE).status == 201
     with service.unchanged(), ExitStack() as open_:
+        readers = [begin_download(service, open_) for _ in range(10)]
         silent = [open_.enter_context(service.connect()) for _ in range(10)]
         heads = [open_.enter_context(service.connect()) for _ in range(10)]
         contents = [open_.enter_context(service.connect()) for _ in range(10)]
-        readers = [begin_download(service, open_) for _ in range(10)]
         steady = open_.enter_context(service.connect())
         begun = time.monotonic()
         for connection in heads:
             connection.send(b"GET /health HTTP/1.1\r\nX: ")
         for connection in contents:
             connection.send(head("PUT", "/media/a/b.wav", [("Content-Length", "10000")]))
-        steady.send(head("PUT", "/media/a/steady.wav", [("Content-Length", "9000")]))
+        steady.send(head("PUT", "/media/a/steady.wav", [("Content-Length", "72000")]))
         ended: dict[Connection, float] = {}
 
         def dribble() -> None:
@@ -384,22 +403,27 @@ def test_who_lets_us_wait_is_told_so_or_closed(serve: Callable[..., Process]) ->
                     if _has_something(connection):
                         ended[connection] = time.monotonic() - begun
 
-        for _ in range(18):  # 9,000 bytes in 4.5 s: above the least rate
+        # 72,000 bytes in 4.5 s: above the least rate, though a busy machine pauses for a second.
+        for _ in range(18):
             dribble()
-            steady.send(b"s" * 500)
+            steady.send(b"s" * 4000)
             assert service.ask("GET", "/health").status == 200
             time.sleep(0.25)  # the pace of a slow sender: nothing to wait for, only time
         assert steady.answer().status == 201
         while len(ended) < 20:
             dribble()
-            assert time.monotonic() - begun < 10, "some are still waited for"
+            assert time.monotonic() - begun < 20, "some are still waited for"
             time.sleep(0.25)
         for connection in silent:
             assert connection.is_ended()
         for connection in (*heads, *contents):
             assert connection.answer().brief == (408, 408)
-        assert all(1.9 < ended[connection] < 3.5 for connection in heads), ended.values()
-        assert all(2.9 < ended[connection] < 6.5 for connection in contents), ended.values()
+        # A head that is late ends after 2 s, content in one or two windows of 3 s. The defaults are
+        # 15 s and 30 s.
+        assert all(1.9 < ended[connection] < 2 + MARGIN_S for connection in heads), ended.values()
+        assert all(2.9 < ended[connection] < 6 + MARGIN_S for connection in contents), (
+            ended.values()
+        )
         eventually("readers are cut", lambda: service.log.count("took nothing for 3 s") == 10)
         for reader in readers:
             assert len(reader.read_to_the_end()) < len(LARGE)
@@ -419,11 +443,9 @@ def _has_something(connection: Connection) -> bool:
 @pytest.fixture(params=["writev", "fsync"])
 def hanging(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
     """A service whose disk can be made to hang, in one call or another."""
-    root = tmp_path / "area" / "media"
-    root.parent.mkdir()
-    options = ["--port", "0", "--root", str(root), "--fetch-allow", "127.0.0.1"]
-    command = [sys.executable, blocked.__file__, request.param, "-n", "--pidfile=", "media"]
-    process = Process([*command, *options], root.parent, tmp_path / "area.log", root)
+    process = blocked.start(
+        request.param, tmp_path / "area" / "media", "--fetch-allow", "127.0.0.1"
+    )
     try:
         yield process
         assert process.stop() == -signal.SIGTERM
@@ -436,8 +458,7 @@ def test_ten_uploads_that_wait_for_the_disk_delay_nothing_else(hanging: Process)
     """Case 29: no health check, no small GET, no fetch."""
     url = f"http://127.0.0.1:{hanging.port}/media/a/small.wav"
     assert hanging.ask("PUT", "/media/a/small.wav", CONTENT[:40_000]).status == 201
-    hanging.signal(signal.SIGUSR1)
-    eventually("the disk hangs", lambda: blocked.HANGS in hanging.log)
+    blocked.hang(hanging)
     with ExitStack() as open_:
         uploads = [open_.enter_context(hanging.connect()) for _ in range(10)]
         for number, upload in enumerate(uploads):
@@ -455,7 +476,9 @@ def test_ten_uploads_that_wait_for_the_disk_delay_nothing_else(hanging: Process)
                     assert other.ask("GET", target).status == 200
                     took.setdefault(target, []).append(time.monotonic() - asked)
         print({target: f"{max(each):.4f}" for target, each in took.items()})
-        assert max(max(each) for each in took.values()) < 0.5
+        # None waits for the disk, and nearly all are answered at once, on a busy machine too.
+        assert all(sorted(each)[len(each) // 2] < 0.5 for each in took.values()), took
+        assert max(max(each) for each in took.values()) < MARGIN_S
         assert not any(_has_something(upload) for upload in uploads)
         hanging.signal(signal.SIGUSR2)
         for upload in uploads:

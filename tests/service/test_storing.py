@@ -24,6 +24,7 @@ from tests.service.exchange import (
     urlencoded,
 )
 from tests.service.running import Process
+from twistedmedia.tiny_pieces import MOST_AT_ONCE
 
 FORM = {"Content-Type": MULTIPART}
 FIELDS = {"Content-Type": URLENCODED}
@@ -87,8 +88,8 @@ def test_a_put_with_a_length_is_stored(service: Process, folder: str, content: b
 @pytest.mark.parametrize("size", [1, 4095, 1 << 20])
 @pytest.mark.parametrize("content", AWKWARD.values(), ids=AWKWARD)
 def test_a_chunked_put_is_stored(service: Process, folder: str, content: bytes, size: int) -> None:
-    """Case 8."""
-    content = content[: 20_000 if size == 1 else None]
+    """Case 8. More chunks of a byte are too many (`twistedmedia.tiny_pieces`)."""
+    content = content[: MOST_AT_ONCE if size == 1 else None]
     pieces = [content[at : at + size] for at in range(0, len(content), size)]
     with service.connect() as connection:
         fields = [("Transfer-Encoding", "chunked")]

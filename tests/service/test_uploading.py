@@ -173,7 +173,7 @@ def test_a_part_that_hangs_is_superseded_at_once(service: Process, folder: str) 
         wait_for_bytes(service, url)
         begun = time.monotonic()
         offset = offset_of(service, url)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15  # and not until the old one is too slow, after 30 s
         told = old.answer()
         assert told.brief == (409, 409)
         assert "newer request" in told.json["reason"]
@@ -234,7 +234,7 @@ def test_sigterm_keeps_the_bytes_of_uploads_and_ends_in_time(
             )  # type: ignore[misc]
         begun = time.monotonic()
         assert stopped.stop() == -signal.SIGTERM
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 15
         for connection in (first, second):
             assert connection.read_to_the_end() == b""
     assert "Traceback" not in stopped.log

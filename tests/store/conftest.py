@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,18 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from tests.store.faults import SmallDisk
+from tests.store.faults import LackingCalls, SmallDisk
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.directory import DirectoryStore
 from twistedmedia.store.memory import MemoryStore
 
-KINDS = ("memory", "directory", "directory with hidden drafts", "directory, not durable")
+KINDS = (
+    "memory",
+    "directory",
+    "directory with hidden drafts",
+    "directory without symbolic links",
+    "directory, not durable",
+)
 CAPACITY = 1000  # bytes of `small_store`
 
 
@@ -35,16 +43,26 @@ async def small_store(request: Any, tmp_path: Path) -> AsyncIterator[Any]:
         made: Any = MemoryStore(CAPACITY)
     else:
         root = tmp_path / "media"
-        made = make_store(request.param, root, SmallDisk(str(root), CAPACITY))
+        kind = SmallDiskWithoutLinks if "links" in request.param else SmallDisk
+        made = make_store(request.param, root, kind(str(root), CAPACITY))
     made.start()
     yield made
     await made.stop()
+
+
+class SmallDiskWithoutLinks(SmallDisk):
+    """As `SmallDisk`, and without symbolic links."""
+
+    def symlink(self, target: str, name: str, *, dir_fd: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def make_store(kind: str, root: Path, calls: SystemCalls | None = None) -> Any:
     """A store of one of KINDS."""
     if kind == "memory":
         return MemoryStore()
+    if "links" in kind and calls is None:
+        calls = LackingCalls("symlink")
     return DirectoryStore(
         reactor,
         str(root),
@@ -66,7 +84,12 @@ async def start(root: Path) -> AsyncIterator[Callable[..., Any]]:
     started: list[Any] = []
 
     def make(
-        calls: Any = None, kind: str = "directory", at: Path = root, **options: Any
+        calls: Any = None,
+        kind: str = "directory",
+        at: Path = root,
+        *,
+        sweep_later: bool = False,
+        **options: Any,
     ) -> DirectoryStore:
         made = DirectoryStore(
             reactor,
@@ -76,7 +99,7 @@ async def start(root: Path) -> AsyncIterator[Callable[..., Any]]:
             **{"threads": 3, **options},
         )
         started.append(made)
-        made.start()
+        made.start(sweep_later=sweep_later)
         return made
 
     yield make

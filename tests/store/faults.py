@@ -25,7 +25,7 @@ from twistedmedia.store.calls import SystemCalls
 T = TypeVar("T")
 
 # These cannot fail as their callers see it.
-HINTS = {"start_writeback", "read_ahead", "get_attribute", "set_attribute"}
+HINTS = {"append", "empty", "start_writeback", "read_ahead", "get_attribute", "set_attribute"}
 
 OPERATIONS = tuple(
     name
@@ -160,7 +160,7 @@ async def each_failure(
                 came = await work()
             except Exception as failure:  # noqa: BLE001  # it is the outcome
                 came = failure
-            for _ in range(1000):  # a file is closed behind who has waited for it
+            for _ in range(10_000):  # a file is closed behind who has waited for it
                 if descriptors() == before:
                     break
                 await deferLater(reactor, 0.001)
@@ -227,7 +227,9 @@ class ShortWrites(CallsLayer):
 
 
 class SmallDisk(CallsLayer):
-    """The root is on a disk of `capacity` bytes, which only the contents of files use up."""
+    """The root is on a disk of `capacity` bytes, which only the contents of files use up, but for
+    what the store notes of its own.
+    """
 
     def __init__(self, root: str, capacity: int) -> None:
         self._root = root
@@ -255,6 +257,9 @@ class SmallDisk(CallsLayer):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return os.write(fd, data[:room])
 
+    def append(self, name: str, data: bytes, *, dir_fd: int) -> None:
+        """Notes, which are no file's content."""
+
     def statvfs(self, fd: int) -> os.statvfs_result:
         with self._lock:
             room = self._room()
@@ -266,11 +271,32 @@ class SmallDisk(CallsLayer):
             status = os.fstat(fd)
             sizes[status.st_ino] = status.st_size
         for folder, _, files in os.walk(self._root):
-            for name in files:
+            for name in set(files) - {"clock"}:
                 with contextlib.suppress(FileNotFoundError):
                     status = os.lstat(os.path.join(folder, name))
                     sizes[status.st_ino] = status.st_size
         return self._capacity - sum(sizes.values())
+
+
+class LackingCalls(CallsLayer):
+    """A file system that does not know some operations: they fail with the errno `error`, if
+    `where` holds for their arguments.
+    """
+
+    def __init__(
+        self,
+        *operations: str,
+        error: int = errno.EPERM,
+        where: Callable[..., bool] = lambda *args: True,
+    ) -> None:
+        self._operations = operations
+        self._error = error
+        self._where = where
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        if operation in self._operations and self._where(*args):
+            raise OSError(self._error, os.strerror(self._error))
+        return call()
 
 
 class SwappingCalls(CallsLayer):
@@ -309,7 +335,9 @@ def tree(root: Path) -> dict[str, bytes | None]:
             found[str(path.relative_to(root))] = path.read_bytes() if plain else None
     for fixed in (
         ".twistedmedia",
+        ".twistedmedia/clock",
         ".twistedmedia/drafts",
+        ".twistedmedia/folders",
         ".twistedmedia/lock",
         ".twistedmedia/uploads",
     ):

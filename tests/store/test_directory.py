@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from twisted.internet.defer import (
     gatherResults,
 )
 
+from tests.listed import page_of
 from tests.store.faults import (
     CallsLayer,
     FailingCalls,
@@ -34,6 +35,7 @@ from tests.store.faults import (
     SmallDisk,
     SwappingCalls,
     descriptors,
+    each_failure,
     errno_of,
     tree,
 )
@@ -316,7 +318,7 @@ async def read(store: Any, _: Any) -> None:
 
 
 async def listed(store: Any, _: Any) -> None:
-    page = await store.list(("a", "b"), "", 10, lambda page: page)
+    page = await page_of(store, ("a", "b"), "", 10)
     assert {each.size for each in page.entries} <= {4}
 
 
@@ -691,6 +693,155 @@ async def test_a_delete_fires_when_the_folder_is_synced(start: Any, root: Path) 
     await store.delete(named("a/b/y.mp3")).addCallback(lambda _: calls.note("deleted "))
     assert in_order(calls.events, "unlink a/b/y.mp3", "rmdir a/b", "rmdir a", "deleted ")
     assert "fsync ." in calls.events[: calls.events.index("deleted ")]
+
+
+DEEP = named("/".join("abcdefghijklmnopqrst") + "/x.mp3")
+STEPS = 9  # calls of a kind in one step
+
+
+def longest_step(calls: RecordingCalls, steps: Generator[None, None, Any]) -> int:
+    """How many folders are made, removed or synced in the longest of `steps`."""
+    most, is_over = 0, False
+    while not is_over:
+        calls.events.clear()
+        is_over = next(steps, STEPS) is not None
+        done = [calls.of(kind) for kind in ("mkdir", "rmdir", "fsync")]
+        most = max(most, *map(len, done))
+    return most
+
+
+@asynchronous
+async def test_folders_of_deep_names_are_made_and_removed_in_steps(start: Any, root: Path) -> None:
+    """Case 85. A name can have 511 folders, each with a sync: other callers have their turns."""
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    content = root / "content"
+    content.write_bytes(b"hello")
+    identity = content.stat().st_dev, content.stat().st_ino
+
+    def link(filename: str, folder: int) -> None:
+        os.link(content, filename, dst_dir_fd=folder)
+
+    assert 1 < longest_step(calls, store._folders.place(DEEP, link, identity)) <= STEPS
+    assert (root / str(DEEP)).read_bytes() == b"hello"
+    calls.events.clear()
+    await store.delete(named("a/none.mp3"))  # which changes nothing
+    assert 1 < longest_step(calls, store._folders.remove(DEEP)) <= STEPS
+    assert tree(root) == {"content": b"hello"}
+
+
+@asynchronous
+async def test_all_folders_of_a_deep_name_are_synced_before_the_answer(
+    start: Any, root: Path
+) -> None:
+    """Case 3."""
+    calls = RecordingCalls(str(root))
+    store = start(calls)
+    events = await recorded_upload(store, calls, DEEP)
+    path = "."
+    for folder in DEEP.folders:
+        below = folder if path == "." else f"{path}/{folder}"
+        assert in_order(events, f"mkdir {below}", f"fsync {path}", "published ")
+        path = below
+    assert in_order(events, "fsync draft", f"fsync {path}", "published ")
+    await stored(store, named(f"{DEEP.directory}/y.mp3"))
+    assert calls.of("mkdir") == [event for event in events if event.startswith("mkdir ")]
+
+
+@asynchronous
+async def test_a_deep_upload_whose_nth_operation_fails_leaves_nothing(
+    start: Any, root: Path, nothing_left_behind: list[Any]
+) -> None:
+    """Case 14."""
+    calls = FailingCalls()
+    store = start(calls)
+
+    async def upload() -> None:
+        draft = store.begin(5)
+        try:
+            await draft.append([b"hello"])
+            await draft.publish(DEEP)
+        finally:
+            await let_go(draft)
+
+    failed: list[str] = []
+    async for operation, came in each_failure(calls, errno.ENOSPC, upload):
+        failed.append(operation)
+        if isinstance(came, Exception):
+            assert isinstance(came, (NoSpace, StorageFailed)), (operation, came)
+            assert tree(root) == {}, operation
+        only_told(nothing_left_behind)
+        await store.delete(DEEP)
+    assert failed.count("mkdir") == len(DEEP.folders)
+    assert failed.count("fsync") >= len(DEEP.folders)
+
+
+@asynchronous
+async def test_a_deep_delete_of_which_a_removal_fails_is_completed_by_the_next_one(
+    start: Any, root: Path
+) -> None:
+    """Case 14."""
+    calls = FailingCalls()
+    store = start(calls)
+
+    async def delete() -> None:
+        await stored(store, DEEP)
+        await store.delete(DEEP)
+
+    failing = calls.armed(1, errno.EIO, lambda operation, _: operation == "rmdir")
+    with failing, pytest.raises(StorageFailed):
+        await delete()
+    assert not (root / str(DEEP)).exists()
+    await delete()
+    assert tree(root) == {}
+
+
+@asynchronous
+async def test_a_delete_that_removes_folders_while_a_deep_name_is_placed_is_not_in_its_way(
+    start: Any, root: Path
+) -> None:
+    """Case 14. What the placing has made goes and comes."""
+    store = start()
+    content = root / "content"
+    content.write_bytes(b"hello")
+
+    def link(filename: str, folder: int) -> None:
+        os.link(content, filename, dst_dir_fd=folder)
+
+    placing = store._folders.place(DEEP, link, (0, 0))
+    for _ in range(2):
+        next(placing)
+    shutil.rmtree(root / "a")
+    for _ in placing:
+        pass
+    assert (root / str(DEEP)).read_bytes() == b"hello"
+
+
+@asynchronous
+async def test_a_deep_upload_that_fails_beside_a_delete_leaves_no_folder(
+    start: Any, root: Path
+) -> None:
+    """The delete ends where the upload has made folders anew. What is above them was the delete's
+    to remove.
+    """
+    store = start()
+    await stored(store, DEEP)
+    other = named("/".join(DEEP.folders[:14]) + "/y.mp3")
+
+    def link(filename: str, folder: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    removing, placing = store._folders.remove(DEEP), store._folders.place(other, link, (0, 0))
+    next(removing)
+    for _ in range(2):
+        next(placing)
+    for _ in removing:
+        pass
+    assert (root / other.directory).is_dir()
+    with pytest.raises(OSError, match="full"):
+        for _ in placing:
+            pass
+    assert tree(root) == {}
 
 
 @asynchronous
@@ -1298,7 +1449,8 @@ async def test_a_folder_that_goes_and_comes_while_it_is_synced_is_not_known_to_b
     store = start(calls)
 
     def go_and_come() -> None:
-        assert store._folders.remove(named("a/x.mp3"))
+        with pytest.raises(StopIteration, match="True"):  # it is one step
+            next(store._folders.remove(named("a/x.mp3")))
         (root / "a").mkdir()
 
     calls.meanwhile = go_and_come

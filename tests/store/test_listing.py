@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError
 
+from tests.listed import Page, page_of
 from tests.store.faults import (
     CallsLayer,
     FailingCalls,
@@ -23,17 +24,11 @@ from tests.store.faults import (
 )
 from tests.store.test_contract import stored
 from tests.support import asynchronous, named
-from twistedmedia.boundaries import Entry, Page
+from twistedmedia.boundaries import Batch, Entry
 from twistedmedia.errors import NotFound, StorageFailed
+from twistedmedia.store.listing import BATCH
 
 DIRECTORY = ("a", "b")
-
-
-async def page_of(
-    store: Any, folders: tuple[str, ...] = DIRECTORY, after: str = "", limit: int = 1000
-) -> Page:
-    page: Page = await store.list(folders, after, limit, lambda page: page)
-    return page
 
 
 def names(page: Page) -> list[str]:
@@ -107,11 +102,30 @@ async def test_the_root_is_always_there_and_other_directories_while_they_hold_so
 
 
 @asynchronous
-async def test_what_the_render_makes_of_a_page_is_the_outcome(store: Any) -> None:
+async def test_what_is_made_of_a_batch_is_the_outcome(store: Any) -> None:
     await stored(store, named("a/b/x.wav"))
-    assert await store.list(DIRECTORY, "", 10, lambda page: len(page.entries)) == 1
+    assert await store.list(DIRECTORY, "", 10).read(lambda batch: len(batch.entries)) == 1
     with pytest.raises(ZeroDivisionError):
-        await store.list(DIRECTORY, "", 10, lambda page: 1 // 0)
+        await store.list(DIRECTORY, "", 10).read(lambda batch: 1 // 0)
+
+
+@asynchronous
+async def test_a_page_is_read_in_batches(store: Any) -> None:
+    """Other pages have their turns in between."""
+    for n in range(BATCH * 2 + 10):
+        await stored(store, named(f"a/b/{n:04}.wav"))
+    for limit, sizes in (
+        (BATCH * 2, [(BATCH, BATCH), (BATCH, 0), (0, 0)]),
+        (BATCH * 4, [(BATCH, BATCH + 10), (BATCH, 10), (10, 0)]),
+    ):
+        listed = store.list(DIRECTORY, "", limit)
+        found: list[Batch] = []
+        while not (found and found[-1].end):
+            found.append(await listed.read(lambda batch: batch))
+        got = [(len(batch.entries), batch.left) for batch in found]
+        assert sum(size for size, _ in got) == sum(size for size, _ in sizes)
+        assert all(size <= BATCH for size, _ in got)
+        assert got[:2] == sizes[:2]
 
 
 # On a disk
@@ -299,14 +313,14 @@ async def test_who_waits_for_a_listing_may_leave(start: Any) -> None:
     store = start(calls, threads=1)
     await stored(store, named("a/b/x.wav"))
     held = calls.hold("scandir")
-    rendered: list[Page] = []
-    listing = store.list(DIRECTORY, "", 10, rendered.append)
+    used: list[Batch] = []
+    listing = store.list(DIRECTORY, "", 10).read(used.append)
     await held
     listing.cancel()
     with pytest.raises(CancelledError):
         await listing
     calls.release()
     assert names(await page_of(store)) == ["x.wav"]
-    assert len(rendered) == 1
+    assert len(used) == 1
     await store.stop()
     assert descriptors() == before

@@ -26,6 +26,7 @@ from tests.support import asynchronous
 from twistedmedia.boundaries import Fate, Resumed
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.marks import Mark, Marks
+from twistedmedia.store.texts import Texts
 
 HELLO = PLAN.name
 WHOLE = b"hello world"
@@ -394,7 +395,7 @@ def test_in_its_boot_the_size_counts_but_what_is_provisional_and_in_another_what
 def marks_in(folder: str | Path, calls: SystemCalls | None = None) -> Iterator[Marks]:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield Marks(calls or SystemCalls(), fd)
+        yield Marks(Texts(calls or SystemCalls(), fd))
     finally:
         os.close(fd)
 

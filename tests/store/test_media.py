@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError
 
+from tests.listed import page_of
 from tests.store.faults import CallsLayer, RecordingCalls, SlowCalls, descriptors
 from tests.store.test_contract import closed, stored
 from tests.support import asynchronous, named
@@ -182,9 +183,10 @@ class CannotTell(CallsLayer):
 
 @asynchronous
 async def test_what_was_fetched_counts_as_at_hand_and_no_more(
-    start: Any, sockets: tuple[socket.socket, socket.socket]
+    start: Any, sockets: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a service that is short of memory, or on such a file system, would fetch for ever."""
+    monkeypatch.setattr("twistedmedia.store.media._FETCHED_S", 60.0)
     store = start(CannotTell())
     await stored(store, NAME, CONTENT)
     media = await store.open(NAME)
@@ -215,8 +217,12 @@ async def test_what_was_fetched_is_looked_for_again_after_a_while(
 
 @asynchronous
 async def test_a_file_that_became_shorter_sends_nothing_where_it_ends(
-    start: Any, root: Path, sockets: tuple[socket.socket, socket.socket]
+    start: Any,
+    root: Path,
+    sockets: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("twistedmedia.store.media._FETCHED_S", 60.0)
     store = start()
     await stored(store, NAME, CONTENT)
     media = await store.open(NAME)
@@ -316,7 +322,7 @@ async def test_a_file_of_any_year_is_opened_listed_and_hashed(
     (root / "a" / "b" / "x.mp3").write_bytes(b"hello")
     (root / "a" / "b" / "large.mp3").write_bytes(bytes(100_000))
     store = start(OfTheYear(modified_ns))
-    page = await store.list(("a", "b"), "", 10, lambda page: page)
+    page = await page_of(store, ("a", "b"), "", 10)
     assert [entry.modified_ns for entry in page.entries] == [modified_ns] * 2
     for entry in page.entries:
         media = await store.open(named(f"a/b/{entry.filename}"))

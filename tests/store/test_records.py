@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import LogEvent
 
+from tests.listed import page_of
 from tests.store.faults import (
     CallsLayer,
     FailingCalls,
@@ -43,10 +44,12 @@ from tests.store.test_kept import (
     reviewed,
 )
 from tests.store.test_kept import size_of as size_in
+from tests.store.test_plans import BROKEN, record
 from tests.support import asynchronous, named
 from twistedmedia.boundaries import Fate
 from twistedmedia.errors import MediaError, NoSpace, NotFound, StorageFailed
 from twistedmedia.store.calls import SystemCalls
+from twistedmedia.store.records import AT_ONCE
 
 HELLO = PLAN.name
 WHOLE = b"hello world"
@@ -925,7 +928,7 @@ async def test_one_record_on_a_bad_block_does_not_stop_a_sweep(
     others = [upload for upload in SIX if upload != SIX[2]]
     assert sorted(await store.kept.callers()) == others
     assert sorted(await store.kept.expire(FAR_FUTURE_NS)) == others
-    assert len(warnings) == 2  # it cannot be read, and not be written
+    assert len(warnings) == 1  # it cannot be read
 
 
 @asynchronous
@@ -1345,42 +1348,6 @@ async def test_a_record_whose_bytes_are_gone_is_swept(start: Any, root: Path) ->
     assert uploads_in(root) == {}
 
 
-def record(**other: Any) -> bytes:
-    """What a record is, but for some fields."""
-    fields: dict[str, Any] = {
-        "directory": "prompts/en",
-        "filename": "hello.mp3",
-        "length": 11,
-        "sha256": None,
-        "caller": "192.0.2.1",
-        "note": "",
-    }
-    return json.dumps({**fields, **other}).encode()
-
-
-BROKEN = {
-    "empty": b"",
-    "zeros": bytes(200),
-    "half": record()[:40],
-    "no JSON": b"hello",
-    "no UTF-8": b'{"\xff": 1}',
-    "no object": b"[]",
-    "null": b"null",
-    "a number": b"7",
-    "an empty object": b"{}",
-    "no name": record(filename=""),
-    "a name that is not allowed": record(filename="../x.mp3"),
-    "a name that is no text": record(filename=7),
-    "a directory that is a list": record(directory=["a"]),
-    "a length that is text": record(length="11"),
-    "a length that is negative": record(length=-1),
-    "a length that is no whole number": record(length=1.5),
-    "a digest that is a number": record(sha256=7),
-    "nested deeply": b"[" * 100_000,
-    "longer than any": record(note="x" * (256 << 10)),
-}
-
-
 @asynchronous
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 async def test_a_broken_record_is_no_upload_and_is_swept_with_a_warning(
@@ -1499,7 +1466,54 @@ async def test_files_of_another_name_are_not_an_uploads(start: Any, root: Path) 
     """The hidden folder has no media name, so nobody can store, read or delete there."""
     store = start(FailingCalls())
     await begun(store, b"hello")
-    page = await store.list((), "", 10, lambda page: page)
+    page = await page_of(store, (), "", 10)
     assert page.entries == ()
     with pytest.raises(MediaError):
         named(f".twistedmedia/uploads/{UPLOAD}.bytes")
+
+
+LATER = 4 * 10**18  # than the times of all files
+
+
+class CountingCalls(FailingCalls):
+    """Counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 0
+
+    def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
+        self.made += 1
+        return super().around(operation, call, args)
+
+
+@asynchronous
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    "look_after",
+    [
+        lambda kept: kept.expire(1 << 62),
+        lambda kept: kept.adjust(LATER, 10**12),
+        lambda kept: kept.adjust(LATER + 10**12, 10**12),
+        lambda kept: kept.callers(),
+    ],
+    ids=["expire", "adjust", "adjust to a step", "callers"],
+)
+async def test_requests_do_not_wait_until_all_uploads_were_looked_after(
+    start: Any, look_after: Callable[[Any], Deferred[Any]], finished: bool
+) -> None:
+    """Case 95: thousands of them, with one thread."""
+    calls = CountingCalls()
+    store = start(calls, threads=1)
+    await store.kept.adjust(LATER, 10**12)
+    uploads = [f"{number:032x}" for number in range(3 * AT_ONCE + 1)]
+    for upload in uploads:
+        await store.kept.create(upload, PLAN, ETAG if finished else None)
+    await begun(store)
+    calls.made = 0
+    looking = look_after(store.kept)
+    await store.kept.find("f" * 32, caller="192.0.2.1").addErrback(lambda failure: None)
+    before = calls.made
+    await looking
+    # Each job looks at a third of them.
+    assert before <= calls.made / 2 + 10

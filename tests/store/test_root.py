@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import socket
 import stat
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +20,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.logger import LogEvent, formatEvent
 
+from tests.fetching.reactor import failed
+from tests.listed import page_of
 from tests.store.faults import CallsLayer, FailingCalls, SlowCalls, tree
 from tests.store.test_contract import content_of, let_go, stored
 from tests.store.test_directory import both_kinds
 from tests.store.test_kept import PLAN, UPLOAD, reviewed
 from tests.support import asynchronous, named
+from tests.wire.connection import outcome
 from twistedmedia.boundaries import StorageState
 from twistedmedia.errors import (
     AlreadyExists,
@@ -150,7 +156,7 @@ async def read_both(store: Any) -> None:
 
 
 async def listed(store: Any, *folders: str) -> list[Any]:
-    page: Any = await store.list(folders, "", 10, lambda page: page)
+    page: Any = await page_of(store, folders, "", 10)
     return [*page.entries]
 
 
@@ -486,7 +492,7 @@ async def test_a_file_that_may_not_be_read_is_told_and_says_nothing_of_the_other
     """Case 79."""
     calls = FailingCalls()
     store = await filled(start, calls)
-    store._files._open_at_hand = lambda name: None  # a thread has to open it
+    store._files._open_at_hand = lambda name, caller: None  # a thread has to open it
     with (
         calls.armed(3, errno.EACCES, lambda operation, _: operation == "open"),
         pytest.raises(StorageFailed, match="the storage cannot be read: permission denied"),
@@ -525,6 +531,68 @@ async def test_a_storage_that_was_remounted_is_known_without_any_write(
             await upload(store)
         calls.armed = False
         assert (await store.look()).cannot_write is None
+
+
+@asynchronous
+async def test_what_requests_meet_replaces_a_look_of_the_same_second(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 79: /health contradicts no response that came before it."""
+    monkeypatch.setattr("twistedmedia.store.watch._FRESH_S", 3600.0)
+    calls = Broken(errno.EROFS, *CHANGING)
+    store = await filled(start, calls)
+    for _ in range(2):
+        assert (await store.look()).cannot_write is None
+        calls.armed = True
+        with pytest.raises(StorageFailed):
+            await upload(store)
+        assert (await store.look()).cannot_write.reason == READ_ONLY
+        calls.armed = False
+        await upload(store)
+        assert (await store.look()).cannot_write is None
+        await store.delete(named("new/folder/y.mp3"))
+
+
+@asynchronous
+@pytest.mark.parametrize("happens", [removed, moved, another_in_its_place])
+async def test_a_root_that_requests_miss_is_known_in_the_same_second(
+    start: Any, root: Path, monkeypatch: pytest.MonkeyPatch, happens: Callable[[Path], None]
+) -> None:
+    """Case 79: whether they are to write or to read."""
+    monkeypatch.setattr("twistedmedia.store.watch._FRESH_S", 3600.0)
+    store = start()
+    assert (await store.look()).cannot_read is None
+    happens(root)
+    with pytest.raises(StorageFailed):
+        await read(store)
+    assert (await store.look()).cannot_read is not None
+
+
+@asynchronous
+async def test_a_look_counts_on_while_requests_meet_what_it_has_found(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 79: a probe costs nothing, however often it is asked for."""
+    monkeypatch.setattr("twistedmedia.store.watch._FRESH_S", 3600.0)
+    calls = Broken(errno.EROFS, *CHANGING)
+    store = await filled(start, calls)
+    probes: list[int | None] = []
+    probe = store._at.probe
+
+    def counted(free: int | None) -> StorageState:
+        probes.append(free)
+        return probe(free)
+
+    monkeypatch.setattr(store._at, "probe", counted)
+    for is_broken in (False, True):
+        calls.armed = is_broken
+        for _ in range(3):
+            for change in (lambda: stored(store, OTHER), lambda: store.delete(OTHER)):
+                with contextlib.suppress(StorageFailed):
+                    await change()
+            assert await read(store) == b"hello"
+            await store.look()
+        assert len(probes) == 1 + is_broken
 
 
 @asynchronous
@@ -674,7 +742,7 @@ async def test_what_was_seen_to_fail_is_known_until_it_works_again(
     failure = getattr(await store.look(), seen)
     assert failure.reason.endswith(": input/output error")
     calls.armed = False
-    store._files._open_at_hand = lambda name: None  # that says nothing of the disk
+    store._files._open_at_hand = lambda name, caller: None  # that says nothing of the disk
     await act(store)
     assert getattr(await store.look(), seen) is None
 
@@ -871,7 +939,7 @@ async def test_writes_that_do_not_end_are_known(
 
 
 @asynchronous
-@pytest.mark.parametrize("operation", ["listdir", "pread"])
+@pytest.mark.parametrize("operation", ["lstat", "pread"])
 async def test_a_sweep_that_takes_long_is_no_write(
     start: Any, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
@@ -880,7 +948,7 @@ async def test_a_sweep_that_takes_long_is_no_write(
     store = await filled(start, calls)
     monkeypatch.setattr("twistedmedia.store.root._HANGS_S", 0.0)
     held = calls.hold(operation)
-    ask = store.kept.expire(0) if operation == "listdir" else store.kept.find(UPLOAD)
+    ask = store.kept.expire(0) if operation == "lstat" else store.kept.find(UPLOAD)
     await held
     assert (await store.look()).cannot_write is None
     calls.release()
@@ -933,3 +1001,50 @@ async def test_a_look_that_fails_is_told_and_made_again() -> None:
     finally:
         await threads.idle()
         threads.stop()
+
+
+@asynchronous
+async def test_who_leaves_while_others_are_told_takes_the_answer_from_nobody() -> None:
+    """Case 79."""
+    may_look = threading.Event()
+    watchers = DiskThreads(reactor, "watcher", 1)
+    watchers.start()
+    try:
+        watch = Watch(watchers, lambda: may_look.wait(5))
+        first, second, third = (watch.look() for _ in range(3))
+
+        def leave(told: bool) -> bool:
+            second.cancel()
+            return told
+
+        first.addCallback(leave)
+        may_look.set()
+        assert await third
+        assert await first
+        with pytest.raises(CancelledError):
+            await second
+    finally:
+        await watchers.idle()
+        watchers.stop()
+
+
+@asynchronous
+async def test_to_leave_a_look_costs_the_same_however_many_wait() -> None:
+    """Case 79: a health check gives up after half a second, and the storage hangs for long."""
+    may_look = threading.Event()
+    watchers = DiskThreads(reactor, "watcher", 1)
+    watchers.start()
+    try:
+        watch = Watch(watchers, may_look.wait)
+        looks = [watch.look() for _ in range(20_000)]
+        told = [outcome(look) for look in looks]
+        begun_s = time.process_time()
+        for look in reversed(looks):
+            look.cancel()
+        taken_s = time.process_time() - begun_s
+        assert all(isinstance(failed(each), CancelledError) for each in told)
+        assert taken_s < 1
+    finally:
+        may_look.set()
+        await watchers.idle()
+        watchers.stop()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 import pytest
@@ -12,9 +13,26 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from tests.support import asynchronous
-from twistedmedia.store.threads import DiskThreads, Lane
+from twistedmedia.store.threads import DiskThreads, Lane, in_steps
 
 THREADS = 3
+# Before a job that has its turn, no more jobs of other callers are done. Such tests use one thread:
+# of several, one may pause between taking a job and doing it, while others do hundreds.
+SOON = 6
+
+
+class Pool(DiskThreads):
+    """Its jobs are those of one caller, unless a test names another."""
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        caller: str = "somebody",
+        syncing: bool = False,
+        unclaimed: Callable[[Any], object] | None = None,
+    ) -> Deferred[Any]:
+        return super().run(function, *args, caller=caller, syncing=syncing, unclaimed=unclaimed)
 
 
 @pytest_twisted.async_yield_fixture
@@ -23,7 +41,7 @@ async def make() -> AsyncIterator[Callable[[int], DiskThreads]]:
     pools: list[DiskThreads] = []
 
     def start(threads: int) -> DiskThreads:
-        pool = DiskThreads(reactor, "test", threads)
+        pool = Pool(reactor, "test", threads)
         pool.start()
         pools.append(pool)
         return pool
@@ -100,6 +118,20 @@ async def test_what_a_job_raises_is_its_failure(pool: DiskThreads, syncing: bool
 
 
 @asynchronous
+async def test_a_job_leaves_nothing_to_the_garbage_collector(pool: DiskThreads) -> None:
+    """Case 89."""
+    jobs = 100
+    gc.collect()
+    gc.disable()
+    try:
+        await gatherResults([pool.run(str, n) for n in range(jobs)])
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert found < jobs
+
+
+@asynchronous
 async def test_no_more_jobs_run_at_once_than_there_are_threads(pool: DiskThreads) -> None:
     gate = Gate()
     jobs = [pool.run(gate, n) for n in range(10)]
@@ -163,6 +195,105 @@ async def test_a_pool_of_one_thread_syncs_too(make: Callable[[int], DiskThreads]
     ]
 
 
+@pytest.mark.parametrize("syncing", [False, True])
+@asynchronous
+async def test_callers_take_turns_however_many_jobs_each_has(
+    make: Callable[[int], DiskThreads], syncing: bool
+) -> None:
+    pool = make(1)
+    gate, order = Gate(), list[str]()
+    jobs = [pool.run(gate, syncing=syncing, caller="first") for _ in range(2)]
+    for n in range(100):
+        jobs.append(pool.run(order.append, f"crowd {n}", syncing=syncing, caller="crowd"))
+    for name in ("one", "other"):
+        jobs.append(pool.run(order.append, name, syncing=syncing, caller=name))
+    gate.open()
+    await gatherResults(jobs)
+    assert len(order) == 102
+    assert max(order.index(name) for name in ("one", "other")) <= SOON
+
+
+@asynchronous
+async def test_a_job_that_syncs_does_not_wait_for_those_of_another_that_do_not(
+    make: Callable[[int], DiskThreads],
+) -> None:
+    """A job that waits for its turn does not count as one that syncs."""
+    pool = make(1)
+    gate, order = Gate(), list[str]()
+    jobs = [pool.run(gate, caller="first") for _ in range(2)]
+    jobs += [pool.run(order.append, "crowd", caller="crowd") for _ in range(100)]
+    jobs += [pool.run(order.append, "crowd", caller="crowd", syncing=True) for _ in range(10)]
+    jobs.append(pool.run(order.append, "one", caller="one", syncing=True))
+    gate.open()
+    await gatherResults(jobs)
+    assert order.index("one") <= SOON
+
+
+@asynchronous
+@pytest.mark.parametrize("syncing", [False, True])
+async def test_each_step_of_a_job_has_its_own_turn(
+    make: Callable[[int], DiskThreads], syncing: bool
+) -> None:
+    """Case 85. No caller waits for all of a long job."""
+    pool = make(1)
+    order = list[str]()
+
+    def steps(name: str, count: int) -> Generator[None, None, str]:
+        for _ in range(count):
+            order.append(name)
+            yield
+        return name
+
+    gate = Gate()
+    jobs = [pool.run(lambda: gate(), syncing=syncing, caller="first") for _ in range(2)]
+    for n in range(10):
+        name = f"crowd {n}"
+        jobs.append(pool.run(in_steps, steps(name, 100), syncing=syncing, caller="crowd"))
+    jobs.append(pool.run(in_steps, steps("one", 3), syncing=syncing, caller="one"))
+    assert "test: 11 x steps" in pool.jobs
+    gate.open()
+    assert await gatherResults(jobs[2:]) == [*(f"crowd {n}" for n in range(10)), "one"]
+    assert [order.count(f"crowd {n}") for n in range(10)] == [100] * 10
+    assert max(at for at, name in enumerate(order) if name == "one") <= 3 * SOON
+
+
+@asynchronous
+async def test_what_a_step_raises_is_the_failure_of_its_job(pool: DiskThreads) -> None:
+    def steps() -> Generator[None, None, None]:
+        yield
+        fails()
+
+    with pytest.raises(ValueError, match="no"):
+        await pool.run(in_steps, steps())
+    await pool.idle()
+    assert pool.jobs == []
+
+
+@asynchronous
+async def test_the_steps_of_a_job_are_before_the_next_job_of_its_lane(pool: DiskThreads) -> None:
+    lane, order = Lane(pool, "somebody"), list[int]()
+
+    def steps() -> Generator[None, None, None]:
+        for n in range(5):
+            order.append(n)
+            yield
+
+    await gatherResults([lane.run(in_steps, steps()), lane.run(order.append, 5)])
+    assert order == [0, 1, 2, 3, 4, 5]
+
+
+@asynchronous
+async def test_a_lane_takes_the_turns_of_its_caller(make: Callable[[int], DiskThreads]) -> None:
+    pool = make(1)
+    gate, order = Gate(), list[str]()
+    jobs = [pool.run(gate, caller="first") for _ in range(2)]
+    jobs += [pool.run(order.append, "crowd", caller="crowd") for _ in range(100)]
+    jobs.append(Lane(pool, "one").run(order.append, "one"))
+    gate.open()
+    await gatherResults(jobs)
+    assert order.index("one") <= SOON
+
+
 @asynchronous
 async def test_to_cancel_a_job_ends_the_waiting_and_not_the_job(pool: DiskThreads) -> None:
     gate, done = Gate(), []
@@ -221,7 +352,7 @@ async def test_idle_waits_for_what_runs_and_what_is_queued(
 
 @asynchronous
 async def test_idle_waits_for_the_jobs_that_a_lane_has_yet_to_start(pool: DiskThreads) -> None:
-    gate, lane = Gate(), Lane(pool)
+    gate, lane = Gate(), Lane(pool, "somebody")
     done: list[int] = []
     lane.run(gate)
     for n in range(5):
@@ -237,7 +368,7 @@ async def test_idle_waits_for_the_jobs_that_a_lane_has_yet_to_start(pool: DiskTh
 async def test_the_jobs_of_a_lane_run_one_after_the_other_in_their_order(
     pool: DiskThreads,
 ) -> None:
-    lane = Lane(pool)
+    lane = Lane(pool, "somebody")
     seen: list[int] = []
     inside: list[int] = []
 
@@ -255,7 +386,7 @@ async def test_the_jobs_of_a_lane_run_one_after_the_other_in_their_order(
 
 @asynchronous
 async def test_lanes_do_not_wait_for_each_other(pool: DiskThreads) -> None:
-    gate, first, second = Gate(), Lane(pool), Lane(pool)
+    gate, first, second = Gate(), Lane(pool, "somebody"), Lane(pool, "somebody")
     held = first.run(gate)
     await gate.entered(1)
     assert await second.run(abs, -1) == 1
@@ -266,7 +397,7 @@ async def test_lanes_do_not_wait_for_each_other(pool: DiskThreads) -> None:
 
 @asynchronous
 async def test_a_job_that_fails_does_not_stop_its_lane(pool: DiskThreads) -> None:
-    lane = Lane(pool)
+    lane = Lane(pool, "somebody")
     failing, following = lane.run(fails), lane.run(abs, -1)
     with pytest.raises(ValueError, match="no"):
         await failing
@@ -277,7 +408,7 @@ async def test_a_job_that_fails_does_not_stop_its_lane(pool: DiskThreads) -> Non
 async def test_a_job_starts_behind_the_one_that_runs_although_nobody_waits_for_that(
     pool: DiskThreads,
 ) -> None:
-    gate, lane = Gate(), Lane(pool)
+    gate, lane = Gate(), Lane(pool, "somebody")
     running = lane.run(gate)
     await gate.entered(1)
     running.cancel()
@@ -292,7 +423,7 @@ async def test_a_job_starts_behind_the_one_that_runs_although_nobody_waits_for_t
 
 @asynchronous
 async def test_a_job_that_nobody_waits_for_any_more_is_done_in_its_turn(pool: DiskThreads) -> None:
-    gate, lane = Gate(), Lane(pool)
+    gate, lane = Gate(), Lane(pool, "somebody")
     seen: list[int] = []
     running = lane.run(gate)
     queued = [lane.run(seen.append, n) for n in range(3)]
@@ -304,3 +435,62 @@ async def test_a_job_that_nobody_waits_for_any_more_is_done_in_its_turn(pool: Di
     await running
     await queued[2]
     assert seen == [0, 1, 2]
+
+
+# Thousands
+
+
+@asynchronous
+@pytest.mark.parametrize("syncing", [False, True])
+async def test_thousands_of_jobs_in_one_lane_run_in_their_order(
+    pool: DiskThreads, syncing: bool
+) -> None:
+    lane, done = Lane(pool, "somebody"), list[int]()
+    jobs = [lane.run(done.append, number, syncing=syncing) for number in range(5000)]
+    for job in jobs[1::2]:
+        job.cancel()
+        with pytest.raises(CancelledError):
+            await job
+    await gatherResults(jobs[::2])
+    await pool.idle()
+    assert done == list(range(5000))
+
+
+@asynchronous
+async def test_thousands_of_jobs_that_sync_all_run(pool: DiskThreads) -> None:
+    jobs = [pool.run(abs, -number, syncing=True) for number in range(5000)]
+    assert await gatherResults(jobs) == list(range(5000))
+
+
+@asynchronous
+async def test_thousands_who_wait_until_nothing_runs_are_all_told(pool: DiskThreads) -> None:
+    gate = Gate()
+    running = pool.run(gate)
+    await gate.entered(1)
+    waiting = [pool.idle() for _ in range(5000)]
+    waiting[0].cancel()
+    with pytest.raises(CancelledError):
+        await waiting[0]
+    gate.open()
+    await gatherResults(waiting[1:])
+    await running
+
+
+@asynchronous
+async def test_jobs_that_run_or_are_queued_are_counted_by_their_functions(
+    pool: DiskThreads,
+) -> None:
+    gate = Gate()
+
+    def _write() -> None:
+        gate()
+
+    def sync() -> None:
+        gate()
+
+    lane = Lane(pool, "somebody")
+    jobs = [pool.run(_write), *(pool.run(sync, syncing=True) for _ in range(5)), lane.run(_write)]
+    assert pool.jobs == ["test: 5 x sync", "test: 2 x write"]
+    gate.open()
+    await gatherResults(jobs)
+    assert pool.jobs == []

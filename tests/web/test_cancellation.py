@@ -19,9 +19,10 @@ from twisted.python.failure import Failure
 from tests.support import named
 from tests.wire.connection import Connection, chunked, outcome, result
 from twistedmedia.arrival import Limits
-from twistedmedia.boundaries import Condition, Draft, Media, Page, Sealed, Stored
+from twistedmedia.boundaries import Batch, Condition, Draft, Listed, Media, Sealed, Stored
 from twistedmedia.intake import Intake
 from twistedmedia.names import MediaName
+from twistedmedia.places import Places
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.streaming import BodyMemory
 from twistedmedia.web.tree import media_resource
@@ -47,26 +48,28 @@ class HeldStore:
         self.media_open = 0
         self._inner = MemoryStore(capacity)
 
-    def begin(self, size: int | None = None) -> Draft:
+    def begin(self, size: int | None = None, caller: str = "") -> Draft:
         self.drafts.append(HeldDraft(self, self._inner.begin(size)))
         return self.drafts[-1]
 
-    def open(self, name: MediaName) -> Deferred[Media]:
+    def open(self, name: MediaName, *, caller: str) -> Deferred[Media]:
         def opened() -> Deferred[Media]:
-            return self._inner.open(name).addCallback(lambda media: HeldMedia(self, media))
+            return self._inner.open(name, caller=caller).addCallback(
+                lambda media: HeldMedia(self, media)
+            )
 
         return self.do("open", opened, unclaimed=lambda media: media.close())
 
-    def recognise(self, name: MediaName, sha256: str) -> Deferred[Stored | None]:
-        return self.do("recognise", lambda: self._inner.recognise(name, sha256))
+    def recognise(self, name: MediaName, sha256: str, *, caller: str) -> Deferred[Stored | None]:
+        return self.do("recognise", lambda: self._inner.recognise(name, sha256, caller=caller))
 
-    def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
-        return self.do("delete", lambda: self._inner.delete(name, condition))
+    def delete(
+        self, name: MediaName, condition: Condition | None = None, *, caller: str
+    ) -> Deferred[bool]:
+        return self.do("delete", lambda: self._inner.delete(name, condition, caller=caller))
 
-    def list(
-        self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], T]
-    ) -> Deferred[T]:
-        return self.do("list", lambda: self._inner.list(folders, after, limit, render))
+    def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str) -> Listed:
+        return HeldListed(self, self._inner.list(folders, after, limit, caller=caller))
 
     def do(
         self,
@@ -153,6 +156,17 @@ class HeldDraft:
             self._inner.discard()
 
 
+class HeldListed:
+    """A listing of a `HeldStore`."""
+
+    def __init__(self, store: HeldStore, listed: Listed) -> None:
+        self._store = store
+        self._listed = listed
+
+    def read(self, use: Callable[[Batch], T]) -> Deferred[T]:
+        return self._store.do("list", lambda: self._listed.read(use))
+
+
 class HeldMedia:
     """A media of a `HeldStore`, which counts those that are open."""
 
@@ -224,9 +238,10 @@ class Service:
         self._finish()
 
     def _finish(self) -> None:
+        self.clock.advance(0)
         while self.store.waiting:
             self.store.step()
-        self.clock.advance(0)
+            self.clock.advance(0)
 
     def assert_nothing_stays(self) -> None:
         assert self.store.drafts_open == 0
@@ -531,7 +546,7 @@ def test_a_write_that_fails_after_the_client_has_gone_is_nobodys_failure(case: s
 def test_uploads_that_are_cut_off_make_room_for_others() -> None:
     pieces = STORING["PUT"][0]
     service = Service({})
-    service.intake.limits = Limits(max_uploads=1)
+    service.intake.places = Places(1, 0.0)
     service.play(pieces[:2], True)
     waiting = Connection(service.site, service.clock)
     waiting.send(pieces[0])

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from tests.wire.connection import Answer, Connection
 from twistedmedia.arrival import Limits
-from twistedmedia.boundaries import StorageState
+from twistedmedia.boundaries import Reserved, StorageState
 from twistedmedia.errors import StorageFailed
 from twistedmedia.intake import Intake
 from twistedmedia.store.memory import MemoryStore
@@ -30,6 +30,10 @@ class WatchedMemoryStore(MemoryStore):
         super().__init__()
         self.state = state
         self.looks = 0
+
+    @property
+    def reserved(self) -> Reserved:
+        return Reserved(30, 2, 20)
 
     def look(self) -> Deferred[StorageState]:
         self.looks += 1
@@ -151,3 +155,31 @@ def test_a_service_that_stops_is_not_ready_and_says_that_it_is_well(asking: Any)
     others.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert [brief(each) for each in others.answers()] == [(200, 200)]
     others.leave()
+
+
+def test_health_says_how_things_are_shared_and_names_nobody() -> None:
+    service = Asking(MemoryStore())
+    shares = json.loads(service.ask("/health").content)["shares"]
+    unused = {"used": 0, "callers": 0, "largest": 0}
+    assert shares["uploads"] == {**unused, "total": 64, "reserve": 8}
+    assert shares["imports"] == {**unused, "total": 32, "reserve": 4}
+    assert shares["descriptors"].items() >= unused.items()
+    connections = {"used": 1, "total": 10_000, "reserve": 1250, "callers": 1, "largest": 1}
+    assert shares["connections"] == connections
+    assert "space" not in shares  # memory reserves none
+    service.connection.leave()
+
+
+def test_health_says_how_much_space_uploads_have_reserved(asking: Any) -> None:
+    """Case 89."""
+    expected = {"used": 30, "callers": 2, "largest": 20}
+    payload = json.loads(asking(StorageState(5)).ask("/health").content)
+    assert payload["shares"]["space"] == expected
+
+
+def test_reserved_space_is_told_while_the_storage_does_not_answer(asking: Any) -> None:
+    service = asking(None)
+    service.send("/health")
+    service.clock.advance(1)
+    payload = json.loads(service.connection.answers()[-1].content)
+    assert payload["shares"]["space"]["used"] == 30

@@ -20,6 +20,7 @@ from twistedmedia.arrival import Limits
 from twistedmedia.fetching.fetcher import Terms
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.intake import Intake
+from twistedmedia.places import Places
 from twistedmedia.resuming import Uploads
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import Fetches, MediaResource, media_resource
@@ -48,7 +49,9 @@ def test_what_is_served_is_what_is_written() -> None:
 
 def whole_tree() -> MediaResource:
     """A tree that has all routes."""
-    fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=Clock())
+    clock = Clock()
+    places = Places(1, 0.0, clock)
+    fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, places=places)
     terms = Terms(1, 1)
     intake = Intake(MemoryStore(), Limits())
     uploads: Any = None

@@ -180,7 +180,7 @@ def test_a_client_that_waits_need_not_send_what_is_stored_already(framing: str) 
 class Broken(MemoryStore):
     """A store that does what nobody has thought of."""
 
-    def open(self, name: Any) -> Deferred[Any]:
+    def open(self, name: Any, *, caller: str = "") -> Deferred[Any]:
         return fail(RuntimeError("/srv/secret/path"))
 
 
@@ -261,3 +261,18 @@ def test_a_put_without_a_chunk_is_an_empty_file() -> None:
     answer = asked("PUT /media/a/b.mp3", "Transfer-Encoding: chunked", content=b"0\r\n\r\n")
     (entry,) = json.loads(answer.content)["files"]
     assert (answer.status, entry["size"]) == (201, 0)
+
+
+def test_a_client_that_takes_nothing_has_one_large_answer_kept_for_it() -> None:
+    """Cases 46 and 87: however many requests it sends ahead."""
+    clock = Clock()
+    tree = media_resource(Intake(holding(b"hello"), Limits()))
+    connection = Connection(MediaSite(tree, reactor=clock), clock, window=0)
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    connection.send(request * 1000)
+    for _ in range(100):
+        clock.advance(0)
+    assert len(connection._outgoing) < 200 << 10
+    assert connection.unread + len(connection.channel._buffer) > len(request) * 900
+    assert len(connection.channel._buffer) < 128 << 10
+    connection.leave()

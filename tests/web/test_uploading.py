@@ -324,6 +324,41 @@ def test_a_part_that_hangs_is_told_that_a_newer_one_has_come(service: Service) -
     assert service.patch(upload, 5, b" world").status == 204
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "retry_after"),
+    [
+        (("HEAD",), 423, "1"),
+        (("POST", "X-HTTP-Method-Override: HEAD"), 423, "1"),
+        (("DELETE",), 409, None),
+        (("PATCH", PART, "Upload-Offset: 0"), 409, None),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, tuple) else None,
+)
+def test_a_head_that_a_newer_request_supersedes_is_told_that_the_upload_is_locked(
+    head: tuple[str, ...], status: int, retry_after: str | None
+) -> None:
+    """Case 84: tus-js-client begins a new upload after any other failure of a HEAD."""
+    service = Service(drafts=SlowDrafts)
+    upload = service.created()
+    at_work, waiting, newest = (service.connect() for _ in range(3))
+    at_work.send(service.half_a_part(upload))
+    method, *fields = head
+    waiting.send(service.sent(method, upload, TUS, *fields))
+    newest.send(service.sent("HEAD", upload, TUS))
+    if method == "HEAD":  # its length is that of what a GET would have
+        waiting.received = re.sub(rb"Content-Length: \d+", b"X: y", waiting.received)
+    (told,) = waiting.answers()
+    assert (told.status, told.headers.get("retry-after")) == (status, retry_after)
+    assert told.headers["tus-resumable"] == "1.0.0"
+    service.drafts.go_on()
+    service.clock.advance(1)
+    assert at_work.statuses() == [409]
+    (answer,) = newest.answers()
+    assert (answer.status, answer.headers["upload-offset"]) == (200, "5")
+    for connection in (at_work, waiting, newest):
+        connection.leave()
+
+
 def test_a_part_that_is_refused_is_not_wanted(service: Service) -> None:
     upload = service.created()
     connection = service.connect()

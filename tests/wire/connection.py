@@ -28,7 +28,7 @@ T = TypeVar("T")
 RECEIVE_BYTES = 1 << 16  # what Twisted's own transports receive at once
 PEER = IPv4Address("TCP", "192.0.2.1", 54321)
 HERE = IPv4Address("TCP", "192.0.2.2", 80)
-DESCRIPTOR = 5  # of a socket; it is passed on, never used
+DESCRIPTOR = 5  # of a socket; nothing is read from it or written to it
 NO_ADDRESS = UNIXAddress(None)  # of whoever connects to a UNIX socket
 
 
@@ -178,7 +178,8 @@ class Connection:
 
     def unregisterProducer(self) -> None:
         self._producer = None
-        self._soon(self._do_write)
+        if self.connected:
+            self._soon(self._do_write)
 
     def pauseProducing(self) -> None:
         self.reading = False
@@ -195,6 +196,7 @@ class Connection:
         return self._peer
 
     def getHost(self) -> Any:
+        assert self.connected, "Twisted's transports have no socket any more"
         return self._here
 
     def getTcpNoDelay(self) -> bool:
@@ -264,7 +266,7 @@ class Socket:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.options: dict[int, int] = {}
+        self.options: dict[tuple[int, int], int] = {}
         self.acknowledged = 0
         self.unsent = 0
 
@@ -272,8 +274,7 @@ class Socket:
         return self.descriptor
 
     def setsockopt(self, level: int, option: int, value: int) -> None:
-        assert level == socket.IPPROTO_TCP
-        self.options[option] = value
+        self.options[level, option] = value
 
     def getsockopt(self, level: int, option: int, size: int) -> bytes:
         assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
@@ -304,6 +305,11 @@ class SocketConnection(Connection):
     def fileno(self) -> int:
         assert self.connected, "the descriptor may be another's by now"
         return self.socket.descriptor
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket now, as Twisted's transports do; not again, if they are told twice."""
+        assert reason.value is not None
+        self._lost(reason.value)
 
     def startWriting(self) -> None:
         """Call the producer when the socket takes more."""

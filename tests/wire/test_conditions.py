@@ -636,10 +636,10 @@ def test_whatever_is_sent_there_is_an_answer(conditions: Conditions, size: int) 
 
 
 def cost_s(header: str) -> float:
-    """The least time, in seconds, that a request takes that has `header` everywhere."""
+    """The least processor time, in seconds, of a request that has `header` everywhere."""
     spent = []
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         for conditions in (
             Conditions(if_match=header),
             Conditions(if_none_match=header),
@@ -650,7 +650,7 @@ def cost_s(header: str) -> float:
         ):
             outcome(conditions)
             conditions.allow_change(ETAG, MODIFIED_S, NOW_S)
-        spent.append(time.perf_counter() - begun)
+        spent.append(time.thread_time() - begun)
     return min(spent)
 
 

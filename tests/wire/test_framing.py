@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.wire.connection import chunked
+from twistedmedia.tiny_pieces import MOST_A_SECOND, MOST_AT_ONCE, TINY_BYTES
 from twistedmedia.wire.framing import BrokenFraming, Chunked, Counted
 from twistedmedia.wire.heads import MAX_LENGTH_BYTES
 
@@ -17,14 +18,16 @@ def fed(
     """The content, what follows it, and whether the framing broke."""
     content, start = b"", 0
     for end in [*sorted({cut for cut in cuts if 0 < cut < len(received)}), len(received)]:
-        try:
-            piece, rest = framing.feed(received[start:end])
-        except BrokenFraming as error:
-            return content + error.content, None, True
-        content += piece
-        start = end
-        if rest is not None:
-            return content, rest + received[end:], False
+        while start < end:
+            try:
+                taken = framing.feed(received[start:end])
+            except BrokenFraming as error:
+                return content + error.content, None, True
+            assert taken.size > 0
+            content += taken.content
+            start += taken.size
+            if taken.is_end:
+                return content, received[start:], False
     return content, None, False
 
 
@@ -40,6 +43,21 @@ cuts = st.lists(st.integers(0, 300), max_size=12)
 def test_content_of_a_length_ends_after_it(content: bytes, rest: bytes, cuts: list[int]) -> None:
     assert fed(Counted(len(content)), content + rest, cuts) == (content, rest, False)
     assert fed(Counted(len(content) + 1), content, cuts) == (content, None, False)
+
+
+def test_tiny_pieces_of_a_content_of_a_length_are_refused_as_tiny_chunks_are() -> None:
+    """Case 85. TLS records of one byte are such pieces."""
+    now_s = 0.0
+    framing = Counted(100_000, lambda: now_s)
+    for _ in range(MOST_AT_ONCE):
+        framing.feed(b"a")
+    now_s = 1.0
+    for _ in range(MOST_A_SECOND):
+        framing.feed(b"a")
+    for _ in range(1000):
+        framing.feed(bytes(TINY_BYTES))
+    with pytest.raises(BrokenFraming, match="send larger ones"):
+        framing.feed(b"a")
 
 
 @settings(max_examples=200, deadline=None)
@@ -123,7 +141,8 @@ def test_the_end_of_a_line_that_cannot_be_right_is_not_waited_for(received: byte
 
 def test_a_chunk_may_be_as_large_as_a_content() -> None:
     """Case 6."""
-    assert Chunked().feed(b"%x\r\na" % MAX_LENGTH_BYTES) == (b"a", None)
+    received = b"%x\r\na" % MAX_LENGTH_BYTES
+    assert Chunked().feed(received) == (b"a", len(received), False)
     with pytest.raises(BrokenFraming):
         Chunked().feed(b"%x\r\na" % (MAX_LENGTH_BYTES + 1))
 
@@ -137,3 +156,30 @@ _pieces = st.sampled_from(
 @given(st.lists(_pieces, max_size=20).map(b"".join), cuts)
 def test_any_bytes_come_to_the_same_wherever_they_are_cut(received: bytes, cuts: list[int]) -> None:
     assert fed(Chunked(), received, cuts) == fed(Chunked(), received, byte_by_byte(received))
+
+
+@pytest.mark.parametrize("piece", [100, 1000, 4096, 65536])
+def test_chunks_that_are_not_tiny_may_come_at_any_pace_however_they_are_cut(piece: int) -> None:
+    content = bytes(20_000 * TINY_BYTES)
+    received = chunked(content, TINY_BYTES)
+    framing = Chunked(lambda: 0.0)
+    assert fed(framing, received, list(range(0, len(received), piece))) == (content, b"", False)
+
+
+@pytest.mark.parametrize(("size", "is_flood"), [(64, True), (400, True), (600, False)])
+def test_many_small_chunks_at_once_are_a_flood(size: int, is_flood: bool) -> None:
+    framing = Chunked(lambda: 0.0)
+    received = chunked(bytes(1000 * size), size)[: -len(b"0\r\n\r\n")]
+    fed(framing, received, [])
+    assert not framing.is_flood
+    fed(framing, received, [])
+    assert framing.is_flood is is_flood
+
+
+def test_small_chunks_at_the_pace_of_speech_are_no_flood() -> None:
+    seconds = iter(range(10**9))
+    framing = Chunked(lambda: float(next(seconds)))
+    a_second = chunked(bytes(50 * 160), 160)[: -len(b"0\r\n\r\n")]
+    for _ in range(3600):
+        fed(framing, a_second, [])
+        assert not framing.is_flood

@@ -21,7 +21,6 @@ from tests.wire.connection import (
 )
 from tests.wire.test_site import CHUNKED, GET, GOT, MIB, Gate, Serving, head, put, refuse
 from twistedmedia.wire.admission import Bounds
-from twistedmedia.wire.channel import HEADS_A_TURN
 from twistedmedia.wire.sending import send
 
 WHOLE = {
@@ -90,7 +89,7 @@ def test_all_requests_before_the_close_are_answered() -> None:
 def test_more_heads_than_a_turn_of_the_loop_takes_are_answered() -> None:
     serving = Serving()
     connection = serving.connect()
-    count = 3 * HEADS_A_TURN
+    count = 48
     connection.send(GET * count)
     connection.half_close()
     serving.clock.pump([0] * count)
@@ -238,17 +237,37 @@ def test_one_that_half_closed_first_is_carried_out_as_well() -> None:
     serving.assert_nothing_stays()
 
 
-def test_requests_behind_it_are_carried_out_and_those_that_only_read_are_passed_over() -> None:
+@pytest.mark.parametrize("rest", [head(method="GET"), put(3) + b"def", CHUNKED + chunked(b"g", 1)])
+def test_requests_behind_it_are_dropped(rest: bytes) -> None:
+    """Their client repeats them (RFC 9112, 9.3.2)."""
     noting = Noting()
     gate = Gate(noting)
     serving = Serving(gate)
-    connection = serving.connect()
-    read = head(method="GET")
-    connection.send(put(3) + b"abc" + read + put(3) + b"def" + put(9) + b"cut")
-    connection.leave()
+    left(serving, put(3) + b"abc" + rest + put(3) + b"def")
+    assert len(serving.stream.requests) == 1
     gate.opened.callback(None)
     serving.clock.pump([0] * 4)
-    assert noting.contents == [b"abc", b"def"]
+    assert noting.contents == [b"abc"]
+    assert len(serving.stream.requests) == 1
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize("first", [head(method="DELETE"), put(3) + b"abc", head(method="GET")])
+def test_of_the_requests_that_wait_for_a_lost_peer_only_the_first_is_carried_out(
+    first: bytes,
+) -> None:
+    """They waited for it to take the response before them."""
+    methods: list[bytes] = []
+
+    async def large_or_note(request: Any) -> bytes:
+        methods.append(request.method)
+        return bytes(MIB) if len(methods) == 1 else await content_of(request)
+
+    serving = Serving(large_or_note)
+    left(serving, head(method="GET") + first + put(3) + b"def" + head(method="DELETE"), window=10)
+    serving.clock.pump([0] * 8)
+    may_change_something = not first.startswith(b"GET")
+    assert methods == [b"GET", first.split()[0]][: 1 + may_change_something]
     serving.assert_nothing_stays()
 
 
@@ -494,12 +513,15 @@ def test_the_producer_of_a_response_that_ends_early_is_stopped_once(
     serving.assert_nothing_stays()
 
 
-def test_nothing_waits_for_a_lost_connection_that_was_ending_over_tls() -> None:
-    @implementer(ISSLTransport)
-    class Encrypted(Connection):
-        def getPeerCertificate(self) -> None:
-            """It has none."""
+@implementer(ISSLTransport)
+class Encrypted(Connection):
+    """As far as anybody can tell."""
 
+    def getPeerCertificate(self) -> None:
+        """It has none."""
+
+
+def test_nothing_waits_for_a_lost_connection_that_was_ending_over_tls() -> None:
     serving = Serving()
     connection = Encrypted(serving.site, serving.clock, window=0)
     connection.send(head("Connection: close", method="GET", path="/plain"))

@@ -74,6 +74,18 @@ def test_what_the_kernel_does_not_take_waits_with_the_transport(room: int | Exce
     assert transport.all == b"0123456789abc"
 
 
+def test_behind_what_waits_nothing_is_collected() -> None:
+    """Case 87. The transport has to know how much waits, to say when that is too much."""
+    clock = Clock()
+    transport = Transport(5)
+    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing.write(b"0123456789", collect=True)
+    clock.advance(0)
+    outgoing.write(b"abc", collect=True)
+    assert transport.dataBuffer == b"56789abc"
+    assert clock.getDelayedCalls() == []
+
+
 def test_a_head_alone_can_go_out() -> None:
     clock = Clock()
     transport = Transport()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ISystemHandle
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
@@ -17,10 +20,16 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
+from tests.support import TIMEOUT_S
 from tests.wire.connection import Connection, SocketConnection
 from tests.wire.test_kernel import SocketMedia
 from twistedmedia.wire.patience import Patience
-from twistedmedia.wire.readers import SlowReaders, progress_of
+from twistedmedia.wire.readers import (
+    BLOCK_BYTES,
+    LEAST_BLOCK_BYTES,
+    SlowReaders,
+    progress_of,
+)
 from twistedmedia.wire.sending import send
 from twistedmedia.wire.site import MediaSite
 
@@ -174,7 +183,10 @@ def test_over_tcp_counts_what_the_peer_acknowledged() -> None:
         assert before <= 1  # the SYN counts with some kernels
         assert not progress_of(channel).lags
         buffered = here.send(bytes(4 << 20))
-        there.recv(1)  # what it has, it has acknowledged
+        there.recv(1)
+        latest_s = time.monotonic() + TIMEOUT_S
+        while progress_of(channel).taken == before and time.monotonic() < latest_s:
+            time.sleep(0.01)  # the kernel acknowledges what it has behind the reader's back
         assert before < progress_of(channel).taken < buffered
         assert progress_of(channel).lags
 
@@ -201,6 +213,15 @@ def test_elsewhere_counts_what_was_written() -> None:
     assert progress_of(channel) == (42, False)
     channel.is_full = True
     assert progress_of(channel) == (42, True)
+
+
+def test_what_waits_in_the_transport_is_not_taken() -> None:
+    """A peer on a UNIX socket that takes some of each block is not a peer that takes nothing."""
+    transport = FileDescriptor(Clock())
+    transport.dataBuffer, transport.offset, transport._tempDataLen = b"x" * 100, 30, 5
+    request = SimpleNamespace(sentLength=1000)
+    channel = SimpleNamespace(transport=transport, requests=[request], is_full=True)
+    assert progress_of(channel) == (925, True)
 
 
 def test_an_old_kernel_that_does_not_count_is_helped_out() -> None:
@@ -356,4 +377,22 @@ def test_who_takes_nothing_of_an_answer_that_has_ended_is_cut_off(connection: st
     advance(clock, IDLE_S + LATEST_S)
     assert client.aborted
     assert not client.connected
+    assert clock.getDelayedCalls() == []
+
+
+def test_many_slow_readers_are_each_read_less_for() -> None:
+    """Case 24. What they do not take is kept in memory."""
+    clock = Clock()
+    readers = SlowReaders(clock, STALL_S)
+    assert readers.block == BLOCK_BYTES
+    many = [Reader() for _ in range(2000)]
+    for reader in many:
+        readers.watch(reader)
+    assert readers.block * len(many) <= 33 << 20
+    for _ in range(3000):
+        readers.watch(Reader())
+    assert readers.block == LEAST_BLOCK_BYTES
+    for reader in list(readers._readers):
+        readers.forget(reader)
+    assert readers.block == BLOCK_BYTES
     assert clock.getDelayedCalls() == []

@@ -23,6 +23,7 @@ from tests.wire.test_site import (
     put,
     refuse,
 )
+from twistedmedia.limits import RECENT_S
 from twistedmedia.wire.lingering import LINGER_S
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.senders import SlowSenders
@@ -445,11 +446,15 @@ class Sender:
 
     def __init__(self) -> None:
         self.content_received = 0
-        self.excused = False
+        self.full = False
+        self.waits_s = 0.0  # between two looks
         self.told: list[str] = []
 
-    def was_excused(self) -> bool:
-        return self.excused
+    def waited_s(self) -> float:
+        return self.waits_s
+
+    def was_full(self) -> bool:
+        return self.full
 
     def is_idle_too_long(self) -> None:
         self.told.append("idle")
@@ -542,10 +547,96 @@ def test_a_window_is_measured_from_where_the_last_one_ended() -> None:
         (False, WINDOW_S * RATE, []),
         (False, WINDOW_S * RATE - 1, ["content"]),
     ):
-        sender.excused = excused
+        sender.full = excused
         sender.content_received += came
         advance(clock, WINDOW_S)
         assert sender.told == told
+
+
+def test_the_pace_of_a_sender_is_that_of_the_last_seconds() -> None:
+    """Case 86."""
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    assert senders.pace(sender) is None
+    senders.await_content(sender)
+    for came, pace in ((1000, 2000.0), (100, 200.0)):
+        for _ in range(int(4 * RECENT_S) + 4):
+            sender.content_received += came
+            advance(clock, 0.5)
+        known = senders.pace(sender)
+        assert known is not None
+        assert pace * 0.8 <= known <= pace
+    known = senders.pace(sender)
+    sender.waits_s = 1.0
+    advance(clock, 10)
+    sender.waits_s = 0.0
+    assert senders.pace(sender) == known, "it waits for us"
+    sender.full = True
+    advance(clock, RECENT_S + 2)
+    assert senders.pace(sender) == 0.0, "that it takes no answer is its own doing"
+    senders.forget(sender)
+    assert senders.pace(sender) is None
+
+
+def test_the_pace_of_a_sender_is_known_as_soon_as_it_may_be() -> None:
+    """Case 86: whenever the last round was."""
+    clock = Clock()
+    senders, early, late = SlowSenders(clock, Patience()), Sender(), Sender()
+    senders.await_content(early)
+    clock.advance(0.1)
+    senders.await_content(late)
+    for _ in range(3):
+        clock.advance(RECENT_S / 3 - 0.001)
+    assert senders.pace(late) is None
+    late.content_received += 65
+    clock.advance(0.003)
+    assert senders.pace(late) == pytest.approx(65 / RECENT_S, rel=0.01)
+
+
+def test_a_sender_that_waits_for_us_now_and_then_is_slow_all_the_same() -> None:
+    """Cases 24 and 86. A moment in each window is no excuse for the rest of it."""
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders.await_content(sender)
+    sender.waits_s = 0.01
+    for _ in range(WINDOW_S + LATE_S):
+        sender.content_received += RATE // 2
+        clock.advance(1)
+    assert sender.told == ["content"]
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders.await_content(sender)
+    sender.waits_s = 0.01
+    for _ in range(10):
+        sender.content_received += RATE
+        clock.advance(1)
+    assert senders.pace(sender) == pytest.approx(RATE, rel=0.05)
+
+
+def test_the_time_in_which_a_sender_waits_for_us_is_no_part_of_its_window() -> None:
+    """Case 24."""
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders.await_content(sender)
+    sender.waits_s = 1.0
+    advance(clock, 3 * WINDOW_S)
+    assert sender.told == []
+
+
+@pytest.mark.parametrize("await_it", [SlowSenders.await_request, SlowSenders.await_head])
+def test_one_that_lets_us_wait_for_a_request_sends_nothing(
+    await_it: Callable[[SlowSenders, Sender], None],
+) -> None:
+    """Case 86."""
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    await_it(senders, sender)
+    advance(clock, RECENT_S - 0.5)
+    assert senders.pace(sender) is None
+    advance(clock, 0.5)
+    assert senders.pace(sender) == 0.0
+    senders.settle(sender)
+    assert senders.pace(sender) is None
+    senders.forget(sender)
 
 
 def test_those_who_are_told_may_go_or_begin_anew_meanwhile() -> None:

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
 from tests.wire.connection import Connection, Streaming, outcome
-from twistedmedia.wire.sending import BLOCK_BYTES, PausedReads
+from twistedmedia.wire.readers import BLOCK_BYTES
+from twistedmedia.wire.sending import PausedReads
 from twistedmedia.wire.site import MediaSite
 
 SIZE = 5 * BLOCK_BYTES + 17
@@ -229,7 +230,8 @@ def test_whoever_waits_for_the_end_may_stop_waiting(media: HeldMedia) -> None:
 def test_thousands_of_reads_that_come_at_once_are_no_recursion(
     media: HeldMedia, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("twistedmedia.wire.sending.BLOCK_BYTES", 16)
+    for name in ("sending.BLOCK_BYTES", "readers.BLOCK_BYTES", "readers.LEAST_BLOCK_BYTES"):
+        monkeypatch.setattr(f"twistedmedia.wire.{name}", 16)
     sending = Sending(media, length=100_000)
     assert sending.content == CONTENT[:100_000]
     assert len(media.spans) == 6250

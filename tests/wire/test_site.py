@@ -25,7 +25,7 @@ from tests.wire.connection import (
 )
 from twistedmedia.errors import Malformed, TooLarge
 from twistedmedia.streaming import EACH_BYTES, LARGEST_PIECE_BYTES, Body, BodyMemory
-from twistedmedia.wire.lingering import LINGER_BYTES, LINGER_S
+from twistedmedia.wire.lingering import LAST_LINGER_S, LINGER_BYTES, LINGER_S
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.site import MediaSite
 
@@ -55,10 +55,14 @@ class Serving:
     """A Site with `/plain` and `/stream`, the latter answered by `handler`."""
 
     def __init__(
-        self, handler: Callable[[Any], Awaitable[bytes]] = content_of, **options: Any
+        self,
+        handler: Callable[[Any], Awaitable[bytes]] = content_of,
+        *,
+        clock: Clock | None = None,
+        **options: Any,
     ) -> None:
         """`options` are the Site's."""
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.memory = BodyMemory()
         self.stream = Streaming(handler)
         tree = Resource()
@@ -78,6 +82,7 @@ class Serving:
     def assert_nothing_stays(self) -> None:
         """Nothing is left of connections that are gone."""
         assert self.site.channels == set()
+        assert not any(vars(self.site.lingerers).values())
         assert self.memory.allowance == EACH_BYTES
         assert self.clock.getDelayedCalls() == []
 
@@ -507,6 +512,20 @@ def test_a_small_rest_is_dropped_and_the_connection_kept(rest: int, together: bo
     serving.assert_nothing_stays()
 
 
+@pytest.mark.parametrize("before", [1, 1000, 100_000])
+@pytest.mark.parametrize("rest", [100_000, LINGER_BYTES])
+def test_the_next_requests_do_not_count_as_rest(rest: int, before: int) -> None:
+    """Case 97. They are received in one piece with the last content."""
+    serving = Serving(refuse)
+    connection = serving.connect()
+    connection.send(put(rest))
+    connection.send(bytes(before))
+    connection.send(bytes(rest - before) + GET * 2000 + put(3) + b"abc" + GET)
+    assert connection.statuses() == [413, *[200] * 2000, 413, 200]
+    assert all("connection" not in answer.headers for answer in connection.answers())
+    assert connection.connected
+
+
 def test_content_that_is_there_already_does_not_count_as_rest() -> None:
     serving = Serving(refuse)
     connection = serving.connect()
@@ -563,13 +582,21 @@ def test_after_a_while_a_connection_with_a_large_rest_is_closed(
 
 
 def test_a_small_rest_has_its_time_too() -> None:
-    """Case 24."""
+    """Cases 24 and 97."""
     serving = Serving(refuse)
     connection = serving.connect()
     connection.send(put(10) + b"12345")
+    (answer,) = connection.answers()
+    assert "connection" not in answer.headers
     serving.clock.advance(LINGER_S)
+    refused, late = connection.answers()
+    assert refused == answer
+    assert_refused(late, 408)
+    assert connection.half_closed
+    serving.clock.advance(LAST_LINGER_S)
     assert not connection.connected
-    assert connection.statuses() == [413]
+    assert not connection.aborted
+    assert len(connection.answers()) == 2
     serving.assert_nothing_stays()
 
 

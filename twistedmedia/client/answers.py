@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from twistedmedia import errors
+from twistedmedia.client.bounds import MOST_REASON_CHARACTERS
 from twistedmedia.client.errors import Garbled, Refused
 from twistedmedia.wire.digests import declared_sha256
 
@@ -69,7 +70,7 @@ def refusal(answer: Answer, url: str, phrase: str, now_s: float) -> Refused:
     return Refused(
         answer.status,
         code,
-        reason,
+        reason[:MOST_REASON_CHARACTERS],
         told=told,
         retry_after_s=retry_after_s(answer.headers.get("retry-after"), now_s),
         incident=incident if isinstance(incident, str) else None,

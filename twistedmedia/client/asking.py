@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from twistedmedia import __version__
 from twistedmedia.client.answers import Answer, refusal
+from twistedmedia.client.bounds import LEAST_BYTES_PER_S, MAX_ANSWER_BYTES
 from twistedmedia.client.breaking import broken
 from twistedmedia.client.errors import ClientError, Garbled
 from twistedmedia.client.files import LocalFile
@@ -24,12 +25,10 @@ from twistedmedia.client.receiving import Content
 from twistedmedia.client.retries import Backoff, Retries
 from twistedmedia.client.sending import FileContent
 from twistedmedia.client.streams import SentStream
-from twistedmedia.client.watching import Watch
+from twistedmedia.client.watching import Pace, Watch
 
 T = TypeVar("T")
 
-# An answer that is read as a whole; a page of a listing has at most 1,000 names of 1 KiB, encoded.
-MAX_ANSWER_BYTES = 8 << 20
 _USER_AGENT = f"twistedmedia/{__version__}".encode()
 
 
@@ -63,9 +62,10 @@ class Asking:
         *,
         hoped_for: tuple[int, ...] = (200,),
         answer_s: float | None = None,
+        most_bytes: int = MAX_ANSWER_BYTES,
     ) -> Answer:
         """Make a request once. Returns the answer, whose status is one of those that are
-        `hoped_for`. It has to begin within `answer_s` seconds.
+        `hoped_for`. It has to begin within `answer_s` seconds, and has `most_bytes` at most.
 
         :raises Refused: when the status is another one.
         :raises Unreachable: when there was no whole answer.
@@ -74,7 +74,7 @@ class Asking:
         watch = Watch(self.reactor)
         try:
             response = await self._respond(watch, method, url, headers, content, answer_s)
-            answer = await self._whole(watch, response)
+            answer = await self._whole(watch, response, most_bytes)
         except Exception as error:  # noqa: BLE001 - told apart, and raised again
             raise self._broken(error, watch, content) from None
         if answer.status not in hoped_for:
@@ -99,12 +99,13 @@ class Asking:
         try:
             response = await self._respond(watch, "GET", url, headers, None, None)
             if response.code not in (200, 206):
-                answer = await self._whole(watch, response)
+                answer = await self._whole(watch, response, MAX_ANSWER_BYTES)
                 raise refusal(answer, url, _text(response.phrase), time.time())
             content = Content()
             response.deliverBody(content)
             await begin(Answer(response.code, _fields(response)))
-            while pieces := await watch.over(content.read(), self.patience.stall_s):
+            pace = self._pace()
+            while pieces := await pace.over(watch, content.read()):
                 await take(pieces)
         except Exception as error:  # noqa: BLE001 - told apart, and raised again
             raise self._broken(error, watch, None) from None
@@ -164,20 +165,22 @@ class Asking:
         )
         return watch.over(asked, limit_s)
 
-    async def _whole(self, watch: Watch, response: IResponse) -> Answer:
+    def _pace(self) -> Pace:
+        return Pace(self.reactor, LEAST_BYTES_PER_S, self.patience.stall_s)
+
+    async def _whole(self, watch: Watch, response: IResponse, most_bytes: int) -> Answer:
         content = Content()
         response.deliverBody(content)
-        pieces: list[bytes] = []
-        size = 0
+        received = bytearray()
+        pace = self._pace()
         try:
-            while more := await watch.over(content.read(), self.patience.stall_s):
-                pieces += more
-                size += sum(map(len, more))
-                if size > MAX_ANSWER_BYTES:
+            while pieces := await pace.over(watch, content.read()):
+                received += b"".join(pieces)
+                if len(received) > most_bytes:
                     raise Garbled("the answer is larger than any answer of the service")
         finally:
             content.abandon()
-        return Answer(response.code, _fields(response), b"".join(pieces))
+        return Answer(response.code, _fields(response), bytes(received))
 
 
 class SentFile:

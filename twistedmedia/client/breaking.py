@@ -47,7 +47,9 @@ def broken(
         return Unreachable(f"the service at {service} cannot be reached: {_text(error)}")
     if isinstance(error, PotentialDataLoss):
         return Unreachable(
-            f"the answer of the service at {service} does not say where it ends", was_sent=True
+            f"the answer of the service at {service} does not say where it ends",
+            was_sent=True,
+            is_passing=False,  # the next one would not say it either
         )
     if len(causes) > 1 or _is_of_the_connection(error):
         why = _text(causes[-1])

@@ -2,12 +2,13 @@
 trusted.
 
 Twisted's own agent refuses host names that it cannot decode, such as those with an underscore.
-Docker and private networks have them.
+Docker and private networks have them. Nor does it bound the heads of responses.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,29 @@ from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocol,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     platformTrust,
     trustRootFromCertificates,
 )
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-from twistedmedia.client.errors import LocalFailure, local_failure
+from twistedmedia.client.errors import Garbled, LocalFailure, local_failure
 from twistedmedia.client.files import path_of
+from twistedmedia.wire.responses import MAX_HEAD_BYTES, MAX_INTERIM, ResponseHeads
 
 # The service closes idle connections after 75 s unless told otherwise, and other servers after as
 # little as 15 s. Before that we do, or a request would meet the closing on its way.
@@ -94,7 +103,60 @@ class _Endpoints:
         )
         if uri.scheme == b"https":
             to = wrapClientTLS(_Certified(self._options, uri.host.decode("ascii")), to)
-        return to
+        bounded: IStreamClientEndpoint = _Bounded(to)
+        return bounded
+
+
+@implementer(IStreamClientEndpoint)
+class _Bounded:
+    """Connects as `to` does, and bounds the heads of responses on the connection."""
+
+    def __init__(self, to: IStreamClientEndpoint) -> None:
+        self._to = to
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect. Fires with the protocol that `protocolFactory` has made."""
+        factory: Any = WrappingFactory(protocolFactory)
+        factory.protocol = _Connection
+        factory.noisy = False
+        connected: Deferred[Any] = self._to.connect(factory)
+        return connected.addCallback(lambda connection: connection.wrappedProtocol)
+
+
+class _Connection(ProtocolWrapper):
+    """Lies between the socket, or TLS, and Twisted's HTTP client."""
+
+    def __init__(self, factory: Any, wrapped: Any) -> None:
+        super().__init__(factory, wrapped)
+        self._heads = ResponseHeads()
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Send a head or a chunk. After the head of a request the response to that is expected."""
+        pieces = list(iovec)
+        if pieces[0].endswith(b" HTTP/1.1\r\n"):  # which the size of a chunk does not
+            self._heads = ResponseHeads()
+        super().writeSequence(pieces)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on, unless the head of the response is too large."""
+        if not self._heads.is_complete:
+            self._heads.feed(data)
+        if self._heads.are_too_large:
+            self.abortConnection()
+        else:
+            super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Say why, if it is because of a head that was too large."""
+        if self._heads.are_too_large:
+            reason = Failure(
+                Garbled(
+                    "the answer is not the service's: it begins with more than"
+                    f" {MAX_HEAD_BYTES >> 10} KiB of headers, or with more than {MAX_INTERIM}"
+                    " interim responses"
+                )
+            )
+        super().connectionLost(reason)
 
 
 class _Host(HostnameEndpoint):

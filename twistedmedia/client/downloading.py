@@ -15,7 +15,19 @@ from twistedmedia.client.answers import (
     strong_etag,
 )
 from twistedmedia.client.asking import Asking
-from twistedmedia.client.errors import ClientError, Damaged, Garbled, Refused, local_failure
+from twistedmedia.client.bounds import (
+    KEPT_FREE_BYTES,
+    LEAST_PROGRESS_BYTES,
+    MOST_UNSAID_BYTES,
+)
+from twistedmedia.client.errors import (
+    ClientError,
+    Damaged,
+    Garbled,
+    LocalFailure,
+    Refused,
+    local_failure,
+)
 from twistedmedia.client.outcomes import Downloaded
 from twistedmedia.client.part import Note, Part
 from twistedmedia.client.places import Service
@@ -29,28 +41,46 @@ Progress = Callable[[int, int | None], None]
 
 
 async def download(
-    asking: Asking, service: Service, name: MediaName, path: str | Path, progress: Progress
+    asking: Asking,
+    service: Service,
+    name: MediaName,
+    path: str | Path,
+    progress: Progress,
+    max_size: int | None,
+    within: str | Path | None,
 ) -> Downloaded:
     """As `MediaClient.download`."""
-    part = await opened_in_thread(asking.reactor, lambda: Part(path), Part.close)
-    return await _Download(asking, service.media(name), part, progress).run()
+    part = await opened_in_thread(asking.reactor, lambda: Part(path, within), Part.close)
+    return await _Download(asking, service.media(name), part, progress, max_size).run()
 
 
 async def download_stream(
-    asking: Asking, service: Service, name: MediaName, descriptor: int, progress: Progress
+    asking: Asking,
+    service: Service,
+    name: MediaName,
+    descriptor: int,
+    progress: Progress,
+    max_size: int | None,
 ) -> Downloaded:
     """As `MediaClient.download_stream`."""
-    return await _Download(
-        asking, service.media(name), Outlet(descriptor_of(descriptor)), progress
-    ).run()
+    outlet = Outlet(descriptor_of(descriptor))
+    return await _Download(asking, service.media(name), outlet, progress, max_size).run()
 
 
 class _Download:
-    def __init__(self, asking: Asking, url: str, part: Part | Outlet, progress: Progress) -> None:
+    def __init__(
+        self,
+        asking: Asking,
+        url: str,
+        part: Part | Outlet,
+        progress: Progress,
+        max_size: int | None,
+    ) -> None:
         self._asking = asking
         self._url = url
         self._part = part
         self._progress = progress
+        self._max_size = max_size
         self._jobs = Jobs(asking.reactor)
         self._backoff = Backoff(asking.retries)
         self._digest: Any = None  # of what the part has; None when that has to be read first
@@ -136,17 +166,60 @@ class _Download:
             note = Note(self._url, etag or "", self._size or 0) if can_resume else None
             await self._call(part.begin, note)
             self._digest = await self._call(part.digest)
+        await self._check_fits()
         self._etag = strong_etag(answer.headers)
         self._declared = declared_digest(answer.headers)
         self._progress(part.size, self._size)
 
     async def _take(self, pieces: list[bytes]) -> None:
+        size = sum(map(len, pieces))
+        await self._check_room(size)
         await self._call(self._part.write, pieces, self._digest)
-        self._received += sum(map(len, pieces))
-        if self._part.size > self._furthest:  # not what was here before, once more
+        self._received += size
+        # What was here before, once more, is no progress.
+        if self._part.size - self._furthest >= LEAST_PROGRESS_BYTES:
             self._furthest = self._part.size
             self._backoff.made_progress()
         self._progress(self._part.size, self._size)
+
+    async def _check_fits(self) -> None:
+        """Before any content: check that the whole file is not too large, if its size is known."""
+        if self._size is None:
+            return
+        target = self._part.target
+        if self._max_size is not None and self._size > self._max_size:
+            raise LocalFailure(
+                f"{target}: the file has {self._size} bytes, and the limit (--max-size) is"
+                f" {self._max_size}"
+            )
+        free = await self._call(self._part.free_bytes)
+        missing = self._size - self._part.size
+        if free is not None and missing > free:
+            raise LocalFailure(
+                f"{target}: the file does not fit: it needs {missing} more bytes, and {free} are"
+                " free; free some space, or choose a folder on another disk"
+            )
+
+    async def _check_room(self, size: int) -> None:
+        """Check that `size` more bytes may come."""
+        end = self._part.size + size
+        if self._size is not None:
+            if end > self._size:
+                raise Garbled(f"more content comes than the {self._size} bytes of the file")
+            return
+        target = self._part.target
+        most = MOST_UNSAID_BYTES if self._max_size is None else self._max_size
+        if end > most:
+            raise LocalFailure(
+                f"{target}: the service does not say how large the file is, and sends more than the"
+                f" limit of {most} bytes; a larger limit (--max-size) allows more"
+            )
+        free = await self._call(self._part.free_bytes)
+        if free is not None and free - size < KEPT_FREE_BYTES:
+            raise LocalFailure(
+                f"{target}: the service does not say how large the file is, and only {free} bytes"
+                " are free; free some space, or choose a folder on another disk"
+            )
 
     async def _verify(self) -> None:
         if self._declared is not None and self._digest.hexdigest() != self._declared:

@@ -90,6 +90,14 @@ class LocalFailure(ClientError):
         self.code = code
 
 
+class TooManyEntries(LocalFailure):
+    """A directory has more than the `most` entries that are allowed. `advice` says what to do."""
+
+    def __init__(self, most: float, advice: str) -> None:
+        super().__init__(f"the service lists more than {most:,} entries; {advice}")
+        self.most = most
+
+
 class NotAService(LocalFailure, ValueError):
     """The URL cannot be that of a service. The reason says why, and names the right one if it is
     known.

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from twistedmedia.client.errors import LocalFailure, local_failure
+from twistedmedia.client.folders import Folder, names_below
 from twistedmedia.client.threads import Jobs, opened_in_thread
 
 # A job that hashes ends within some 20 ms, so that closing does not wait long for it; smaller ones
@@ -30,13 +31,15 @@ class Version:
     modified_ns: int
 
 
-async def open_file(reactor: Any, path: str | Path) -> LocalFile:
-    """The regular file at `path`, to be closed.
+async def open_file(reactor: Any, path: str | Path, within: str | Path | None = None) -> LocalFile:
+    """The regular file at `path`, to be closed. With `within`, a folder that `path` is in, no link
+    below that folder is followed.
 
     :raises LocalFailure: when it cannot be read or is no regular file.
     """
+    folder = None if within is None else path_of(within)
     try:
-        descriptor = await opened_in_thread(reactor, lambda: _open(path_of(path)), os.close)
+        descriptor = await opened_in_thread(reactor, lambda: _open(path_of(path), folder), os.close)
         return LocalFile(reactor, path, descriptor)
     except (OSError, ValueError) as error:
         raise local_failure(error, path) from None
@@ -120,9 +123,15 @@ def changed(path: str) -> LocalFailure:
     return LocalFailure(f"{path}: the file has changed while it was being sent")
 
 
-def _open(path: str | Path) -> int:
-    # Without O_NONBLOCK the opening of a pipe would wait for somebody who writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def _open(path: str, within: str | None) -> int:
+    if within is None:
+        # Without O_NONBLOCK the opening of a pipe would wait for somebody who writes into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    else:
+        *folders, name = names_below(path, within)
+        with closing(Folder(within)) as folder:
+            folder.enter(folders, make=False)
+            descriptor = folder.open_to_read(name)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -14,8 +14,9 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
 from twistedmedia.client import browsing, downloading, outcomes
-from twistedmedia.client.arguments import check_function, check_kind, wrong
+from twistedmedia.client.arguments import check_function, check_kind, check_number, wrong
 from twistedmedia.client.asking import Asking
+from twistedmedia.client.bounds import MOST_ENTRIES
 from twistedmedia.client.connecting import new_agent, new_pool
 from twistedmedia.client.errors import ClientError, Refused, Unreachable
 from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Health, Page, Stored
@@ -31,10 +32,10 @@ T = TypeVar("T")
 class MediaClient:
     """A media service, as a program sees it.
 
-    Every method returns a Deferred, which can be awaited in coroutines, and cancelled: connection
-    and file are closed then. Failures are `ClientError`s: `Refused`, with the service's code and
-    reason; `Unreachable`, after all retries; `Garbled`, `Damaged`, `LocalFailure`, which arguments
-    that make no sense cause as well.
+    Every method but `walk` returns a Deferred, which can be awaited in coroutines, and cancelled:
+    connection and file are closed then. Failures are `ClientError`s: `Refused`, with the service's
+    code and reason; `Unreachable`, after all retries; `Garbled`, `Damaged`, `LocalFailure`, which
+    arguments that make no sense cause as well.
 
     Names are checked before anything is asked; files are read, written and hashed in threads of
     the reactor's pool, and are never in memory as a whole. A function that is told of progress runs
@@ -155,15 +156,25 @@ class MediaClient:
         path: str | Path,
         *,
         progress: Callable[[int, int | None], None] | None = None,
+        max_size: int | None = None,
+        within: str | Path | None = None,
     ) -> Deferred[Downloaded]:
         """Bring a file to `path`, in the place of what is there.
 
         It arrives in a hidden file beside it (`.<name>.part`), is resumed when it breaks off, also
         by another run, and gets its name when its size and its digest are right and it is on stable
         storage. `progress` as for an upload. Fires with a `Downloaded`.
+
+        Fails with a `LocalFailure` before any content is received if the file has more than
+        `max_size` bytes or does not fit into the free space. If the service does not say how large
+        the file is, at most `max_size` bytes are received, 2 GiB unless given. With `within`, a
+        folder that `path` is in, no link below that folder is followed, and missing folders are
+        made.
         """
         told = progress or (lambda received, size: None)
-        return _begun(self._download(directory, filename, path, told), progress=told)
+        return _begun(
+            self._download(directory, filename, path, told, max_size, within), progress=told
+        )
 
     def download_stream(
         self,
@@ -172,14 +183,18 @@ class MediaClient:
         descriptor: int,
         *,
         progress: Callable[[int, int | None], None] | None = None,
+        max_size: int | None = None,
     ) -> Deferred[Downloaded]:
         """Write a file to an open descriptor: of a pipe, or of standard output.
 
         After a break it goes on where it was. Fires with a `Downloaded`; fails with a `Damaged`
-        when what was written turns out not to be the file that the service has.
+        when what was written turns out not to be the file that the service has. `max_size` as for
+        `download`.
         """
         told = progress or (lambda received, size: None)
-        return _begun(self._download_stream(directory, filename, descriptor, told), progress=told)
+        return _begun(
+            self._download_stream(directory, filename, descriptor, told, max_size), progress=told
+        )
 
     def find(
         self, directory: str, filename: str, *, digest: bool = False
@@ -209,11 +224,34 @@ class MediaClient:
         called with each directory that contains some, and with how many there are.
 
         Fires with a list of `Entry`; fails with a `Refused` of status 404 when there is no such
-        directory. The service's root is always there.
+        directory, and with a `LocalFailure` when there are more than 1,000,000 entries: `walk`
+        takes them one by one. The service's root is always there.
         """
-        entries = browsing.entries_below if recursive else browsing.entries_in
         told = left_out or (lambda directory, count: None)
-        return _begun(entries(self._asking, self._service, directory, told), left_out=told)
+        return _begun(
+            browsing.entries(self._asking, self._service, directory, recursive, told),
+            left_out=told,
+        )
+
+    def walk(
+        self,
+        directory: str = "",
+        *,
+        recursive: bool = False,
+        left_out: Callable[[str, int], None] | None = None,
+        most: int = MOST_ENTRIES,
+    ) -> AsyncIterator[Entry]:
+        """The entries that `list` would fire with, one by one: for `async for`. A page is asked for
+        when the one before it was taken, so memory does not grow with the number of entries.
+
+        Fails as `list` does; with a `LocalFailure` when there are more than `most` entries.
+        """
+        told = left_out or (lambda directory, count: None)
+        check_function(told, "left_out")
+        check_number(most, "most")
+        return browsing.walk(
+            self._asking, self._service, directory, recursive=recursive, left_out=told, most=most
+        )
 
     def page(self, directory: str = "", after: str | None = None) -> Deferred[Page]:
         """List a part of a directory, from behind the name `after`: what a directory of any size
@@ -254,17 +292,32 @@ class MediaClient:
         return _begun(self._close())
 
     async def _download(
-        self, directory: str, filename: str, path: str | Path, progress: downloading.Progress
+        self,
+        directory: str,
+        filename: str,
+        path: str | Path,
+        progress: downloading.Progress,
+        max_size: int | None,
+        within: str | Path | None,
     ) -> Downloaded:
         name = name_of(directory, filename)
-        return await downloading.download(self._asking, self._service, name, path, progress)
+        _check_size(max_size)
+        return await downloading.download(
+            self._asking, self._service, name, path, progress, max_size, within
+        )
 
     async def _download_stream(
-        self, directory: str, filename: str, descriptor: int, progress: downloading.Progress
+        self,
+        directory: str,
+        filename: str,
+        descriptor: int,
+        progress: downloading.Progress,
+        max_size: int | None,
     ) -> Downloaded:
         name = name_of(directory, filename)
+        _check_size(max_size)
         return await downloading.download_stream(
-            self._asking, self._service, name, descriptor, progress
+            self._asking, self._service, name, descriptor, progress, max_size
         )
 
     async def _find(self, directory: str, filename: str, digest: bool) -> Found | None:
@@ -332,6 +385,11 @@ class MediaClient:
             # can be closed, when it has been.
             await deferLater(self._asking.reactor, 0)
             await self._pool.closeCachedConnections()
+
+
+def _check_size(max_size: object) -> None:
+    if max_size is not None:
+        check_number(max_size, "max_size")
 
 
 def _begun(work: Coroutine[Any, Any, T], **functions: object) -> Deferred[T]:

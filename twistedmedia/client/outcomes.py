@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from twistedmedia.client.bounds import MOST_ON_A_PAGE
 from twistedmedia.client.errors import Garbled
+from twistedmedia.names import MAX_SEGMENT_BYTES
 
 T = TypeVar("T")
 
 _SHA256 = re.compile("[0-9a-f]{64}")
+_ENDLESS = "the service's listing does not end: a page does not lead to a later one"
 _MOST = (1 << 63) - 1  # of bytes, and of anything else that is counted
 
 
@@ -150,13 +153,16 @@ def page(payload: Mapping[str, Any], directory: str, after: str | None = None) -
 
     :raises Garbled: when it is not a page, or if asking for the next one would not end.
     """
-    entries = [_entry(entry, directory) for entry in _member(payload, "entries", list)]
+    listed = _member(payload, "entries", list)
+    if len(listed) > MOST_ON_A_PAGE:
+        raise Garbled(f"the service's listing has a page of more than {MOST_ON_A_PAGE} entries")
+    entries = [_entry(entry, directory, after) for entry in listed]
     following = payload.get("next")
     if following is not None:
         if not isinstance(following, str) or not _is_unicode(following):
             raise Garbled("the service's listing is not well formed")
         if not entries or (after is not None and following <= after):  # in the order of UTF-8
-            raise Garbled("the service's listing does not end: a page does not lead to a later one")
+            raise Garbled(_ENDLESS)
     left_out = _count(payload, "left_out") if "left_out" in payload else 0
     return Page(entries, following, left_out)
 
@@ -206,12 +212,15 @@ def fetched(payload: Mapping[str, Any]) -> Fetched:
     )
 
 
-def _entry(entry: object, directory: str) -> Entry:
+def _entry(entry: object, directory: str, after: str | None) -> Entry:
     if not isinstance(entry, dict):
         raise Garbled("the service's listing is not well formed")
     name = _member(entry, "name", str)
+    if after is not None and name <= after:
+        raise Garbled(_ENDLESS)
     bare = name.removesuffix("/")
-    if not bare or "/" in bare:
+    size = len(bare.encode("utf-8", "surrogatepass"))
+    if not bare or "/" in bare or size > MAX_SEGMENT_BYTES:
         raise Garbled("the service's listing contains an invalid name")
     if name != bare:
         return Entry(directory, bare, True)

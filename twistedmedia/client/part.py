@@ -16,9 +16,11 @@ from typing import Any
 
 from twistedmedia.client.errors import LocalFailure, local_failure
 from twistedmedia.client.files import path_of
+from twistedmedia.client.folders import Folder, names_below
 
 _MAX_NAME_BYTES = 255  # what Linux file systems take for one name
 _READ_AT_A_TIME_BYTES = 256 << 10
+_MAX_NOTE_BYTES = 64 << 10  # a URL and an entity tag, each from a head of at most this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +38,27 @@ class Part:
     note: Note | None = None
     size: int = 0
 
-    def __init__(self, path: str | Path) -> None:
-        """Open what an earlier attempt has left, or begin.
+    def __init__(self, path: str | Path, within: str | Path | None = None) -> None:
+        """Open the part that an earlier attempt has left, or begin one.
 
-        :raises LocalFailure: when that cannot be, or another download of the same goes on.
+        If `path` itself is a link, it is followed, since the caller means what it leads to. With
+        `within`, a folder that `path` is in, no link below that folder is followed, and missing
+        folders below it are made.
+
+        :raises LocalFailure: when that is not possible, or another download writes this file.
         """
-        # A link is followed: what it leads to is what is meant.
-        try:
-            self.target = target = Path(os.path.realpath(path_of(path)))
-        except ValueError as error:
-            raise local_failure(error, path) from None
-        self._path, self._note_path = _names(target)
         self._descriptor = -1
+        self._folder: Folder | None = None
         try:
-            if target.is_dir():
-                raise LocalFailure(f"{target}: is a directory")
-            if target.exists() and not target.is_file():  # nor is a device to be replaced by one
-                raise LocalFailure(f"{target}: is not a regular file")
-            self._descriptor = _locked(self._path)
-            self.note = _read_note(self._note_path)
+            self.target = self._enter(path_of(path), None if within is None else path_of(within))
+            self._part, self._note = _names(self.target.name)
+            self._in.check_target(self.target.name)
+            self._descriptor = self._locked()
+            self.note = _note(self._in.read(self._note, _MAX_NOTE_BYTES))
             self.size = os.fstat(self._descriptor).st_size if self.note else 0
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.close()
-            raise local_failure(error, target) from None
+            raise local_failure(error, path) from None
         except LocalFailure:
             self.close()
             raise
@@ -67,11 +67,13 @@ class Part:
         """Begin anew, with the file that `note` is of; without a note it cannot be resumed."""
         os.ftruncate(self._descriptor, 0)  # first: a note is never of other bytes
         self.size, self.note = 0, note
-        self._note_path.unlink(missing_ok=True)
-        if note is not None:
-            draft = self._note_path.with_name(self._note_path.name + "~")
-            draft.write_text(json.dumps(asdict(note)), encoding="utf-8")
-            draft.replace(self._note_path)
+        self._in.remove(self._note)
+        if note is not None:  # half of one, after a crash, is not JSON, and so is not a note
+            self._in.create(self._note, json.dumps(asdict(note)).encode())
+
+    def free_bytes(self) -> int | None:
+        """How many more bytes there is space for; None if that is not known."""
+        return self._in.free_bytes()
 
     def cut(self, size: int) -> None:
         """Drop all from `size` bytes on."""
@@ -103,21 +105,19 @@ class Part:
         return digest
 
     def publish(self) -> None:
-        """Give it the target's name, on stable storage, and close it."""
-        os.fsync(self._descriptor)
-        self._path.replace(self.target)
-        self._note_path.unlink(missing_ok=True)
-        folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        self.close()
+        """Give it the target's name, on stable storage, and close it.
 
-    def discard(self) -> None:
-        """Remove it."""
-        self._path.unlink(missing_ok=True)
-        self._note_path.unlink(missing_ok=True)
+        :raises LocalFailure: when another file has the name of the part by now.
+        """
+        os.fsync(self._descriptor)
+        if not self._in.is_open_as(self._part, self._descriptor):
+            raise LocalFailure(
+                f"{self.target}: another program has removed or replaced {self._part} in the same"
+                " folder while the file was downloaded; download it again"
+            )
+        self._in.rename(self._part, self.target.name)
+        self._in.remove(self._note)
+        self._in.sync()
         self.close()
 
     def stop(self) -> None:
@@ -126,48 +126,71 @@ class Part:
     def close(self) -> None:
         """Close it; what cannot be resumed, or is empty, is removed. Idempotent."""
         descriptor, self._descriptor = self._descriptor, -1
-        if descriptor < 0:
+        folder, self._folder = self._folder, None
+        if folder is None:
             return
         try:
-            if self.note is None or self.size == 0:
-                with suppress(OSError):
-                    if os.fstat(descriptor).st_ino == os.stat(self._path).st_ino:
-                        self._path.unlink()
-                        self._note_path.unlink(missing_ok=True)
+            is_useless = self.note is None or self.size == 0
+            if descriptor >= 0 and is_useless and folder.is_open_as(self._part, descriptor):
+                with suppress(OSError, LocalFailure):
+                    folder.remove(self._part)
+                    folder.remove(self._note)
         finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+            folder.close()
+
+    @property
+    def _in(self) -> Folder:
+        assert self._folder is not None, "it is closed"
+        return self._folder
+
+    def _enter(self, path: str, within: str | None) -> Path:
+        """Open the folder of `path`. Returns the target."""
+        if within is None:
+            target = Path(os.path.realpath(path))
+            self._folder = Folder(str(target.parent))
+            return target
+        *folders, _ = names_below(path, within)
+        self._folder = Folder(within)
+        self._folder.enter(folders)
+        return Path(path)
+
+    def _locked(self) -> int:
+        while True:
+            try:
+                descriptor = self._in.open(self._part)
+            except FileNotFoundError:  # another download has just given it its final name
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Between opening and locking another download may have given it its final name.
+                if self._in.is_open_as(self._part, descriptor):
+                    return descriptor
+            except BlockingIOError:
+                os.close(descriptor)
+                raise LocalFailure(
+                    f"{self.target.with_name(self._part)}: another download writes this file"
+                ) from None
+            except BaseException:
+                os.close(descriptor)
+                raise
             os.close(descriptor)
 
 
-def _locked(path: Path) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between opening and locking another download may have given it its final name.
-            if os.path.exists(path) and os.fstat(descriptor).st_ino == os.stat(path).st_ino:
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise LocalFailure(f"{path}: another download writes this file") from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _names(target: Path) -> tuple[Path, Path]:
-    part, note = f".{target.name}.part", f".{target.name}.part.json"
-    if len(os.fsencode(note)) + 1 > _MAX_NAME_BYTES:
-        stem = hashlib.sha256(os.fsencode(target.name)).hexdigest()
+def _names(target: str) -> tuple[str, str]:
+    part, note = f".{target}.part", f".{target}.part.json"
+    if len(os.fsencode(note)) > _MAX_NAME_BYTES:
+        stem = hashlib.sha256(os.fsencode(target)).hexdigest()
         part, note = f".{stem}.part", f".{stem}.part.json"
-    return target.with_name(part), target.with_name(note)
+    return part, note
 
 
-def _read_note(path: Path) -> Note | None:
+def _note(content: bytes | None) -> Note | None:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(content or b"")
         note = Note(found["url"], found["etag"], found["size"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     strings = isinstance(note.url, str) and isinstance(note.etag, str)
     return note if strings and isinstance(note.size, int) else None

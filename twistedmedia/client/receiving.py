@@ -9,6 +9,9 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 
+from twistedmedia.client.bounds import SMALL_PIECE_BYTES, SMALL_PIECES
+from twistedmedia.client.errors import Garbled
+
 # What may wait unread. A thread writes about as much in one job.
 MOST_UNREAD_BYTES = 512 << 10
 
@@ -21,6 +24,7 @@ class Content(Protocol):
     def __init__(self) -> None:
         self._unread: list[bytes] = []
         self._unread_bytes = 0
+        self._received_bytes = self._pieces = 0
         self._is_paused = False
         self._end: Failure | None = None
         self._reader: Deferred[list[bytes]] | None = None
@@ -47,6 +51,14 @@ class Content(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Some of it."""
+        if self._end is not None:
+            return
+        self._pieces += 1
+        self._received_bytes += len(data)
+        if self._pieces > SMALL_PIECES + self._received_bytes // SMALL_PIECE_BYTES:
+            self._finish(Failure(Garbled("the answer comes in pieces that are too small")))
+            self.transport.stopProducing()
+            return
         self._unread.append(data)
         self._unread_bytes += len(data)
         reader, self._reader = self._reader, None
@@ -58,6 +70,10 @@ class Content(Protocol):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """The last byte has come, or none will."""
+        if self._end is None:
+            self._finish(reason)
+
+    def _finish(self, reason: Failure) -> None:
         self._end = reason
         reader, self._reader = self._reader, None
         if reader is None:

@@ -11,12 +11,14 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
+from twistedmedia.client.errors import LocalFailure
 from twistedmedia.client.files import LocalFile, path_of
+from twistedmedia.client.folders import Folder
 from twistedmedia.client.places import Service
 from twistedmedia.names import MediaName
 
@@ -24,6 +26,7 @@ from twistedmedia.names import MediaName
 _OURS = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.[0-9a-f]{32}", re.ASCII)
 # Longer than a service keeps an upload that nobody continues.
 KEPT_FOR_S = 30 * 24 * 3600
+_MAX_RECORD_BYTES = 64 << 10  # a URL from a head of at most this size
 
 
 @runtime_checkable
@@ -51,42 +54,44 @@ class UploadRecords:
 
     def recall(self, key: str) -> str | None:
         try:
-            found = json.loads(self._path(key).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            with closing(Folder(str(self._folder))) as folder:
+                found = json.loads(folder.read(_file(key), _MAX_RECORD_BYTES) or b"")
+        except (OSError, LocalFailure, ValueError, RecursionError):
             return None
         url = found.get("upload") if isinstance(found, dict) else None
         return url if isinstance(url, str) else None
 
     def remember(self, key: str, url: str) -> None:
-        with suppress(OSError):
+        with suppress(OSError, LocalFailure):
             # Who knows the URL of an upload can write into it.
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._forget_old()
-            draft = self._folder / f".{key}.{uuid4().hex}"
-            try:
-                descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(json.dumps({"upload": url}).encode())
-                draft.replace(self._path(key))
-            finally:
-                draft.unlink(missing_ok=True)
+            with closing(Folder(str(self._folder))) as folder:
+                self._forget_old(folder)
+                folder.read(_file(key), 0)  # what is not ours is not replaced
+                draft = f".{key}.{uuid4().hex}"
+                try:
+                    folder.create(draft, json.dumps({"upload": url}).encode(), 0o600)
+                    folder.rename(draft, _file(key))
+                finally:
+                    folder.remove(draft)
 
     def forget(self, key: str) -> None:
-        with suppress(OSError):
-            self._path(key).unlink(missing_ok=True)
+        with suppress(OSError, LocalFailure), closing(Folder(str(self._folder))) as folder:
+            folder.remove(_file(key))
 
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.json"
-
-    def _forget_old(self) -> None:
+    def _forget_old(self, folder: Folder) -> None:
         oldest = time.time() - KEPT_FOR_S
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                with suppress(OSError):
+                with suppress(OSError, LocalFailure):
                     if not _OURS.fullmatch(entry.name):
                         continue
                     if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        os.unlink(entry)
+                        folder.remove(entry.name)
+
+
+def _file(key: str) -> str:
+    return f"{key}.json"
 
 
 class NoRecords:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from twistedmedia.client import tus
 from twistedmedia.client.asking import Asking, SentFile
+from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
 from twistedmedia.client.errors import ClientError, Garbled, Refused
 from twistedmedia.client.files import LocalFile
 from twistedmedia.client.places import Service
@@ -111,13 +112,15 @@ class Resumable:
             "PATCH", self._url, tus.continuation(offset), content, hoped_for=(200, 204)
         )
         reached = tus.offset_in(answer.headers, size)
-        if reached <= offset:
-            raise Garbled("the service took what was sent, and has no more than before")
+        if reached - offset < min(LEAST_PROGRESS_BYTES, size - offset):
+            raise Garbled(
+                "the service took what was sent, and has no more than before, or a few bytes more"
+            )
         return reached
 
     def _reached(self, offset: int) -> None:
         self._offset = offset
-        if offset > self._furthest:
+        if offset - self._furthest >= LEAST_PROGRESS_BYTES:
             self._furthest = offset
             self._backoff.made_progress()
 
@@ -134,7 +137,7 @@ class Resumable:
                 self._offset = self._furthest = 0
                 await self._forget()
                 return
-            if error.status in (400, 409):
+            if error.status in (400, 409, 423):
                 # It was cut off on its way, or we were wrong about the offset, or somebody else
                 # sends the same: which of them is seen by asking.
                 wait_s = self._backoff.next_s()

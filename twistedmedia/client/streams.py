@@ -209,6 +209,9 @@ class Outlet:
             )
         self.note = note
 
+    def free_bytes(self) -> None:
+        """How many bytes there is space for is not known."""
+
     def cut(self, size: int) -> None:
         """Nothing can be taken back.
 

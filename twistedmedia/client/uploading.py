@@ -9,6 +9,7 @@ from pathlib import Path
 from twistedmedia.client.answers import (
     Answer,
     check_is_file,
+    count,
     declared_digest,
     modified,
     strong_etag,
@@ -294,9 +295,9 @@ def found_in(answer: Answer) -> Found:
     :raises Garbled: when it is not about a file of the service.
     """
     check_is_file(answer.headers)
-    length = answer.headers.get("content-length", "")
+    size = count(answer.headers, "Content-Length")
     return Found(
-        size=int(length) if length.isascii() and length.isdigit() else -1,
+        size=-1 if size is None else size,
         etag=strong_etag(answer.headers),
         sha256=declared_digest(answer.headers),
         modified=modified(answer.headers),

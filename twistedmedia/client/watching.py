@@ -1,4 +1,4 @@
-"""Ends a wait in which nothing moves for too long."""
+"""Ends a wait in which nothing moves for too long, or content that arrives too slowly."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
+
+from twistedmedia.client.errors import Unreachable
 
 T = TypeVar("T")
 
@@ -70,3 +72,33 @@ class Watch:
         self._call = None
         self.expired = True
         waiting.cancel()
+
+
+class Pace:
+    """How fast content arrives: at least `least` bytes a second on average, over every `window_s`
+    seconds of waiting for it. The time in which the reader does something else does not count.
+    """
+
+    def __init__(self, reactor: Any, least: int, window_s: float) -> None:
+        self._reactor = reactor
+        self._least = least
+        self._window_s = window_s
+        self._waited_s = 0.0
+        self._received = 0
+
+    async def over(self, watch: Watch, reading: Deferred[list[bytes]]) -> list[bytes]:
+        """What `reading` fires with. `watch` ends it if nothing arrives for `window_s` seconds.
+
+        :raises Unreachable: when too few bytes have arrived.
+        """
+        since = self._reactor.seconds()
+        pieces = await watch.over(reading, self._window_s)
+        self._waited_s += self._reactor.seconds() - since
+        self._received += sum(map(len, pieces))
+        if self._waited_s >= self._window_s:
+            if pieces and self._received < self._least * self._window_s:
+                raise Unreachable(
+                    f"the service sends fewer than {self._least} bytes a second", was_sent=True
+                )
+            self._waited_s, self._received = 0.0, 0
+        return pieces

@@ -13,22 +13,33 @@ from twisted.web.http import PotentialDataLoss
 from twistedmedia.errors import MediaError, UpstreamFailed, UpstreamTooSlow
 from twistedmedia.fetching.failures import of_content
 from twistedmedia.fetching.hops import Hop
-from twistedmedia.limits import LeastRate
+from twistedmedia.limits import RECENT_S, LeastRate, RecentRate
 from twistedmedia.streaming import Body, BodyMemory
+from twistedmedia.tiny_pieces import TinyPieces
+from twistedmedia.waiting import Waiting
 
 # Less than the slowest codec of speech needs; who sends less keeps a place for nothing.
 LEAST_BYTES_PER_S = 256
 RATE_WINDOW_S = 20
+_LOOK_S = RECENT_S / 3
 # Chunked coding can be nearly all coding, of which a megabyte takes seconds to read. After a run of
-# small pieces less is taken at a time; after so many runs of tiny ones, 16,384 pieces, no more.
+# small pieces less is taken at a time, and after too many tiny ones no more.
 _RUN_PIECES = 256
-_SMALL_PIECE_BYTES, _TINY_PIECE_BYTES = 256, 64  # on the average
-_TINY_RUNS = 64
+_SMALL_PIECE_BYTES = 256  # on the average
+_TINY_PIECES = 16_384  # at once: nobody can tell an upstream to send larger ones
 
 
 def too_large(limit: int) -> UpstreamFailed:
     """What to tell of content that is larger than `limit`, in bytes."""
     return UpstreamFailed(f"sends more than the limit of {limit} bytes")
+
+
+def gave_way() -> UpstreamTooSlow:
+    """What to tell of a download that was too slow to keep its place."""
+    return UpstreamTooSlow(
+        "the service is busy, and this was one of the slowest imports; "
+        "try again with fewer at a time"
+    )
 
 
 class Content(Protocol):
@@ -49,14 +60,18 @@ class Content(Protocol):
         self._hop = hop
         self._limit = limit
         self._rate = LeastRate(LEAST_BYTES_PER_S, RATE_WINDOW_S)
-        self._pieces = self._tiny_runs = 0
-        self._before_run = 0
-        self._held = self._was_held = False
+        self._pieces = self._before_run = 0
+        self._tiny = TinyPieces(_TINY_PIECES)
+        self._held = False
+        self._waiting = Waiting(reactor.seconds)
         self._watch: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """Content may come from now on."""
-        self._watch = self._reactor.callLater(RATE_WINDOW_S, self._judge)
+        now_s = self._reactor.seconds()
+        self._recent = RecentRate(now_s, 0)
+        self._window_ends_s = now_s + RATE_WINDOW_S
+        self._watch = self._reactor.callLater(_LOOK_S, self._look)
 
     def dataReceived(self, data: bytes) -> None:
         """Some of it."""
@@ -98,36 +113,58 @@ class Content(Protocol):
 
     def hold(self) -> None:
         """Nothing more is to come: too much is unread."""
-        self._held = self._was_held = True
+        if not self._held:
+            self._held = True
+            self._waiting.begin()
         if self.transport is not None:
             self.transport.pauseProducing()  # type: ignore[attr-defined]
 
     def release(self) -> None:
         """More may come."""
-        self._held = False
+        if self._held:
+            self._held = False
+            self._waiting.end()
         if self.transport is not None and self.ended is None:
             self.transport.resumeProducing()  # type: ignore[attr-defined]
 
     def send_continue(self) -> None:
         """An upstream waits for nothing."""
 
+    async def turn(self) -> None:
+        """Content of upstreams is only passed on."""
+
+    def pace(self) -> float | None:
+        """How many bytes a second come lately."""
+        return None if self.ended is not None else self._recent.bytes_per_s(self.body.received)
+
+    def give_way(self) -> None:
+        """Another caller has the place."""
+        self.fail(gave_way())
+
     def _judge_run(self) -> None:
-        average_bytes = (self.body.received - self._before_run) / self._pieces
+        pieces, size = self._pieces, self.body.received - self._before_run
         self._before_run, self._pieces = self.body.received, 0
-        self._tiny_runs += average_bytes < _TINY_PIECE_BYTES
-        if self._tiny_runs == _TINY_RUNS:
+        if self._tiny.are_too_many(pieces, size, self._reactor.seconds()):
             self.fail(UpstreamFailed("sends its content in pieces that are too small"))
-        elif average_bytes < _SMALL_PIECE_BYTES and self._hop.connection is not None:
+        elif size < pieces * _SMALL_PIECE_BYTES and self._hop.connection is not None:
             self._hop.connection.receive_less()
 
-    def _judge(self) -> None:
+    def _look(self) -> None:
         self._watch = None
-        excused, self._was_held = self._was_held, self._held
-        if self._rate.kept(self.body.received, excused):
-            self._watch = self._reactor.callLater(RATE_WINDOW_S, self._judge)
-        else:
+        now_s = self._reactor.seconds()
+        waited_s = self._waiting.taken_s()
+        self._window_ends_s += waited_s
+        self._recent.look(now_s, self.body.received, waited_s)
+        if now_s >= self._window_ends_s and not self._keeps_the_rate(now_s):
             least = f"fewer than {LEAST_BYTES_PER_S} bytes a second"
             self.fail(UpstreamTooSlow(f"it sends {least}"))
+        else:
+            self._watch = self._reactor.callLater(_LOOK_S, self._look)
+
+    def _keeps_the_rate(self, now_s: float) -> bool:
+        """Whether the window that ends now was fast enough."""
+        self._window_ends_s = now_s + RATE_WINDOW_S
+        return self._rate.kept(self.body.received, excused=False)
 
     def _stop_watching(self) -> None:
         watch, self._watch = self._watch, None

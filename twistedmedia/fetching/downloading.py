@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from types import TracebackType
+from typing import Self
 
 from twisted.internet.task import deferLater
 
@@ -13,6 +15,7 @@ from twistedmedia.errors import Busy, UpstreamBrokeOff, UpstreamFailed, Upstream
 from twistedmedia.fetching.fetcher import Fetcher, Response, Terms
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import Url
+from twistedmedia.limits import RECENT_S
 
 # How long to wait before each attempt to resume: a service that restarts needs a moment.
 RESUME_AFTER_S = (0.2, 1.0, 3.0)
@@ -22,32 +25,24 @@ _STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110, 8.8.3
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
-@asynccontextmanager
-async def downloading(fetcher: Fetcher, url: Url, terms: Terms) -> AsyncIterator[Download]:
-    """Begin to fetch the content of `url`; with the context it ends.
-
-    :raises UpstreamFailed: also when the response is another than 200 with the whole content.
-    """
-    download = Download(fetcher, url, terms)
-    try:
-        await download.begin()
-        yield download
-    finally:
-        await download.end()
-
-
 class Download:
-    """An async iterator of lists of chunks. `length` is how many bytes they will be, None when the
-    upstream does not say.
+    """The content of a URL: an async context manager, in which it is an async iterator of lists of
+    chunks. `length` is how many bytes they will be, None when the upstream does not say.
+
+    To enter it raises `UpstreamFailed` also when the response is another than 200 with the whole
+    content.
     """
 
-    def __init__(self, fetcher: Fetcher, url: Url, terms: Terms) -> None:
+    def __init__(self, fetcher: Fetcher, url: Url, terms: Terms, caller: str = "") -> None:
+        """The fetch counts as one of `caller`."""
         self.length: int | None = None
         self.received = 0
         self._fetcher = fetcher
         self._url = url
         self._terms = terms
+        self._caller = caller
         self._begun: float = fetcher.reactor.seconds()
+        self._asked_s: float | None = self._begun  # since then a response is waited for
         self._fetching = AsyncExitStack()
         self._response: Response
         self._timings = Timings()
@@ -60,8 +55,30 @@ class Download:
         """What it has cost: the phases of the first response, and all the time until now."""
         return replace(self._timings, total=self._spent_s)
 
-    async def begin(self) -> None:
-        """Called by `downloading`."""
+    async def __aenter__(self) -> Self:
+        try:
+            await self._begin()
+        except BaseException:
+            await self._fetching.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._fetching.aclose()
+
+    def pace(self) -> float | None:
+        """How many bytes a second the upstream sent lately, as `shares.Holder` says."""
+        if self._asked_s is None:
+            return self._response.body.pace()
+        waited_s = self._fetcher.reactor.seconds() - self._asked_s
+        return 0.0 if waited_s >= RECENT_S else None
+
+    async def _begin(self) -> None:
         response = await self._open({})
         if response.status != 200:
             raise UpstreamFailed(f"responds with status {response.status}")
@@ -69,10 +86,6 @@ class Download:
         self._timings = response.timings
         etag = response.header("etag")
         self._etag = etag if etag is not None and _STRONG.fullmatch(etag) else None
-
-    async def end(self) -> None:
-        """Called by `downloading`."""
-        await self._fetching.aclose()
 
     def __aiter__(self) -> AsyncIterator[list[bytes]]:
         return self
@@ -99,6 +112,7 @@ class Download:
         :raises UpstreamFailed: when that cannot be, or has been tried as often as it is worth.
         """
         error: Exception = UpstreamBrokeOff(self.received)
+        self._asked_s = self._fetcher.reactor.seconds()
         if self._etag is None:
             raise error from broke_off
         for pause_s in self._attempts:
@@ -139,11 +153,13 @@ class Download:
             raise UpstreamFailed("resumes with content of another length")
 
     async def _open(self, headers: Mapping[str, str]) -> Response:
+        await self._fetcher.queue.turn(self._caller)
         if self._left_s == 0:
             raise UpstreamTooSlow("not all of its content came in time")
         terms = replace(self._terms, total_s=self._left_s)
-        opening = self._fetcher.open(self._url, terms, headers)
+        opening = self._fetcher.open(self._url, terms, headers, self._caller)
         self._response = await self._fetching.enter_async_context(opening)
+        self._asked_s = None
         return self._response
 
     def _new(self, chunks: list[bytes]) -> list[bytes]:

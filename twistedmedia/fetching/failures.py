@@ -28,7 +28,8 @@ from twistedmedia.errors import (
     UpstreamFailed,
     UpstreamTooSlow,
 )
-from twistedmedia.fetching.hops import MAX_HEAD_BYTES, MAX_INTERIM, Hop
+from twistedmedia.fetching.hops import Hop
+from twistedmedia.wire.responses import MAX_FIELDS, MAX_HEAD_BYTES, MAX_INTERIM
 
 
 def told(error: Exception, hop: Hop) -> Exception:
@@ -71,7 +72,8 @@ def was_cancelled(error: BaseException) -> bool:
 def _of_a_connection(reasons: list[BaseException], hop: Hop) -> UpstreamFailed:
     if hop.head_is_endless:
         return UpstreamFailed(
-            f"sends more than {MAX_HEAD_BYTES} bytes of headers, or {MAX_INTERIM} interim responses"
+            f"sends more than {MAX_HEAD_BYTES} bytes of headers, {MAX_FIELDS} header lines, or "
+            f"{MAX_INTERIM} interim responses"
         )
     if any(
         isinstance(reason, TLSError | VerificationError | CertificateError) for reason in reasons

@@ -16,12 +16,19 @@ from typing import Any
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 
-from twistedmedia.errors import RETRY_AFTER_S, Busy, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.errors import (
+    RETRY_AFTER_S,
+    Busy,
+    MediaError,
+    UpstreamFailed,
+    UpstreamTooSlow,
+)
+from twistedmedia.fair_queue import FairQueue
 from twistedmedia.fetching.addresses import Policy, origin_only
 from twistedmedia.fetching.content import Content, too_large
 from twistedmedia.fetching.failures import told, was_cancelled
@@ -31,8 +38,11 @@ from twistedmedia.fetching.hops import Hop
 from twistedmedia.fetching.lookups import Lookups
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import Url, resolve
+from twistedmedia.limits import RECENT_S
+from twistedmedia.places import Places
 from twistedmedia.streaming import Body, BodyMemory
 
+BUSY_RATE = 16 << 10  # bytes a second
 MAX_REDIRECTS = 10  # podcast hosts chain trackers: six and more are common
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
@@ -73,26 +83,30 @@ class Fetcher:
         upstream: Upstream | None = None,
         connections: int,
         memory: BodyMemory,
+        busy_rate: float = BUSY_RATE,
+        queue: FairQueue | None = None,
     ) -> None:
-        """At most `connections` fetches go on at once. `memory` is what content may take that
-        nobody has read.
+        """At most `connections` fetches go on at once, and an eighth as many again of callers that
+        have few. `memory` is what content may take that nobody has read. `busy_rate`, in bytes a
+        second, keeps the place of a fetch while other callers have none. Requests to upstreams and
+        their responses take turns in `queue`, which may be that of a site.
         """
+        self.queue = queue = queue or FairQueue(reactor)
         self.reactor = reactor
         self._memory = memory
         self._upstream = upstream
-        self._connections = connections
-        self._fetches = 0
-        self._strangers = Guard(reactor, policy, lookups, trust, connections)
+        self.places = Places(connections, busy_rate, reactor)
+        self._strangers = Guard(reactor, policy, lookups, trust, connections, queue)
         # Connections that only the upstream may have are kept apart from those of strangers' URLs.
         self._own = self._strangers
         if upstream is not None:
             own = origin_only(upstream.url.host, upstream.url.port)
-            self._own = Guard(reactor, own, lookups, trust, connections)
+            self._own = Guard(reactor, own, lookups, trust, connections, queue)
 
     @property
     def fetches(self) -> int:
         """How many are going on."""
-        return self._fetches
+        return self.places.used
 
     @property
     def upstream(self) -> Url | None:
@@ -105,30 +119,31 @@ class Fetcher:
         url: Url | None,
         terms: Terms,
         headers: Mapping[str, str] | None = None,
+        caller: str = "",
     ) -> AsyncIterator[Response]:
         """Fetch `url`, or the upstream's own if it is None. The response is there when its headers
-        are; with the context ends the fetch.
+        are; with the context ends the fetch. It counts as one of `caller`.
 
         :raises AddressRefused: when it may not be fetched.
         :raises UpstreamFailed: when nothing comes that could be read as a response.
         :raises UpstreamTooSlow: when the terms are not kept.
-        :raises Busy: when as many fetches go on as may.
+        :raises Busy: if there is no place for one more, or if the fetch had to give its place to
+            another caller.
         """
-        if self._fetches >= self._connections:
-            raise Busy(RETRY_AFTER_S)
-        self._fetches += 1
-        fetch = _Fetch(self.reactor, self._memory, self._strangers, terms)
+        fetch = _Fetch(self.reactor, self._memory, self._strangers, self.queue, terms, caller)
         own = self._upstream
-        try:
-            if url is not None:
-                yield await fetch.respond(self._strangers, url, headers or {})
-            else:
-                assert own is not None, "no URL, and no upstream"
-                credentials = {"Authorization": own.authorization} if own.authorization else {}
-                yield await fetch.respond(self._own, own.url, credentials)
-        finally:
-            self._fetches -= 1
-            fetch.end()
+        place = ensureDeferred(self.places.take(caller, fetch))
+        in_turn = not place.called  # several that waited may get their places at once
+        with await place:
+            try:
+                if url is not None:
+                    yield await fetch.respond(self._strangers, url, headers or {}, in_turn=in_turn)
+                else:
+                    assert own is not None, "no URL, and no upstream"
+                    credentials = {"Authorization": own.authorization} if own.authorization else {}
+                    yield await fetch.respond(self._own, own.url, credentials, in_turn=in_turn)
+            finally:
+                fetch.end()
 
     async def close(self) -> None:
         """Close the connections that no fetch uses."""
@@ -140,7 +155,8 @@ class Fetcher:
 class Response:
     """A final response. `body` is its content, an async iterator of lists of chunks; what may be
     wrong with that is raised there. `length` is the declared size in bytes, None without one.
-    `lifetime_s` is how long all that led to it stays true.
+    `lifetime_s` is how long all that led to it stays true. `begun_s` is when the fetch got its
+    place, by the clock of the reactor. `timings` count from then.
     """
 
     def __init__(
@@ -151,6 +167,7 @@ class Response:
         self.length = length
         self.body = body
         self.lifetime_s = fetch.lifetime_s
+        self.begun_s = fetch.begun_s
         self._fetch = fetch
         self._headers = headers
 
@@ -165,31 +182,58 @@ class Response:
 
 
 class _Fetch:
-    """A fetch under way."""
+    """A fetch under way: a `shares.Holder`."""
 
-    def __init__(self, reactor: Any, memory: BodyMemory, strangers: Guard, terms: Terms) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        memory: BodyMemory,
+        strangers: Guard,
+        queue: FairQueue,
+        terms: Terms,
+        caller: str,
+    ) -> None:
         """`strangers` makes the requests to where redirects lead."""
         self.lifetime_s = 1 << 31
         self._reactor = reactor
         self._memory = memory
         self._strangers = strangers
+        self._queue = queue
         self._terms = terms
+        self._caller = caller
         self._clock = reactor.seconds
-        self._begun: float = self._clock()
+        self.begun_s: float = self._clock()  # so far; the wait for a place does not count
         self._redirected: float | None = None
-        self._hop = Hop(self._clock)
+        self._hop = Hop(self._clock, caller)
         self._requesting: Deferred[Any] | None = None
         self._content: Content | None = None
-        self._late: UpstreamTooSlow | None = None
+        self._broken: MediaError | None = None  # why it was broken off
         self._deadlines: list[IDelayedCall] = []
 
-    async def respond(self, guard: Guard, at: Url, headers: Mapping[str, str]) -> Response:
-        """The final response, after redirects; `guard` makes the first request."""
+    def pace(self) -> float | None:
+        """How many bytes a second the upstream sent lately. None in the first seconds in which it
+        has not responded, 0 then.
+        """
+        if self._content is not None:
+            return self._content.body.pace()
+        return None if self._clock() - self.begun_s < RECENT_S else 0.0
+
+    def give_way(self) -> None:
+        """Another caller has the place."""
+        self._break_off(Busy(RETRY_AFTER_S))
+
+    async def respond(
+        self, guard: Guard, at: Url, headers: Mapping[str, str], *, in_turn: bool
+    ) -> Response:
+        """The final response, after redirects; `guard` makes the first request. It begins now, or
+        when it is the caller's turn, as each further request does.
+        """
+        self.begun_s = self._clock()
         self._deadline(self._terms.total_s)
         own = self._terms.head_s < self._terms.total_s
         head = self._deadline(self._terms.head_s) if own else None
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._request(guard, at, headers)
+            response = await self._request(guard, at, headers, in_turn=in_turn)
             self._age(response)
             location = _location(response)
             if location is None:
@@ -198,11 +242,11 @@ class _Fetch:
                 return self._final(response, at)
             if response.length != 0:  # else its connection is kept
                 self._hop.abort()
-            self._redirected = self._clock() - self._begun
+            self._redirected = self._clock() - self.begun_s
             to = _followed(location, at)
             if to.origin != at.origin:  # credentials do not come along, nor back
                 headers = {name: headers[name] for name in headers if name != "Authorization"}
-            at, guard = to, self._strangers
+            at, guard, in_turn = to, self._strangers, True
         raise UpstreamFailed(f"redirects more than {MAX_REDIRECTS} times")
 
     def end(self) -> None:
@@ -218,7 +262,7 @@ class _Fetch:
         """What it has cost until now, or to the end of the content."""
 
         def since(moment: float | None) -> float | None:
-            return None if moment is None else moment - self._begun
+            return None if moment is None else moment - self.begun_s
 
         hop = self._hop
         ended = None if self._content is None else self._content.ended
@@ -228,21 +272,29 @@ class _Fetch:
             since(hop.connect),
             since(hop.tls),
             since(hop.first_byte),
-            (self._clock() if ended is None else ended) - self._begun,
+            (self._clock() if ended is None else ended) - self.begun_s,
         )
 
-    async def _request(self, guard: Guard, at: Url, headers: Mapping[str, str]) -> IResponse:
+    async def _request(
+        self, guard: Guard, at: Url, headers: Mapping[str, str], *, in_turn: bool
+    ) -> IResponse:
         """One hop: the response when its head is complete."""
+        caller = self._caller
+        # Whatever a caller has looked up, it does not hold up the pages of the service's upstream.
+        looks_up_for = caller if guard is self._strangers else ""
         for anew in (False, True):
-            hop = self._hop = Hop(self._clock, anew=anew)
+            hop = self._hop = Hop(self._clock, caller, looks_up_for, anew=anew)
             try:
+                if in_turn or anew:
+                    self._requesting = ensureDeferred(self._queue.turn(caller))
+                    await self._requesting
                 agent = guard.agent(at, hop, _sent(at, headers))
                 self._requesting = _ask(agent, at, self._reactor)
                 response: IResponse = await self._requesting
             except Exception as error:
                 hop.abort()
-                if self._late is not None:
-                    raise self._late from error
+                if self._broken is not None:
+                    raise self._broken from error
                 if was_cancelled(error):
                     raise CancelledError from error
                 if hop.reused and hop.first_byte is None:
@@ -276,11 +328,14 @@ class _Fetch:
 
     def _too_late(self) -> None:
         what = "no response" if self._content is None else "not all of its content"
-        self._late = UpstreamTooSlow(f"{what} came in time")
+        self._break_off(UpstreamTooSlow(f"{what} came in time"))
+
+    def _break_off(self, error: MediaError) -> None:
+        self._broken = error
         if self._requesting is not None:
             self._requesting.cancel()
         elif self._content is not None:
-            self._content.fail(self._late)  # if it has not ended
+            self._content.fail(error)  # if it has not ended
 
 
 def _followed(location: str, at: Url) -> Url:

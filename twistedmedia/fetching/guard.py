@@ -15,7 +15,12 @@ from typing import Any
 
 from twisted.internet import address
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -36,10 +41,12 @@ from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from twistedmedia.errors import AddressRefused, UpstreamFailed
+from twistedmedia.fair_queue import FairQueue
 from twistedmedia.fetching.addresses import Address, Policy
-from twistedmedia.fetching.hops import MAX_HEAD_BYTES, Connecting, Connection, Hop
+from twistedmedia.fetching.hops import Connecting, Connection, Hop
 from twistedmedia.fetching.lookups import Lookups
 from twistedmedia.fetching.urls import Url
+from twistedmedia.wire.responses import MAX_HEAD_BYTES
 
 CONNECT_S = 10.0  # for each address; the next one is tried after 0.3 s (RFC 8305)
 MOST_ADDRESSES = 16  # of a name that has more, the rest is judged and not tried
@@ -63,15 +70,17 @@ class Guard:
         lookups: Lookups,
         trust: IPolicyForHTTPS,
         connections: int,
+        queue: FairQueue,
     ) -> None:
         """`trust` says whose certificates are believed; `connections` is how many idle ones are
-        kept in all.
+        kept in all. Content that takes long to parse takes turns in `queue`.
         """
         self._reactor = reactor
         self._policy = policy
         self._lookups = lookups
         self._trust = trust
         self._pool = _Pool(reactor, connections)
+        self._queue = queue
 
     def agent(self, url: Url, hop: Hop, headers: Headers) -> IAgent:
         """An agent for the one request that `hop` is about: for `url`, with these `headers` and no
@@ -89,20 +98,24 @@ class Guard:
 
     async def connect(self, url: Url, hop: Hop, factory: Any) -> IProtocol:
         """A connection to the host and port of `url`, with TLS where it asks for that."""
-        addresses = await self._lookups.addresses(url.host)
+        addresses = await self._lookups.addresses(url.host, hop.looks_up_for)
         hop.lookup = hop.clock()
         if not self._policy.admits_all(url.host, addresses, url.port):
             raise AddressRefused(url.origin)
         addresses = addresses[:MOST_ADDRESSES]
         judged = _Judged(self._reactor, addresses)
-        # Not by its name, about which the endpoint is stricter than those who give names.
-        to: IStreamClientEndpoint = HostnameEndpoint(
-            judged, str(addresses[0]), url.port, timeout=CONNECT_S
-        )
+        # Not by its name, about which the endpoint is stricter than those who give names. One that
+        # tries several addresses makes a class for each connection, which only the collector frees.
+        endpoint: type[HostnameEndpoint | TCP4ClientEndpoint | TCP6ClientEndpoint]
+        endpoint = HostnameEndpoint
+        if len(addresses) == 1:
+            is_ipv4 = isinstance(addresses[0], IPv4Address)
+            endpoint = TCP4ClientEndpoint if is_ipv4 else TCP6ClientEndpoint
+        to: IStreamClientEndpoint = endpoint(judged, str(addresses[0]), url.port, timeout=CONNECT_S)
         if url.scheme == "https":
             creator = self._trust.creatorForNetloc(url.host.encode("ascii"), url.port)
             to = wrapClientTLS(creator, to)
-        connection = await to.connect(Connecting(factory, hop))
+        connection = await to.connect(Connecting(factory, hop, self._queue))
         assert isinstance(connection, Connection)
         return connection.wrappedProtocol
 
@@ -181,7 +194,8 @@ class _Client(HTTP11ClientProtocol):
         return response
 
     def _finishResponse_WAITING(self, rest: bytes) -> None:
-        if (rest or self.transport.is_aborted) and self._currentRequest is not None:
+        is_unfit = rest or self.transport.is_behind or self.transport.is_aborted
+        if is_unfit and self._currentRequest is not None:
             self._currentRequest.persistent = False
         super()._finishResponse_WAITING(rest)
 
@@ -208,6 +222,8 @@ def _pass_over_identity(parser: Any) -> None:
     """Read content in the transfer coding `identity`, which RFC 7230 abolished, as content without
     one: to its Content-Length, or to the end of the connection.
     """
+    if not 100 <= parser.response.code < 200:
+        del parser.allHeadersReceived  # it refers to the parser
     codings = parser.connHeaders.getRawHeaders(b"Transfer-Encoding", [])
     if [coding.lower() for coding in codings] == [b"identity"]:
         parser.connHeaders.removeHeader(b"Transfer-Encoding")
@@ -291,9 +307,12 @@ class _Judged:
     def __init__(self, reactor: Any, addresses: Sequence[Address]) -> None:
         self._reactor = reactor
         self._addresses = addresses
-        self.nameResolver = self
         self.callLater = reactor.callLater
         self.seconds = reactor.seconds
+
+    @property
+    def nameResolver(self) -> IHostnameResolver:
+        return self
 
     def installNameResolver(self, resolver: IHostnameResolver) -> IHostnameResolver:
         raise NotImplementedError("the addresses are known")

@@ -16,57 +16,20 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-# Status line and headers, of all responses that precede the final one as well.
-MAX_HEAD_BYTES = 64 << 10
+from twistedmedia.fair_queue import TURN_OF_FEW_S, FairQueue
+from twistedmedia.wire.responses import ResponseHeads
+
 _LITTLE_BYTES = 4 << 10
-MAX_INTERIM = 16  # responses before the final one (RFC 9110, 15.2); Twisted logs each of them
-
-
-class _Heads:
-    """Measures the head of a response, and those of interim ones before it, as Twisted will read
-    them, before it does.
-    """
-
-    def __init__(self) -> None:
-        self.interim = 0
-        self.is_complete = False  # the final one
-        self._size = 0
-        self._line: list[bytes] = []  # in pieces, until its end has come
-        self._line_bytes = 0
-        self._status = b""
-
-    def feed(self, data: bytes) -> None:
-        """More bytes have come."""
-        self._line.append(data)
-        self._line_bytes += len(data)
-        if b"\n" not in data:
-            return
-        *lines, rest = b"".join(self._line).split(b"\n")
-        self._line, self._line_bytes = [rest], len(rest)
-        for line in lines:
-            self._size += len(line) + 1
-            line = line.removesuffix(b"\r")
-            if not self._status:
-                self._status = line or b"none"
-            elif not line:
-                if not 100 <= _code(self._status) < 200:
-                    self.is_complete = True
-                    self._line, self._line_bytes = [], 0  # and all that follows is content
-                    return
-                self.interim += 1
-                self._status = b""
-
-    @property
-    def are_too_large(self) -> bool:
-        """Whether there is more of them than may be."""
-        return self._size + self._line_bytes > MAX_HEAD_BYTES or self.interim > MAX_INTERIM
-
-
-def _code(status: bytes) -> int:
-    try:
-        return int(status.split(b" ", 2)[1])
-    except (IndexError, ValueError):
-        return 0
+# What takes long to parse is passed on in steps, each of which takes up to a millisecond. A usual
+# head is one step. Dense chunked coding has more lines than _DENSE_LINES in one piece, or one for
+# each _LINE_BYTES. Each piece has a price, so one that is smaller than a step is a step as well.
+_HEAD_STEP_BYTES = 2 << 10
+_STEP_BYTES = 512
+_DENSE_LINES = 256
+_LINE_BYTES = 64
+# First steps run at once for so long in one turn of the loop. To wait costs a turn of the loop:
+# with 1,000 users who fetch, less time for them costs a tenth of their rate.
+_AT_ONCE_S = 2 * TURN_OF_FEW_S
 
 
 class Hop:
@@ -74,9 +37,21 @@ class Hop:
     such phase.
     """
 
-    def __init__(self, clock: Callable[[], float], *, anew: bool = False) -> None:
-        """`anew` asks for a new connection, instead of one that was kept."""
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        caller: str = "",
+        looks_up_for: str = "",
+        *,
+        anew: bool = False,
+    ) -> None:
+        """`caller` is the caller of the fetch, in whose turns the response is parsed. The host is
+        looked up for `looks_up_for`. `anew` asks for a new connection, instead of one that was
+        kept.
+        """
         self.clock = clock
+        self.caller = caller
+        self.looks_up_for = looks_up_for
         self.anew = anew
         self.lookup: float | None = None
         self.connect: float | None = None
@@ -87,7 +62,7 @@ class Hop:
         self.head_is_endless = False
         self.given_up = False  # it is we who have closed the connection
         self.ended_cleanly = False  # the peer has closed it as one does
-        self._heads = _Heads()
+        self._heads = ResponseHeads()
 
     def abort(self) -> None:
         """Cut the connection, if it is still this request's. Idempotent."""
@@ -95,19 +70,51 @@ class Hop:
         if connection is not None and connection.hop is self:
             connection.abortConnection()
 
-    def received(self, data: bytes) -> bool:
-        """Bytes have come; whether they may be looked at."""
+    def note_arrival(self) -> None:
+        """Bytes were received."""
         if self.first_byte is None:
             self.first_byte = self.clock()
-        if not self._heads.is_complete:
-            self._heads.feed(data)
+
+    @property
+    def awaits_head(self) -> bool:
+        """Whether the head of the response is not complete."""
+        return not self._heads.is_complete
+
+    def takes_long(self, data: bytes) -> bool:
+        """Whether `data`, which was received, takes long to parse for its size."""
+        return self.awaits_head or len(data) <= _STEP_BYTES or self._is_dense(data)
+
+    def step_of(self, data: bytes) -> int:
+        """How many bytes of `data`, which was received, the next step passes on. None are passed on
+        if the head of the response is too large.
+        """
+        if self.awaits_head:
+            size = self._heads.feed(data[:_HEAD_STEP_BYTES])
             self.head_is_endless = self._heads.are_too_large
-        return not self.head_is_endless
+            if self.head_is_endless:
+                return 0
+            if self.awaits_head:
+                return size
+            return size if self._is_dense(data, size) else len(data)
+        return _STEP_BYTES if self._is_dense(data) else len(data)
+
+    def _is_dense(self, data: bytes, start: int = 0) -> bool:
+        """Whether `data` is mostly chunked coding, from `start` on."""
+        size = len(data) - start
+        return (
+            size > _STEP_BYTES
+            and self._heads.is_chunked
+            and data.count(b"\r\n", start) > min(_DENSE_LINES, size // _LINE_BYTES)
+        )
 
 
 @implementer(IHandshakeListener)
 class Connection(ProtocolWrapper):
-    """A connection to an upstream, below HTTP and above TLS. `hop` is the request it carries."""
+    """A connection to an upstream, below HTTP and above TLS. `hop` is the request it carries.
+    `factory` has the queue in which it takes the turns of the hop's caller.
+    """
+
+    factory: Connecting
 
     hop: Hop
     transport: Any
@@ -116,6 +123,9 @@ class Connection(ProtocolWrapper):
     _when_lost: Callable[[], None] | None = None
     _send: Callable[[bytes], int | Exception] | None = None
     _is_paused = False
+    _is_queued = False  # the rest of what was received is passed on in its turn
+    _is_stemmed = False  # the transport is paused: what was received waits
+    _lost: Failure | None = None  # how it ended; what was received before is still passed on
     _receives_less = False
     _unread: list[bytes]
 
@@ -139,6 +149,7 @@ class Connection(ProtocolWrapper):
     def loseConnection(self) -> None:
         """Close it. Nothing is left to be sent; TLS would wait for the peer to agree, for ever."""
         self.hop.given_up = True
+        self._unread.clear()
         if self._send is None:
             self.abortConnection()
         elif not self._is_lost:
@@ -149,6 +160,11 @@ class Connection(ProtocolWrapper):
         self.is_aborted = True
         if not self._is_lost:
             self.transport.abortConnection()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more was received than was passed on."""
+        return bool(self._unread)
 
     def rest(self, when_lost: Callable[[], None]) -> None:
         """No request is next for now. `when_lost` is called if it is lost before one is."""
@@ -176,14 +192,18 @@ class Connection(ProtocolWrapper):
         self.hop.tls = self.hop.clock()
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on, unless the head of the response does not end."""
-        if not self.hop.received(data):
-            self.abortConnection()
-        elif self._is_paused:
-            self._unread.append(data)
+        """Pass it on: at once if it is plain content in a large piece, which takes next to no time,
+        and else in steps.
+        """
+        self.hop.note_arrival()
+        self._unread.append(data)
+        if self._is_paused or self._is_queued:
+            self._is_stemmed = True
             self.transport.pauseProducing()
+        elif self._when_lost is not None or not self.hop.takes_long(data):
+            self._pass_on()
         else:
-            self.wrappedProtocol.dataReceived(data)
+            self._begin_step()
 
     def pauseProducing(self) -> None:
         """Pass nothing on. The socket is told when something comes: Twisted pauses for a moment at
@@ -194,24 +214,61 @@ class Connection(ProtocolWrapper):
     def resumeProducing(self) -> None:
         """Pass on what comes, and what has come."""
         self._is_paused = False
-        if self._unread:
-            data = b"".join(self._unread)
-            self._unread.clear()
-            self.transport.resumeProducing()
-            self.wrappedProtocol.dataReceived(data)
+        if self._unread and not self._is_queued:
+            self._begin_step()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Pass on what has come before, and remember how it ended: of a response without a length
         Twisted does not tell that.
         """
-        hop = self.hop
-        if hop.connection is self:
-            hop.connection = None
-        hop.ended_cleanly = reason.check(ConnectionDone) is not None
+        self.hop.ended_cleanly = reason.check(ConnectionDone) is not None
         self._is_lost = True
-        unread, self._unread = self._unread, []
-        if unread and not self.is_aborted:
-            self.wrappedProtocol.dataReceived(b"".join(unread))
+        self._lost = reason
+        if self.is_aborted or not self._is_queued:
+            self._pass_on()
+
+    def _begin_step(self) -> None:
+        """Pass on the first step of what was received, now or when it is the caller's turn."""
+        if self.factory.queue.has_time_within(_AT_ONCE_S):
+            self.factory.queue.do(self._pass_on)
+        else:
+            self._queue()
+
+    def _queue(self) -> None:
+        self._is_queued = True
+        self.factory.queue.add(self.hop.caller, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._is_queued:
+            self._is_queued = False
+            if self._lost is not None or not self._is_paused:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Pass on one step of what was received. The rest is queued."""
+        self._is_queued = False
+        if self.is_aborted:
+            self._unread.clear()
+        data = b"".join(self._unread)
+        self._unread.clear()
+        size = self.hop.step_of(data)
+        if self.hop.head_is_endless:
+            self.abortConnection()
+        elif size < len(data):
+            self._unread.append(data[size:])
+            self._queue()
+        elif self._is_stemmed and self._lost is None:
+            self._is_stemmed = False
+            self.transport.resumeProducing()
+        if size:
+            self.wrappedProtocol.dataReceived(data[:size])
+        if self._lost is not None and not self._is_queued:
+            self._end(self._lost)
+
+    def _end(self, reason: Failure) -> None:
+        """Everything was passed on, and the connection is lost."""
+        if self.hop.connection is self:
+            self.hop.connection = None
         super().connectionLost(reason)
         if self._when_lost is not None:
             self._when_lost()
@@ -222,8 +279,9 @@ class Connecting(WrappingFactory[Connection]):
 
     noisy = False
 
-    def __init__(self, factory: Any, hop: Hop) -> None:
+    def __init__(self, factory: Any, hop: Hop, queue: FairQueue) -> None:
         super().__init__(factory)
+        self.queue = queue
         factory.noisy = False  # else two lines in the log for each connection
         self._hop = hop
 

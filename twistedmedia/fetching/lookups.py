@@ -30,6 +30,10 @@ Resolve = Callable[..., Sequence[tuple[Any, Any, Any, Any, Any]]]
 class Lookups:
     """Looks names up. Those who ask for the same name at once share one look-up; what it says is
     not kept, since the next connection is to be judged by what is true then.
+
+    A look-up that has begun cannot be ended. So a caller may have as many threads as it leaves
+    free: half of them if it is the only one, a third if there are two. Its other names wait. The
+    callers whose names wait take turns.
     """
 
     def __init__(
@@ -41,13 +45,16 @@ class Lookups:
         self._reactor = reactor
         self._resolve = resolve
         self._free = self._at_once = at_once
-        self._queue: dict[str, None] = {}  # in their order
+        # The names that wait, in their order, by caller. The caller whose turn it is comes first.
+        self._queues: dict[str, dict[str, None]] = {}
+        self._threads: dict[str, int] = {}  # by caller
         self._asking: dict[str, list[Deferred[list[Address]]]] = {}
+        self._running: set[str] = set()
 
-    def addresses(self, host: str) -> Deferred[list[Address]]:
+    def addresses(self, host: str, caller: str = "") -> Deferred[list[Address]]:
         """The addresses of `host`, the preferred ones first; none when it has none. An address is
         its own, without a look-up. Fails with `Busy` when no thread can be started. Cancelling ends
-        the waiting.
+        the waiting. The thread is one of `caller`, the first that asks.
         """
         try:
             return succeed([ip_address(host)])
@@ -58,9 +65,10 @@ class Lookups:
             lambda asking: self._leave(host, waiting, asking)
         )
         waiting.append(asking)
-        if host not in self._asking:
-            self._asking[host] = waiting
-            self._queue[host] = None
+        self._asking[host] = waiting
+        if host not in self._running:
+            # Also if it waits as another caller's, whose turn may come later.
+            self._queues.setdefault(caller, {})[host] = None
             self._start()
         return asking
 
@@ -68,35 +76,56 @@ class Lookups:
         self, host: str, waiting: list[Deferred[list[Address]]], asking: Deferred[list[Address]]
     ) -> None:
         waiting.remove(asking)
-        if not waiting and self._asking.get(host) is waiting and host in self._queue:
-            del self._queue[host], self._asking[host]  # nobody has begun to look it up
+        if not waiting and self._asking.get(host) is waiting and host not in self._running:
+            del self._asking[host]  # nobody has begun to look it up
+            self._unqueue(host)
 
     def _start(self) -> None:
-        while self._free and self._queue:
-            host = next(iter(self._queue))
+        """Start threads for as many names as may be."""
+        in_vain = 0
+        while self._free and in_vain < len(self._queues):
+            caller, hosts = next(iter(self._queues.items()))
+            del self._queues[caller]
+            self._queues[caller] = hosts  # the last one now
+            if self._threads.get(caller, 0) >= self._free:
+                in_vain += 1
+                continue
+            host = next(iter(hosts))
             # A thread of its own for each: one that hangs keeps no process from ending.
-            thread = Thread(target=self._look_up, args=(host,), name=f"lookup-{host}", daemon=True)
+            thread = Thread(
+                target=self._look_up, args=(host, caller), name=f"lookup-{host}", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:  # as many as the system allows: those that run will start it
-                if self._free == self._at_once:
+                if not self._running:
                     self._fail_all(Failure(Busy(RETRY_AFTER_S)))
                 return
-            del self._queue[host]
+            in_vain = 0
+            self._unqueue(host)
+            self._running.add(host)
+            self._threads[caller] = self._threads.get(caller, 0) + 1
             self._free -= 1
+
+    def _unqueue(self, host: str) -> None:
+        for caller in [caller for caller, hosts in self._queues.items() if host in hosts]:
+            del self._queues[caller][host]
+            if not self._queues[caller]:
+                del self._queues[caller]
 
     def _fail_all(self, failure: Failure) -> None:
         """None runs, and none can be started."""
-        hosts, self._queue = self._queue, {}
-        for host in hosts:
-            _tell(self._asking.pop(host), failure)
+        self._queues.clear()
+        asking, self._asking = self._asking, {}
+        for waiting in asking.values():
+            _tell(waiting, failure)
 
-    def _look_up(self, host: str) -> None:  # in the thread
+    def _look_up(self, host: str, caller: str) -> None:  # in the thread
         try:
             found: list[Address] | Failure = self._found(host)
         except Exception:  # noqa: BLE001  # told to those who asked
             found = Failure()
-        self._reactor.callFromThread(self._told, host, found)
+        self._reactor.callFromThread(self._told, host, caller, found)
 
     def _found(self, host: str) -> list[Address]:
         try:
@@ -106,8 +135,12 @@ class Lookups:
         texts = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in answers)
         return [ip_address(text) for text in texts]
 
-    def _told(self, host: str, found: list[Address] | Failure) -> None:
+    def _told(self, host: str, caller: str, found: list[Address] | Failure) -> None:
         self._free += 1
+        self._running.remove(host)
+        self._threads[caller] -= 1
+        if not self._threads[caller]:
+            del self._threads[caller]
         waiting = self._asking.pop(host)
         self._start()
         _tell(waiting, found)

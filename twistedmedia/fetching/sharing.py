@@ -1,23 +1,27 @@
 """One fetch for all who ask for the same URL at once, and its outcome again while it is fresh.
 
-Of an outcome the figures are kept, never the content.
+Of an outcome the figures are kept, never the content. A fetch counts as one of the first caller
+that asked for it. If that one is refused, the fetch goes on for the other callers.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
+from twistedmedia.errors import Busy
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import Url
 
 MAX_OUTCOMES = 1_000
+_ANSWERS_S = 0.001  # of a step: one answer takes a tenth of it, a turn of the loop half as much
 
 
 class Origin(Enum):
@@ -31,7 +35,7 @@ class Origin(Enum):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a fetch came to. `url` is where redirects have led, `size` that of the content in bytes,
-    and `timings` begin when it was asked for.
+    and `timings` begin when it was asked for, or later: a wait for a place does not count.
     """
 
     url: str
@@ -41,13 +45,32 @@ class Outcome:
     origin: Origin
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A request that waits for a fetch, since `since_s`."""
+
+    since_s: float
+    origin: Origin
+    asked: Deferred[Outcome]
+    caller: str
+
+    def tell(self, result: Outcome | Failure, begun_s: float) -> None:
+        """Pass on the result of the fetch that began at `begun_s`, if it is still waited for."""
+        if self.asked.called:
+            return
+        if isinstance(result, Failure):
+            self.asked.errback(result)
+        else:
+            self.asked.callback(_seen(result, max(0.0, self.since_s - begun_s), self.origin))
+
+
 class _Flight:
     """A fetch under way, and those who wait for it."""
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
         self.landed = False
-        self.waiting: list[tuple[float, Origin, Deferred[Outcome]]] = []
+        self.waiting: dict[Deferred[Outcome], _Asking] = {}  # in the order in which they asked
         self.work: Deferred[None]
 
 
@@ -64,9 +87,12 @@ class Sharing:
         # With when it was begun, and until when it is fresh.
         self._kept: OrderedDict[Url | None, tuple[Outcome, float, float]] = OrderedDict()
 
-    def ask(self, url: Url | None, *, fresh: bool = False, keep: bool = True) -> Deferred[Outcome]:
-        """The outcome of fetching `url`, or the upstream's own if it is None. With `fresh` it is
-        fetched for this one, whatever is kept or under way; without `keep` it is not kept then.
+    def ask(
+        self, url: Url | None, caller: str = "", *, fresh: bool = False, keep: bool = True
+    ) -> Deferred[Outcome]:
+        """The outcome of fetching `url`, or the upstream's own if it is None, for `caller`. With
+        `fresh` it is fetched for this one, whatever is kept or under way; without `keep` it is not
+        kept then.
 
         Fails as `Fetcher.open` does, and as its content. Cancelling leaves a fetch to those others
         who wait for it, and ends it when nobody does.
@@ -82,7 +108,7 @@ class Sharing:
         origin = Origin.MISS if flight is None else Origin.SHARED
         joined = flight or _Flight(now)
         asked = Deferred(lambda asked: self._leave(url, joined, asked))
-        joined.waiting.append((now, origin, asked))
+        joined.waiting[asked] = _Asking(now, origin, asked, caller)
         if flight is None:
             if not fresh:
                 self._flights[url] = joined
@@ -103,26 +129,72 @@ class Sharing:
     async def _fly(self, url: Url | None, flight: _Flight, keep: bool) -> None:
         """Fetch, and tell all who wait what it comes to."""
         result: Outcome | Failure
-        try:
-            result, lifetime_s = await self._fetch(url)
-            if keep:
-                self._keep(url, flight.begun, result, lifetime_s)
-        except Exception:  # noqa: BLE001  # told to those who wait
-            result = Failure()
+        while True:
+            caller = next(iter(flight.waiting.values())).caller
+            try:
+                result, lifetime_s = await self._fetch(url, caller, flight)
+                if keep:
+                    self._keep(url, flight.begun, result, lifetime_s)
+            except Busy:  # for that caller
+                result = Failure()
+                if self._refuse(flight, caller, result):
+                    continue
+            except Exception:  # noqa: BLE001  # told to those who wait
+                result = Failure()
+            break
         if self._flights.get(url) is flight:
             del self._flights[url]
         flight.landed = True
-        for since, origin, asked in flight.waiting:
-            if asked.called:  # one of those before has had it cancelled
-                continue
-            if isinstance(result, Failure):
-                asked.errback(result)
-            else:
-                asked.callback(_seen(result, since - flight.begun, origin))
+        await self.fetcher.queue.enter(caller)
+        waiting, flight.waiting = flight.waiting, {}  # the Deferreds refer to the flight
+        self._tell(list(waiting.values()), result, flight.begun)
+        del result  # a failure refers to this frame
 
-    async def _fetch(self, url: Url | None) -> tuple[Outcome, int]:
+    def _tell(self, waiting: list[_Asking], result: Outcome | Failure, begun_s: float) -> None:
+        """Answer those that wait, in turns of their callers; the first one has its turn now."""
+        if len(waiting) == 1:
+            waiting[0].tell(result, begun_s)
+            return
+        callers: dict[str, deque[_Asking]] = {}
+        for each in waiting:
+            callers.setdefault(each.caller, deque()).append(each)
+        first, *others = callers.values() or [deque()]
+        for asking in others:
+            self._tell_later(asking, result, begun_s)
+        self._tell_some(first, result, begun_s)
+
+    def _tell_some(
+        self, waiting: deque[_Asking], result: Outcome | Failure, begun_s: float
+    ) -> None:
+        """Answer requests of one caller while the step has time."""
+        ends_s = self._clock() + _ANSWERS_S
+        while waiting and self._clock() < ends_s:
+            waiting.popleft().tell(result, begun_s)
+        if waiting:
+            self._tell_later(waiting, result, begun_s)
+
+    def _tell_later(
+        self, waiting: deque[_Asking], result: Outcome | Failure, begun_s: float
+    ) -> None:
+        step = partial(self._tell_some, waiting, result, begun_s)
+        self.fetcher.queue.add(waiting[0].caller, step)
+
+    def _refuse(self, flight: _Flight, caller: str, failure: Failure) -> bool:
+        """End the waiting of `caller` with the failure, if other callers wait as well. Returns
+        whether requests are left that wait.
+        """
+        refused = [each for each in flight.waiting.values() if each.caller == caller]
+        if len(refused) == len(flight.waiting):
+            return False
+        for each in refused:
+            del flight.waiting[each.asked]
+        self._tell(refused, failure, flight.begun)
+        return bool(flight.waiting)
+
+    async def _fetch(self, url: Url | None, caller: str, flight: _Flight) -> tuple[Outcome, int]:
         size = 0
-        async with self.fetcher.open(url, self._terms) as response:
+        async with self.fetcher.open(url, self._terms, caller=caller) as response:
+            flight.begun = response.begun_s
             async for chunks in response.body:
                 size += sum(map(len, chunks))
             outcome = Outcome(
@@ -141,7 +213,7 @@ class Sharing:
                 self._kept.popitem(last=False)
 
     def _leave(self, url: Url | None, flight: _Flight, asked: Deferred[Outcome]) -> None:
-        flight.waiting = [each for each in flight.waiting if each[2] is not asked]
+        flight.waiting.pop(asked, None)
         if not flight.waiting and not flight.landed:
             if self._flights.get(url) is flight:
                 del self._flights[url]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
@@ -18,8 +18,8 @@ from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.files import DraftFile
 from twistedmedia.store.folders import Folders
 from twistedmedia.store.root import Root
-from twistedmedia.store.space import Space
-from twistedmedia.store.threads import DiskThreads, Lane
+from twistedmedia.store.space import Reservation, Space
+from twistedmedia.store.threads import DiskThreads, Lane, in_steps
 from twistedmedia.store.validators import Instants, etag_of, record_digest
 
 T = TypeVar("T")
@@ -49,6 +49,7 @@ class DirectoryDraft:
         file: DraftFile,
         declared: int | None,
         durable: bool,
+        caller: str,
     ) -> None:
         self._calls = calls
         self._root = root
@@ -57,7 +58,7 @@ class DirectoryDraft:
         self._instants = instants
         self._file = file
         self._durable = durable
-        self._lane = Lane(writers)
+        self._lane = Lane(writers, caller)
         self._fd: int | None = None
         self._begun = False  # a job was given to a thread
         self._sealed = False
@@ -68,9 +69,8 @@ class DirectoryDraft:
         self._hash = hashlib.sha256()
         self._hashed = 0  # bytes; fewer than `_size` when some were written for an earlier request
         self._declared = declared or 0
-        self._reserved: int | None = (
-            None  # bytes that are not written yet; None before the first job
-        )
+        self._caller = caller
+        self._reservation: Reservation | None = None  # before the first job
 
     def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
         return self._in_lane(self._prepare, name, replacing)
@@ -82,7 +82,8 @@ class DirectoryDraft:
         return self._in_lane(self._seal, syncing=self._durable)
 
     def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
-        return self._in_lane(self._publish, name, replacing, syncing=self._durable)
+        publishing = self._publish(name, replacing)
+        return self._in_lane(in_steps, publishing, syncing=self._durable)
 
     def discard(self) -> None:
         if not self._begun:
@@ -127,7 +128,8 @@ class DirectoryDraft:
                 self._hash.update(chunk)
             self._hashed += size
         self._size += size
-        self._give_back(size)
+        if self._reservation is not None:
+            self._reservation.wrote(size)
         if self._durable and self._size - self._written_back >= _WRITEBACK_BYTES:
             self._start_writeback(fd)
 
@@ -166,7 +168,9 @@ class DirectoryDraft:
         if self._durable:
             self._root.note_success("written")
 
-    def _publish(self, name: MediaName, replacing: Condition | None) -> Stored:
+    def _publish(
+        self, name: MediaName, replacing: Condition | None
+    ) -> Generator[None, None, Stored]:
         sealed = self._seal()
         fd = self._opened()
 
@@ -175,10 +179,11 @@ class DirectoryDraft:
 
         with self._root.writing():
             status = self._calls.fstat(fd)
-            if replacing is None:
-                self._folders.place(name, link, (status.st_dev, status.st_ino))
-            else:
+            if replacing is not None:
                 self._folders.replace(name, link, replacing)
+        if replacing is None:
+            placing = self._folders.place(name, link, (status.st_dev, status.st_ino))
+            yield from self._root.writing_in(placing)
         self._root.note_success("written")
         etag = etag_of(status.st_size, status.st_mtime_ns)
         stored = Stored(name, sealed.size, sealed.sha256, etag)
@@ -204,7 +209,8 @@ class DirectoryDraft:
         if self._closed:
             return
         self._closed = True
-        self._give_back(self._reserved or 0)
+        if self._reservation is not None:
+            self._reservation.release()
         try:
             self._file.remove(published)
         finally:
@@ -215,12 +221,5 @@ class DirectoryDraft:
         self._log.error("a draft could not be let go of: {why}", why=on_one_line(failure))
 
     def _reserve(self) -> None:
-        if self._reserved is None:
-            self._space.reserve(self._declared)
-            self._reserved = self._declared
-
-    def _give_back(self, size: int) -> None:
-        size = min(size, self._reserved or 0)
-        if self._reserved is not None and size:
-            self._reserved -= size
-            self._space.give_back(size)
+        if self._reservation is None:
+            self._reservation = self._space.reserve(self._declared, self._caller)

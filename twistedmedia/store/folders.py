@@ -9,13 +9,14 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from secrets import token_hex
 
 from twistedmedia.boundaries import Condition
 from twistedmedia.errors import NameConflict, PreconditionFailed
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
+from twistedmedia.store.touched import Touched
 from twistedmedia.store.validators import etag_of
 
 HIDDEN = ".twistedmedia"  # the folder in the root that holds what is not media
@@ -31,11 +32,16 @@ _ATTEMPTS = 100
 _STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY, errno.ENOTDIR)
 _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _NAME_LOCKS = 64
+# Folders that one step makes or removes, each with a sync. A name can have 511.
+_A_STEP = 8
 _SETTLED_AT_MOST = 10_000  # folders remembered; forgetting one costs a sync, no more
 
 
 class Folders:
     """The folders under one root.
+
+    Work that can take long is a generator: where it yields, a thread may do other work before it
+    goes on. A name of up to eight folders is one step.
 
     Each step of a walk opens one name below an open folder with O_NOFOLLOW, so neither a link nor
     a rename in mid-walk leads out of the root. `..` cannot occur: a `MediaName` has none.
@@ -48,6 +54,7 @@ class Folders:
         drafts_fd: int,
         durable: bool,
         check_root: Callable[[], None],
+        touched: Touched,
     ) -> None:
         """`drafts_fd` is a folder in the same file system for files on their way. `check_root`
         raises if the root is no longer at its path. Each change calls it before the caller is told
@@ -58,11 +65,14 @@ class Folders:
         self._drafts_fd = drafts_fd
         self._durable = durable
         self._check_root = check_root
+        self._touched = touched
         self._lock = threading.Lock()
         # Between looking at a file and replacing or deleting it nobody else may do either.
         self._name_locks = [threading.Lock() for _ in range(_NAME_LOCKS)]
         self._settled: set[tuple[str, ...]] = set()  # their entries in their parents are synced
         self._removals = 0
+        self.swept = threading.Event()  # what a killed service has left of uploads is swept
+        self.swept.set()
 
     @contextlib.contextmanager
     def walk(self, folders: tuple[str, ...]) -> Iterator[int]:
@@ -121,7 +131,9 @@ class Folders:
                 return False
             raise
 
-    def place(self, name: MediaName, link: Link, identity: tuple[int, int]) -> None:
+    def place(
+        self, name: MediaName, link: Link, identity: tuple[int, int]
+    ) -> Generator[None, None, None]:
         """Make the folders of `name`, have `link` name the file there, and sync what changed.
 
         `identity` is the device and inode of the file that `link` names. When anything fails, what
@@ -132,7 +144,7 @@ class Folders:
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._place(name, link, identity)
+                return (yield from self._place(name, link, identity))
             except FileNotFoundError:  # a delete removed a folder under our feet
                 if attempt == _ATTEMPTS:
                     raise
@@ -146,6 +158,7 @@ class Folders:
         :raises NameConflict: when it is a folder's.
         :raises OSError: what `link` raises, or renaming or syncing.
         """
+        self._wait_for_sweep(name)
         with self._lock:
             removals = self._removals
         with self._hidden(link) as new:
@@ -159,12 +172,30 @@ class Folders:
                     raise PreconditionFailed from None
                 raise
 
-    def remove(self, name: MediaName, condition: Condition | None = None) -> bool:
+    def remove(
+        self, name: MediaName, condition: Condition | None = None
+    ) -> Generator[None, None, bool]:
         """Remove the file `name`, sync, and remove the folders that this leaves empty.
 
         :raises PreconditionFailed: when there is a condition and it is not true.
         :raises NameConflict: when it is a folder.
         :raises OSError: when removing or syncing fails.
+        """
+        self._wait_for_sweep(name)
+        with contextlib.ExitStack() as noted:
+            if (left := self._remove(name, condition, noted)) is not None:
+                yield from self._prune_rest(name.folders, left)
+                self._check_root()
+                return True
+        if condition is not None and not condition(None, 0):
+            raise PreconditionFailed
+        return False
+
+    def _remove(
+        self, name: MediaName, condition: Condition | None, noted: contextlib.ExitStack
+    ) -> int | None:
+        """Remove the file, and some folders: what is left of that as `_prune` says it. None if
+        there is no such file.
         """
         try:
             with self._lock_of(name), self._chain(name.folders, None) as chain:
@@ -174,19 +205,30 @@ class Folders:
                 if condition is not None:
                     self._check(name, condition, chain[-1])
                 if not stat.S_ISREG(status.st_mode):
-                    return False
+                    return None
                 self._check_root()
+                noted.enter_context(self._touched.noted(name.folders))
                 self._calls.unlink(name.filename, dir_fd=chain[-1])
                 self._sync(chain[-1])
-                self._prune(name.folders, chain)
-                self._check_root()
-                return True
+                return self._prune(name.folders, chain)
         except OSError as error:
             if error.errno not in _NO_SUCH_FILE:
                 raise
-        if condition is not None and not condition(None, 0):
-            raise PreconditionFailed
-        return False
+            return None
+
+    def _wait_for_sweep(self, name: MediaName) -> None:
+        """If the file has a second name, wait until uploads are `swept`. An upload whose publish
+        was interrupted has it, too, and would be taken for unfinished if this name were gone.
+        """
+        if self.swept.is_set():
+            return
+        try:
+            with self._chain(name.folders, None) as chain:
+                links = self._calls.lstat(name.filename, dir_fd=chain[-1]).st_nlink
+        except OSError:  # whoever changes the file finds out
+            return
+        if links > 1:
+            self.swept.wait()
 
     def _lock_of(self, name: MediaName) -> threading.Lock:
         return self._name_locks[hash(name) % _NAME_LOCKS]
@@ -235,8 +277,93 @@ class Folders:
             with contextlib.suppress(OSError):  # renamed
                 self._calls.unlink(name, dir_fd=self._drafts_fd)
 
-    def _place(self, name: MediaName, link: Link, identity: tuple[int, int]) -> None:
+    def _place(
+        self, name: MediaName, link: Link, identity: tuple[int, int]
+    ) -> Generator[None, None, None]:
         made: list[int] = []  # the depths at which a folder is new
+        with contextlib.ExitStack() as noted:
+            try:
+                if len(name.folders) > _A_STEP and name.folders not in self._settled:
+                    noted.enter_context(self._touched.noted(name.folders))
+                    yield from self._make(name.folders, made)
+                    # When all are there: one sync brings many of them to stable storage.
+                    yield from self._settle_in_steps(name.folders, made)
+                self._place_in(name, link, identity)
+            except Exception:
+                if made:
+                    # A delete that runs between the steps leaves what is above to this upload.
+                    with contextlib.suppress(OSError):  # as in `_undo`
+                        yield from self._prune_rest(name.folders, self._there(name.folders))
+                raise
+
+    def _make(self, folders: tuple[str, ...], made: list[int]) -> Generator[None, None, None]:
+        """Make those of `folders` that lack."""
+
+        def open_or_make(depth: int, parent: int) -> int:
+            with contextlib.suppress(FileNotFoundError):
+                return self._calls.open(folders[depth], _FOLDER, dir_fd=parent)
+            return self._open_new(folders[: depth + 1], parent, made)
+
+        return self._descend(len(folders), open_or_make)
+
+    def _settle_in_steps(
+        self, folders: tuple[str, ...], made: list[int]
+    ) -> Generator[None, None, None]:
+        """As `_settle`, of folders that are there."""
+
+        def settle(depth: int, parent: int) -> int:
+            prefix = folders[: depth + 1]
+            with self._lock:
+                removals = self._removals
+            if depth in made or prefix not in self._settled:
+                self._sync(parent)
+            fd = self._calls.open(folders[depth], _FOLDER, dir_fd=parent)
+            self._note_settled([prefix], removals)
+            return fd
+
+        return self._descend(len(folders), settle)
+
+    def _descend(
+        self, depths: int, open_below: Callable[[int, int], int]
+    ) -> Generator[None, None, None]:
+        """Go down `depths` folders, each opened below the one before, which is closed then."""
+        at = self._root_fd
+        try:
+            for depth in range(depths):
+                if depth and depth % _A_STEP == 0:
+                    yield
+                above, at = at, open_below(depth, at)
+                self._close(above)
+        finally:
+            self._close(at)
+
+    def _close(self, fd: int) -> None:
+        if fd != self._root_fd:
+            with contextlib.suppress(OSError):  # opened for reading: a close can lose nothing
+                self._calls.close(fd)
+
+    def _prune_rest(self, folders: tuple[str, ...], left: int) -> Generator[None, None, None]:
+        """As `_prune`, of the first `left` of `folders`, each time in a step of its own."""
+        while left:
+            yield
+            left = self._prune_on(folders[:left])
+
+    def _there(self, folders: tuple[str, ...]) -> int:
+        """How many of `folders` are there."""
+        at, depth = self._root_fd, 0
+        try:
+            for folder in folders:
+                above, at = at, self._calls.open(folder, _FOLDER, dir_fd=at)
+                self._close(above)
+                depth += 1
+        except FileNotFoundError:
+            return depth
+        finally:
+            self._close(at)
+        return depth
+
+    def _place_in(self, name: MediaName, link: Link, identity: tuple[int, int]) -> None:
+        made: list[int] = []
         with self._lock:
             removals = self._removals
         with self._chain(name.folders, made) as chain:
@@ -257,10 +384,27 @@ class Folders:
                 raise NameConflict("a directory has this name") from None
             raise
 
+    def sweep(self) -> None:
+        """Remove the folders that are empty because the process was killed that was making or
+        removing them.
+
+        :raises OSError: if the storage cannot be read.
+        """
+        for folders in self._touched.left():
+            for depth in range(len(folders), 0, -1):
+                # A folder that is not there, or that cannot be removed, is in nobody's way.
+                with contextlib.suppress(OSError), self._chain(folders[:depth], None) as chain:
+                    left = self._prune(folders[:depth], chain)
+                    for _ in self._prune_rest(folders, left):
+                        pass  # nobody else has work at the start
+                    break
+        self._touched.clear()
+
     @contextlib.contextmanager
     def _chain(self, folders: tuple[str, ...], made: list[int] | None) -> Iterator[list[int]]:
         """The root and each of `folders`, open. With `made`, those that lack are made and noted."""
         chain = [self._root_fd]
+        is_touched = False
         try:
             for depth, folder in enumerate(folders):
                 try:
@@ -268,12 +412,10 @@ class Folders:
                 except FileNotFoundError:
                     if made is None:
                         raise
-                    with contextlib.suppress(FileExistsError):  # another upload was faster
-                        self._calls.mkdir(folder, dir_fd=chain[-1])
-                        made.append(depth)
-                        # Somebody may have removed it behind our back when it was settled.
-                        self._settled.discard(folders[: depth + 1])
-                    fd = self._calls.open(folder, _FOLDER, dir_fd=chain[-1])
+                    if not is_touched:
+                        self._touched.begin(folders)
+                        is_touched = True
+                    fd = self._open_new(folders[: depth + 1], chain[-1], made)
                 chain.append(fd)
             yield chain
         except OSError:
@@ -282,8 +424,18 @@ class Folders:
             raise
         finally:
             for fd in chain[1:]:
-                with contextlib.suppress(OSError):  # opened for reading: a close can lose nothing
-                    self._calls.close(fd)
+                self._close(fd)
+            if is_touched:
+                self._touched.end(folders)
+
+    def _open_new(self, folders: tuple[str, ...], parent: int, made: list[int]) -> int:
+        """Make the last of `folders`, and open it. Its depth is added to `made`."""
+        with contextlib.suppress(FileExistsError):  # another upload was faster
+            self._calls.mkdir(folders[-1], dir_fd=parent)
+            made.append(len(folders) - 1)
+            # Somebody may have removed it behind our back when it was settled.
+            self._settled.discard(folders)
+        return self._calls.open(folders[-1], _FOLDER, dir_fd=parent)
 
     def _settle(
         self, folders: tuple[str, ...], chain: list[int], made: list[int], removals: int
@@ -295,6 +447,9 @@ class Folders:
         for depth, prefix in enumerate(prefixes):
             if depth in made or prefix not in self._settled:
                 self._sync(chain[depth])
+        self._note_settled(prefixes, removals)
+
+    def _note_settled(self, prefixes: list[tuple[str, ...]], removals: int) -> None:
         with self._lock:
             if self._removals == removals:  # else one of them may be a new folder by now
                 if len(self._settled) > _SETTLED_AT_MOST:
@@ -319,16 +474,32 @@ class Folders:
                 self._forget(folders[: depth + 1])
                 self._calls.rmdir(folders[depth], dir_fd=chain[depth])
 
-    def _prune(self, folders: tuple[str, ...], chain: list[int]) -> None:
+    def _prune_on(self, folders: tuple[str, ...]) -> int:
+        """As `_prune`, in a later step: somebody may have removed them by now."""
+        try:
+            with self._chain(folders, None) as chain:
+                return self._prune(folders, chain)
+        except OSError as error:
+            if error.errno in _NO_SUCH_FILE:
+                return 0
+            raise
+
+    def _prune(self, folders: tuple[str, ...], chain: list[int]) -> int:
+        """Remove the last of `folders`, and those above it that this leaves empty, as many as one
+        step may. Returns how many of `folders` are still to be looked at.
+        """
         for depth in reversed(range(len(folders))):
+            if len(folders) - depth > _A_STEP:
+                return depth + 1
             self._forget(folders[: depth + 1])
             try:
                 self._calls.rmdir(folders[depth], dir_fd=chain[depth])
             except OSError as error:
                 if error.errno in _STAYS:
-                    return
+                    return 0
                 raise
             self._sync(chain[depth])
+        return 0
 
     def _forget(self, folder: tuple[str, ...]) -> None:
         with self._lock:

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twistedmedia.boundaries import Kept, Plan, Resumed
-from twistedmedia.errors import StorageFailed
+from twistedmedia.errors import MediaError, StorageFailed
 from twistedmedia.store.calls import SystemCalls
+from twistedmedia.store.clocks import Reading
 from twistedmedia.store.drafts import DirectoryDraft
 from twistedmedia.store.folders import Folders
-from twistedmedia.store.records import Records
+from twistedmedia.store.records import AT_ONCE, Records
 from twistedmedia.store.root import Root
 from twistedmedia.store.space import Space
-from twistedmedia.store.threads import DiskThreads
+from twistedmedia.store.threads import OWN_WORK, DiskThreads
 from twistedmedia.store.validators import Instants
+
+T = TypeVar("T")
 
 # A hash and what the front end remembers, some 40 KiB: of all but those written to last it is
 # forgotten, and made again from the bytes themselves when the last of them is here.
 _REMEMBERED = 32
+_PAUSE_S = 0.02  # between jobs of which nobody waits for the last
 _REVIEW_BYTES = 4 << 20  # at a time, so that others get their turn
 
 
@@ -90,9 +99,12 @@ class DirectoryKeptDraft(DirectoryDraft):
         file: KeptFile,
         declared: int | None,
         durable: bool,
+        caller: str,
         memories: Memories,
     ) -> None:
-        super().__init__(calls, writers, root, folders, space, instants, file, declared, durable)
+        super().__init__(
+            calls, writers, root, folders, space, instants, file, declared, durable, caller
+        )
         self._kept_file = file
         self._memories = memories
         self._began_at: int | None = None  # before it is resumed
@@ -206,47 +218,165 @@ class Memories:
 class DirectoryKeptDrafts:
     """`boundaries.KeptDrafts` over `Records`."""
 
+    _log = Logger()
+
     def __init__(
         self,
+        clock: IReactorTime,
         writers: DiskThreads,
-        draft: Callable[[KeptFile, int | None, Memories], DirectoryKeptDraft],
+        draft: Callable[[KeptFile, int | None, str, Memories], DirectoryKeptDraft],
         *,
         durable: bool,
     ) -> None:
-        """`draft` makes one of its file and what was declared."""
+        """`draft` makes one of its file, what was declared, and by which caller."""
+        self._clock = clock
         self._writers = writers
         self._draft = draft
         self._durable = durable
         self._memories = Memories()
+        self._pausing: Deferred[None] | None = None
+        self._waiting_for_sweep: list[Deferred[None]] = []
 
-    def open(self, records: Records) -> None:
-        """The store was started; these are its uploads."""
+    def open(self, records: Records, *, sweep_later: bool) -> None:
+        """The store was started; these are its uploads, which are swept now. With `sweep_later` a
+        thread does it, and what is asked of uploads meanwhile waits until that has ended.
+        """
         self._records = records
+        self._closed = False
+        if sweep_later:
+            records.sweep_later()
+            self._writers.run(self._sweep, caller=OWN_WORK).addBoth(self._swept)
+        else:
+            self._sweep()
+
+    def close(self) -> None:
+        """The store is about to stop."""
+        self._closed = True
+        if self._pausing is not None:
+            self._pausing.cancel()
 
     def create(self, upload: str, plan: Plan, etag: str | None = None) -> Deferred[None]:
-        return self._writers.run(self._records.create, upload, plan, etag, syncing=self._durable)
+        return self._run(
+            self._records.create, upload, plan, etag, syncing=self._durable, caller=plan.caller
+        )
 
-    def find(self, upload: str, *, synced: bool = False) -> Deferred[Kept]:
+    def find(self, upload: str, *, synced: bool = False, caller: str = OWN_WORK) -> Deferred[Kept]:
         def find() -> Kept:
             return self._records.find(upload, synced=synced)
 
-        return self._writers.run(find, syncing=synced and self._durable)
+        return self._run(find, syncing=synced and self._durable, caller=caller)
 
-    def resume(self, upload: str, declared: int | None, *, provisional: bool) -> DirectoryKeptDraft:
+    def resume(
+        self, upload: str, declared: int | None, *, provisional: bool, caller: str = OWN_WORK
+    ) -> DirectoryKeptDraft:
         file = KeptFile(self._records, upload, provisional)
-        return self._draft(file, declared, self._memories)
+        return self._draft(file, declared, caller, self._memories)
 
-    def declare(self, upload: str, length: int) -> Deferred[None]:
-        return self._writers.run(self._records.declare, upload, length, syncing=self._durable)
+    def declare(self, upload: str, length: int, *, caller: str = OWN_WORK) -> Deferred[None]:
+        return self._run(
+            self._records.declare, upload, length, syncing=self._durable, caller=caller
+        )
 
-    def settle(self, upload: str, etag: str | None) -> Deferred[None]:
-        return self._writers.run(self._records.settle, upload, etag)
+    def settle(self, upload: str, etag: str | None, *, caller: str = OWN_WORK) -> Deferred[None]:
+        return self._run(self._records.settle, upload, etag, caller=caller)
 
-    def forget(self, upload: str) -> Deferred[bool]:
-        return self._writers.run(self._records.forget, upload)
+    def forget(self, upload: str, *, caller: str = OWN_WORK) -> Deferred[bool]:
+        return self._run(self._records.forget, upload, caller=caller)
 
-    def expire(self, before_ns: int) -> Deferred[list[str]]:
-        return self._writers.run(self._records.expire, before_ns)
+    def learn(self) -> Deferred[None]:
+        return ensureDeferred(self._learn())
+
+    async def _learn(self) -> None:
+        while await self._run(self._records.learn):
+            await self._pause()
+
+    def adjust(self, wall_ns: int, monotonic_ns: int) -> Deferred[None]:
+        return ensureDeferred(self._adjust(Reading(self._records.boot, monotonic_ns, wall_ns)))
+
+    async def _adjust(self, now: Reading) -> None:
+        step_ns, uploads = await self._run(self._records.stepped, now)
+        async for _ in self._in_batches(uploads, self._records.move, step_ns, now.wall_ns):
+            pass
+        await self._run(self._records.note, now)
+
+    def expire(self, before_ns: int, spared: Collection[str] = ()) -> Deferred[list[str]]:
+        return ensureDeferred(self._expire(before_ns, spared))
+
+    async def _expire(self, before_ns: int, spared: Collection[str]) -> list[str]:
+        await self._wait_for_sweep()
+        uploads = self._records.expirable(spared)
+        expired: list[str] = []
+        try:
+            async for some in self._in_batches(uploads, self._records.expire, before_ns):
+                expired += some
+        except StorageFailed:
+            if not expired:
+                raise
+        return expired
+
+    async def _pause(self) -> None:
+        """So that requests do not wait for this, which may take long and has time.
+
+        :raises CancelledError: if the store stops.
+        """
+        if self._closed:
+            raise CancelledError
+        self._pausing = deferLater(self._clock, _PAUSE_S)
+        await self._pausing
 
     def callers(self) -> Deferred[dict[str, str]]:
-        return self._writers.run(self._records.callers)
+        return ensureDeferred(self._callers())
+
+    async def _callers(self) -> dict[str, str]:
+        await self._wait_for_sweep()
+        found: dict[str, str] = {}
+        async for some in self._in_batches(self._records.unfinished(), self._records.callers):
+            found |= some
+        return found
+
+    async def _in_batches(
+        self, uploads: Iterator[str], job: Callable[..., T], *args: object
+    ) -> AsyncIterator[T]:
+        """What `job` returns for some of the uploads, and then for the next ones."""
+        for number, first in enumerate(uploads):
+            if number:
+                await self._pause()
+            yield await self._run(job, chain([first], islice(uploads, AT_ONCE - 1)), *args)
+
+    def _run(
+        self,
+        job: Callable[..., T],
+        *args: object,
+        syncing: bool = False,
+        caller: str = OWN_WORK,
+    ) -> Deferred[T]:
+        """Do a job in a thread, when the uploads are swept."""
+        if self._records.is_swept:
+            return self._writers.run(job, *args, syncing=syncing, caller=caller)
+        return ensureDeferred(self._run_after_sweep(job, args, syncing, caller))
+
+    async def _run_after_sweep(
+        self, job: Callable[..., T], args: tuple[object, ...], syncing: bool, caller: str
+    ) -> T:
+        await self._wait_for_sweep()
+        return await self._writers.run(job, *args, syncing=syncing, caller=caller)
+
+    async def _wait_for_sweep(self) -> None:
+        if not self._records.is_swept:
+            waiting: Deferred[None] = Deferred()
+            self._waiting_for_sweep.append(waiting)
+            await waiting
+
+    def _sweep(self) -> None:
+        try:
+            self._records.sweep()
+        except (OSError, MediaError) as error:  # what is stored can be read all the same
+            why = error.reason if isinstance(error, MediaError) else error.strerror
+            self._log.warn("unfinished uploads were not swept: {why}", why=why)
+
+    def _swept(self, failure: Failure | None) -> None:
+        if failure is not None:
+            self._log.failure("unfinished uploads could not be swept", failure)
+        waiting, self._waiting_for_sweep = self._waiting_for_sweep, []
+        for each in waiting:
+            each.callback(None)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, execute
 from twistedmedia.boundaries import Condition, Fate, Kept, Plan, Resumed, Sealed, Stored
 from twistedmedia.errors import NotFound
 from twistedmedia.names import MediaName
+from twistedmedia.store.clocks import Clocks, Reading, moved
 from twistedmedia.store.validators import Instants
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class MemoryKeptDrafts:
         self.store = store
         self.uploads: dict[str, _Upload] = {}
         self.instants = Instants()
+        self._clocks = Clocks()
 
     @_done
     def create(self, upload: str, plan: Plan, etag: str | None = None) -> None:
@@ -59,39 +61,53 @@ class MemoryKeptDrafts:
         self.uploads[upload] = _Upload(plan, fate, self.instants.now_ns(), etag=etag)
 
     @_done
-    def find(self, upload: str, *, synced: bool = False) -> Kept:
+    def find(self, upload: str, *, synced: bool = False, caller: str = "") -> Kept:
         found = self.get(upload)
         ended = found.fate is not Fate.UNFINISHED
         size = found.plan.length or 0 if ended else len(found.content)
         return Kept(found.plan, found.fate, size, found.modified_ns, found.etag)
 
-    def resume(self, upload: str, declared: int | None, *, provisional: bool) -> MemoryKeptDraft:
+    def resume(
+        self, upload: str, declared: int | None, *, provisional: bool, caller: str = ""
+    ) -> MemoryKeptDraft:
         return MemoryKeptDraft(self, upload, declared or 0, provisional)
 
     @_done
-    def declare(self, upload: str, length: int) -> None:
+    def declare(self, upload: str, length: int, *, caller: str = "") -> None:
         found = self.get(upload)
         found.plan = replace(found.plan, length=length)
 
     @_done
-    def settle(self, upload: str, etag: str | None) -> None:
+    def settle(self, upload: str, etag: str | None, *, caller: str = "") -> None:
         found = self.uploads.get(upload)
         if found is not None and found.fate is Fate.UNFINISHED:
             found.fate, found.etag = Fate.TAKEN if etag is None else Fate.STORED, etag
             self._drop_content(found)
 
     @_done
-    def forget(self, upload: str) -> bool:
+    def forget(self, upload: str, *, caller: str = "") -> bool:
         return self._forget(upload)
 
     @_done
-    def expire(self, before_ns: int) -> list[str]:
+    def expire(self, before_ns: int, spared: Collection[str] = ()) -> list[str]:
         expired = [
             upload
             for upload, found in self.uploads.items()
-            if found.modified_ns < before_ns and not found.is_held
+            if found.modified_ns < before_ns and not found.is_held and upload not in spared
         ]
         return [upload for upload in expired if self._forget(upload)]
+
+    @_done
+    def learn(self) -> None:
+        pass
+
+    @_done
+    def adjust(self, wall_ns: int, monotonic_ns: int) -> None:
+        now = Reading("", monotonic_ns, wall_ns)
+        step_ns = self._clocks.step_to(now) or 0
+        for upload in self.uploads.values():
+            upload.modified_ns = moved(upload.modified_ns, step_ns, wall_ns)
+        self._clocks.note(now)
 
     @_done
     def callers(self) -> dict[str, str]:

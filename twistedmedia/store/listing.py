@@ -1,16 +1,20 @@
-"""Pages of a folder's names. Everything here blocks and runs in threads; each step is short, since
-the event loop needs the interpreter in between.
+"""Pages of a folder's names, read in batches. What reads folders blocks and runs in threads. Each
+step is short, since the event loop needs the interpreter in between.
 """
 
 from __future__ import annotations
 
 import errno
-import heapq
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
+from typing import Any, TypeVar
 
-from twistedmedia.boundaries import Entry, Page
+from twisted.internet.defer import Deferred
+
+from twistedmedia.boundaries import Batch, Entry, PageEnd
 from twistedmedia.errors import NotFound
 from twistedmedia.names import MAX_NAME_BYTES, is_segment
 from twistedmedia.store.calls import SystemCalls
@@ -18,10 +22,32 @@ from twistedmedia.store.folders import HIDDEN, Folders
 from twistedmedia.store.root import Root
 from twistedmedia.store.validators import etag_of
 
+T = TypeVar("T")
+
+# Names in a batch. Another page may have its turn after each of them: 5 ms or so.
+BATCH = 128
+# Names that are kept besides those of the page: some may not be media.
+_SPARE_NAMES = 256
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # Names that are sorted at once: sorting holds the interpreter's lock, a millisecond for so many.
 _SORTED_AT_ONCE = 4096
+
+
+class BatchedListing:
+    """A `boundaries.Listed` of batches that an iterator makes."""
+
+    def __init__(
+        self,
+        batches: Iterator[Batch],
+        run: Callable[[Callable[[], Batch], Callable[[Batch], Any]], Deferred[Any]],
+    ) -> None:
+        """`run` calls a function where the store works, and another one with its result."""
+        self._batches = batches
+        self._run = run
+
+    def read(self, use: Callable[[Batch], T]) -> Deferred[T]:
+        return self._run(lambda: next(self._batches), use)
 
 
 class Listing:
@@ -32,56 +58,89 @@ class Listing:
         self._folders = folders
         self._root = root
 
-    def page(self, folders: tuple[str, ...], after: str, limit: int) -> Page:
-        """See `boundaries.Store.list`.
+    def batches(self, folders: tuple[str, ...], after: str, limit: int) -> Iterator[Batch]:
+        """The page that `boundaries.Store.list` describes. The first batch includes one look at
+        all names of the folder. No descriptor is open between two batches.
 
         :raises NotFound: when there is no such folder, or nothing in it.
         """
+        longest = MAX_NAME_BYTES - len("/".join((*folders, "")).encode())
+        at_root = not folders
+        missing = limit
+        left_out = since_last = 0
+        kept = limit + _SPARE_NAMES
+        while True:
+            with self._walk(folders) as folder:
+                names, is_cut = self._first_names(folder, after, kept, at_root=at_root)
+            for at in range(0, max(1, len(names)), BATCH):
+                entries: list[Entry | str] = []
+                more = False
+                with self._walk(folders) as folder:
+                    for name in names[at : at + BATCH]:
+                        entry = self._entry(folder, name, longest, at_root=at_root)
+                        if entry is None:
+                            since_last += 1
+                        elif entry and not missing:  # what lies between is on the next page
+                            more = True
+                            break
+                        elif entry:
+                            entries.append(entry)
+                            missing -= 1
+                            left_out, since_last = left_out + since_last, 0
+                left = len(names) - at - BATCH
+                if more or (left <= 0 and not is_cut):
+                    end = PageEnd(more, left_out if more else left_out + since_last)
+                    yield Batch(tuple(entries), 0, end)
+                    return
+                yield Batch(tuple(entries), missing if is_cut else min(missing, left))
+            after = names[-1]
+            kept *= 2  # most of those were no media: read the folder only a few times more
+
+    @contextmanager
+    def _walk(self, folders: tuple[str, ...]) -> Iterator[int]:
         try:
             with self._folders.walk(folders) as folder:
-                return self._page(folders, folder, after, limit)
+                yield folder
         except OSError as error:
             if error.errno in _NOT_THERE:
                 raise NotFound("there is no such directory") from None
             raise
 
-    def _page(self, folders: tuple[str, ...], folder: int, after: str, limit: int) -> Page:
-        entries: list[Entry | str] = []
-        left_out = since_last = 0
-        longest = MAX_NAME_BYTES - len("/".join((*folders, "")).encode())
-        runs = self._sorted_runs(folder, after, at_root=not folders)
-        if not runs:
-            if folders:
-                raise NotFound("there is no such directory")
-            self._root.check("read")  # a root that was removed looks like an empty one
-        for name in heapq.merge(*runs):
-            entry = self._entry(folder, name, longest, at_root=not folders)
-            if entry is None:
-                since_last += 1
-            elif entry:
-                if len(entries) == limit:  # what lies between is counted on the next page
-                    return Page(tuple(entries), more=True, left_out=left_out)
-                entries.append(entry)
-                left_out, since_last = left_out + since_last, 0
-        return Page(tuple(entries), more=False, left_out=left_out + since_last)
+    def _first_names(
+        self, folder: int, after: str, most: int, *, at_root: bool
+    ) -> tuple[list[str], bool]:
+        """The first `most` names after `after`, those of folders with a slash, and whether there
+        are more. Text sorts by code points, which is the order of the bytes in UTF-8.
 
-    def _sorted_runs(self, folder: int, after: str, *, at_root: bool) -> list[list[str]]:
-        """All names after `after`, those of folders with a slash, in sorted runs. Text sorts by
-        code points, which is the order of the bytes in UTF-8.
+        :raises NotFound: when there is nothing in the folder.
         """
-        runs = []
+        names: list[str] = []
+        is_empty, is_cut = True, False
         with self._calls.scandir(folder) as found:
             while run := [
                 entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
                 for entry in islice(found, _SORTED_AT_ONCE)
             ]:
+                is_empty = False
                 if at_root and HIDDEN + "/" in run:
                     run.remove(HIDDEN + "/")
                 if after:
                     run = [name for name in run if name > after]
+                if is_cut:
+                    last = names[most - 1]
+                    run = [name for name in run if name < last]
                 run.sort()
-                runs.append(run)
-        return runs
+                names += run
+                if len(names) > most:
+                    names.sort()  # which merges what is sorted
+                    del names[most:]
+                    is_cut = True
+        if is_empty:
+            if not at_root:
+                raise NotFound("there is no such directory")
+            self._root.check("read")  # a root that was removed looks like an empty one
+        names.sort()
+        return names, is_cut
 
     def _entry(self, folder: int, name: str, longest: int, *, at_root: bool) -> Entry | str | None:
         """What the page says of a name: None when it breaks the rules, nothing when it is not there

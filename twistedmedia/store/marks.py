@@ -1,17 +1,10 @@
-"""How many bytes of an unfinished upload count, where the size of its file does not tell.
-
-A mark is a symbolic link to a text: it is there with what it says or is not there, takes no space,
-and on a file system with a journal it is on stable storage before what was written after it.
-"""
+"""How many bytes of an unfinished upload count, where the size of its file does not tell."""
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
-from twistedmedia.store.calls import SystemCalls
-
-_NEW = ".new"  # behind the name of a mark that is being made
+from twistedmedia.store.texts import Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +35,15 @@ _BROKEN = Mark("", 0, 0)
 
 
 class Marks:
-    """The marks in one folder. Everything here blocks and runs in threads."""
+    """The marks among the texts of a folder. Everything here blocks and runs in threads."""
 
-    def __init__(self, calls: SystemCalls, fd: int) -> None:
-        self._calls = calls
-        self._fd = fd
+    def __init__(self, texts: Texts) -> None:
+        self._texts = texts
 
     def read(self, name: str) -> Mark | None:
         """The mark of that name, if there is one."""
         try:
-            boot, synced, counting = self._calls.readlink(name, dir_fd=self._fd).split(" ")
+            boot, synced, counting = self._texts.read(name).split(" ")
             mark = Mark(boot, int(synced), None if counting == "-" else int(counting))
         except FileNotFoundError:
             return None
@@ -61,13 +53,4 @@ class Marks:
 
     def write(self, name: str, mark: Mark) -> None:
         """Put `mark` in the place of the one of that name, in one step."""
-        new = name + _NEW
-        with contextlib.suppress(FileNotFoundError):  # what a crash has left
-            self._calls.unlink(new, dir_fd=self._fd)
-        self._calls.symlink(str(mark), new, dir_fd=self._fd)
-        try:
-            self._calls.rename(new, name, source_dir_fd=self._fd, dir_fd=self._fd)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                self._calls.unlink(new, dir_fd=self._fd)
-            raise
+        self._texts.replace(name, str(mark))

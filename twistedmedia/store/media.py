@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.boundaries import Media
-from twistedmedia.errors import IsDirectory, NotFound
+from twistedmedia.errors import RETRY_AFTER_S, IsDirectory, NotFound, Stopping
 from twistedmedia.faults import on_one_line
 from twistedmedia.names import MediaName
 from twistedmedia.store.calls import SystemCalls
@@ -46,28 +46,28 @@ class MediaFiles:
         self._folders = folders
         self._root = root
 
-    def open(self, name: MediaName) -> Deferred[Media]:
+    def open(self, name: MediaName, caller: str) -> Deferred[Media]:
         """See `boundaries.Store.open`."""
 
         def close(outcome: Media | Failure) -> None:
             if not isinstance(outcome, Failure):
                 outcome.close()
 
-        at_hand = self._open_at_hand(name)
+        at_hand = self._open_at_hand(name, caller)
         if at_hand is not None:
             return succeed(at_hand)
-        return self._readers.run(self._open, name, unclaimed=close)
+        return self._readers.run(self._open, name, caller, caller=caller, unclaimed=close)
 
-    def open_file(self, name: MediaName) -> DirectoryMedia:
+    def open_file(self, name: MediaName, caller: str) -> DirectoryMedia:
         """The file itself, also where it is small. Blocks.
 
         :raises NotFound: and `IsDirectory`.
         :raises StorageFailed: if the storage cannot be read.
         """
         with self._root.reading():
-            return self._open_file(name)
+            return self._open_file(name, caller)
 
-    def _open_file(self, name: MediaName) -> DirectoryMedia:
+    def _open_file(self, name: MediaName, caller: str) -> DirectoryMedia:
         try:
             with self._folders.walk(name.folders) as folder:
                 fd = self._calls.open(name.filename, _READ, dir_fd=folder)
@@ -81,13 +81,13 @@ class MediaFiles:
                 raise IsDirectory
             if not stat.S_ISREG(status.st_mode):
                 raise NotFound
-            return DirectoryMedia(self._calls, self._readers, self._root, fd, status)
+            return DirectoryMedia(self._calls, self._readers, self._root, fd, status, caller)
         except BaseException:
             self._calls.close(fd)
             raise
 
-    def _open(self, name: MediaName) -> Media:
-        media = self.open_file(name)
+    def _open(self, name: MediaName, caller: str) -> Media:
+        media = self.open_file(name, caller)
         if media.size > _SMALL_BYTES:
             return media
         with self._root.reading(media.identity):
@@ -98,7 +98,7 @@ class MediaFiles:
         self._root.note_success("read")
         return MemoryMedia(content, media.modified_ns, media.sha256)
 
-    def _open_at_hand(self, name: MediaName) -> Media | None:
+    def _open_at_hand(self, name: MediaName, caller: str) -> Media | None:
         """A file that the kernel knows the way to by heart, and, of a small one, the bytes: that is
         had sooner than a thread, and without waiting for anything. None is no verdict: then a
         thread looks.
@@ -112,7 +112,9 @@ class MediaFiles:
                     return None
                 if status.st_size > _SMALL_BYTES:
                     keep = True
-                    return DirectoryMedia(self._calls, self._readers, self._root, fd, status)
+                    return DirectoryMedia(
+                        self._calls, self._readers, self._root, fd, status, caller
+                    )
                 content = self._calls.read_at_hand(fd, status.st_size)
                 if len(content) == status.st_size:
                     self._root.note_success("read")
@@ -136,8 +138,9 @@ class DirectoryMedia:
         root: Root,
         fd: int,
         status: os.stat_result,
+        caller: str,
     ) -> None:
-        """`fd` is the media's from now on."""
+        """`fd` is the media's from now on. It is read in turns of `caller`."""
         self.fd = fd
         self.identity = status.st_dev, status.st_ino
         self.size = status.st_size
@@ -146,7 +149,8 @@ class DirectoryMedia:
         self.sha256 = recorded_digest(calls, fd, status)
         self._calls = calls
         self._root = root
-        self._lane = Lane(readers)
+        self._readers = readers
+        self._lane = Lane(readers, caller)
         self._fetched = range(0)
         self._fetched_until_s = 0.0
 
@@ -194,6 +198,8 @@ class DirectoryMedia:
         offset = 0
         while size := await self._lane.run(self._hash, digest, offset):
             offset += size
+            if self._readers.hurries:
+                raise Stopping(RETRY_AFTER_S)
         await self._lane.run(self._record, digest.hexdigest())
         return str(digest.hexdigest())
 

@@ -1,18 +1,29 @@
 """A store in memory, with the promises of the directory store but for surviving its process.
 
 For tests and for embedding where nothing needs to be kept. Its Deferreds have fired when they are
-returned.
+returned, so its callers need no turns.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred, execute, succeed
 
-from twistedmedia.boundaries import Condition, Draft, Entry, Media, Page, Sealed, Stored
+from twistedmedia.boundaries import (
+    Batch,
+    Condition,
+    Draft,
+    Entry,
+    Listed,
+    Media,
+    PageEnd,
+    Sealed,
+    Stored,
+)
 from twistedmedia.errors import (
     AlreadyExists,
     IsDirectory,
@@ -23,6 +34,7 @@ from twistedmedia.errors import (
 )
 from twistedmedia.names import MediaName
 from twistedmedia.store.kept_memory import MemoryKeptDrafts
+from twistedmedia.store.listing import BATCH, BatchedListing
 from twistedmedia.store.validators import Instants, etag_of
 
 T = TypeVar("T")
@@ -44,25 +56,28 @@ class MemoryStore:
     async def stop(self) -> None:
         """There is nothing to stop."""
 
-    def begin(self, size: int | None = None) -> Draft:
+    def begin(self, size: int | None = None, caller: str = "") -> Draft:
         return MemoryDraft(self, size or 0)
 
-    def open(self, name: MediaName) -> Deferred[Media]:
+    def open(self, name: MediaName, *, caller: str = "") -> Deferred[Media]:
         return execute(self._open, name)
 
-    def recognise(self, name: MediaName, sha256: str) -> Deferred[Stored | None]:
+    def recognise(
+        self, name: MediaName, sha256: str, *, caller: str = ""
+    ) -> Deferred[Stored | None]:
         media = self._files.get(name)
         if media is None or media.hash() != sha256:
             return succeed(None)
         return succeed(Stored(name, media.size, sha256, media.etag))
 
-    def delete(self, name: MediaName, condition: Condition | None = None) -> Deferred[bool]:
+    def delete(
+        self, name: MediaName, condition: Condition | None = None, *, caller: str = ""
+    ) -> Deferred[bool]:
         return execute(self._delete, name, condition)
 
-    def list(
-        self, folders: tuple[str, ...], after: str, limit: int, render: Callable[[Page], T]
-    ) -> Deferred[T]:
-        return execute(lambda: render(self._page(folders, after, limit)))
+    def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str = "") -> Listed:
+        batches = self._batches(folders, after, limit)
+        return BatchedListing(batches, lambda read, use: execute(lambda: use(read())))
 
     def _open(self, name: MediaName) -> Media:
         if self._is_folder((*name.folders, name.filename)):
@@ -82,7 +97,7 @@ class MemoryStore:
             self.take(-media.size)
         return media is not None
 
-    def _page(self, folders: tuple[str, ...], after: str, limit: int) -> Page:
+    def _batches(self, folders: tuple[str, ...], after: str, limit: int) -> Iterator[Batch]:
         found: dict[str, Entry | str] = {}
         for name, media in self._files.items():
             if name.folders == folders:
@@ -94,8 +109,12 @@ class MemoryStore:
         if not found and folders:
             raise NotFound("there is no such directory")
         names = sorted((name for name in found if name.encode() > after.encode()), key=str.encode)
-        page = tuple(found[name] for name in names[:limit])
-        return Page(page, more=len(names) > limit, left_out=0)
+        end = PageEnd(more=len(names) > limit, left_out=0)
+        entries = [found[name] for name in names[:limit]]
+        while len(entries) > BATCH:
+            batch, entries = tuple(entries[:BATCH]), entries[BATCH:]
+            yield Batch(batch, len(entries))
+        yield Batch(tuple(entries), 0, end)
 
     def take(self, size: int) -> None:
         """Count `size` bytes as taken; a negative size gives back.
@@ -201,9 +220,11 @@ class MemoryDraft:
 
 
 class MemoryMedia:
-    """`boundaries.Media` over bytes."""
+    """`boundaries.KernelMedia` over bytes."""
 
-    def __init__(self, content: bytes, modified_ns: int, sha256: str | None = None) -> None:
+    def __init__(
+        self, content: bytes | memoryview, modified_ns: int, sha256: str | None = None
+    ) -> None:
         self._content = content
         self.size = len(content)
         self.modified_ns = modified_ns
@@ -220,7 +241,13 @@ class MemoryMedia:
         return self.sha256
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        return execute(lambda: self._content[offset : offset + size])
+        return execute(lambda: bytes(self._content[offset : offset + size]))
+
+    def send_at_hand(self, socket: int, offset: int, size: int) -> int | None:
+        return os.write(socket, memoryview(self._content)[offset : offset + size])
+
+    def fetch(self, offset: int, size: int) -> Deferred[None]:
+        return succeed(None)  # it is at hand
 
     def close(self) -> None:
         """Nothing is held."""

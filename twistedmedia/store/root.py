@@ -15,8 +15,9 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from twisted.logger import Logger
 
@@ -25,6 +26,8 @@ from twistedmedia.errors import NotFound, PreconditionFailed, StorageFailed
 from twistedmedia.store.calls import SystemCalls
 from twistedmedia.store.failures import BROKEN, OF_ONE_FILE, failure_of, reason_of
 from twistedmedia.store.folders import HIDDEN
+
+T = TypeVar("T")
 
 # A failure that was not seen again for so long says nothing about now. The same failure is logged
 # once in this time, so that a broken disk does not fill the log.
@@ -73,6 +76,9 @@ class Root:
         self._checked_s = -_LATELY_S
         self._own: list[int] = []
         self._seen: dict[str, _Seen] = {}
+        self._probed: StorageState | None = None
+        # A job has succeeded where the last probe found a failure, or failed where it found none.
+        self.is_contradicted = False
         self._lock = threading.Lock()
         self._logged: dict[str, float] = {}  # what was logged, and when
         self._writes: dict[object, float] = {}  # those under way, and when each began
@@ -97,6 +103,17 @@ class Root:
         :raises StorageFailed: as `reading`.
         """
         return _Edge(self, "written", size)
+
+    def writing_in(self, steps: Generator[None, None, T]) -> Generator[None, None, T]:
+        """`steps`, each of them as a job that is `writing`. None is under way between two steps."""
+        while True:
+            with self.writing():
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+            yield
 
     def check(self, doing: str) -> None:
         """Look whether the root still is the folder that the store was started on: it may have been
@@ -131,12 +148,19 @@ class Root:
 
     def note_success(self, doing: str) -> None:
         """The storage was read or written: what was seen to fail says nothing any more."""
+        if self._probed_failure(doing) is not None:
+            self.is_contradicted = True
         seen = self._seen.pop(doing, None)
         if seen is not None and seen.tells and self._may_log(_again(doing)):
             self._log.info("the storage can be {doing} again", doing=doing)
 
     def probe(self, free: int | None) -> StorageState:
         """How the storage is, as far as this can be seen without reading or writing a block."""
+        self.is_contradicted = False  # before it looks: a job may fail meanwhile
+        self._probed = self._probe(free)
+        return self._probed
+
+    def _probe(self, free: int | None) -> StorageState:
         try:
             self.check("read")
             self._check_permission("read", os.R_OK | os.X_OK)
@@ -174,6 +198,25 @@ class Root:
         """Raise one of our errors in place of `error`, with which a job has failed. Returns if
         `error` is to be raised as it is.
         """
+        try:
+            self._translate(error, doing, size, of)
+        except StorageFailed:
+            self._note_failure(doing)
+            raise
+        if isinstance(error, StorageFailed):
+            self._note_failure(doing)
+
+    def _note_failure(self, doing: str) -> None:
+        if self._probed_failure(doing) is None:
+            self.is_contradicted = True
+
+    def _probed_failure(self, doing: str) -> StorageFailed | None:
+        probed = self._probed
+        if probed is None:
+            return None
+        return probed.cannot_read if doing == "read" else probed.cannot_write
+
+    def _translate(self, error: BaseException, doing: str, size: int, of: object) -> None:
         if isinstance(error, (NotFound, PreconditionFailed)):
             self.check(doing)
         if not isinstance(error, OSError):

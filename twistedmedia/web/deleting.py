@@ -14,6 +14,7 @@ from twistedmedia.names import MediaName, media_name
 from twistedmedia.web.answering import respond
 from twistedmedia.web.fields import Fields
 from twistedmedia.web.requests import (
+    caller_of,
     client_address,
     condition_of_change,
     header,
@@ -61,7 +62,8 @@ class Deleting:
         return await self._delete(request, name)
 
     async def _delete(self, request: Request, name: MediaName) -> Reply:
-        deleted = await self._store.delete(name, condition_of_change(request))
+        condition, caller = condition_of_change(request), caller_of(request)
+        deleted = await self._store.delete(name, condition, caller=caller)
         if deleted:
             self._log.info(
                 "deleted: {name!r} by {source}", name=str(name), source=client_address(request)

@@ -24,7 +24,7 @@ from twistedmedia.fetching.sharing import Outcome, Sharing
 from twistedmedia.fetching.urls import Url, parse_url
 from twistedmedia.web.answering import respond
 from twistedmedia.web.pages import PAGE_POLICY, time_cost_page
-from twistedmedia.web.requests import client_address, has_query_key, header
+from twistedmedia.web.requests import caller_of, client_address, has_query_key, header
 from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.web.strangers import Strangers
 
@@ -68,8 +68,9 @@ class Fetching:
         self._strangers.refuse_embedded(request)
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
+        keep = not forbids_keeping(cache_control)
         try:
-            outcome = await sharing.ask(url, fresh=fresh, keep=not forbids_keeping(cache_control))
+            outcome = await sharing.ask(url, caller_of(request), fresh=fresh, keep=keep)
         except AddressRefused as error:
             log_refused(self._log, error, request)
             raise
@@ -104,7 +105,9 @@ def log_refused(log: Logger, error: AddressRefused, request: Request) -> None:
     may hold secrets.
     """
     source = client_address(request)
-    log.warn("not fetched: {where!r}, for {source}", where=error.where, source=source)
+    log.warn(
+        "not fetched: {where!r}, for {source}", where=error.where, source=source, is_refusal=True
+    )
 
 
 def _url_asked_for(request: Request, sharing: Sharing) -> Url | None:

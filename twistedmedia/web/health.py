@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 import time
+from collections.abc import Callable
 
 from klein import Klein
 from twisted.internet.defer import TimeoutError
@@ -16,6 +17,8 @@ from twistedmedia.answers import OK, Answer
 from twistedmedia.boundaries import StorageState, WatchedStore
 from twistedmedia.errors import RETRY_AFTER_S, Stopping, StorageFailed
 from twistedmedia.intake import Intake
+from twistedmedia.places import Places
+from twistedmedia.shares import Shares
 from twistedmedia.web.answering import respond
 from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.site import MediaSite
@@ -29,8 +32,20 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class Health:
     """`GET` and `HEAD` of `/health`, for people, and of `/ready`, for load balancers."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        responses: Shares,
+        dropped_events: Callable[[], int],
+        fetches: Places | None = None,
+    ) -> None:
+        """`responses` are the shares of the memory of responses. `dropped_events` tells how many
+        events could not be logged. `fetches` are the places of fetches, if the service fetches.
+        """
         self._intake = intake
+        self._responses = responses
+        self._dropped_events = dropped_events
+        self._fetches = fetches
         self._begun_s = time.monotonic()
         self._free: int | None = None  # at the last look
 
@@ -52,6 +67,8 @@ class Health:
             "storage": "ok" if failure is None else failure.reason,
             "free": storage.free,
             "connections": len(site.channels) if isinstance(site, MediaSite) else None,
+            "shares": self._shares(site),
+            "log": {"dropped": self._dropped_events()},
             **_used(),
         }
         return respond(Answer(200, payload, {"Cache-Control": "no-store"}))
@@ -69,6 +86,29 @@ class Health:
         if storage.cannot_read is not None:
             raise storage.cannot_read
         return respond(Answer(200, OK, {"Cache-Control": "no-store"}))
+
+    def _shares(self, site: object) -> dict[str, dict[str, int]]:
+        """Of each scarce thing how much is used, and by how many callers."""
+        shares = {
+            "uploads": self._intake.places.figures,
+            "imports": self._intake.imports.figures,
+            "descriptors": self._intake.form_files.figures,
+            "responses": self._responses.figures,
+        }
+        if self._fetches is not None:
+            shares["fetches"] = self._fetches.figures
+        if isinstance(site, MediaSite):
+            shares["connections"] = site.admission.shares.figures
+        store = self._intake.store
+        if isinstance(store, WatchedStore):
+            # Without a total: `free` says how much is left, if the storage knows.
+            reserved = store.reserved
+            shares["space"] = {
+                "used": reserved.size,
+                "callers": reserved.callers,
+                "largest": reserved.largest,
+            }
+        return shares
 
     async def _look(self, request: Request) -> StorageState:
         store = self._intake.store

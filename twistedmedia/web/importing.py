@@ -5,29 +5,24 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.web.server import Request
 
 from twistedmedia.arrival import Arrival
-from twistedmedia.errors import (
-    RETRY_AFTER_S,
-    AddressRefused,
-    Busy,
-    Malformed,
-    MediaError,
-    MissingArgument,
-)
-from twistedmedia.fetching.downloading import downloading
+from twistedmedia.errors import AddressRefused, Malformed, MediaError, MissingArgument
+from twistedmedia.fetching.content import gave_way
+from twistedmedia.fetching.downloading import Download
 from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import Url
-from twistedmedia.intake import Intake
+from twistedmedia.intake import Intake, Place
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import media_name
 from twistedmedia.streaming import Body
 from twistedmedia.web.fetching import log_refused, url_to_fetch
 from twistedmedia.web.fields import Fields
-from twistedmedia.web.requests import client_address
+from twistedmedia.web.requests import caller_of, client_address
 from twistedmedia.wire.digests import sha256_from_hex
 
 ARGUMENTS = ("url", "directory", "filename", "sha256")
@@ -43,12 +38,13 @@ class Importing:
         self._intake = intake
         self._fetcher = fetcher
         self._terms = terms
-        self._transfers = 0
 
-    async def store(self, request: Request, fields: Fields) -> tuple[Arrival, Timings | None]:
+    async def store(
+        self, request: Request, fields: Fields, place: Place
+    ) -> tuple[Arrival, Timings | None]:
         """Fetch the URL that `fields` give and publish what comes; also what the fetch has cost, if
-        there was one. Imports take at most half of the places of uploads: whoever names a slow
-        upstream keeps one, and spends nothing on it.
+        there was one. `place` is the place of the request among the uploads; it is as fast as the
+        upstream. Imports have places of their own besides: they cost a caller next to nothing.
 
         :raises MediaError: why it is not stored.
         """
@@ -58,37 +54,75 @@ class Importing:
         sha256 = sha256_from_hex(fields.require("sha256")) if fields.has("sha256") else None
         timings = None
         source = f"{client_address(request)} by {url.origin}"
-        with self._intake.arrival(source) as arrival:
+        with self._intake.arrival(source, caller=caller_of(request)) as arrival:
             arrival.sha256 = sha256
             arrival.named(directory, filename)
             await arrival.prepare(awaited=True)
             arrival.raise_failure()
             if not arrival.identical:
-                timings = await self._transfer(request, url, arrival)
+                timings = await self._transfer(request, url, arrival, place)
             await self._intake.publish([arrival])
             arrival.raise_failure()
         return arrival, timings
 
-    async def _transfer(self, request: Request, url: Url, arrival: Arrival) -> Timings:
-        if self._transfers >= max(1, self._intake.limits.max_uploads // 2):
-            raise Busy(RETRY_AFTER_S)
-        self._transfers += 1
+    async def _transfer(
+        self, request: Request, url: Url, arrival: Arrival, place: Place
+    ) -> Timings:
+        transfer = _Transfer(Download(self._fetcher, url, self._terms, caller_of(request)))
+        source = client_address(request)
+        with (
+            await self._intake.importing(caller_of(request), source, transfer),
+            place.lent_to(transfer),
+        ):
+            try:
+                return await transfer.carry_out(arrival)
+            except AddressRefused as error:
+                log_refused(self._log, error, request)
+                raise
+
+
+class _Transfer:
+    """A download on its way into an arrival. It is a `shares.Holder`."""
+
+    def __init__(self, download: Download) -> None:
+        self._download = download
+        self._under_way: Deferred[Timings] | None = None
+        self._gave_way = False
+
+    async def carry_out(self, arrival: Arrival) -> Timings:
+        """What it cost.
+
+        :raises UpstreamTooSlow: also when it was told to give way.
+        """
+        self._under_way = ensureDeferred(self._carry_out(arrival))
         try:
-            async with downloading(self._fetcher, url, self._terms) as download:
-                if download.length is not None:
-                    await arrival.declare(download.length)
-                    arrival.raise_failure()
-                if not arrival.identical:  # by now
-                    async for chunks in download:
-                        await arrival.write(chunks)
-                        arrival.raise_failure()
-                    await arrival.end()
-                return download.timings
-        except AddressRefused as error:
-            log_refused(self._log, error, request)
+            return await self._under_way
+        except CancelledError as error:
+            if self._gave_way:
+                raise gave_way() from error
             raise
-        finally:
-            self._transfers -= 1
+
+    def pace(self) -> float | None:
+        """That of the upstream."""
+        return self._download.pace()
+
+    def give_way(self) -> None:
+        """Another caller has the place."""
+        self._gave_way = True
+        if self._under_way is not None:
+            self._under_way.cancel()
+
+    async def _carry_out(self, arrival: Arrival) -> Timings:
+        async with self._download as download:
+            if download.length is not None:
+                await arrival.declare(download.length)
+                arrival.raise_failure()
+            if not arrival.identical:  # by now
+                async for chunks in download:
+                    await arrival.write(chunks)
+                    arrival.raise_failure()
+                await arrival.end()
+            return download.timings
 
 
 async def read_json(body: Body, fields: Fields) -> None:

@@ -1,22 +1,21 @@
-"""A directory's listing, page by page."""
+"""A directory's listing, page by page: what is asked for, and the JSON of a page."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from twisted.web.server import Request
 
 from twistedmedia.answers import OK, encode
-from twistedmedia.boundaries import Entry, Page, Store
+from twistedmedia.boundaries import Batch, Entry
 from twistedmedia.errors import BadRequest
 from twistedmedia.names import decode, url_path
-from twistedmedia.store.memory import MemoryMedia
+from twistedmedia.web.listings import Listings, Which
 from twistedmedia.web.requests import mounted_at
 from twistedmedia.web.routing import Reply
 from twistedmedia.wire.conditions import LAST_DATE_S
-from twistedmedia.wire.sending import send
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
@@ -24,46 +23,67 @@ _YEAR_1_S = -62_135_596_800
 _NUMBER = re.compile("[0-9]{1,9}")
 
 
-async def list_directory(request: Request, store: Store, folders: tuple[str, ...]) -> Reply | None:
+async def list_directory(
+    request: Request, listings: Listings, folders: tuple[str, ...]
+) -> Reply | None:
     """Answer with the page of `folders` that the query asks for.
 
     :raises BadRequest: when the query makes no sense.
     :raises NotFound: when there is no such directory.
+    :raises Busy: when there is no memory for the page.
     """
     limit, after = _limit(request), _argument(request, "after")
-    mounted = mounted_at(request)
-
-    def render(page: Page) -> bytes:  # in the store's thread: the larger part of the work
-        return _json(folders, page, mounted)
-
-    body = await store.list(folders, after, limit, render)
+    page = await listings.page(request, Which(folders, after, limit, mounted_at(request)))
     headers = {
         "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
+        "Content-Length": str(len(page.content)),
         "Cache-Control": "no-cache",
         "X-Content-Type-Options": "nosniff",
     }
     if request.method == b"HEAD":
         return Reply(200, headers, b"")
-    for field, value in headers.items():
-        request.setHeader(field, value)
-    # A page can be megabytes, and its reader slow.
-    await send(request, MemoryMedia(body, 0), 0, len(body))
+    await page.hold(request)
+    with page.read_by(request):
+        for field, value in headers.items():
+            request.setHeader(field, value)
+        await page.send(request)
     return None
 
 
-def _json(folders: Sequence[str], page: Page, mounted: str) -> bytes:
-    """The JSON of a page of the listing of `folders`; `mounted` is the path under which media are
-    served. Entry by entry, because one call for thousands would hold the interpreter's lock.
+async def check_directory(request: Request, listings: Listings, folders: tuple[str, ...]) -> None:
+    """Look whether there is such a directory.
+
+    :raises NotFound: when there is none.
     """
-    prefix = "".join(f"{url_path([folder])}/" for folder in folders)
-    base = f"{mounted}/{prefix}"
-    entries = ",\n".join([_listed(entry, base) for entry in page.entries])
-    last = page.entries[-1] if page.more else None
-    tail = {"next": last.filename if isinstance(last, Entry) else last, "left_out": page.left_out}
-    head = {**OK, "directory": "/".join(folders)}
-    text = f'{encode(head)[:-1]}, "entries": [\n{entries}\n], {encode(tail)[1:]}\n'
-    return text.encode()
+    await listings.page(request, Which(folders, "", 1, mounted_at(request)))
+
+
+class PageText:
+    """The JSON of a page, made entry by entry: one call for thousands would hold the interpreter's
+    lock, and all entries together can be many megabytes.
+    """
+
+    def __init__(self, which: Which) -> None:
+        prefix = "".join(f"{url_path([folder])}/" for folder in which.folders)
+        self._base = f"{which.mounted}/{prefix}"
+        head = {**OK, "directory": "/".join(which.folders)}
+        self._before = f'{encode(head)[:-1]}, "entries": [\n'
+        self._last: Entry | str | None = None
+
+    def of(self, batch: Batch) -> Iterator[bytes]:
+        """The part that `batch` is, the next one of the page."""
+        for entry in batch.entries:
+            yield f"{self._before}{_listed(entry, self._base)}".encode()
+            self._before = ",\n"
+            self._last = entry
+        if batch.end is not None:
+            before = "" if self._last is not None else self._before
+            last = self._last if batch.end.more else None
+            tail = {
+                "next": last.filename if isinstance(last, Entry) else last,
+                "left_out": batch.end.left_out,
+            }
+            yield f"{before}\n], {encode(tail)[1:]}\n".encode()
 
 
 def _listed(entry: Entry | str, base: str) -> str:

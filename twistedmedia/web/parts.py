@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from twistedmedia.arrival import Arrival
+from twistedmedia.arrival import WORTH_PREPARING_BYTES, Arrival
+from twistedmedia.dropping import PIECE_BYTES
 from twistedmedia.errors import BadRequest, Malformed, MediaError, UnsupportedContent
+from twistedmedia.names import media_name
 from twistedmedia.web.fields import MAX_FIELD_BYTES, Fields
 from twistedmedia.web.importing import ARGUMENTS
 from twistedmedia.wire.digests import declared_sha256, sha256_from_hex
@@ -14,6 +16,8 @@ from twistedmedia.wire.parameters import content_type_of
 
 _OF_FILES = ("directory", "filename", "sha256")
 _OF_ONE_FILE = ("filename", "sha256")
+_OF_NAMES = ("directory", "filename")
+_ANY = "a"  # a name that can be any file's, and any directory's
 # RFC 2045, 6.1: those that leave the content as it is.
 _PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
 # Of parts without a filename: what a client sends so is not meant to be lost.
@@ -25,14 +29,30 @@ class Parts:
     part without filename and content does not count: browsers send it for a field without a file.
     """
 
-    def __init__(self, begin: Callable[[], Arrival]) -> None:
-        """`begin` gives a new arrival."""
+    def __init__(
+        self,
+        begin: Callable[[], Arrival],
+        hold: Callable[[], Awaitable[None]],
+        turn: Callable[[], Awaitable[None]],
+        turn_to_drop: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`begin` gives a new arrival. `hold` is awaited for each that has content: one more file
+        is held open, to the end of the form. `turn` is awaited before each event is decoded, and
+        between files that are named or left. `turn_to_drop` is awaited for each `PIECE_BYTES` of
+        content that nobody needs.
+        """
         self.files: list[Arrival] = []
+        self._begun: list[Arrival] = []  # those that do not count, too
         self._begin_arrival = begin
+        self._hold = hold
+        self._turn = turn
+        self._turn_to_drop = turn_to_drop
+        self._dropped = 0  # bytes since the last turn to drop them
         self._texts: list[tuple[str, bytearray]] = []  # of arguments only
         self._text = bytearray()  # of the part that is being received, if it is a text
         self._file: Arrival | None = None  # of that part, if it is a file
         self._is_untouched = False  # the file has neither a filename nor content
+        self._is_held = False  # `_hold` was asked for it, whatever came of that
         self._pieces: list[bytes] = []  # of the file, not written yet
 
     async def take(self, events: Iterable[FormEvent]) -> None:
@@ -40,6 +60,7 @@ class Parts:
 
         :raises UnsupportedContent: if an argument is encoded, or files are nested in a part.
         """
+        await self._turn()
         for event in events:
             if isinstance(event, PartBegins):
                 if _is_file(event):
@@ -50,8 +71,16 @@ class Parts:
                 await self._end()
             elif self._file is not None:
                 self._pieces.append(event)
+                if self._file.failure is not None:
+                    self._dropped += len(event)
             else:
-                self._text += event[: MAX_FIELD_BYTES + 1 - len(self._text)]
+                taken = event[: MAX_FIELD_BYTES + 1 - len(self._text)]
+                self._text += taken
+                self._dropped += len(event) - len(taken)
+            await self._turn()
+            while self._dropped >= PIECE_BYTES:
+                self._dropped -= PIECE_BYTES
+                await self._turn_to_drop()
         await self._write()
 
     def has(self, name: str) -> bool:
@@ -69,7 +98,17 @@ class Parts:
                 fields.give(name, bytes(text))
         return fields
 
-    def name_files(self) -> None:
+    async def leave(self, error: Exception) -> None:
+        """The form ends by `error`. Nothing of its files is left but what is published."""
+        files = [*self.files] if self._file is None else [*self.files, self._file]
+        left = [file for file in files if not file.publishing]
+        if left:
+            left[0].log_failure(error, len(left) - 1)
+        for file in self._begun:
+            file.leave()
+            await self._turn()
+
+    async def name_files(self) -> None:
         """Give every file its name. Called when all parts were received.
 
         :raises Malformed: when an argument is given twice, or too long.
@@ -83,6 +122,8 @@ class Parts:
                     "leave it out, or send a form for each file"
                 )
         for file in self.files:
+            if file is not self.files[0]:
+                await self._turn()
             _name(file, fields)
 
     def _begin_text(self, part: PartBegins) -> None:
@@ -93,8 +134,8 @@ class Parts:
 
     def _begin_file(self, part: PartBegins, filename: str) -> None:
         file = self._file = self._begin_arrival()
-        self._is_untouched = not filename
-        # A text part that is still to come may change them.
+        self._begun.append(file)
+        self._is_untouched, self._is_held = not filename, False
         file.directory, file.filename = part.name, filename
         try:
             _refuse_encoded(part)
@@ -103,23 +144,50 @@ class Parts:
             )
         except MediaError as error:
             file.fail(error)
-        if self.has("directory") and self.has("filename"):  # what is wrong shows before the content
-            _name(file, self.arguments(Fields({}, ()), ("directory", "filename")))
+        self._judge(file)
+
+    def _judge(self, file: Arrival) -> None:
+        """Fail `file` now if its name is bad whatever text parts are still to come. A part
+        `directory` may come for all files of the form, and a part `filename` for its only one.
+        """
+        fields = self.arguments(Fields({}, ()), _OF_NAMES)
+        has_directory = fields.has("directory")
+        has_filename = fields.has("filename") or bool(self.files)
+        if has_directory and has_filename:
+            _name(file, fields)
+            return
+        try:
+            if has_directory:
+                media_name(fields.require("directory"), _ANY)
+            elif has_filename:
+                filename = fields.require("filename") if fields.has("filename") else file.filename
+                file.check_format(media_name(_ANY, filename))
+        except MediaError as error:
+            file.fail(error)
 
     async def _end(self) -> None:
         await self._write()
-        file, self._file = self._file, None
+        file = self._file
         if file is not None:
             await file.end()
-            await file.seal()
+            if file.size >= WORTH_PREPARING_BYTES:  # a smaller one is sealed when it is published
+                await file.seal()
+            self._file = None
             if not self._is_untouched:
                 self.files.append(file)
 
     async def _write(self) -> None:
-        if self._file is not None and self._pieces:
+        file = self._file
+        if file is not None and self._pieces:
             pieces, self._pieces = self._pieces, []
             self._is_untouched = False
-            await self._file.write(pieces)
+            if not self._is_held and file.failure is None:
+                self._is_held = True
+                try:
+                    await self._hold()
+                except MediaError as error:
+                    file.fail(error)
+            await file.write(pieces)
 
 
 def _name(file: Arrival, fields: Fields) -> None:

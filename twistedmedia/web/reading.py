@@ -14,8 +14,16 @@ from twistedmedia.boundaries import Media, Store
 from twistedmedia.errors import IsDirectory, MissingArgument
 from twistedmedia.formats import UNKNOWN_TYPE
 from twistedmedia.names import MediaName, folders_from_path, media_name_from_path
-from twistedmedia.web.listing import list_directory
-from twistedmedia.web.requests import conditions_of, has_query_key, header, segments_below
+from twistedmedia.web.large import LargeResponses
+from twistedmedia.web.listing import PageText, check_directory, list_directory
+from twistedmedia.web.listings import Listings
+from twistedmedia.web.requests import (
+    caller_of,
+    conditions_of,
+    has_query_key,
+    header,
+    segments_below,
+)
 from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.conditions import Plan, format_date, plan
 from twistedmedia.wire.digests import repr_digest, wants_sha256
@@ -33,9 +41,14 @@ _UNTRUSTED = {
 class Reading:
     """`GET` and `HEAD` of `/media/<directory>/<filename>` and `/media/<directory>/`."""
 
-    def __init__(self, store: Store, media_types: Mapping[str, str]) -> None:
-        """`media_types` are those of files, by extension. A file of another one is saved."""
+    def __init__(
+        self, store: Store, media_types: Mapping[str, str], responses: LargeResponses
+    ) -> None:
+        """`media_types` are those of files, by extension. A file of another one is saved. Listings
+        are among the large `responses`.
+        """
         self._store = store
+        self._listings = Listings(store, responses, PageText)
         self._media_types = media_types
 
     def add_to(self, app: Klein) -> None:
@@ -52,12 +65,12 @@ class Reading:
         segments = segments_below(request)
         if segments[-1:] in ([], [b""]):
             folders = folders_from_path(segments[:-1])
-            return await list_directory(request, self._store, folders)
+            return await list_directory(request, self._listings, folders)
         try:
             name = media_name_from_path(segments)
-            media = await self._store.open(name)
+            media = await self._store.open(name, caller=caller_of(request))
         except (IsDirectory, MissingArgument):  # one segment can name a directory only
-            await self._store.list(folders_from_path(segments), "", 1, lambda page: None)
+            await check_directory(request, self._listings, folders_from_path(segments))
             return _with_slash(request)
         try:
             return await self._answer(request, name, media)
@@ -68,6 +81,8 @@ class Reading:
         modified_s, now_s = media.modified_ns // _NS, int(time.time())
         what = plan(conditions_of(request), media.size, media.etag, modified_s, now_s)
         headers = _validators(media.etag, min(modified_s, now_s))
+        if modified_s >= now_s:  # Date, from when the request came, is not to be earlier
+            headers["Date"] = format_date(now_s)
         if what.status == 304:
             return Reply(304, headers, b"")
         media_type = self._media_types.get(name.extension, UNKNOWN_TYPE)

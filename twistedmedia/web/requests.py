@@ -10,6 +10,7 @@ from twistedmedia.boundaries import Condition
 from twistedmedia.errors import BadRequest, UnsupportedContent
 from twistedmedia.names import MediaName, media_name_from_path, url_path
 from twistedmedia.wire.conditions import Conditions
+from twistedmedia.wire.hosts import customer_of
 
 MEDIA = "media"  # the segment under which they are served
 
@@ -98,3 +99,8 @@ def client_address(request: Request) -> str:
     """The address that the request comes from, for a log line."""
     address = request.getClientAddress()
     return str(getattr(address, "host", "local"))
+
+
+def caller_of(request: Request) -> str:
+    """In whose share counts what the request takes."""
+    return customer_of(client_address(request))

@@ -2,7 +2,8 @@
 
 Klein's routes, without Klein's dispatch: that binds its URL map anew and makes five Deferreds for
 each request, which took a third of the time of a small GET; and it can do what nobody here asks of
-it. It does not know, either, that an answer may have begun when its handler fails.
+it. It does not know, either, that an answer may have begun when its handler fails. A coroutine of
+its own for each handler, which Klein makes, would leave a reference cycle when it is cancelled.
 
 It leans on `_disconnected` of Twisted's requests, and on `segment_count` of Klein's endpoints.
 """
@@ -21,8 +22,12 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from twistedmedia.errors import MediaError, NotFound
+from twistedmedia.errors import Busy, MediaError, NotFound
 from twistedmedia.faults import fault
+from twistedmedia.tracebacks import drop_traceback
+from twistedmedia.web.large import SMALL_BYTES, LargeResponses
+from twistedmedia.web.requests import caller_of
+from twistedmedia.wire.request import SAFE_METHODS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,10 @@ def add_route(
     endpoint = f"{' '.join(methods)} {url}"
     route: Any = app.route(url, methods=methods, branch=branch, endpoint=endpoint)
     route(handler)  # by `Any`, because its type knows Klein's answers
+    # What Klein calls in its place wraps each call in a Deferred.
+    for name in (endpoint, f"{endpoint}_branch") if branch else (endpoint,):
+        executor: Any = app.endpoints[name]
+        executor.handler = handler
 
 
 class RoutedResource(Resource):
@@ -56,14 +65,22 @@ class RoutedResource(Resource):
     isLeaf = True
     _log = Logger()
 
-    def __init__(self, app: Klein, reply_to: Callable[[Request, Failure], Reply]) -> None:
-        """`reply_to` has the answer to what a handler, or the way to it, fails with."""
+    def __init__(
+        self,
+        app: Klein,
+        reply_to: Callable[[Request, Failure], Reply],
+        responses: LargeResponses,
+    ) -> None:
+        """`reply_to` has the answer to what a handler, or the way to it, fails with. Large answers
+        are among the large `responses`.
+        """
         super().__init__()
         self._app = app
         self._endpoints = app.endpoints
         # Whatever the host is called: no route depends on it, and none is redirected to.
         self._routes = app.url_map.bind("localhost")
         self._reply_to = reply_to
+        self._responses = responses
 
     def check(self, request: Request) -> Reply | None:
         """Answer a request that no handler is to see, or refuse it by raising."""
@@ -78,29 +95,44 @@ class RoutedResource(Resource):
     async def _handle(self, request: Any) -> None:
         try:
             reply = self.check(request) or await self._find(request)
+            if reply is not None and len(reply.body) > SMALL_BYTES and request.method != b"HEAD":
+                if not await self._send_large(request, reply):
+                    return
+                reply = None
         except Exception as error:  # noqa: BLE001  # there is an answer to all
-            failure = Failure()
-            if request._disconnected:  # it was cancelled, or could not go on
-                if not isinstance(error, (CancelledError, MediaError, ConnectionLost)):
-                    fault(self._log, f"after the client of {request.uri!r} had left", failure)
+            reply = self._answer_to(request, error)
+            drop_traceback(error)  # a body keeps its error, and frames would keep the body
+            if reply is None:
                 return
-            if request.startedWriting:
-                self._break_off(request, failure)
-                return
-            reply = self._reply_to(request, failure)
-            # A body keeps its error, which would keep all that it was raised through.
-            error.__traceback__ = None
         if request._disconnected:
             return
         if reply is not None:
-            request.setResponseCode(reply.status)
-            for name, value in reply.headers.items():
-                if name == "Vary":  # what was said of the origin holds as well
-                    request.responseHeaders.addRawHeader(name, value)
-                else:
-                    request.setHeader(name, value)
+            _begin(request, reply)
             request.write(reply.body)
         request.finish()
+
+    async def _send_large(self, request: Any, reply: Reply) -> bool:
+        """Send an answer as fast as its reader takes it. Whether it was sent."""
+        if request._disconnected:
+            return False
+        response = self._responses.of(reply.body)
+        try:
+            await response.hold(request)
+            with response.read_by(request):
+                _begin(request, reply)
+                await response.send(request)
+        except Busy:
+            if request.method in SAFE_METHODS:
+                raise
+            # What was asked for was done, so 514 would be wrong. The client asks again.
+            self._log.warn(
+                "broken off: no memory for the answer of {size} bytes to {caller}",
+                size=len(reply.body),
+                caller=caller_of(request),
+            )
+            request.transport.abortConnection()
+            return False
+        return True
 
     def _find(self, request: Any) -> Any:
         if len(request.postpath) > 1 and not request.postpath[0]:
@@ -109,17 +141,41 @@ class RoutedResource(Resource):
         method = request.method.decode()
         if not method.isupper():  # Werkzeug does not tell `get` from `GET` (RFC 9110, 9.1)
             method = f"not {method}"
-        rule, arguments = self._routes.match("/" + path, method, return_rule=True)
+        rule, matched = self._routes.match("/" + path, method, return_rule=True)
         endpoint: Any = self._endpoints[rule.endpoint]
         segments = endpoint.segment_count
         request.prepath += request.postpath[:segments]
         del request.postpath[:segments]
-        return endpoint(None, request, **arguments)
+        arguments = dict(matched)
+        arguments.pop("__rest__", None)  # Klein calls the path below a branch so
+        return endpoint.handler(request, **arguments)
+
+    def _answer_to(self, request: Any, error: Exception) -> Reply | None:
+        """The answer to what a handler has failed with, None if there cannot be one."""
+        # Not in the handler's own frame: that is in the traceback, and would refer to itself.
+        failure = Failure(error)
+        if request._disconnected:  # the handler was cancelled, or could not go on
+            if not isinstance(error, (CancelledError, MediaError, ConnectionLost)):
+                fault(self._log, f"after the client of {request.uri!r} had left", failure)
+            return None
+        if request.startedWriting:
+            self._break_off(request, failure)
+            return None
+        return self._reply_to(request, failure)
 
     def _break_off(self, request: Any, failure: Failure) -> None:
         """What was begun cannot be answered otherwise any more."""
         fault(self._log, f"an answer to {request.method!r} {request.uri!r}", failure)
         request.transport.abortConnection()
+
+
+def _begin(request: Any, reply: Reply) -> None:
+    request.setResponseCode(reply.status)
+    for name, value in reply.headers.items():
+        if name == "Vary":  # what was said of the origin holds as well
+            request.responseHeaders.addRawHeader(name, value)
+        else:
+            request.setHeader(name, value)
 
 
 def _cancel(_: Failure, handling: Deferred[None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from typing import Any
 
 from klein import Klein
 from twisted.web.server import Request
@@ -20,7 +20,7 @@ from twistedmedia.errors import (
     UnsupportedContent,
 )
 from twistedmedia.fetching.timings import Timings
-from twistedmedia.intake import Intake
+from twistedmedia.intake import Intake, Place
 from twistedmedia.limits import ByteBudget
 from twistedmedia.streaming import Body
 from twistedmedia.web.answering import respond
@@ -29,6 +29,7 @@ from twistedmedia.web.fields import Fields
 from twistedmedia.web.importing import ARGUMENTS, Importing, read_json
 from twistedmedia.web.parts import Parts
 from twistedmedia.web.requests import (
+    caller_of,
     client_address,
     condition_of_change,
     header,
@@ -76,9 +77,10 @@ class Storing:
         means_one = header(request, "if-match") is not None
         replacing = condition_of_change(request) if means_one else None
         body = body_of(request)
+        source, caller = client_address(request), caller_of(request)
         with (
-            self._intake.upload(),
-            self._intake.arrival(client_address(request), declared=body.length) as arrival,
+            await self._intake.upload(caller, source, body),
+            self._intake.arrival(source, declared=body.length, caller=caller) as arrival,
         ):
             arrival.sha256, arrival.replacing = sha256, replacing
             arrival.accepted(name)
@@ -101,50 +103,63 @@ class Storing:
         body = body_of(request)
         if body.length is not None and body.length > self._intake.limits.max_form:
             raise TooLarge(self._intake.limits.max_form, "the form")
-        with self._intake.upload():
+        with await self._intake.upload(caller_of(request), client_address(request), body) as place:
             if media_type == MULTIPART:
                 decoder = MultipartDecoder(parameters.get("boundary"))
-                return await self._multipart(request, body, decoder)
+                return await self._multipart(request, body, decoder, place)
             if media_type == URLENCODED:
-                return await self._urlencoded(request, body)
+                return await self._urlencoded(request, body, place)
             if media_type == JSON:
                 fields = _named_in_query(request)
                 await read_json(body, fields)
-                return await self._import(request, fields)
+                return await self._import(request, fields, place)
         raise UnsupportedContent(f"send {MULTIPART}, {URLENCODED} or {JSON}")
 
-    async def _multipart(self, request: Request, body: Body, decoder: MultipartDecoder) -> Reply:
+    async def _multipart(
+        self, request: Request, body: Body, decoder: MultipartDecoder, place: Place
+    ) -> Reply:
         """Each file part is a file: the part's name is the directory, its filename the filename,
         unless text parts say otherwise. Without any, the text parts may be the arguments of an
         import.
         """
-        source = client_address(request)
-        with ExitStack() as arriving:
-            parts = Parts(lambda: arriving.enter_context(self._intake.arrival(source)))
-            async for chunks in self._counted(body):
-                await parts.take(event for chunk in chunks for event in decoder.feed(chunk))
-            decoder.end()
-            if parts.files:
-                parts.name_files()
-                await self._intake.publish(parts.files)
-                return _stored(request, parts.files)
+        source, caller = client_address(request), caller_of(request)
+        site: Any = request.site  # a `MediaSite`, since there is a body
+        with self._intake.form_files.take(caller, place, 0) as files:
+            parts = Parts(
+                lambda: self._intake.arrival(source, caller=caller),
+                lambda: self._intake.form_file(files),
+                body.turn,
+                lambda: site.dropping.turn(caller),
+            )
+            try:
+                async for chunks in self._counted(body):
+                    await parts.take(event for chunk in chunks for event in decoder.feed(chunk))
+                decoder.end()
+                if parts.files:
+                    await parts.name_files()
+                    await self._intake.publish(parts.files, body.turn)
+                    return _stored(request, parts.files)
+            except Exception as error:  # also when the client has left
+                await self._intake.unbroken(parts.leave(error), "the files of a form, to drop them")
+                raise
         if not parts.has("url"):
             raise EmptyUpload
-        return await self._import(request, parts.arguments(_named_in_query(request)))
+        return await self._import(request, parts.arguments(_named_in_query(request)), place)
 
-    async def _urlencoded(self, request: Request, body: Body) -> Reply:
+    async def _urlencoded(self, request: Request, body: Body, place: Place) -> Reply:
         """The fields `directory`, `filename` and `body` are a file, in any order. With `url` in
         place of `body` they are an import.
         """
         fields = _named_in_query(request)
         decoder = UrlencodedDecoder()
-        source = client_address(request)
-        with self._intake.arrival(source, coding=_URLENCODED) as arrival:
+        source, caller = client_address(request), caller_of(request)
+        with self._intake.arrival(source, coding=_URLENCODED, caller=caller) as arrival:
             field = ""
             empty = True
             async for chunks in self._counted(body):
                 pieces: list[bytes] = []
                 for chunk in chunks:
+                    await body.turn()
                     for event in decoder.feed(chunk):
                         if isinstance(event, PartBegins):
                             field = event.name
@@ -162,18 +177,18 @@ class Storing:
                 if isinstance(event, PartBegins):
                     fields.begin(event.name)
             if not fields.has("url"):
+                await arrival.end()  # what is wrong with the content is told before the name
                 _named_by(fields, arrival, empty)
-                await arrival.end()
                 await self._intake.publish([arrival])
                 arrival.raise_failure()
                 return _stored(request, [arrival])
-        return await self._import(request, fields)
+        return await self._import(request, fields, place)
 
-    async def _import(self, request: Request, fields: Fields) -> Reply:
+    async def _import(self, request: Request, fields: Fields, place: Place) -> Reply:
         if fields.has("body") and fields.has("url"):
             raise Malformed("send either the body or the url, not both")
         importing = fetching_or_forbidden(self._importing)
-        arrival, timings = await importing.store(request, fields)
+        arrival, timings = await importing.store(request, fields, place)
         return _stored(request, [arrival], timings)
 
     async def _counted(self, body: Body) -> AsyncIterator[list[bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,14 @@ from twistedmedia.fetching.fetcher import Fetcher, Terms
 from twistedmedia.fetching.sharing import Sharing
 from twistedmedia.intake import Intake
 from twistedmedia.resuming import Uploads
+from twistedmedia.shares import Shares
 from twistedmedia.web.answering import reply_to
 from twistedmedia.web.deleting import Deleting
 from twistedmedia.web.describing import Describing
 from twistedmedia.web.fetching import Fetching
 from twistedmedia.web.health import Health
 from twistedmedia.web.importing import Importing
+from twistedmedia.web.large import LargeResponses
 from twistedmedia.web.origins import OriginSharing
 from twistedmedia.web.reading import Reading
 from twistedmedia.web.requests import header, segments_below
@@ -32,6 +35,10 @@ from twistedmedia.web.storing import Storing
 from twistedmedia.web.strangers import Strangers
 from twistedmedia.web.uploading import Uploading, mark
 from twistedmedia.wire.body import IStreamsBody
+
+# Five of the largest pages that are common, or one of 10,000 names that are all as long as they
+# may be.
+RESPONSE_MEMORY = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,41 +64,49 @@ def media_resource(
     fetches: Fetches | None = None,
     strangers: Strangers | None = None,
     uploads: Uploads | None = None,
+    responses: Shares | None = None,
+    dropped_events: Callable[[], int] = lambda: 0,
 ) -> MediaResource:
     """The tree for `intake` and its store. Without `fetches` it fetches nothing, without `uploads`
     none goes over many requests. `strangers` says who may not ask: unless given, pages of other
-    sites and whoever knows a loopback address by another name.
+    sites and whoever knows a loopback address by another name. `responses` are the shares of the
+    memory of responses, `RESPONSE_MEMORY` bytes unless given. `dropped_events` tells how many
+    events could not be logged, for `/health`.
     """
+    if responses is None:
+        responses = Shares(RESPONSE_MEMORY, intake.limits.busy_rate)
+    large = LargeResponses(responses)
     strangers = strangers or Strangers()
     app = Klein()
     # Klein's redirects name the host and port that a client claims; and no path here has a twin.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters = {**app.url_map.converters, "path": _AnyPath}
-    importing = sharing = None
+    importing = sharing = fetch_places = None
     if fetches is not None:
         importing = Importing(intake, fetches.fetcher, fetches.importing)
         sharing = Sharing(fetches.fetcher, fetches.asking)
+        fetch_places = fetches.fetcher.places
     for family in (
         Storing(intake, importing),
-        Reading(intake.store, intake.limits.media_types),
+        Reading(intake.store, intake.limits.media_types, large),
         Deleting(intake.store),
         Fetching(sharing, strangers),
-        Health(intake),
+        Health(intake, responses, dropped_events, fetch_places),
         Describing(),
     ):
         family.add_to(app)
     if uploads is not None:
         Uploading(uploads).add_to(app)
-    return MediaResource(app, strangers)
+    return MediaResource(app, strangers, large)
 
 
 @implementer(IStreamsBody)
 class MediaResource(RoutedResource):
     """Routes whose requests stream, and are checked before."""
 
-    def __init__(self, app: Klein, strangers: Strangers) -> None:
-        super().__init__(app, reply_to)
+    def __init__(self, app: Klein, strangers: Strangers, responses: LargeResponses) -> None:
+        super().__init__(app, reply_to, responses)
         self._strangers = strangers
         self._sharing = OriginSharing(strangers.origins)
 

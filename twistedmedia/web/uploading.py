@@ -7,11 +7,19 @@ from twisted.web.server import Request
 
 from twistedmedia.answers import OK, Answer
 from twistedmedia.boundaries import Plan
-from twistedmedia.errors import BadRequest, Malformed, NotFound, UnsupportedContent
+from twistedmedia.errors import (
+    BadRequest,
+    Locked,
+    Malformed,
+    NotFound,
+    Superseded,
+    UnsupportedContent,
+)
 from twistedmedia.names import MediaName, decode, is_upload, media_name, media_name_from_path
 from twistedmedia.resuming import Part, Progress, Uploads
 from twistedmedia.web.answering import respond
 from twistedmedia.web.requests import (
+    caller_of,
     client_address,
     header,
     media_url,
@@ -22,7 +30,6 @@ from twistedmedia.web.requests import (
 from twistedmedia.web.routing import Reply, add_route
 from twistedmedia.wire.body import body_of
 from twistedmedia.wire.digests import sha256_from_hex
-from twistedmedia.wire.hosts import customer_of
 from twistedmedia.wire.parameters import content_type_of
 from twistedmedia.wire.tus import (
     ALGORITHMS,
@@ -81,7 +88,11 @@ class Uploading:
     async def look(self, request: Request) -> Reply:
         """How far an upload is."""
         _begin(request)
-        progress = await self._uploads.look(client_address(request), _upload_in_path(request))
+        body_of(request).drop()  # it may wait, and a request that waits holds no content
+        try:
+            progress = await self._uploads.look(client_address(request), _upload_in_path(request))
+        except Superseded:  # 409 would make a client begin a new upload
+            raise Locked from None
         headers = {"Upload-Offset": str(progress.offset), **_NO_CACHE}
         if progress.length is None:
             headers["Upload-Defer-Length"] = "1"
@@ -112,7 +123,8 @@ class Uploading:
     async def end(self, request: Request) -> Reply:
         """Drop an upload."""
         _begin(request)
-        await self._uploads.end(_upload_in_path(request))
+        body_of(request).drop()  # as in `look`
+        await self._uploads.end(client_address(request), _upload_in_path(request))
         return Reply(204, {}, b"")
 
     async def _create(self, request: Request) -> Reply:
@@ -133,7 +145,7 @@ class Uploading:
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}, or none")
         refuse_what_is_no_file(request)
         source = client_address(request)
-        caller = customer_of(source)
+        caller = caller_of(request)
         plan = Plan(_name(request, metadata), length, sha256, caller, note)
         progress = await self._uploads.create(source, caller, plan, Part(0, body, None, checksum))
         url = f"{mounted_at(request)}/{progress.upload}"

@@ -12,21 +12,15 @@ import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from twistedmedia.errors import ConfigurationError
+from twistedmedia.errors import ConfigurationError, is_refusal
+from twistedmedia.spool import LAST_WAIT_S, LineFile, Spool
 
 STDOUT = "-"
-_COLLECT_S = 0.25
-_CLOSE_S = 2.0  # how long the end of a service waits for a disk that hangs
-# What may wait for it: some ten thousand lines. What comes then is lost, and counted.
-_WAITING_BYTES = 1 << 20
 _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')  # what could end a line, or a field (case 35)
 # A URL that is to be fetched can hold the key to what it names.
 _SECRET = re.compile(rb"([?&;](?:u|%75)(?:r|%72)(?:l|%6[cC])=)[^& ]+")  # as Twisted finds it
@@ -46,17 +40,13 @@ class AccessLog:
         self._reactor = reactor
         self._path = path
         self._now = now
-        self._lines: list[str] = []
-        self._flushing: IDelayedCall | None = None
         self._second = -1
         self._stamp = ""
-        self._jobs: SimpleQueue[bytes | Callable[[], None] | None] = SimpleQueue()
-        self._given = 0  # bytes for the thread, and how many of them it has done with
-        self._done = 0
-        self._lost = 0
+        self._spool: Spool[str] = Spool("access log", self._write, self._tell)
         self._descriptor = -1
+        self._lines: LineFile
         self._failing = False
-        self._is_torn = False  # the file ends in the middle of a line
+        self._losing = False
 
     def open(self) -> None:
         """Lines may come.
@@ -67,7 +57,8 @@ class AccessLog:
             self._descriptor = self._open()
         except OSError as error:
             raise ConfigurationError(f"{self._path}: {error.strerror}") from error
-        Thread(target=self._work, name="access log", daemon=True).start()
+        self._lines = self._line_file()
+        self._spool.start()
 
     def add(
         self,
@@ -86,19 +77,20 @@ class AccessLog:
         if now != self._second:
             self._second = now
             self._stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
-        self._lines.append(
+        line = (
             f'{client} - - [{self._stamp}] "{_told(request_line)}" {status} {sent_bytes or "-"} '
             f'"{_told(referer)}" "{_told(agent)}" {taken_s:.3f}\n'
         )
-        if self._flushing is None:
-            self._flushing = self._reactor.callLater(_COLLECT_S, self._flush)
+        was_added = self._spool.add(line, len(line), is_expendable=is_refusal(status))
+        if not was_added and not self._losing:
+            self._losing = True
+            self._log.warn("the access log's disk is slow: lines are lost")
 
     def reopen(self) -> None:
         """The file was renamed: go on in a new one of the old name. While that fails, the old one
         is kept.
         """
-        self._flush()
-        self._jobs.put(self._reopen)
+        self._spool.call(self._reopen)
 
     def close(self) -> Deferred[None]:
         """Fires when the last line is written, or a disk that hangs was waited for."""
@@ -106,60 +98,29 @@ class AccessLog:
         if self._descriptor < 0:
             closed.callback(None)
             return closed
-        self._flush()
-        self._tell_lost()
-        self._jobs.put(lambda: self._reactor.callFromThread(_tell, closed))
-        self._jobs.put(None)
-        return closed.addTimeout(_CLOSE_S, self._reactor, onTimeoutCancel=lambda *_: None)
+        self._spool.call(self._close)
+        self._spool.call(lambda: self._reactor.callFromThread(_fire, closed))
+        self._spool.finish()
+        return closed.addTimeout(LAST_WAIT_S, self._reactor, onTimeoutCancel=lambda *_: None)
 
-    def _flush(self) -> None:
-        if self._flushing is not None and self._flushing.active():
-            self._flushing.cancel()
-        self._flushing = None
-        lines, self._lines = self._lines, []
-        if not lines:
-            return
-        if self._given - self._done > _WAITING_BYTES:
-            if not self._lost:
-                self._log.warn("the access log's disk is slow: lines are lost")
-            self._lost += len(lines)
-            return
-        self._tell_lost()
-        data = "".join(lines).encode("ascii", "backslashreplace")
-        self._given += len(data)
-        self._jobs.put(data)
-
-    def _tell_lost(self) -> None:
-        if self._lost:
-            self._log.warn(
-                "the access log has lost {lost} lines: its disk is slow", lost=self._lost
-            )
-            self._lost = 0
+    def _tell_lost(self, lost: int) -> None:
+        self._losing = False
+        self._log.warn("the access log has lost {lost} lines", lost=lost)
 
     # In the thread
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if isinstance(job, bytes):
-                self._write(job)
-                self._done += len(job)
-            else:
-                job()
-        os.close(self._descriptor)
-        self._descriptor = -1
-
-    def _write(self, data: bytes) -> None:
-        if self._is_torn:
-            data = b"\n" + data
-        written = 0
-        try:
-            while written < len(data):
-                written += os.write(self._descriptor, memoryview(data)[written:])
-                self._is_torn = data[written - 1 : written] != b"\n"
-        except OSError as error:
-            self._say(error, "lines are lost")
-        else:
+    def _write(self, lines: list[str]) -> int:
+        lost, error = self._lines.write(
+            [line.encode("ascii", "backslashreplace") for line in lines]
+        )
+        if error is None:
             self._failing = False
+        else:
+            self._say(error, "lines are lost")
+        return lost
+
+    def _tell(self, lost: int) -> None:
+        self._reactor.callFromThread(self._tell_lost, lost)
 
     def _reopen(self) -> None:
         try:
@@ -169,6 +130,14 @@ class AccessLog:
         else:
             os.close(self._descriptor)
             self._descriptor = descriptor
+            self._lines = self._line_file()
+
+    def _close(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _line_file(self) -> LineFile:
+        return LineFile(lambda data: os.write(self._descriptor, data), lambda: self._descriptor)
 
     def _open(self) -> int:
         if self._path == STDOUT:
@@ -204,6 +173,6 @@ def _escaped(field: bytes) -> str:
 _remembered = lru_cache(1024)(_escaped)
 
 
-def _tell(closed: Deferred[None]) -> None:
+def _fire(closed: Deferred[None]) -> None:
     if not closed.called:
         closed.callback(None)

@@ -30,6 +30,7 @@ _FIRST_BYTES = frozenset(_TOKEN_BYTES[n : n + 1] for n in range(len(_TOKEN_BYTES
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
 _REQUEST_LINE = re.compile(rb"(%b) ([^\x00-\x20\x7f#]+) (HTTP/1\.[01])" % _TOKEN)
 _NAME = re.compile(_TOKEN)
+_FORWARDED = re.compile(rb"^x-forwarded-for:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 _COMMON_NAMES = frozenset(  # which need no second look
     (
         b"Host User-Agent Accept Accept-Encoding Accept-Language Connection Content-Length "
@@ -139,6 +140,51 @@ def parse_head(head: bytes) -> Head:
     if expected and version == b"HTTP/1.1":  # 10.1.1: HTTP/1.0 has no expectations
         fields.append((b"Expect", b", ".join(expected)))
     return Head(method, target, version, fields, _content(length, coding, version), persistent)
+
+
+class HeadReader:
+    """Finds one head after the other in what a connection receives.
+
+    `has_begun` is whether a head has begun that is not complete.
+    """
+
+    __slots__ = ("_seen", "_skipped_line", "has_begun")
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self._skipped_line = False  # that may be empty before a request (RFC 9112, 2.2)
+        self._seen = 0  # bytes of the head that has begun
+
+    def take(self, received: bytes) -> tuple[Head | None, bytes]:
+        """The head that `received` begins with, None if it is not complete, and the bytes that are
+        left. They are the beginning of what is `received` next.
+
+        :raises MediaError: as `find_head` and `parse_head`.
+        """
+        if received.startswith(b"\r") and not self._skipped_line:
+            if received == b"\r":
+                return None, received
+            if received.startswith(b"\r\n"):
+                self._skipped_line = True
+                received = received[2:]
+                if not received:
+                    return None, received
+        end = find_head(received, self._seen)
+        if end is None:
+            self._seen = len(received)
+            self.has_begun = True
+            return None, received
+        head = parse_head(received[:end])
+        self._seen = 0
+        self.has_begun = self._skipped_line = False
+        return head, received[end + 4 :]
+
+
+def forwarded_in(received: bytes) -> list[bytes]:
+    """The values of `X-Forwarded-For` in the head that `received` begins with, which may not be
+    complete.
+    """
+    return _FORWARDED.findall(received.partition(b"\r\n\r\n")[0])
 
 
 def is_field(line: bytes) -> bool:

@@ -6,6 +6,7 @@ address that it is: in logs, in limits, and to those who decide whom to trust.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 # A provider gives each of its customers a /64 of IPv6: they are one address.
@@ -27,6 +28,7 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+@lru_cache(maxsize=4096)
 def customer_of(host: str) -> str:
     """Whose `host` is, so far as its address tells: what is counted by address is counted by it."""
     address = address_of(host)
@@ -35,6 +37,7 @@ def customer_of(host: str) -> str:
     return host if address is None else str(address)
 
 
+@lru_cache(maxsize=4096)
 def peer_host(host: str | None) -> str:
     """What a peer at `host` is called; `host` is as the kernel says it, None on a UNIX socket."""
     if host is None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.tcp import Connection
+from twisted.protocols.policies import ProtocolWrapper
 
 _AT_ONCE = 64  # the first one of a long turn must not wait for its end
 _COLLECTED_BYTES = 64 << 10  # of one connection
@@ -89,12 +91,34 @@ class Outgoing:
         if data:
             transport.write(data)
 
+    def drop(self) -> None:
+        """The connection is lost, and so is what its peer has not taken. Twisted's transports keep
+        that, and TLS keeps its transport in a reference cycle.
+        """
+        self._head = self._collected = b""
+        transport = below_tls(self._transport)
+        if isinstance(transport, FileDescriptor):
+            transport.dataBuffer = b""
+            transport._tempDataBuffer.clear()
+
     def _may_collect(self) -> bool:
-        """Whether it is a socket's own transport. Those of TLS, and others that wrap one, have its
-        methods, too: by them what is written would go past what they do to it.
+        """Whether it is a socket's own transport, in which nothing waits. Those of TLS, and others
+        that wrap one, have its methods, too: by them what is written would go past what they do to
+        it.
         """
         transport = self._transport
-        return isinstance(transport, Connection) and not (transport.TLS or transport.disconnecting)
+        if not isinstance(transport, Connection) or transport.TLS or transport.disconnecting:
+            return False
+        # Behind what waits for the peer nothing is collected: the transport counts what waits, and
+        # no next response begins when it is too much.
+        return not (transport.dataBuffer or transport._tempDataBuffer)
+
+
+def below_tls(transport: Any) -> Any:
+    """The transport of the socket, if `transport` is one of TLS; else that itself."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
 
 
 def _send(due: list[Outgoing]) -> None:

@@ -23,6 +23,8 @@ class Proxies:
         """Whether the peer at this address is one of them."""
         if peer == LOCAL:
             return self.local
+        if not self.networks:  # then there is no need to parse the address
+            return False
         address = address_of(peer)
         return address is not None and any(address in network for network in self.networks)
 

@@ -12,13 +12,18 @@ import struct
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorTime, ISystemHandle
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper
 
+from twistedmedia.wire.outbox import below_tls
 from twistedmedia.wire.rounds import MOST_A_TURN, Rounds
 
 _LOOKS = 10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
+
+# A read costs a hop through a thread, so it should bring more than the kernel takes at once.
+BLOCK_BYTES, LEAST_BLOCK_BYTES = 128 << 10, 16 << 10
+_ALL_BYTES = 32 << 20  # what is read for all of them, unless they are more than 2,000
 
 # Of struct tcp_info, since Linux 4.6 (include/uapi/linux/tcp.h): tcpi_unacked, which counts
 # segments, tcpi_bytes_acked and tcpi_notsent_bytes.
@@ -60,6 +65,13 @@ class SlowReaders:
         if self._readers.pop(channel, None) is not None and not self._readers:
             self._rounds.end()
 
+    @property
+    def block(self) -> int:
+        """Bytes to read for one of them at a time: fewer when many wait, since each of them keeps
+        in memory what its peer does not take.
+        """
+        return max(LEAST_BLOCK_BYTES, min(BLOCK_BYTES, _ALL_BYTES // max(1, len(self._readers))))
+
     def _look_at_all(self, now_s: float) -> bool:
         cut = 0
         for channel, reader in list(self._readers.items()):
@@ -87,30 +99,28 @@ def progress_of(channel: Any) -> Progress:
     """How the peer of `channel` gets on: on TCP by what it has acknowledged, elsewhere by what was
     handed to the transport, which is paused by a peer that takes nothing.
     """
-    transport = _bare(channel.transport)
-    if ISystemHandle.providedBy(transport):
-        handle: Any = transport.getHandle()
+    handle = socket_of(channel.transport)
+    if handle is not None:
         try:
             info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
             return Progress(acknowledged, bool(unacknowledged or unsent))
         except (OSError, struct.error):
             pass  # a UNIX socket, or an old kernel
+    transport = below_tls(channel.transport)
     taken = sum(request.sentLength for request in channel.requests)
+    if isinstance(transport, FileDescriptor):  # what was written comes in blocks; some of it waits
+        taken -= len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     return Progress(taken, channel.is_full)
+
+
+def socket_of(transport: Any) -> Any | None:
+    """The socket of a connection, below TLS if it is encrypted; None if it has none."""
+    bare = below_tls(transport)
+    return bare.getHandle() if ISystemHandle.providedBy(bare) else None
 
 
 def descriptor_of(transport: Any) -> int | None:
     """The descriptor of a connection's socket, if it has one."""
-    bare = _bare(transport)
-    if not ISystemHandle.providedBy(bare):
-        return None
-    handle: Any = bare.getHandle()
-    return int(handle.fileno())
-
-
-def _bare(transport: Any) -> Any:
-    """The transport below TLS."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    return transport
+    handle = socket_of(transport)
+    return None if handle is None else int(handle.fileno())

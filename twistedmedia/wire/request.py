@@ -112,13 +112,13 @@ class StreamingRequest(server.Request):
         """Whether the request is carried out though its connection is lost: it was received whole,
         it may change something, and its response has not begun.
         """
-        return (
-            self._streams
-            and self.body is not None
-            and self.body.complete
-            and self.method not in SAFE_METHODS
-            and not self.startedWriting
-        )
+        is_whole = self._streams and self.body is not None and self.body.complete
+        return is_whole and self.may_outlive_connection
+
+    @property
+    def may_outlive_connection(self) -> bool:
+        """Whether `outlives_connection` will be true once the rest of the content was taken."""
+        return self.method not in SAFE_METHODS and not self.startedWriting
 
     def getClientAddress(self) -> Any:
         """Whom the request comes from: the peer, or whom a trusted proxy asks for."""
@@ -132,6 +132,7 @@ class StreamingRequest(server.Request):
             self.channel.site.log(self)
         # First those who wait for the request (Klein cancels its handler), then the reader.
         super().connectionLost(reason)
+        self.producer = None  # it refers to the request, and to what was being sent
         if self.body is not None:
             self.body.fail(ConnectionLost("the client went away before its content had ended"))
             if not self.body.outlives:
@@ -146,7 +147,7 @@ class StreamingRequest(server.Request):
         if not self._is_begun:
             self._is_begun = True
             # Not now: the channel has yet to change from lines to content.
-            self.channel.callLater(0, self._begin)
+            self.channel.begin_soon(self._begin)
 
     def _begin(self) -> None:
         if not self._disconnected:

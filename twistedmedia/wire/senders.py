@@ -11,12 +11,12 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from twistedmedia.limits import LeastRate
+from twistedmedia.limits import RECENT_S, LeastRate, RecentRate
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.rounds import MOST_A_TURN, Rounds
 
 _LOOKS = 10  # in the shortest of the times: nobody is told more than a tenth of it too late
-_LONGEST_ROUND_S = 5.0
+_LONGEST_ROUND_S = RECENT_S / 3
 
 
 class Sender(Protocol):
@@ -24,8 +24,11 @@ class Sender(Protocol):
 
     content_received: int  # bytes of all content on this connection so far, as they came
 
-    def was_excused(self) -> bool:
-        """Whether since the last time that this was asked there was no reason to send."""
+    def waited_s(self) -> float:
+        """How many seconds it had to wait for us since this was asked last."""
+
+    def was_full(self) -> bool:
+        """Whether it did not take its answers since this was asked last. Nothing was read then."""
 
     def is_idle_too_long(self) -> None:
         """No request has begun."""
@@ -40,7 +43,9 @@ class Sender(Protocol):
 @dataclass(slots=True)
 class _Content:
     rate: LeastRate
-    ends_s: float  # this window's end
+    ends_s: float  # this window's end; time in which the sender waits for us moves it
+    recent: RecentRate
+    excused: bool = False  # in this window
 
 
 class SlowSenders:
@@ -72,8 +77,29 @@ class SlowSenders:
         window_s = self._patience.window_s
         rate = LeastRate(self._patience.min_rate, window_s)
         rate.kept(sender.content_received, excused=True)
-        self._contents[sender] = _Content(rate, self._clock.seconds() + window_s)
+        now_s = self._clock.seconds()
+        sender.waited_s()  # before this content
+        recent = RecentRate(now_s, sender.content_received)
+        self._contents[sender] = _Content(rate, now_s + window_s, recent)
         self._rounds.begin()
+
+    def awaits_content(self, sender: Sender) -> bool:
+        """Whether content of `sender` is to come."""
+        return sender in self._contents
+
+    def pace(self, sender: Sender) -> float | None:
+        """How many bytes a second `sender` sent lately, None if that is not known, or if it owes
+        nothing. One that has let us wait for a request for some seconds sends none.
+        """
+        now_s = self._clock.seconds()
+        content = self._contents.get(sender)
+        if content is not None:
+            _note(sender, content, now_s)  # the last round may be a second ago
+            return content.recent.bytes_per_s(sender.content_received)
+        since_s = self._idle.get(sender, self._heads.get(sender))
+        if since_s is None or now_s - since_s < RECENT_S:
+            return None
+        return 0.0
 
     def settle(self, sender: Sender) -> None:
         """`sender` owes nothing: its request is there, or it has gone. Idempotent."""
@@ -90,6 +116,8 @@ class SlowSenders:
     def _look_at_all(self, now_s: float) -> bool:
         idle = _overdue(self._idle, now_s - self._patience.idle_s)
         late = _overdue(self._heads, now_s - self._patience.header_s)
+        for sender, content in self._contents.items():
+            _note(sender, content, now_s)
         due = [sender for sender, content in self._contents.items() if now_s >= content.ends_s]
         # Some may have left meanwhile, because of what another was told.
         for sender in idle[:MOST_A_TURN]:
@@ -107,9 +135,18 @@ class SlowSenders:
         if content is None:
             return
         content.ends_s = now_s + self._patience.window_s
-        if not content.rate.kept(sender.content_received, sender.was_excused()):
+        excused, content.excused = content.excused, False
+        if not content.rate.kept(sender.content_received, excused):
             del self._contents[sender]
             sender.content_is_late()
+
+
+def _note(sender: Sender, content: _Content, now_s: float) -> None:
+    """Note how much `sender` sent, and what was not its fault, since the last time."""
+    waited_s = sender.waited_s()
+    content.ends_s += waited_s
+    content.recent.look(now_s, sender.content_received, waited_s)
+    content.excused |= sender.was_full()
 
 
 def _overdue(since: dict[Sender, float], latest_s: float) -> list[Sender]:

@@ -18,10 +18,8 @@ from twistedmedia.boundaries import KernelMedia, Media
 from twistedmedia.faults import on_one_line
 from twistedmedia.wire.channel import MediaChannel
 from twistedmedia.wire.kernel import KernelSending
+from twistedmedia.wire.readers import BLOCK_BYTES
 
-# A read costs a hop through a thread, so it should bring more than the kernel takes at once; and
-# this is what a reader that takes nothing costs.
-BLOCK_BYTES = 128 << 10
 # Less than this is cheaper to read than to hand to the kernel, and goes out in one segment with the
 # headers: apart, it could wait for the peer's acknowledgement of them.
 WORTH_THE_KERNEL_BYTES = 64 << 10
@@ -104,13 +102,16 @@ class PausedReads:
     def _left_alone(self, _: Deferred[None]) -> None:
         self._ended = True
 
+    def _block(self) -> int:
+        return BLOCK_BYTES if self._channel is None else self._channel.site.slow_readers.block
+
     def _pump(self) -> None:
         if self._pumping:  # a store that reads at once calls back from within the loop below
             return
         self._pumping = True
         while not (self._paused or self._reading or self._ended):
             self._reading = True
-            reading = self._media.read(self._offset, min(self._left, BLOCK_BYTES))
+            reading = self._media.read(self._offset, min(self._left, self._block()))
             reading.addCallbacks(self._write, self._cut)
         self._pumping = False
 

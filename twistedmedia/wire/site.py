@@ -5,15 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.resource import IResource
 
+from twistedmedia.dropping import Dropping
+from twistedmedia.errors import MediaError
+from twistedmedia.fair_queue import FairQueue
+from twistedmedia.shares import Share
 from twistedmedia.streaming import BodyMemory
 from twistedmedia.wire.access_log import AccessLog
 from twistedmedia.wire.admission import Admission, Bounds
 from twistedmedia.wire.channel import MediaChannel
-from twistedmedia.wire.outbox import Outbox
+from twistedmedia.wire.heads import forwarded_in
+from twistedmedia.wire.hosts import peer_host
+from twistedmedia.wire.lingering import Lingerers
+from twistedmedia.wire.outbox import Outbox, below_tls
 from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.proxies import NO_PROXIES, Proxies
 from twistedmedia.wire.readers import SlowReaders, descriptor_of
@@ -24,8 +33,6 @@ _NOTHING = (b"",)
 _CLOSED_UNANSWERED = 499  # what nginx writes of a request whose client left before its answer
 # How long a connection without a request is kept when the site closes: a request may be on its way.
 LAST_CALL_S = 0.25
-# Of those who cannot stay so many are told so; more are turned away without a word.
-_TURNED_AWAY = 128
 
 
 class MediaSite(server.Site):
@@ -44,9 +51,11 @@ class MediaSite(server.Site):
         bounds: Bounds | None = None,
         proxies: Proxies | None = None,
         access_log: AccessLog | None = None,
+        queue: FairQueue | None = None,
     ) -> None:
         """`reactor` is the global one unless given. `proxies` are trusted to say whom they ask for.
-        `access_log` is opened and closed by whoever made it.
+        `access_log` is opened and closed by whoever made it. `queue` has the turns of the clients;
+        a `Fetcher` may share it.
         """
         patience = patience or Patience()
         # The base class's timeout is a timer for each connection, which every request moves.
@@ -54,12 +63,16 @@ class MediaSite(server.Site):
         self.slow_readers = SlowReaders(self.reactor, patience.stall_s)
         self.senders = SlowSenders(self.reactor, patience)
         self.outbox = Outbox(self.reactor)
+        self.queue = queue or FairQueue(self.reactor)
+        self.dropping = Dropping(self.reactor)
+        self.lingerers = Lingerers()
         self.body_memory = memory or BodyMemory()
         self.channels: set[MediaChannel] = set()
         self.is_closing = False
-        self._proxies = proxies or NO_PROXIES
-        self._admission = Admission(bounds or Bounds(), self._proxies)
-        self._turned_away: set[MediaChannel] = set()
+        self._proxies = NO_PROXIES if proxies in (None, NO_PROXIES) else proxies
+        self.admission = Admission(bounds or Bounds(), self._proxies, self.reactor.seconds)
+        self._places: dict[MediaChannel, Share] = {}  # of those that were not turned away
+        self._turned_away = 0
         self._access_log = access_log
         self._dismissing: IDelayedCall | None = None
         self._emptied: list[Deferred[None]] = []
@@ -77,6 +90,12 @@ class MediaSite(server.Site):
             return peer
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())
         return self._proxies.client(peer, forwarded)
+
+    def client_of_head(self, peer: str, received: bytes) -> str:
+        """As `client_host`, of the request whose head `received` begins with."""
+        if self._proxies is NO_PROXIES:
+            return peer
+        return self._proxies.client(peer, forwarded_in(received))
 
     # The access log
 
@@ -112,27 +131,40 @@ class MediaSite(server.Site):
 
     # Connections that come and go
 
+    def turns_away(self, addr: Any) -> bool:
+        """Whether a connection from `addr` would be closed without an answer: its address has as
+        many as it may, and enough of those that are too many are being told.
+        """
+        return self._turned_away >= self.admission.bounds.refused and (
+            self.admission.is_at_its_bound(peer_host(getattr(addr, "host", None)))
+        )
+
     def welcome(self, channel: MediaChannel) -> None:
         """`channel` is connected: it stays, or is turned away."""
         self.channels.add(channel)
-        refusal = self._admission.enter(channel.peer_host, descriptor_of(channel.transport))
-        if refusal is None:
-            return
-        self._admission.leave(channel.peer_host)  # while it is told so it takes nobody's place
-        if len(self._turned_away) < _TURNED_AWAY:
-            self._turned_away.add(channel)
-            channel.refuse(refusal)
-        else:
-            self._turned_away.add(channel)
-            channel.transport.abortConnection()
+        descriptor = descriptor_of(channel.transport)
+        try:
+            self._places[channel] = self.admission.enter(channel.peer_host, descriptor, channel)
+        except MediaError as refusal:
+            self._turned_away += 1
+            if self._turned_away <= self.admission.bounds.refused:
+                channel.turn_away(refusal)
+            else:
+                _close_now(channel.transport)
+
+    def has_place(self, channel: MediaChannel) -> bool:
+        """Whether `channel` is connected, and was not turned away."""
+        return channel in self._places
 
     def forget(self, channel: MediaChannel) -> None:
         """`channel` has lost its connection."""
         if channel in self.channels:
             self.channels.discard(channel)
-            if channel not in self._turned_away:
-                self._admission.leave(channel.peer_host)
-        self._turned_away.discard(channel)
+            place = self._places.pop(channel, None)
+            if place is None:
+                self._turned_away -= 1
+            else:
+                place.release()
         self.slow_readers.forget(channel)
         self.senders.forget(channel)
 
@@ -179,6 +211,16 @@ class MediaSite(server.Site):
         self._emptied.append(emptied)
         self.tell_emptied()
         return emptied
+
+
+def _close_now(transport: Any) -> None:
+    """Abort a connection in this turn of the event loop. Twisted waits for the next one, and in one
+    turn it accepts hundreds of connections: they would use up the descriptors.
+    """
+    transport.abortConnection()
+    bare: Any = below_tls(transport)
+    if descriptor_of(bare) is not None:
+        bare.connectionLost(Failure(ConnectionAborted()))
 
 
 media_site = MediaSite  # as others call what makes one

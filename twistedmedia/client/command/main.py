@@ -17,7 +17,7 @@ from twisted.logger import globalLogBeginner
 
 from twistedmedia.client.command.display import Display, Lines
 from twistedmedia.client.command.figures import time_text
-from twistedmedia.client.command.getting import get, get_stream
+from twistedmedia.client.command.getting import GetOptions, get, get_stream
 from twistedmedia.client.command.options import STREAM, parse
 from twistedmedia.client.command.printable import printable
 from twistedmedia.client.command.putting import PutOptions, put, put_stream
@@ -30,6 +30,7 @@ from twistedmedia.client.media import MediaClient
 from twistedmedia.client.records import default_records
 from twistedmedia.client.retries import Retries
 from twistedmedia.client.streams import descriptor_name
+from twistedmedia.clock import use_monotonic_time
 
 _SUMMED_UP = {"put", "get", "rm"}
 _STDIN, _STDOUT = 0, 1
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     from twisted.internet import reactor
 
+    use_monotonic_time(reactor)  # before anything is scheduled
     # What Twisted has to say is not for the person who runs this.
     globalLogBeginner.beginLoggingTo([], redirectStandardIO=False, discardBuffer=True)
     command = _Command(reactor, options, sys.stdout, sys.stderr, closed)
@@ -198,14 +200,21 @@ def _subcommand(run: Run, options: argparse.Namespace) -> Any:
             if options.files == [STREAM]:
                 return put_stream(run, _STDIN, options.directory, how)
             return put(run, options.files, options.directory, how)
-        case "get" if options.output == STREAM:
-            return get_stream(run, options.names[0], _STDOUT)
         case "get":
-            return get(run, options.names, options.output, options.exclude)
+            wanted = GetOptions(options.exclude, options.max_size, options.max_entries)
+            if options.output == STREAM:
+                return get_stream(run, options.names[0], _STDOUT, wanted)
+            return get(run, options.names, options.output, wanted)
         case "ls":
-            return ls(run, options.directory, long=options.long, recursive=options.recursive)
+            return ls(
+                run,
+                options.directory,
+                long=options.long,
+                recursive=options.recursive,
+                most=options.max_entries,
+            )
         case "rm":
-            return rm(run, options.names, recursive=options.recursive)
+            return rm(run, options.names, recursive=options.recursive, most=options.max_entries)
         case "import":
             return import_(run, options.source, options.name)
         case "fetch":

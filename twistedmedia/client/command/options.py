@@ -9,8 +9,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from twistedmedia import __version__
+from twistedmedia.client.bounds import MOST_ENTRIES
 from twistedmedia.client.places import service
 from twistedmedia.client.retries import TIMES
+from twistedmedia.limits import parse_size
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE = "TWISTEDMEDIA_URL"
@@ -22,6 +24,12 @@ _DEFAULTS = {"jobs": 4, "retries": TIMES, "json": False, "quiet": False, "cacert
 _EPILOG = """\
 exit codes: 0 all is well, also when there was nothing to do; 1 something failed; 2 wrong usage;
 3 the service could not be reached; 130 interrupted. Running it again goes on where it ended.
+
+bounds, in case the server is broken or means harm: a file must fit on the disk, and has at most
+2 GiB if the server does not say how large it is (get --max-size); a directory has at most
+10,000,000 entries with all below it (--max-entries); an answer has at most 64 KiB of headers;
+content arrives at 64 bytes a second or faster, or the attempt ends; below the folder that get
+writes to, no link is followed. docs/client.md has all of them.
 """
 
 
@@ -106,14 +114,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TARGET",
         help="a path, or a folder (default: here); - is standard output, for one file",
     )
+    get.add_argument(
+        "--max-size",
+        type=_size,
+        metavar="SIZE",
+        help="fail for a larger file, such as 500MB (default: what fits on the disk; 2GiB if the"
+        " service does not say how large the file is)",
+    )
     _add_exclude(get)
+    _add_max_entries(get)
     ls = add("ls", "list a directory or a file")
     ls.add_argument("directory", nargs="?", default="", metavar="NAME")
     ls.add_argument("-l", "--long", action="store_true", help="with sizes and times")
     ls.add_argument("-r", "--recursive", action="store_true", help="all files in it and below")
+    _add_max_entries(ls)
     rm = add("rm", "delete files, and directories with all that is in them")
     rm.add_argument("names", nargs="+", metavar="NAME", help="DIRECTORY/FILE, or DIRECTORY with -r")
     rm.add_argument("-r", "--recursive", action="store_true", help="directories as well")
+    _add_max_entries(rm)
     import_ = add("import", "have the service store what is at a URL")
     import_.add_argument("source", metavar="URL")
     import_.add_argument(
@@ -132,6 +150,17 @@ def _add_exclude(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="GLOB",
         help="pass over what matches in folders; can be given again",
+    )
+
+
+def _add_max_entries(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-entries",
+        type=_entries,
+        default=MOST_ENTRIES,
+        metavar="N",
+        help="give up a directory that has more files and directories in it and below it"
+        f" (default: {MOST_ENTRIES})",
     )
 
 
@@ -173,6 +202,17 @@ def _jobs(text: str) -> int:
 
 def _retries(text: str) -> int:
     return _number(text, 0, 1000)
+
+
+def _entries(text: str) -> int:
+    return _number(text, 1, 999_999_999)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _number(text: str, least: int, most: int) -> int:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, ensureDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    DeferredLock,
+    ensureDeferred,
+)
 
 from twistedmedia.client.command.display import Display, Transfer
 from twistedmedia.client.command.results import Outcome, Result, Tally, failure
-from twistedmedia.client.errors import ClientError, Unreachable
+from twistedmedia.client.errors import ClientError, TooManyEntries, Unreachable
 from twistedmedia.client.media import MediaClient
 from twistedmedia.client.records import Record
 
 T = TypeVar("T")
+
+_ALLOW_MORE = "allow more of them (--max-entries), or name the directories one by one"
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,10 @@ class Run:
         try:
             yield
         except ClientError as error:
-            self.report(failure(error, name, path))
+            told: ClientError = error
+            if isinstance(error, TooManyEntries):  # as users of the command put it
+                told = TooManyEntries(error.most, _ALLOW_MORE)
+            self.report(failure(told, name, path))
             if isinstance(error, Unreachable):
                 raise
 
@@ -74,20 +85,26 @@ class Run:
             self.display.note(result.line)
 
 
-async def at_once(count: int, items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do `work` on each of `items`, on up to `count` of them at once. The first that raises ends
-    all others, and is raised when they have ended; so does a cancellation.
+async def at_once(
+    count: int, items: Iterable[T] | AsyncIterator[T], work: Callable[[T], Awaitable[None]]
+) -> None:
+    """Do `work` on each of `items`, on up to `count` of them at once. The next item is taken when
+    there is a place for it. The first that raises ends all others, and is raised when they have
+    ended; so does a cancellation.
     """
-    queue = iter(items)
+    queue = items if isinstance(items, AsyncIterator) else _each(items)
+    taking = DeferredLock()
     causes: list[Exception] = []
     workers: list[Deferred[None]] = []
 
     async def worker() -> None:
-        for item in queue:
-            if causes:
-                return
+        while not causes:
             try:
+                async with taking:
+                    item = await anext(queue)
                 await work(item)
+            except StopAsyncIteration:
+                return
             except CancelledError:
                 raise
             except Exception as error:
@@ -104,3 +121,8 @@ async def at_once(count: int, items: Iterable[T], work: Callable[[T], Awaitable[
         raise causes[0]
     if any(not success for success, _ in results):
         raise CancelledError
+
+
+async def _each(items: Iterable[T]) -> AsyncIterator[T]:
+    for item in items:
+        yield item

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+from twistedmedia.client.bounds import MOST_ENTRIES
 from twistedmedia.client.command.figures import milliseconds_text, size_text, time_text
 from twistedmedia.client.command.printable import printable
 from twistedmedia.client.command.results import Outcome, Result
@@ -14,22 +15,27 @@ from twistedmedia.client.outcomes import Entry, Fetched, Health
 from twistedmedia.client.places import folders_at, name_at
 
 
-async def ls(run: Run, written: str, *, long: bool, recursive: bool) -> None:
-    """List a directory, or a file; `long` with sizes and times, `recursive` all files below it.
+async def ls(
+    run: Run, written: str, *, long: bool, recursive: bool, most: int = MOST_ENTRIES
+) -> None:
+    """List a directory, or a file; `long` with sizes and times, `recursive` all files below it. A
+    directory is listed page by page; more than `most` entries are a failure.
 
     :raises Unreachable: when the service cannot be reached.
     """
     with run.reporting(written or "/"):
-        entries = await _entries(run, written, recursive)
-        is_file = [entry.path for entry in entries] == [written.removeprefix("/")]
-        for entry in entries:
-            if run.as_json:
-                members = {"name": entry.path, "directory": entry.is_directory}
-                details = {"size": entry.size, "modified": entry.modified, "etag": entry.etag}
-                known = {key: value for key, value in details.items() if value is not None}
-                run.display.line(json.dumps(members | known))
-            else:
-                run.display.line(printable(_listed(entry, long=long, whole=recursive or is_file)))
+        listed = "/".join(folders_at(written))
+        is_there = False
+        try:
+            async for entry in run.client.walk(listed, recursive=recursive, most=most):
+                is_there = True
+                _show_entry(run, entry, long=long, whole=recursive)
+        except Refused as error:
+            if error.code != NOT_FOUND or written.endswith("/") or is_there:
+                raise
+        else:
+            return
+        _show_entry(run, await _file(run, written, listed), long=long, whole=True)
 
 
 async def import_(run: Run, url: str, written: str) -> None:
@@ -112,18 +118,22 @@ def _show_health(run: Run, found: Health) -> None:
         run.fail(f"the storage is not well: {found.storage}")
 
 
-async def _entries(run: Run, written: str, recursive: bool) -> list[Entry]:
-    listed = "/".join(folders_at(written))
-    try:
-        return await run.client.list(listed, recursive=recursive)
-    except Refused as error:
-        if error.code != NOT_FOUND or written.endswith("/"):
-            raise
+async def _file(run: Run, written: str, listed: str) -> Entry:
     name = name_at(written) if "/" in listed else None
     found = None if name is None else await run.client.find(name.directory, name.filename)
     if name is None or found is None:
         raise Refused(404, NOT_FOUND, "there is no such file or directory")
-    return [Entry(name.directory, name.filename, False, found.size, found.modified, found.etag)]
+    return Entry(name.directory, name.filename, False, found.size, found.modified, found.etag)
+
+
+def _show_entry(run: Run, entry: Entry, *, long: bool, whole: bool) -> None:
+    if run.as_json:
+        members = {"name": entry.path, "directory": entry.is_directory}
+        details = {"size": entry.size, "modified": entry.modified, "etag": entry.etag}
+        known = {key: value for key, value in details.items() if value is not None}
+        run.display.line(json.dumps(members | known))
+    else:
+        run.display.line(printable(_listed(entry, long=long, whole=whole)))
 
 
 def _listed(entry: Entry, *, long: bool, whole: bool) -> str:

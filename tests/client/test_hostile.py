@@ -1,0 +1,519 @@
+"""Case 96: a server that hands the client pages, depths, sizes and headers without end."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
+
+from tests.client.hostile import chunk, facing, head, page, whole, without_end
+from tests.client.test_subcommands import Running
+from tests.support import asynchronous
+from twistedmedia.client import (
+    Garbled,
+    LocalFailure,
+    Patience,
+    Refused,
+    Retries,
+    Unreachable,
+    browsing,
+)
+from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
+from twistedmedia.client.command.getting import GetOptions, get, get_stream
+from twistedmedia.client.command.removing import rm
+from twistedmedia.client.command.single import ls
+from twistedmedia.client.watching import Pace, Watch
+from twistedmedia.names import MAX_NAME_BYTES
+
+MIB = 1 << 20
+
+
+def running(client: Any) -> Running:
+    talk: Any = SimpleNamespace(client=client)
+    return Running(talk)
+
+
+# Heads.
+
+HEADS = {
+    "header lines": without_end(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 500),
+    "one header over many lines": without_end(b"HTTP/1.1 200 OK\r\nX: y\r\n", b" z\r\n" * 500),
+    "interim responses": without_end(*[head(status=b"103 Early Hints")] * 2),
+    "interim headers": without_end(b"HTTP/1.1 103 Early Hints\r\n", b"X: y\r\n" * 500),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@asynchronous
+async def test_a_head_without_end_is_given_up(kind: str) -> None:
+    """Case 96."""
+    async with facing(lambda method, target, n: HEADS[kind], retries=Retries(times=3)) as (
+        server,
+        client,
+    ):
+        with pytest.raises(Garbled, match="64 KiB of headers"):
+            await client.health()
+        assert len(server.asked) == 1, "it is not asked again"
+        assert server.sent_bytes < 32 * MIB  # what sockets take
+
+
+@asynchronous
+async def test_each_answer_on_a_connection_may_have_a_large_head() -> None:
+    """Case 96: what is bounded is one answer, not all on a connection."""
+    large = head(b"X: " + b"y" * 16_000, b"X: " + b"y" * 16_000, b"Content-Length: 2")
+    async with facing(lambda method, target, n: [large, b"{}"]) as (server, client):
+        for _ in range(6):
+            with pytest.raises(Garbled, match="'version'"):
+                await client.health()
+        assert len(server.connections) == 1
+
+
+# Content.
+
+
+@asynchronous
+async def test_content_in_tiny_chunks_is_given_up() -> None:
+    """Case 96: chunks of a byte, each with an extension of a kilobyte."""
+    begin = head(b"Transfer-Encoding: chunked")
+    answer = without_end(begin, chunk(b" ", b";" + b"x" * 1_000) * 8)
+    async with facing(lambda method, target, n: answer) as (server, client):
+        with pytest.raises(Garbled, match="pieces that are too small"):
+            await client.health()
+        assert server.sent_bytes < 64 * MIB
+
+
+@asynchronous
+async def test_many_small_chunks_are_read() -> None:
+    """Case 96: a bound, and not a refusal of small pieces."""
+    content = b'{"version": "1", "uptime": 1, "uploads": 0}'
+    chunks = b"".join(chunk(b" ") for _ in range(10_000)) + chunk(content) + chunk(b"")
+    async with facing(lambda method, target, n: [head(b"Transfer-Encoding: chunked"), chunks]) as (
+        _,
+        client,
+    ):
+        assert (await client.health()).version == "1"
+
+
+@asynchronous
+async def test_content_that_drips_is_given_up() -> None:
+    """Case 96: each byte comes in time, and all of them never."""
+    async with facing(
+        lambda method, target, n: [head(b"Content-Length: 1000")],
+        patience=Patience(stall_s=3, answer_s=5),
+    ) as (server, client):
+        asked = client.health()
+
+        def drip() -> None:
+            for connection in server.connections:
+                connection.transport.write(b" ")
+            if not asked.called:
+                reactor.callLater(0.05, drip)  # type: ignore[attr-defined]
+
+        await deferLater(reactor, 0.05)
+        drip()
+        with pytest.raises(Unreachable, match="fewer than 64 bytes a second"):
+            await asked
+        await deferLater(reactor, 0.1)
+
+
+@asynchronous
+async def test_a_pace_counts_only_the_time_in_which_the_service_is_waited_for() -> None:
+    """Case 96: a slow disk or pipe here is not the service's fault."""
+    clock = Clock()
+    pace, watch = Pace(clock, 64, 60), Watch(clock)
+
+    async def read(after_s: float, size: int) -> None:
+        reading: Deferred[list[bytes]] = Deferred()
+        clock.callLater(after_s, reading.callback, [bytes(size)])
+        running = Deferred.fromCoroutine(pace.over(watch, reading))
+        clock.advance(after_s)
+        await running
+
+    for _ in range(5):  # just enough
+        for _ in range(2):
+            await read(30, 64 * 30)
+            clock.advance(1_000)  # the reader is busy
+    await read(30, 64 * 30)
+    with pytest.raises(Unreachable, match="fewer than"):
+        await read(30, 64 * 30 - 1)
+
+
+@asynchronous
+async def test_an_answer_that_is_not_a_page_has_a_mebibyte_at_most() -> None:
+    """Case 96: JSON that does not end, and some that does, too late."""
+    health = b'{"version": "1", "uptime": 1, "uploads": 0}'
+    endless = without_end(head(b"Transfer-Encoding: chunked"), chunk(b"[" * 10_000))
+    for answer in (endless, whole(health + b" " * MIB)):
+        async with facing(lambda method, target, n, answer=answer: answer) as (server, client):
+            with pytest.raises(Garbled, match="larger than any"):
+                await client.health()
+            assert server.sent_bytes < 16 * MIB
+
+
+@asynchronous
+async def test_a_reason_without_end_is_cut() -> None:
+    """Case 96: a line on the terminal for each file."""
+    content = b'{"code": 404, "reason": "%s"}' % (b"no" * 100_000)
+    answer = [head(b"Content-Length: %d" % len(content), status=b"404 Not Found"), content]
+    async with facing(lambda method, target, n: answer) as (_, client):
+        with pytest.raises(Refused) as caught:
+            await client.fetch("http://e/")
+    assert len(caught.value.reason) == 2_000
+
+
+# Listings.
+
+
+def numbered(n: int) -> str:
+    return f"{n:09}"
+
+
+def endless_pages(method: str, target: str, n: int) -> list[bytes]:
+    """A page of 1,000 files, and always another one behind it."""
+    after = int(target.partition("?after=")[2] or -1)
+    names = [numbered(after + 1 + i) for i in range(1_000)]
+    return page(names, names[-1])
+
+
+@asynchronous
+async def test_pages_without_end_are_given_up() -> None:
+    """Case 96."""
+    async with facing(endless_pages) as (server, client):
+        with pytest.raises(LocalFailure, match="more than 5,000 entries; allow more"):
+            async for _ in client.walk("a", most=5_000):
+                pass
+        assert len(server.asked) == 6
+
+
+@asynchronous
+async def test_the_command_gives_up_pages_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 96: `ls`, `rm -r` and `get`; what came before is listed, deleted and downloaded."""
+    monkeypatch.chdir(tmp_path)
+
+    def answer(method: str, target: str, n: int) -> list[bytes]:
+        if method == "DELETE":
+            return whole(b'{"deleted": true}')
+        if not target.partition("?")[0].endswith("/"):
+            one = head(b'ETag: "x"', b"Content-Length: 1")
+            return [one] if method == "HEAD" else [one, b"x"]
+        after = int(target.partition("?after=")[2] or -1)
+        names = [numbered(after + 1 + i) for i in range(10)]
+        return page(names, names[-1])
+
+    async with facing(answer) as (_, client):
+        listing = running(client)
+        await ls(listing.run, "a", long=False, recursive=True, most=25)
+        assert len(listing.said) == 20
+        deleting = running(client)
+        await rm(deleting.run, ["a"], recursive=True, most=25)
+        assert len(deleting.said) == 30  # a page is deleted before the next one is asked for
+        getting = running(client)
+        await get(getting.run, ["a"], "out", GetOptions(max_entries=25))
+        assert len(getting.said) == len(os.listdir("out/a")) == 20
+        for each in (listing, deleting, getting):
+            assert each.code == 1
+            assert each.noted[0].startswith("failed     a: the service lists more than 25 entries")
+            assert "allow more of them (--max-entries)" in each.noted[0]
+        with pytest.raises(
+            LocalFailure, match=r"than 25 entries; allow more of them \(most=\.\.\.\)"
+        ):
+            async for _ in client.walk("a", most=25):
+                pass
+        monkeypatch.setattr(browsing, "MOST_LISTED", 25)
+        with pytest.raises(LocalFailure, match=r"than 25 entries; .* \(MediaClient\.walk\)"):
+            await client.list("a")
+
+
+@asynchronous
+async def test_the_same_page_again_is_given_up() -> None:
+    """Case 96: `next` goes on, and the entries do not."""
+    names = [numbered(n) for n in range(10)]
+    async with facing(lambda method, target, n: page(names, numbered(1_000 + n))) as (
+        server,
+        client,
+    ):
+        with pytest.raises(Garbled, match="does not end"):
+            await client.list("a")
+        assert len(server.asked) == 2
+
+
+@asynchronous
+async def test_a_page_with_more_entries_than_any_page_has_is_refused() -> None:
+    """Case 96."""
+    names = [numbered(n) for n in range(1_001)]
+    async with facing(lambda method, target, n: page(names, None)) as (_, client):
+        with pytest.raises(Garbled, match="more than 1000 entries"):
+            await client.page("a")
+        assert len((await facing_page(names[:1_000])).entries) == 1_000
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "x" * 256 + "/", "ü" * 128, "x" * 1_000_000])
+@asynchronous
+async def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
+    """Case 96: `ls` would write it to the terminal."""
+    with pytest.raises(Garbled, match="an invalid name"):
+        await facing_page([name])
+    assert (await facing_page(["ü" * 127 + "x"])).entries[0].name == "ü" * 127 + "x"
+
+
+async def facing_page(names: Iterable[str]) -> Any:
+    async with facing(lambda method, target, n: page(names, None)) as (_, client):
+        return await client.page("a")
+
+
+@asynchronous
+async def test_folders_in_folders_without_end_end_with_the_longest_name() -> None:
+    """Case 96: a name has 1,024 bytes at most; what is deeper is left out."""
+    left_out: list[tuple[str, int]] = []
+    async with facing(lambda method, target, n: page(["ddddddd/", "x.wav"], None)) as (
+        server,
+        client,
+    ):
+        found = await client.list("d", recursive=True, left_out=lambda *told: left_out.append(told))
+        assert len(found) == len(server.asked) == MAX_NAME_BYTES // 8
+        [(deepest, count)] = left_out
+        assert (len(deepest) + len("/ddddddd") > MAX_NAME_BYTES, count) == (True, 1)
+
+
+@asynchronous
+async def test_folders_that_fan_out_without_end_are_given_up() -> None:
+    """Case 96: a thousand folders in each folder."""
+    folders = page([f"{numbered(n)}/" for n in range(1_000)], None)
+    async with facing(lambda method, target, n: folders) as (server, client):
+        with pytest.raises(LocalFailure, match="more than 20,000 entries"):
+            async for _ in client.walk("a", recursive=True, most=20_000):
+                pass
+        assert len(server.asked) == 21
+
+
+@asynchronous
+async def test_a_directory_of_any_size_is_walked_in_bounded_memory() -> None:
+    """Case 96: legitimate, and large: a page is asked for when the one before it was taken."""
+    pages = 20
+
+    def answer(method: str, target: str, n: int) -> list[bytes]:
+        names = [f"{numbered(1_000 * n + i)}.wav" for i in range(1_000)]
+        return page(names, names[-1] if n < pages - 1 else None)
+
+    async with facing(answer) as (server, client):
+        count, peak_early = 0, 0
+        tracemalloc.start()
+        try:
+            async for _ in client.walk("a", recursive=True):
+                count += 1
+                assert len(server.asked) == (count - 1) // 1_000 + 1
+                if count == 5_000:
+                    peak_early = tracemalloc.get_traced_memory()[1]
+            assert tracemalloc.get_traced_memory()[1] < peak_early + MIB
+        finally:
+            tracemalloc.stop()
+        assert count == 1_000 * pages
+
+
+@asynchronous
+async def test_get_begins_files_before_it_asks_for_the_next_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 96: `get` of a directory keeps no list of all that is in it."""
+    monkeypatch.chdir(tmp_path)
+    begun: list[int] = []  # how many files were begun when each page was asked for
+
+    def answer(method: str, target: str, n: int) -> list[bytes]:
+        if not target.partition("?")[0].endswith("/"):
+            one = head(b'ETag: "x"', b"Content-Length: 1")
+            return [one] if method == "HEAD" else [one, b"x"]
+        begun.append(n - len(begun))
+        names = [f"{numbered(100 * len(begun) + i)}.wav" for i in range(10)]
+        return page(names, names[-1] if len(begun) < 4 else None)
+
+    async with facing(answer) as (_, client):
+        getting = running(client)
+        await get(getting.run, ["a/."], "out")
+        assert getting.code == 0
+    assert len(os.listdir("out")) == 40
+    assert begun[0] == 0
+    assert all(late - early >= 10 for early, late in pairwise(begun))
+
+
+# Sizes.
+
+CHUNKED = head(b'ETag: "x"', b"Transfer-Encoding: chunked")
+PIECE = chunk(bytes(65_536))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "b.wav"
+
+
+def limited(free_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has so much free space."""
+    answer = SimpleNamespace(f_bavail=free_bytes, f_frsize=1, f_blocks=1 << 40)
+    monkeypatch.setattr(os, "fstatvfs", lambda descriptor: answer)
+
+
+@asynchronous
+async def test_a_file_without_a_length_is_bounded_by_the_limit(target: Path) -> None:
+    """Case 96."""
+    answers = without_end(CHUNKED, PIECE, 256 * MIB)
+    async with facing(lambda method, target, n: answers) as (server, client):
+        with pytest.raises(LocalFailure, match=r"does not say how large .*--max-size"):
+            await client.download("a", "b.wav", target, max_size=2 * MIB)
+        assert server.sent_bytes < 32 * MIB
+    assert os.listdir(target.parent) == []
+
+
+@asynchronous
+async def test_a_file_without_a_length_leaves_space_on_the_disk(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 96: also if no limit is given."""
+    limited(64 * MIB + 100_000, monkeypatch)
+    answers = without_end(CHUNKED, PIECE, 256 * MIB)
+    async with facing(lambda method, target, n: answers, retries=Retries(times=3)) as (
+        server,
+        client,
+    ):
+        with pytest.raises(LocalFailure, match="only 67208864 bytes are free; free some space"):
+            await client.download("a", "b.wav", target)
+        assert len(server.asked) == 1
+    assert os.listdir(target.parent) == []
+
+
+@asynchronous
+async def test_a_file_without_a_length_and_within_the_limit_is_brought(target: Path) -> None:
+    """Case 96: a proxy may take the length away."""
+    answer = [CHUNKED, PIECE * 4, chunk(b"")]
+    async with facing(lambda method, target, n: answer) as (_, client):
+        got = await client.download("a", "b.wav", target, max_size=4 * 65_536)
+        assert got.size == 4 * 65_536
+
+
+@asynchronous
+async def test_a_file_that_does_not_fit_is_refused_before_it_comes(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 96: by its length, whether true or not."""
+    limited(999_999, monkeypatch)
+    begin = head(b'ETag: "x"', b"Content-Length: 1000000")
+    async with facing(lambda method, target, n: [begin]) as (_, client):
+        with pytest.raises(LocalFailure, match=r"needs 1000000 more bytes, and 999999 are free"):
+            await client.download("a", "b.wav", target)
+    assert os.listdir(target.parent) == []
+
+
+@asynchronous
+async def test_a_disk_that_does_not_tell_its_free_space_is_written_to(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 12, here: all is zero on some FUSE file systems."""
+    nothing = SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=0)
+    monkeypatch.setattr(os, "fstatvfs", lambda descriptor: nothing)
+    begin = head(b'ETag: "x"', b"Content-Length: 5")
+    async with facing(lambda method, target, n: [begin, b"12345"]) as (_, client):
+        assert (await client.download("a", "b.wav", target)).size == 5
+
+
+@asynchronous
+async def test_a_file_over_the_limit_is_refused_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Case 96: `--max-size`, to a file and to standard output."""
+    monkeypatch.chdir(tmp_path)
+    begin = head(b'ETag: "x"', b"Content-Length: 1001")
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    try:
+        async with facing(lambda method, target, n: [begin]) as (_, client):
+            for work in (
+                lambda run: get(run, ["a/b.wav"], None, GetOptions(max_size=1_000)),
+                lambda run: get_stream(run, "a/b.wav", writing, GetOptions(max_size=1_000)),
+            ):
+                each = running(client)
+                await work(each.run)
+                assert "1001 bytes, and the limit (--max-size) is 1000" in each.noted[0]
+        with pytest.raises(BlockingIOError):
+            os.read(reading, 1)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert os.listdir(tmp_path) == []
+
+
+@asynchronous
+async def test_a_part_with_more_content_than_it_said_is_given_up(target: Path) -> None:
+    """Case 96: a 206 in chunked coding, which nothing else bounds."""
+    partial = head(
+        b'ETag: "x"',
+        b"Transfer-Encoding: chunked",
+        b"Content-Range: bytes 65536-99999/100000",
+        status=b"206 Partial Content",
+    )
+
+    def answer(method: str, target: str, n: int) -> Iterator[bytes]:
+        if n == 0:
+            return iter([head(b'ETag: "x"', b"Content-Length: 100000"), bytes(65_536)])
+        return without_end(partial, PIECE, 256 * MIB)
+
+    async with facing(answer, closes=True, retries=Retries(times=1, random=lambda: 0.0)) as (
+        server,
+        client,
+    ):
+        with pytest.raises(Garbled, match="more content comes than the 100000 bytes"):
+            await client.download("a", "b.wav", target)
+        assert server.sent_bytes < 64 * MIB
+    assert target.name not in os.listdir(target.parent)
+
+
+@asynchronous
+async def test_content_that_does_not_say_where_it_ends_is_not_asked_for_again(
+    target: Path,
+) -> None:
+    """Case 96: a body that ends with its connection, each time."""
+    answer = [head(b'ETag: "x"'), bytes(10_000)]
+    async with facing(
+        lambda method, target, n: answer, closes=True, retries=Retries(times=3, random=lambda: 0.0)
+    ) as (server, client):
+        with pytest.raises(Unreachable, match="where it ends"):
+            await client.download("a", "b.wav", target)
+        assert len(server.asked) == 1
+
+
+@asynchronous
+async def test_a_length_with_more_digits_than_a_number_has_is_not_understood() -> None:
+    """Case 96."""
+    digits = b"Content-Length: " + b"9" * 5_000
+    async with facing(lambda method, target, n: [head(b'ETag: "x"', digits)]) as (_, client):
+        with pytest.raises(Garbled, match="Content-Length is not a number"):
+            await client.find("a", "b.wav")
+
+
+@asynchronous
+async def test_a_few_bytes_at_each_attempt_are_no_progress(target: Path) -> None:
+    """Case 96: else a file of a megabyte could be asked for a million times."""
+    size = 100_000
+
+    def answer(method: str, target: str, n: int) -> list[bytes]:
+        if n == 0:
+            return [head(b'ETag: "x"', b"Content-Length: %d" % size), bytes(10)]
+        about = b"Content-Range: bytes %d-%d/%d" % (10 * n, size - 1, size)
+        length = b"Content-Length: %d" % (size - 10 * n)
+        return [head(b'ETag: "x"', about, length, status=b"206 Partial Content"), bytes(10)]
+
+    retries = Retries(times=3, random=lambda: 0.0)
+    async with facing(answer, closes=True, retries=retries) as (server, client):
+        with pytest.raises(Unreachable):
+            await client.download("a", "b.wav", target)
+        assert len(server.asked) == 4
+    assert LEAST_PROGRESS_BYTES > 40

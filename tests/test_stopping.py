@@ -1,0 +1,116 @@
+"""The steps of stopping: their order, and what becomes of those that fail or are late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent, formatEvent
+
+from tests.wire.connection import outcome
+from twistedmedia.stopping import Step, take_steps
+
+
+class Stopping:
+    """Steps being taken, at a time that a test sets."""
+
+    def __init__(self, *acts: Callable[[], Any], limit_s: float = 5.0) -> None:
+        self.clock = Clock()
+        self.taken: list[int] = []
+        steps = [
+            Step(f"step {number}", self._noted(number, act), limit_s, lambda: ["a job", "another"])
+            for number, act in enumerate(acts)
+        ]
+        self.done = outcome(ensureDeferred(take_steps(self.clock, steps)))
+
+    def _noted(self, number: int, act: Callable[[], Any]) -> Callable[[], Any]:
+        def noted() -> Any:
+            self.taken.append(number)
+            return act()
+
+        return noted
+
+
+def fails() -> None:
+    raise ZeroDivisionError
+
+
+async def fails_later() -> None:
+    raise ZeroDivisionError
+
+
+def test_each_step_is_waited_for_before_the_next_one() -> None:
+    waiting: Deferred[None] = Deferred()
+
+    async def waits() -> None:
+        await waiting
+
+    stopping = Stopping(lambda: None, waits, lambda: None)
+    assert (stopping.taken, stopping.done) == ([0, 1], [])
+    waiting.callback(None)
+    assert (stopping.taken, stopping.done) == ([0, 1, 2], [None])
+    assert stopping.clock.getDelayedCalls() == []
+
+
+def test_steps_that_fail_are_logged_and_hinder_no_other(
+    nothing_left_behind: list[LogEvent],
+) -> None:
+    stopping = Stopping(fails, fails_later, lambda: None)
+    assert (stopping.taken, stopping.done) == ([0, 1, 2], [None])
+    told = [formatEvent(event) for event in nothing_left_behind]
+    assert told == ["stopping: step 0 failed", "stopping: step 1 failed"]
+    nothing_left_behind.clear()
+
+
+def test_a_late_step_hinders_no_other_and_the_log_names_what_still_runs(
+    warnings: list[LogEvent],
+) -> None:
+    late: list[Deferred[None]] = [Deferred(), Deferred()]
+    stopping = Stopping(lambda: late[0], lambda: late[1], lambda: None)
+    stopping.clock.advance(4.9)
+    assert (stopping.taken, warnings) == ([0], [])
+    stopping.clock.advance(0.2)
+    assert (stopping.taken, stopping.done) == ([0, 1], [])
+    late[0].callback(None)  # it goes on beside the others
+    stopping.clock.advance(5.1)
+    assert (stopping.taken, stopping.done) == ([0, 1, 2], [None])
+    assert [formatEvent(event) for event in warnings] == [
+        f"stopping: step {number} took longer than 5 s; still running: a job; another"
+        for number in range(2)
+    ]
+
+
+def test_the_log_names_some_of_many_that_still_run(warnings: list[LogEvent]) -> None:
+    clock = Clock()
+    step = Step("waiting", Deferred, 5.0, lambda: [f"job {number}" for number in range(1000)])
+    done = outcome(ensureDeferred(take_steps(clock, [step])))
+    clock.advance(5.1)
+    assert done == [None]
+    (told,) = map(formatEvent, warnings)
+    named = "; ".join(f"job {number}" for number in range(10))
+    assert told == f"stopping: waiting took longer than 5 s; still running: {named}; and 990 more"
+
+
+def test_a_step_that_fails_after_its_deadline_is_logged(
+    nothing_left_behind: list[LogEvent], warnings: list[LogEvent]
+) -> None:
+    late: Deferred[None] = Deferred()
+    stopping = Stopping(lambda: late)
+    stopping.clock.advance(5.1)
+    assert (stopping.done, len(warnings)) == ([None], 1)
+    late.errback(ZeroDivisionError())
+    (event,) = nothing_left_behind
+    assert formatEvent(event) == "a step of stopping failed after its deadline"
+    nothing_left_behind.clear()
+
+
+def test_a_step_that_ignores_its_cancellation_is_not_waited_for(warnings: list[LogEvent]) -> None:
+    async def stubborn() -> None:
+        while True:
+            await Deferred[None](lambda each: each.callback(None))
+
+    stopping = Stopping(stubborn)
+    stopping.clock.advance(5.1)
+    assert (stopping.done, len(warnings)) == ([None], 1)

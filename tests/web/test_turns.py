@@ -1,0 +1,43 @@
+"""Forms that take long to decode are decoded in several turns of the event loop (case 85)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.service.exchange import MULTIPART, form, part, request
+from tests.turning import TurningClock
+from tests.wire.connection import Connection
+from twistedmedia.arrival import Limits
+from twistedmedia.fair_queue import TURN_S
+from twistedmedia.intake import Intake
+from twistedmedia.store.memory import MemoryStore
+from twistedmedia.web.tree import media_resource
+from twistedmedia.wire.site import MediaSite
+
+LOOK_S = TURN_S / 10
+# Parts of each kind, as many as a form may have. The files have neither a name nor content, so that
+# no form waits for the store.
+PARTS = [part("a", "", b"") for _ in range(256)] + [part("b", None, b"x") for _ in range(64)]
+
+
+@pytest.mark.parametrize("count", [1, 16])
+def test_a_form_of_many_parts_is_decoded_in_many_turns(count: int) -> None:
+    """Case 85."""
+    clock = TurningClock(LOOK_S)
+    site = MediaSite(media_resource(Intake(MemoryStore(), Limits())), reactor=clock)
+    forms = [Connection(site, clock) for _ in range(count)]
+    for connection in forms:
+        connection.send(request("POST", "/media", form(*PARTS), {"Content-Type": MULTIPART}))
+    for _ in range(10):
+        clock.turn()
+    normal = Connection(site, clock)
+    normal.send(request("GET", "/openapi.json"))
+    for _ in range(4):
+        clock.turn()
+    assert normal.statuses() == [200]
+    assert [connection.received for connection in forms] == [b""] * count
+    for _ in range(120 * count):
+        clock.turn()
+    for connection in forms:
+        (answer,) = connection.answers()
+        assert (answer.status, b'"code": 502' in answer.content) == (400, True)
