@@ -128,7 +128,7 @@ def test_a_success_is_sent_after_file_and_folders_are_synced(
     assert len(wrote) == 1, calls
     draft = re.search(r"<(.+?)>", wrote[0].text)[1]  # type: ignore[index]
     linked = the(calls, "linkat", '"a.wav"')
-    answered = the(calls, "sendto", "201")
+    answered = the(calls, "sendto", "HTTP/1.1 201")
     made = [the(calls, "mkdirat", f'"{name}"') for name in ("new", "deep")]
     synced = [the(calls, "fsync", f"{folder}>") for folder in ("/media", "/new", "/deep")]
     assert_in_order(wrote, [the(calls, "fsync", f"<{draft}")], [linked], synced, [answered])
@@ -154,7 +154,7 @@ def test_a_delete_is_told_after_the_folder_is_synced(traced: Callable[..., list[
 
 def test_without_durability_nothing_is_synced(traced: Callable[..., list[Call]]) -> None:
     calls = traced(put, "--no-durable")
-    linked, answered = the(calls, "linkat", '"a.wav"'), the(calls, "sendto", "201")
+    linked, answered = the(calls, "linkat", '"a.wav"'), the(calls, "sendto", "HTTP/1.1 201")
     wrote = [call for call in calls if call.name in ("write", "writev") and "RIFF" in call.text]
     assert_in_order(wrote, [linked], [answered])
     assert not [call for call in calls if "sync" in call.name]

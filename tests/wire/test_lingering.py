@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ISystemHandle
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -204,7 +205,7 @@ def test_one_that_has_lingered_for_long_gives_way_to_newcomers() -> None:
     serving.assert_nothing_stays()
 
 
-def test_of_those_that_wait_the_one_that_has_waited_longest_is_cut_for_the_next() -> None:
+def test_of_those_that_wait_the_one_that_has_waited_longest_is_closed_for_the_next() -> None:
     serving = Serving(refuse)
     read = [serving.connect() for _ in range(MOST_LINGERING)]
     waiting = [serving.connect() for _ in range(MOST_WAITING + 3)]
@@ -212,9 +213,43 @@ def test_of_those_that_wait_the_one_that_has_waited_longest_is_cut_for_the_next(
         connection.send(put(LARGE))
         connection.send(PIECE)
     serving.clock.advance(0)
-    assert [connection.aborted for connection in waiting] == [True] * 3 + [False] * MOST_WAITING
-    assert not any(connection.aborted for connection in read)
+    assert [connection.connected for connection in waiting] == [False] * 3 + [True] * MOST_WAITING
+    assert all(connection.connected for connection in read)
     for connection in read + waiting:
+        connection.leave()
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize("takes_later", [False, True])
+def test_one_that_is_closed_for_the_next_has_its_response(
+    monkeypatch: pytest.MonkeyPatch, takes_later: bool
+) -> None:
+    """All responses are written in one turn of the loop, and the transport sends in the next."""
+    monkeypatch.setattr("twistedmedia.wire.channel.unread_bytes", lambda _: PIECE_BYTES)
+    decided: Deferred[bytes] = Deferred()
+
+    async def decide_later(request: Any) -> bytes:
+        await decided
+        return await refuse(request)
+
+    serving = Serving(decide_later)
+    window = 0 if takes_later else None
+    crowd = [serving.connect(window) for _ in range(MOST_LINGERING + MOST_WAITING + 3)]
+    for connection in crowd:
+        connection.send(put(LARGE))
+    decided.callback(b"")
+    serving.clock.advance(0)
+    if takes_later:
+        assert all(connection.connected for connection in crowd)
+        for connection in crowd:
+            connection.take()
+    assert [connection.statuses() for connection in crowd] == [[413]] * len(crowd)
+    assert [connection.connected for connection in crowd] == [
+        *[True] * MOST_LINGERING,
+        *[False] * 3,
+        *[True] * MOST_WAITING,
+    ]
+    for connection in crowd:
         connection.leave()
     serving.assert_nothing_stays()
 

@@ -17,6 +17,7 @@ from twistedmedia.fair_queue import TURN_S
 from twistedmedia.tiny_pieces import MOST_AT_ONCE
 from twistedmedia.wire.channel import DENSE_BYTES
 from twistedmedia.wire.lingering import MOST_LINGERING
+from twistedmedia.wire.patience import Patience
 from twistedmedia.wire.proxies import parse_proxies
 
 LOOK_S = TURN_S / 10
@@ -76,6 +77,50 @@ def test_tiny_chunks_take_a_bounded_part_of_each_turn(clock: TurningClock, count
     normal = serving.connect()
     normal.send(GET)
     assert turns_until_answered(clock, normal) <= SOON_TURNS
+
+
+@pytest.mark.parametrize("asks_again", [False, True])
+def test_a_request_that_waits_for_its_turn_is_not_late(
+    clock: TurningClock, asks_again: bool
+) -> None:
+    """It was received in time, whole."""
+    serving = Serving(clock=clock)
+    patience = Patience()
+    wait_s = patience.idle_s if asks_again else patience.header_s
+    connection = serving.connect()
+    if asks_again:
+        connection.send(GET)
+        turns_until_answered(clock, connection)
+        connection.received = b""
+    queue = serving.site.queue
+    queue.add(PEER.host, lambda: queue.do(lambda: clock.spend(1.0)), is_first=True)
+    for _ in range(3):
+        queue.add(PEER.host, lambda: clock.spend(1.1 * wait_s), is_first=True)
+    connection.send(GET)
+    assert turns_until_answered(clock, connection) > 3
+    assert connection.statuses() == [200]
+    assert connection.connected
+
+
+@pytest.mark.parametrize("asks_again", [False, True])
+def test_a_request_is_not_late_that_waits_in_the_system_for_a_loop_that_was_held_up(
+    clock: TurningClock, monkeypatch: pytest.MonkeyPatch, asks_again: bool
+) -> None:
+    serving = Serving(clock=clock)
+    connection = serving.connect()
+    monkeypatch.setattr(
+        "twistedmedia.wire.channel.unread_bytes", lambda transport: transport.unread
+    )
+    if asks_again:
+        connection.send(GET)
+        turns_until_answered(clock, connection)
+        connection.received = b""
+    patience = Patience()
+    clock.spend(1.1 * (patience.idle_s if asks_again else patience.header_s))
+    connection.send(GET)  # the loop looks at the time before it reads
+    turns_until_answered(clock, connection)
+    assert connection.statuses() == [200]
+    assert connection.connected
 
 
 def test_tiny_chunks_behind_an_early_response_are_dropped_without_a_look_at_them(

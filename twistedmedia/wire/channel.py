@@ -46,7 +46,7 @@ from twistedmedia.wire.lingering import (
     limit_buffer,
     unread_bytes,
 )
-from twistedmedia.wire.outbox import Outgoing
+from twistedmedia.wire.outbox import Outgoing, below_tls
 from twistedmedia.wire.readers import progress_of
 from twistedmedia.wire.refusals import last_response
 from twistedmedia.wire.request import SAFE_METHODS, StreamingRequest
@@ -183,14 +183,18 @@ class MediaChannel(http.HTTPChannel):
         return full
 
     def is_idle_too_long(self) -> None:
-        if progress_of(self).lags:  # it is still taking the last answer
+        if self._has_unseen_input():
+            self.site.senders.await_request(self)
+        elif progress_of(self).lags:  # it is still taking the last answer
             self.peer_is_slow()
             self.site.senders.await_request(self)
         else:
             self.loseConnection()
 
     def head_is_late(self) -> None:
-        if self.is_full:  # until it takes its answers nothing more of it is read
+        if self._has_unseen_input():
+            self.site.senders.await_head(self)
+        elif self.is_full:  # until it takes its answers nothing more of it is read
             self.peer_is_slow()
             self.site.senders.await_head(self)
         elif self._heads.has_begun:
@@ -200,6 +204,12 @@ class MediaChannel(http.HTTPChannel):
 
     def content_is_late(self) -> None:
         self._break_content(TooSlow("the content"))
+
+    def _has_unseen_input(self) -> bool:
+        """Whether the peer has sent something that waits for its turn, or for a loop that was held
+        up.
+        """
+        return self._is_queued or (self.is_idle and unread_bytes(self.transport) > 0)
 
     # For those who send answers
 
@@ -434,7 +444,13 @@ class MediaChannel(http.HTTPChannel):
         # Those that were turned away have a bound of their own.
         if not self.persistent and self.site.has_place(self):
             client = customer_of(self._client_host)
-            self._lingering.enter(client, self._linger_on, self.cut)
+            self._lingering.enter(client, self._linger_on, self._hang_up)
+
+    def _hang_up(self) -> None:
+        """Close as soon as the system has taken the response, though the peer may send more."""
+        self.peer_is_slow()
+        self._networkProducer.unregisterProducer()
+        below_tls(self.transport).loseConnection()
 
     def _linger_on(self) -> None:
         self._lingering.go_on()

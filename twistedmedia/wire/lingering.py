@@ -41,7 +41,7 @@ class _Waiting:
     """What to call when a connection that waits may be read, or is one too many."""
 
     go_on: Callable[[], None]
-    cut: Callable[[], None]
+    hang_up: Callable[[], None]
 
 
 @dataclass
@@ -56,7 +56,7 @@ class _Client:
 class Lingerers:
     """The connections that linger and of which much is dropped, by client. When too many of a
     client will be closed, the last ones are not read until others have ended. When too many wait,
-    the one that has waited longest is cut.
+    the one that has waited longest is closed.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Lingerers:
         else:
             of_client.waiting[lingering] = waiting
             if len(of_client.waiting) > MOST_WAITING:
-                of_client.waiting.pop(next(iter(of_client.waiting))).cut()
+                of_client.waiting.pop(next(iter(of_client.waiting))).hang_up()
         return may_read
 
     def leave(self, client: str, lingering: Lingering) -> None:
@@ -148,13 +148,13 @@ class Lingering:
         self._client = client
         return self._lingerers.keep(client, self)
 
-    def enter(self, client: str, go_on: Callable[[], None], cut: Callable[[], None]) -> None:
+    def enter(self, client: str, go_on: Callable[[], None], hang_up: Callable[[], None]) -> None:
         """The connection counts as one of `client` that will be closed. If that has too many, it
-        waits, and `go_on` is called when it is its turn. `cut` ends it at once if too many wait.
-        Idempotent.
+        waits, and `go_on` is called when it is its turn. `hang_up` has to close it, once its
+        response is sent, if too many wait. Idempotent.
         """
         self._client = client
-        if not self._lingerers.enter(client, self, _Waiting(go_on, cut)):
+        if not self._lingerers.enter(client, self, _Waiting(go_on, hang_up)):
             self.wait()
 
     def wait(self) -> None:
