@@ -271,30 +271,27 @@ def test_a_lock_says_nothing_of_who_has_it(tmp_path: Path, serve: Callable[..., 
 # SIGHUP, and the access log
 
 
-def test_a_hang_up_ends_nothing(serve: Callable[..., Process]) -> None:
-    """Of a service without an access log."""
-    service = serve()
+def assert_ends_nothing(number: signal.Signals, service: Process) -> None:
+    """Uploads go on, and new requests are answered, however often the signal comes."""
     with ExitStack() as open_:
         uploads = begin_uploads(service, open_)
         for _ in range(3):
-            service.signal(signal.SIGHUP)
+            service.signal(number)
             assert service.ask("GET", "/health").status == 200
         for way, upload in uploads.items():
             upload.send(WAYS[way][1][len(WAYS[way][1]) // 2 :])
             assert upload.answer().status == 201
+
+
+def test_a_hang_up_ends_nothing(serve: Callable[..., Process]) -> None:
+    """Of a service without an access log."""
+    assert_ends_nothing(signal.SIGHUP, serve())
 
 
 def test_sigusr1_without_a_log_file_ends_nothing(serve: Callable[..., Process]) -> None:
     """There is nothing to rotate, and the log says so once."""
     service = serve()
-    with ExitStack() as open_:
-        uploads = begin_uploads(service, open_)
-        for _ in range(3):
-            service.signal(signal.SIGUSR1)
-            assert service.ask("GET", "/health").status == 200
-        for way, upload in uploads.items():
-            upload.send(WAYS[way][1][len(WAYS[way][1]) // 2 :])
-            assert upload.answer().status == 201
+    assert_ends_nothing(signal.SIGUSR1, service)
     eventually("it is logged", lambda: "SIGUSR1 is ignored" in service.log)
     assert service.log.count("SIGUSR1 is ignored") == 1
 

@@ -79,19 +79,28 @@ def test_tiny_chunks_take_a_bounded_part_of_each_turn(clock: TurningClock, count
     assert turns_until_answered(clock, normal) <= SOON_TURNS
 
 
+def patiently_connected(
+    serving: Serving, clock: TurningClock, asks_again: bool
+) -> tuple[Connection, float]:
+    """A connection that has had a response if it `asks_again`, and for how long the site waits for
+    its next request.
+    """
+    connection, patience = serving.connect(), Patience()
+    if not asks_again:
+        return connection, patience.header_s
+    connection.send(GET)
+    turns_until_answered(clock, connection)
+    connection.received = b""
+    return connection, patience.idle_s
+
+
 @pytest.mark.parametrize("asks_again", [False, True])
 def test_a_request_that_waits_for_its_turn_is_not_late(
     clock: TurningClock, asks_again: bool
 ) -> None:
     """It was received in time, whole."""
     serving = Serving(clock=clock)
-    patience = Patience()
-    wait_s = patience.idle_s if asks_again else patience.header_s
-    connection = serving.connect()
-    if asks_again:
-        connection.send(GET)
-        turns_until_answered(clock, connection)
-        connection.received = b""
+    connection, wait_s = patiently_connected(serving, clock, asks_again)
     queue = serving.site.queue
     queue.add(PEER.host, lambda: queue.do(lambda: clock.spend(1.0)), is_first=True)
     for _ in range(3):
@@ -107,16 +116,11 @@ def test_a_request_is_not_late_that_waits_in_the_system_for_a_loop_that_was_held
     clock: TurningClock, monkeypatch: pytest.MonkeyPatch, asks_again: bool
 ) -> None:
     serving = Serving(clock=clock)
-    connection = serving.connect()
     monkeypatch.setattr(
         "twistedmedia.wire.channel.unread_bytes", lambda transport: transport.unread
     )
-    if asks_again:
-        connection.send(GET)
-        turns_until_answered(clock, connection)
-        connection.received = b""
-    patience = Patience()
-    clock.spend(1.1 * (patience.idle_s if asks_again else patience.header_s))
+    connection, wait_s = patiently_connected(serving, clock, asks_again)
+    clock.spend(1.1 * wait_s)
     connection.send(GET)  # the loop looks at the time before it reads
     turns_until_answered(clock, connection)
     assert connection.statuses() == [200]
