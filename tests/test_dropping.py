@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import CancelledError, ensureDeferred
 
 from tests.turning import TurningClock
-from twistedmedia.dropping import CLIENTS, FEW, PAUSE_S, Dropping
+from twistedmedia.dropping import CLIENTS, FEW_WAITING, PAUSE_S, Dropping
 
 CROWD, NORMAL = "192.0.2.1", "192.0.2.2"
 
@@ -37,8 +37,8 @@ class Dropped:
 
 def test_a_turn_of_the_loop_drops_one_piece() -> None:
     dropped = Dropped()
-    dropped.wait(NORMAL, FEW)
-    assert [dropped.turn() for _ in range(FEW + 1)] == [1] * FEW + [0]
+    dropped.wait(NORMAL, FEW_WAITING)
+    assert [dropped.turn() for _ in range(FEW_WAITING + 1)] == [1] * FEW_WAITING + [0]
     assert dropped.clock.getDelayedCalls() == []
 
 
@@ -61,7 +61,7 @@ def test_of_many_clients_some_are_served_in_a_pause_and_then_the_next() -> None:
     dropped = Dropped()
     crowd = [f"192.0.2.{number}" for number in range(2 * CLIENTS)]
     for client in crowd:
-        dropped.wait(client, FEW)
+        dropped.wait(client, FEW_WAITING)
     assert [dropped.turn(PAUSE_S) for _ in range(3)] == [CLIENTS] * 3
     assert dropped.of == crowd + crowd[:CLIENTS]
 

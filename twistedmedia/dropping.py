@@ -18,7 +18,7 @@ from twistedmedia.round_robin import RoundRobin
 PIECE_BYTES = 32 << 10
 # While no more pieces wait, each turn of the event loop drops one. When more do, one of each client
 # is dropped after a pause, and of so many clients.
-FEW = 8
+FEW_WAITING = 8
 PAUSE_S = 0.001
 CLIENTS = 4
 
@@ -53,12 +53,12 @@ class Dropping:
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._clock.callLater(PAUSE_S if self._waiting > FEW else 0, self._run)
+            self._clock.callLater(PAUSE_S if self._waiting > FEW_WAITING else 0, self._run)
 
     def _run(self) -> None:
         self._is_scheduled = False
         try:
-            left = min(self._pieces.keys, CLIENTS) if self._waiting > FEW else 1
+            left = min(self._pieces.keys, CLIENTS) if self._waiting > FEW_WAITING else 1
             while self._pieces and left:
                 self._waiting -= 1
                 left -= self._pieces.next()()

@@ -46,7 +46,7 @@ from twistedmedia.fetching.guard import CONNECT_S, KEEP_S
 from twistedmedia.fetching.timings import Timings
 from twistedmedia.fetching.urls import parse_url
 from twistedmedia.streaming import EACH_BYTES
-from twistedmedia.wire.responses import MAX_HEAD_BYTES, MAX_INTERIM
+from twistedmedia.wire.responses import MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES
 
 URL = "http://example.org/a.mp3"
 MIB = 1 << 20
@@ -674,11 +674,11 @@ def test_endless_headers_are_cut_off(world: World, line: bytes) -> None:
     while not asked.outcome:
         peer.send(line)
         sent += len(line)
-        assert sent < MAX_HEAD_BYTES + 4 * len(line)
+        assert sent < MAX_RESPONSE_HEAD_BYTES + 4 * len(line)
         world.network.turn()
-    assert sent >= MAX_HEAD_BYTES
+    assert sent >= MAX_RESPONSE_HEAD_BYTES
     assert type(asked.error) is UpstreamFailed
-    assert f"more than {MAX_HEAD_BYTES} bytes of headers" in str(asked.error)
+    assert f"more than {MAX_RESPONSE_HEAD_BYTES} bytes of headers" in str(asked.error)
     assert not peer.connected
 
 
@@ -698,7 +698,7 @@ def test_a_flood_of_interim_responses_is_cut_off(world: World) -> None:
     while not asked.outcome:
         peer.send(head(103, Link="</a.css>; rel=preload"))
         sent += len(head(103, Link="</a.css>; rel=preload"))
-        assert sent < MAX_HEAD_BYTES + 1000
+        assert sent < MAX_RESPONSE_HEAD_BYTES + 1000
         world.network.turn()
     assert "of headers" in str(asked.error)
     assert not peer.connected
@@ -1382,7 +1382,9 @@ def test_the_head_of_a_response_has_a_limit_to_the_byte(
     world: World, beyond: int, piece: int
 ) -> None:
     bare = head(Content_Length="5", X="")
-    sent = head(Content_Length="5", X="x" * (MAX_HEAD_BYTES - len(bare) + beyond)) + b"hello"
+    sent = (
+        head(Content_Length="5", X="x" * (MAX_RESPONSE_HEAD_BYTES - len(bare) + beyond)) + b"hello"
+    )
     asked, peer = answered(world)
     for start in range(0, len(sent), piece):
         if peer.connected and not peer.aborted:
@@ -1391,7 +1393,7 @@ def test_the_head_of_a_response_has_a_limit_to_the_byte(
                 world.network.turn()
     world.network.turn()
     if beyond:
-        assert f"more than {MAX_HEAD_BYTES} bytes of headers" in str(asked.error)
+        assert f"more than {MAX_RESPONSE_HEAD_BYTES} bytes of headers" in str(asked.error)
     else:
         assert asked.whole == b"hello"
 

@@ -18,7 +18,8 @@ from twistedmedia.fetching.downloading import Download
 from twistedmedia.fetching.fetcher import Terms, Upstream
 from twistedmedia.fetching.sharing import Sharing
 from twistedmedia.fetching.urls import parse_url
-from twistedmedia.wire.responses import MAX_FIELDS, MAX_INTERIM
+from twistedmedia.wire.heads import MAX_FIELDS
+from twistedmedia.wire.responses import MAX_INTERIM
 
 URL = "http://example.org/a.mp3"
 CROWD, NORMAL = "192.0.2.66", "192.0.2.1"

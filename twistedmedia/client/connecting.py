@@ -39,7 +39,7 @@ from zope.interface import implementer
 
 from twistedmedia.client.errors import Garbled, LocalFailure, local_failure
 from twistedmedia.client.files import path_of
-from twistedmedia.wire.responses import MAX_HEAD_BYTES, MAX_INTERIM, ResponseHeads
+from twistedmedia.wire.responses import MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES, ResponseHeads
 
 # The service closes idle connections after 75 s unless told otherwise, and other servers after as
 # little as 15 s. Before that we do, or a request would meet the closing on its way.
@@ -152,7 +152,7 @@ class _Connection(ProtocolWrapper):
             reason = Failure(
                 Garbled(
                     "the answer is not the service's: it begins with more than"
-                    f" {MAX_HEAD_BYTES >> 10} KiB of headers, or with more than {MAX_INTERIM}"
+                    f" {MAX_RESPONSE_HEAD_BYTES >> 10} KiB of headers, or with more than {MAX_INTERIM}"
                     " interim responses"
                 )
             )

@@ -29,7 +29,8 @@ from twistedmedia.errors import (
     UpstreamTooSlow,
 )
 from twistedmedia.fetching.hops import Hop
-from twistedmedia.wire.responses import MAX_FIELDS, MAX_HEAD_BYTES, MAX_INTERIM
+from twistedmedia.wire.heads import MAX_FIELDS
+from twistedmedia.wire.responses import MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES
 
 
 def told(error: Exception, hop: Hop) -> Exception:
@@ -72,7 +73,7 @@ def was_cancelled(error: BaseException) -> bool:
 def _of_a_connection(reasons: list[BaseException], hop: Hop) -> UpstreamFailed:
     if hop.head_is_endless:
         return UpstreamFailed(
-            f"sends more than {MAX_HEAD_BYTES} bytes of headers, {MAX_FIELDS} header lines, or "
+            f"sends more than {MAX_RESPONSE_HEAD_BYTES} bytes of headers, {MAX_FIELDS} header lines, or "
             f"{MAX_INTERIM} interim responses"
         )
     if any(

@@ -46,7 +46,7 @@ from twistedmedia.fetching.addresses import Address, Policy
 from twistedmedia.fetching.hops import Connecting, Connection, Hop
 from twistedmedia.fetching.lookups import Lookups
 from twistedmedia.fetching.urls import Url
-from twistedmedia.wire.responses import MAX_HEAD_BYTES
+from twistedmedia.wire.responses import MAX_RESPONSE_HEAD_BYTES
 
 CONNECT_S = 10.0  # for each address; the next one is tried after 0.3 s (RFC 8305)
 MOST_ADDRESSES = 16  # of a name that has more, the rest is judged and not tried
@@ -188,7 +188,7 @@ class _Client(HTTP11ClientProtocol):
         response = super().request(request)
         parser: Any = self._parser
         if parser is not None:
-            parser.MAX_LENGTH = MAX_HEAD_BYTES
+            parser.MAX_LENGTH = MAX_RESPONSE_HEAD_BYTES
             parser._transferDecoders = {b"chunked": _Chunked}
             parser.allHeadersReceived = partial(_pass_over_identity, parser)
         return response

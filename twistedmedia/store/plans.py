@@ -14,7 +14,7 @@ from twistedmedia.errors import MediaError
 from twistedmedia.names import media_name
 from twistedmedia.store.calls import SystemCalls
 
-_MOST_BYTES = 256 << 10  # a plan comes in the headers of one request, which have 32 KiB
+_MAX_PLAN_BYTES = 256 << 10  # a plan comes in the headers of one request, which have 32 KiB
 _READ = os.O_RDONLY | os.O_NOFOLLOW
 
 
@@ -73,7 +73,7 @@ class Plans:
     def _content(self, name: str) -> bytes:
         fd = self._calls.open(name, _READ, dir_fd=self._fd)
         try:
-            return self._calls.pread(fd, _MOST_BYTES, 0)
+            return self._calls.pread(fd, _MAX_PLAN_BYTES, 0)
         finally:
             self._calls.close(fd)
 

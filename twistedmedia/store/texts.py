@@ -9,7 +9,7 @@ import os
 from twistedmedia.store.calls import SystemCalls
 
 _NEW = ".new"  # behind the name of a text that is being written
-_MOST_BYTES = 4096  # a path, which the target of a link is, cannot be longer
+_MAX_TEXT_BYTES = 4096  # a path, which the target of a link is, cannot be longer
 
 
 class Texts:
@@ -44,7 +44,7 @@ class Texts:
                 raise
         fd = self._calls.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._fd)
         try:
-            return os.fsdecode(self._calls.pread(fd, _MOST_BYTES, 0))
+            return os.fsdecode(self._calls.pread(fd, _MAX_TEXT_BYTES, 0))
         finally:
             self._calls.close(fd)
 

@@ -19,7 +19,9 @@ from twisted.logger import Logger
 from twistedmedia.wire.outbox import below_tls
 from twistedmedia.wire.rounds import MOST_A_TURN, Rounds
 
-_LOOKS = 10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
+_LOOKS_IN_STALL = (
+    10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
+)
 
 # A read costs a hop through a thread, so it should bring more than the kernel takes at once.
 BLOCK_BYTES, LEAST_BLOCK_BYTES = 128 << 10, 16 << 10
@@ -52,7 +54,7 @@ class SlowReaders:
         self._clock = clock
         self._stall_s = stall_s
         self._readers: dict[Any, _Reader] = {}
-        self._rounds = Rounds(clock, stall_s / _LOOKS, self._look_at_all)
+        self._rounds = Rounds(clock, stall_s / _LOOKS_IN_STALL, self._look_at_all)
 
     def watch(self, channel: Any) -> None:
         """`channel` has more to send than its peer takes now. May be called again."""

@@ -6,9 +6,10 @@ responses before the final one.
 
 from __future__ import annotations
 
+from twistedmedia.wire.heads import MAX_FIELDS
+
 # Status line and headers, of all responses that precede the final one as well.
-MAX_HEAD_BYTES = 64 << 10
-MAX_FIELDS = 256  # lines of headers in all of them, as in the head of a request
+MAX_RESPONSE_HEAD_BYTES = 64 << 10
 MAX_INTERIM = 16  # responses before the final one (RFC 9110, 15.2); Twisted logs each of them
 
 
@@ -59,7 +60,7 @@ class ResponseHeads:
     def are_too_large(self) -> bool:
         """Whether there is more of them than may be."""
         return (
-            self._size + self._line_bytes > MAX_HEAD_BYTES
+            self._size + self._line_bytes > MAX_RESPONSE_HEAD_BYTES
             or self._fields > MAX_FIELDS
             or self.interim > MAX_INTERIM
         )
