@@ -152,7 +152,7 @@ class _Connection(ProtocolWrapper):
             reason = Failure(
                 Garbled(
                     "the answer is not the service's: it begins with more than"
-                    f" {MAX_RESPONSE_HEAD_BYTES >> 10} KiB of headers, or with more than {MAX_INTERIM}"
+                    f" {MAX_RESPONSE_HEAD_BYTES >> 10} KiB of headers, or more than {MAX_INTERIM}"
                     " interim responses"
                 )
             )
