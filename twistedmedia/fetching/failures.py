@@ -73,8 +73,8 @@ def was_cancelled(error: BaseException) -> bool:
 def _of_a_connection(reasons: list[BaseException], hop: Hop) -> UpstreamFailed:
     if hop.head_is_endless:
         return UpstreamFailed(
-            f"sends more than {MAX_RESPONSE_HEAD_BYTES} bytes of headers, {MAX_FIELDS} header lines,"
-            f" or {MAX_INTERIM} interim responses"
+            f"sends more than {MAX_RESPONSE_HEAD_BYTES} bytes of headers, {MAX_FIELDS} header"
+            f" lines, or {MAX_INTERIM} interim responses"
         )
     if any(
         isinstance(reason, TLSError | VerificationError | CertificateError) for reason in reasons
