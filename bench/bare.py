@@ -47,11 +47,11 @@ def media(port: int, heads: str, log: str | None) -> None:
     from twisted.web.http import HTTPChannel
     from zope.interface import alsoProvides
 
-    from twistedmedia.wire.access_log import AccessLog
-    from twistedmedia.wire.body import IStreamsBody
-    from twistedmedia.wire.channel import MediaChannel
-    from twistedmedia.wire.request import StreamingRequest
-    from twistedmedia.wire.site import MediaSite
+    from twistedmedia.http.body import IStreamsBody
+    from twistedmedia.http.connection import MediaChannel
+    from twistedmedia.http.request import StreamingRequest
+    from twistedmedia.http.site import MediaSite
+    from twistedmedia.logs.access_log import AccessLog
 
     class TwistedsHeads(MediaChannel):
         """Read line by line, by the base class."""

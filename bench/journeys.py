@@ -30,7 +30,7 @@ from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
 import twistedmedia
-from twistedmedia.tap import Options, makeService
+from twistedmedia.service.tap import Options, makeService
 
 PACKAGE = Path(twistedmedia.__file__).parent
 SETTLE_S = 0.05  # after a request: what follows the end of its connection

@@ -15,7 +15,7 @@ from lateness import LatenessProbe
 from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
-from twistedmedia.tap import Options, makeService
+from twistedmedia.service.tap import Options, makeService
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from twistedmedia.boundaries import Batch, Entry
+from twistedmedia.store.interface import Batch, Entry
 
 
 @dataclass(frozen=True)

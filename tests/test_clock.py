@@ -11,8 +11,8 @@ from threading import Thread
 
 import pytest
 
-from twistedmedia.options import Options
-from twistedmedia.tap import makeService
+from twistedmedia.service.options import Options
+from twistedmedia.service.tap import makeService
 
 # Runs on a wall clock that the code can step.
 STEPPED = """

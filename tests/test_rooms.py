@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,51 +16,34 @@ import twistedmedia
 HOUSE = Path(twistedmedia.__file__).parent
 PLUGIN = HOUSE.parent / "twisted" / "plugins" / "twistedmedia_plugin.py"
 
-# Rooms from the ground up. A module may import what stands lower, and its own room; rooms on one
-# floor are strangers to each other.
-FLOORS = [
-    {
-        "errors",
-        "answers",
-        "names",
-        "limits",
-        "formats",
-        "shares",
-        "packed",
-        "round_robin",
-        "tracebacks",
-        "clock",
-        "tiny_pieces",
-        "waiting",
+# Each room, and the rooms whose modules it may import besides its own and pure ones. The longest
+# name that fits a module is its room.
+ROOMS: dict[str, set[str]] = {
+    "fairness": set(),
+    "deferreds": set(),
+    "logs": set(),
+    "store.interface": set(),
+    "store": {"store.interface"},
+    "store.local": {"store", "store.interface", "fairness", "deferreds", "logs"},
+    "http": {"store.interface", "fairness", "logs"},
+    "fetch": {"http", "fairness"},
+    "library": {"http", "fetch", "store.interface", "fairness", "deferreds", "logs"},
+    "web": {
+        "library",
+        "http",
+        "fetch",
+        "store.interface",
+        "store",
+        "fairness",
+        "deferreds",
+        "logs",
     },
-    {
-        "boundaries",
-        "descriptors",
-        "dropping",
-        "endpoints",
-        "fair_queue",
-        "faults",
-        "notifying",
-        "places",
-        "shielding",
-        "signals",
-        "spool",
-        "streaming",
-        "switching",
-        "trimming",
-        "turns",
-        "unfinished",
-    },
-    {"wire", "store", "audio", "fetching", "client", "event_log", "stopping"},
-    {"arrival"},
-    {"intake"},
-    {"resuming"},
-    {"web"},
-    {"service", "options"},
-    {"tap"},
-]
+    "service": {"web", "library", "http", "fetch", "store.local", "fairness", "deferreds", "logs"},
+    "audio": set(),
+    "client": set(),  # a program of its own: it knows of the service what can be sent
+}
 
-# Pure modules stand on the ground floor, whichever room they are in.
+# Pure modules import only pure ones, whichever room they are in.
 PURE = [
     "twistedmedia",
     "twistedmedia.errors",
@@ -68,54 +52,34 @@ PURE = [
     "twistedmedia.limits",
     "twistedmedia.formats",
     "twistedmedia.packed",
-    "twistedmedia.round_robin",
-    "twistedmedia.shares",
-    "twistedmedia.tracebacks",
     "twistedmedia.clock",
-    "twistedmedia.tiny_pieces",
-    "twistedmedia.waiting",
+    "twistedmedia.fairness",
+    "twistedmedia.store",
+    "twistedmedia.store.clock_steps",
+    "twistedmedia.store.validators",
+    *(f"twistedmedia.fairness.{name}" for name in ("pace", "shares")),
     "twistedmedia.audio",
-    "twistedmedia.audio.content",
-    "twistedmedia.audio.durations",
-    "twistedmedia.audio.frames",
-    "twistedmedia.audio.mpeg",
-    "twistedmedia.audio.stream",
-    "twistedmedia.audio.tags",
-    "twistedmedia.audio.verdict",
-    "twistedmedia.audio.wav",
+    *(f"twistedmedia.audio.{name}" for name in ("mpeg", "stream", "verdict", "wav")),
     *(
         f"twistedmedia.client.{name}"
+        for name in ("bounds", "errors", "locations", "outcomes", "responses", "retries")
+    ),
+    *(f"twistedmedia.client.command.{name}" for name in ("command_line", "results", "text")),
+    "twistedmedia.fetch",
+    *(f"twistedmedia.fetch.{name}" for name in ("freshness", "policy", "timings", "urls")),
+    "twistedmedia.http",
+    *(
+        f"twistedmedia.http.{name}"
         for name in (
-            "answers",
-            "arguments",
-            "bounds",
-            "errors",
-            "outcomes",
-            "patience",
-            "places",
-            "retries",
+            "addresses",
+            "conditions",
+            "forms",
+            "framing",
+            "header_fields",
+            "heads",
             "tus",
         )
     ),
-    *(
-        f"twistedmedia.client.command.{name}"
-        for name in ("figures", "globs", "options", "printable", "results")
-    ),
-    "twistedmedia.fetching",
-    "twistedmedia.fetching.addresses",
-    "twistedmedia.fetching.freshness",
-    "twistedmedia.fetching.timings",
-    "twistedmedia.fetching.urls",
-    "twistedmedia.wire.forms",
-    "twistedmedia.wire.conditions",
-    "twistedmedia.wire.digests",
-    "twistedmedia.wire.framing",
-    "twistedmedia.wire.heads",
-    "twistedmedia.wire.hosts",
-    "twistedmedia.wire.parameters",
-    "twistedmedia.wire.proxies",
-    "twistedmedia.wire.responses",
-    "twistedmedia.wire.tus",
 ]
 
 # What a pure module must not touch, in this process or through another module.
@@ -144,27 +108,26 @@ def ours(module: str) -> set[str]:
     return {name for name in imports(module) if name in MODULES} - {"twistedmedia"}
 
 
-def room(module: str) -> str:
-    return module.split(".")[1]
-
-
-def floor(module: str) -> int:
-    if module in PURE:
-        return 0
-    return next(number for number, rooms in enumerate(FLOORS) if room(module) in rooms)
+def room(module: str) -> str | None:
+    """None: the module is at the top, where only pure ones are."""
+    path = module.removeprefix("twistedmedia.")
+    return max((room for room in ROOMS if f"{path}.".startswith(f"{room}.")), key=len, default=None)
 
 
 def may_import(module: str, other: str) -> bool:
-    if module in PURE:
+    if module in PURE or other in PURE:
         return other in PURE
-    if room(module) == "client":  # of another program: it knows of a service what can be sent
-        return other in PURE or room(other) == "client"
-    return floor(other) < floor(module) or (room(other) == room(module) and other not in PURE)
+    own, others = room(module), room(other)
+    return own is not None and others is not None and (own == others or others in ROOMS[own])
+
+
+def test_imports_between_rooms_go_one_way() -> None:
+    TopologicalSorter(ROOMS).prepare()  # raises an error if there is a circle
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {"twistedmedia"}))
-def test_every_module_stands_in_a_room_and_imports_only_from_lower_floors(module: str) -> None:
-    assert any(room(module) in rooms for rooms in FLOORS), "a room that is not in the plan"
+def test_every_module_is_in_a_room_and_imports_only_what_that_may(module: str) -> None:
+    assert module in PURE or room(module), "a module outside of the rooms"
     upwards = {other for other in ours(module) if not may_import(module, other)}
     assert not upwards
 
@@ -175,14 +138,17 @@ def test_the_plan_names_no_pure_module_that_is_not_there() -> None:
 
 def test_the_import_statements_are_really_read() -> None:
     """Else nothing here could fail."""
-    assert {"twistedmedia.intake", "twistedmedia.wire.forms", "twistedmedia.web.fields"} <= ours(
-        "twistedmedia.web.storing"
-    )
-    assert not may_import("twistedmedia.names", "twistedmedia.boundaries")
-    assert not may_import("twistedmedia.store.directory", "twistedmedia.wire.body")
-    assert not may_import("twistedmedia.intake", "twistedmedia.web.fields")
-    assert not may_import("twistedmedia.client.media", "twistedmedia.streaming")
-    assert may_import("twistedmedia.wire.body", "twistedmedia.wire.forms")
+    assert {
+        "twistedmedia.library.library",
+        "twistedmedia.http.forms",
+        "twistedmedia.web.arguments",
+    } <= ours("twistedmedia.web.uploads")
+    assert not may_import("twistedmedia.names", "twistedmedia.store.interface")
+    assert not may_import("twistedmedia.store.local.directory", "twistedmedia.http.body")
+    assert not may_import("twistedmedia.library.library", "twistedmedia.web.arguments")
+    assert not may_import("twistedmedia.client.media", "twistedmedia.http.body")
+    assert may_import("twistedmedia.http.body", "twistedmedia.http.forms")
+    assert not may_import("twistedmedia.http.site", "twistedmedia.fetch.hops")
     assert len(MODULES) > 20
 
 
@@ -225,7 +191,9 @@ def test_a_pure_module_is_imported_without_twisted(module: str) -> None:
 
 def test_a_module_that_is_not_pure_is_not() -> None:
     """Else the test above could not fail."""
-    assert "is not for pure modules" in imported_without_twisted("twistedmedia.boundaries").stderr
+    assert (
+        "is not for pure modules" in imported_without_twisted("twistedmedia.store.interface").stderr
+    )
 
 
 def names_the_reactor(tree: ast.AST) -> bool:
@@ -265,7 +233,7 @@ def test_only_the_two_commands_name_the_global_reactor() -> None:
     naming = {
         module for module, path in MODULES.items() if names_the_reactor(ast.parse(path.read_text()))
     }
-    assert naming == {"twistedmedia.tap", "twistedmedia.client.command.main"}
+    assert naming == {"twistedmedia.service.tap", "twistedmedia.client.command.main"}
     assert not names_the_reactor(ast.parse(PLUGIN.read_text()))
 
 

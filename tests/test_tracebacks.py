@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from twistedmedia.tracebacks import drop_traceback
+from twistedmedia.deferreds import drop_traceback
 
 
 class Content:

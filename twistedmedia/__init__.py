@@ -12,77 +12,77 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Limits": "twistedmedia.arrival",
-    "Checking": "twistedmedia.arrival",
-    "Store": "twistedmedia.boundaries",
+    "Limits": "twistedmedia.library.upload",
+    "Checking": "twistedmedia.library.upload",
+    "Store": "twistedmedia.store.interface",
     "use_monotonic_time": "twistedmedia.clock",
     "ConfigurationError": "twistedmedia.errors",
     "MediaError": "twistedmedia.errors",
-    "Policy": "twistedmedia.fetching.addresses",
-    "parse_opening": "twistedmedia.fetching.addresses",
-    "Fetcher": "twistedmedia.fetching.fetcher",
-    "Terms": "twistedmedia.fetching.fetcher",
-    "Upstream": "twistedmedia.fetching.fetcher",
-    "Lookups": "twistedmedia.fetching.lookups",
-    "Trust": "twistedmedia.fetching.trust",
-    "parse_url": "twistedmedia.fetching.urls",
-    "Intake": "twistedmedia.intake",
-    "Uploads": "twistedmedia.resuming",
-    "DirectoryStore": "twistedmedia.store.directory",
+    "Policy": "twistedmedia.fetch.policy",
+    "parse_opening": "twistedmedia.fetch.policy",
+    "Fetcher": "twistedmedia.fetch.fetcher",
+    "Terms": "twistedmedia.fetch.fetcher",
+    "Upstream": "twistedmedia.fetch.fetcher",
+    "Lookups": "twistedmedia.fetch.resolver",
+    "Trust": "twistedmedia.fetch.certificates",
+    "parse_url": "twistedmedia.fetch.urls",
+    "Intake": "twistedmedia.library.library",
+    "Uploads": "twistedmedia.library.resumable",
+    "DirectoryStore": "twistedmedia.store.local.directory",
     "MemoryStore": "twistedmedia.store.memory",
-    "Body": "twistedmedia.streaming",
-    "BodyMemory": "twistedmedia.streaming",
-    "parse_origins": "twistedmedia.web.origins",
-    "Strangers": "twistedmedia.web.strangers",
+    "Body": "twistedmedia.http.body",
+    "BodyMemory": "twistedmedia.http.body",
+    "parse_origins": "twistedmedia.web.cross_site",
+    "Strangers": "twistedmedia.web.cross_site",
     "Fetches": "twistedmedia.web.tree",
     "media_resource": "twistedmedia.web.tree",
-    "AccessLog": "twistedmedia.wire.access_log",
-    "Bounds": "twistedmedia.wire.admission",
-    "IStreamsBody": "twistedmedia.wire.body",
-    "body_of": "twistedmedia.wire.body",
-    "Patience": "twistedmedia.wire.patience",
-    "Proxies": "twistedmedia.wire.proxies",
-    "parse_proxies": "twistedmedia.wire.proxies",
-    "MediaSite": "twistedmedia.wire.site",
-    "media_site": "twistedmedia.wire.site",
+    "AccessLog": "twistedmedia.logs.access_log",
+    "Bounds": "twistedmedia.http.admission",
+    "IStreamsBody": "twistedmedia.http.body",
+    "body_of": "twistedmedia.http.body",
+    "Patience": "twistedmedia.http.timeouts",
+    "Proxies": "twistedmedia.http.addresses",
+    "parse_proxies": "twistedmedia.http.addresses",
+    "MediaSite": "twistedmedia.http.site",
+    "media_site": "twistedmedia.http.site",
 }
 
 __all__ = list(_EXPORTS)
 
 if TYPE_CHECKING:  # the same, for those who check types
-    from twistedmedia.arrival import Checking as Checking
-    from twistedmedia.arrival import Limits as Limits
-    from twistedmedia.boundaries import Store as Store
     from twistedmedia.clock import use_monotonic_time as use_monotonic_time
     from twistedmedia.errors import ConfigurationError as ConfigurationError
     from twistedmedia.errors import MediaError as MediaError
-    from twistedmedia.fetching.addresses import Policy as Policy
-    from twistedmedia.fetching.addresses import parse_opening as parse_opening
-    from twistedmedia.fetching.fetcher import Fetcher as Fetcher
-    from twistedmedia.fetching.fetcher import Terms as Terms
-    from twistedmedia.fetching.fetcher import Upstream as Upstream
-    from twistedmedia.fetching.lookups import Lookups as Lookups
-    from twistedmedia.fetching.trust import Trust as Trust
-    from twistedmedia.fetching.urls import parse_url as parse_url
-    from twistedmedia.intake import Intake as Intake
-    from twistedmedia.resuming import Uploads as Uploads
-    from twistedmedia.store.directory import DirectoryStore as DirectoryStore
+    from twistedmedia.fetch.certificates import Trust as Trust
+    from twistedmedia.fetch.fetcher import Fetcher as Fetcher
+    from twistedmedia.fetch.fetcher import Terms as Terms
+    from twistedmedia.fetch.fetcher import Upstream as Upstream
+    from twistedmedia.fetch.policy import Policy as Policy
+    from twistedmedia.fetch.policy import parse_opening as parse_opening
+    from twistedmedia.fetch.resolver import Lookups as Lookups
+    from twistedmedia.fetch.urls import parse_url as parse_url
+    from twistedmedia.http.addresses import Proxies as Proxies
+    from twistedmedia.http.addresses import parse_proxies as parse_proxies
+    from twistedmedia.http.admission import Bounds as Bounds
+    from twistedmedia.http.body import Body as Body
+    from twistedmedia.http.body import BodyMemory as BodyMemory
+    from twistedmedia.http.body import IStreamsBody as IStreamsBody
+    from twistedmedia.http.body import body_of as body_of
+    from twistedmedia.http.site import MediaSite as MediaSite
+    from twistedmedia.http.site import media_site as media_site
+    from twistedmedia.http.timeouts import Patience as Patience
+    from twistedmedia.library.library import Intake as Intake
+    from twistedmedia.library.resumable import Uploads as Uploads
+    from twistedmedia.library.upload import Checking as Checking
+    from twistedmedia.library.upload import Limits as Limits
+    from twistedmedia.logs.access_log import AccessLog as AccessLog
+    from twistedmedia.store.interface import Store as Store
+    from twistedmedia.store.local.directory import DirectoryStore as DirectoryStore
     from twistedmedia.store.memory import MemoryStore as MemoryStore
-    from twistedmedia.streaming import Body as Body
-    from twistedmedia.streaming import BodyMemory as BodyMemory
-    from twistedmedia.web.origins import parse_origins as parse_origins
-    from twistedmedia.web.strangers import Strangers as Strangers
+    from twistedmedia.web.cross_site import Strangers as Strangers
+    from twistedmedia.web.cross_site import parse_origins as parse_origins
     from twistedmedia.web.tree import Fetches as Fetches
     from twistedmedia.web.tree import media_resource as media_resource
-    from twistedmedia.wire.access_log import AccessLog as AccessLog
-    from twistedmedia.wire.admission import Bounds as Bounds
-    from twistedmedia.wire.body import IStreamsBody as IStreamsBody
-    from twistedmedia.wire.body import body_of as body_of
-    from twistedmedia.wire.patience import Patience as Patience
-    from twistedmedia.wire.proxies import Proxies as Proxies
-    from twistedmedia.wire.proxies import parse_proxies as parse_proxies
-    from twistedmedia.wire.site import MediaSite as MediaSite
-    from twistedmedia.wire.site import media_site as media_site
 else:  # a checker that saw this would take every name for one of ours
 
     def __getattr__(name: str) -> object:

@@ -7,7 +7,7 @@ import struct
 import wave
 from random import Random
 
-from twistedmedia.audio.frames import FrameHeader
+from twistedmedia.audio.mpeg import FrameHeader
 
 PCM, FLOAT, A_LAW, MU_LAW, GSM, IN_MPEG, EXTENSIBLE = 1, 3, 6, 7, 0x31, 0x55, 0xFFFE
 _PCM_GUID = bytes.fromhex("0000000000001000800000aa00389b71")

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.web.http import _ChunkedTransferDecoder
 
-from twistedmedia.wire.digests import declared_sha256, repr_digest
+from twistedmedia.http.header_fields import declared_sha256, repr_digest
 
 Headers = dict[str, str]
 

@@ -18,9 +18,9 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.support import asynchronous
-from twistedmedia.client.command.figures import size_text
+from twistedmedia.client.command.command_line import parse
 from twistedmedia.client.command.main import main
-from twistedmedia.client.command.options import parse
+from twistedmedia.client.command.text import size_text
 from twistedmedia.client.uploading import SMALL_BYTES
 
 LARGE = bytes(range(256)) * (SMALL_BYTES // 64)  # 16 MiB

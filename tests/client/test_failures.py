@@ -24,8 +24,8 @@ from twistedmedia.client import (
     Retries,
     Unreachable,
 )
-from twistedmedia.client.answers import Answer as Told
-from twistedmedia.client.answers import refusal
+from twistedmedia.client.responses import Answer as Told
+from twistedmedia.client.responses import refusal
 from twistedmedia.client.uploading import SMALL_BYTES
 
 Call = Callable[[MediaClient, Path, int], Deferred[Any]]

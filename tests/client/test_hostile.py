@@ -31,7 +31,7 @@ from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
 from twistedmedia.client.command.getting import GetOptions, get, get_stream
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.single import ls
-from twistedmedia.client.watching import Pace, Watch
+from twistedmedia.client.idle_timeouts import Pace, Watch
 from twistedmedia.names import MAX_NAME_BYTES
 
 MIB = 1 << 20

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.running import Process, running
+from tests.process.running import Process, running
 from twistedmedia.client import MediaClient, errors
-from twistedmedia.client.command.options import parse
+from twistedmedia.client.command.command_line import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
 

@@ -16,7 +16,7 @@ from tests.client.test_subcommands import Running
 from tests.support import asynchronous
 from twistedmedia.client import LocalFailure, Retries, Unreachable, UploadRecords
 from twistedmedia.client.command.getting import get
-from twistedmedia.client.folders import Folder
+from twistedmedia.client.local_folders import Folder
 
 CONTENT = bytes(range(256)) * 8_000
 CUT = 700_000

@@ -13,9 +13,8 @@ from tests.client.fake import told
 from tests.client.test_subcommands import Running
 from tests.support import asynchronous
 from twistedmedia.client import Retries
-from twistedmedia.client.command.globs import is_excluded
 from twistedmedia.client.command.putting import PutOptions, put, put_stream
-from twistedmedia.client.command.trees import Sendable, local_items
+from twistedmedia.client.command.trees import Sendable, is_excluded, local_items
 from twistedmedia.client.uploading import SMALL_BYTES
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twistedmedia.client.answers import retry_after_s
 from twistedmedia.client.errors import ClientError, Garbled, LocalFailure, Refused, Unreachable
+from twistedmedia.client.responses import retry_after_s
 from twistedmedia.client.retries import Backoff, Retries
 
 quick = settings(max_examples=60, deadline=None)

@@ -16,10 +16,9 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 
-from twistedmedia.client.breaking import broken
+from twistedmedia.client.bodies import MOST_UNREAD_BYTES, PIECE_BYTES, Content, FileContent
 from twistedmedia.client.errors import LocalFailure, Unreachable
-from twistedmedia.client.receiving import MOST_UNREAD_BYTES, Content
-from twistedmedia.client.sending import PIECE_BYTES, FileContent
+from twistedmedia.client.failures import broken
 
 quick = settings(max_examples=50, deadline=None)
 

@@ -13,7 +13,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 
-from tests.service.running import Process, running
+from tests.process.running import Process, running
 from tests.support import asynchronous
 from twistedmedia.client import MediaClient, Refused, UploadRecords
 from twistedmedia.client.uploading import SMALL_BYTES

@@ -15,8 +15,8 @@ from twisted.internet.threads import deferToThread
 from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import Damaged, LocalFailure, Patience, Refused, Retries, Unreachable
+from twistedmedia.client.idle_timeouts import Watch
 from twistedmedia.client.streams import Outlet, SentStream, descriptor_name
-from twistedmedia.client.watching import Watch
 
 CONTENT = bytes(range(256)) * 8192  # more than pipes and sockets take
 

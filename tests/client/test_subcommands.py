@@ -18,15 +18,14 @@ from tests.client.conftest import Talk
 from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import Retries, Unreachable
-from twistedmedia.client.command.bars import Bars
-from twistedmedia.client.command.display import Lines, Transfer
 from twistedmedia.client.command.getting import GetOptions, get, get_stream
+from twistedmedia.client.command.progress import Bars, Lines, Transfer
 from twistedmedia.client.command.putting import PutOptions, put, put_stream
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import Tally
 from twistedmedia.client.command.running import Run
 from twistedmedia.client.command.single import fetch, health, import_, ls
-from twistedmedia.client.records import NoRecords
+from twistedmedia.client.upload_records import NoRecords
 
 
 class Running:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twistedmedia.client.command.figures import (
+from twistedmedia.client.command.results import Outcome, Result, Tally, failure
+from twistedmedia.client.command.text import (
     milliseconds_text,
+    printable,
     rate_text,
     size_text,
     time_text,
 )
-from twistedmedia.client.command.printable import printable
-from twistedmedia.client.command.results import Outcome, Result, Tally, failure
 from twistedmedia.client.errors import Refused
 
 quick = settings(max_examples=100, deadline=None)

@@ -14,9 +14,9 @@ from tests.support import asynchronous, named
 from twistedmedia.client.command.running import at_once
 from twistedmedia.client.command.trees import LeftOut, Sendable, Unreadable, local_items
 from twistedmedia.client.errors import LocalFailure
-from twistedmedia.client.files import open_file
-from twistedmedia.client.places import service
-from twistedmedia.client.records import (
+from twistedmedia.client.local_files import open_file
+from twistedmedia.client.locations import service
+from twistedmedia.client.upload_records import (
     KEPT_FOR_S,
     NoRecords,
     UploadRecords,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.live.support import clean_environment
-from tests.service.running import eventually
+from tests.process.running import eventually
 
 
 @contextmanager

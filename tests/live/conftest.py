@@ -11,7 +11,7 @@ from shutil import rmtree
 
 import pytest
 
-from tests.service.conftest import folder, serve, service
+from tests.process.conftest import folder, serve, service
 
 __all__ = ["folder", "serve", "service"]
 

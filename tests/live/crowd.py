@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from tests.live.support import clean_environment
-from tests.service.exchange import head, request
-from tests.service.test_readers import NARROW_BYTES
+from tests.process.exchange import head, request
+from tests.process.test_readers import NARROW_BYTES
 
 ALL_ARE_THERE = "all are there"
 PACE_S = 1.0  # in which who sends sends a byte

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.live.support import clean_environment
-from tests.service.running import eventually
+from tests.process.running import eventually
 
 # Nothing but the tests' own requests, media that play without a click, and a free port.
 _PREFERENCES = {

@@ -19,7 +19,7 @@ from random import Random
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
-from tests.service.exchange import (
+from tests.process.exchange import (
     MULTIPART,
     URLENCODED,
     chunked,
@@ -28,8 +28,8 @@ from tests.service.exchange import (
     part,
     urlencoded,
 )
-from tests.service.nasty import a_wave
-from tests.service.running import Process
+from tests.process.nasty import a_wave
+from tests.process.running import Process
 
 T = TypeVar("T")
 

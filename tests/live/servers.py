@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.service.running import connects, eventually
+from tests.process.running import connects, eventually
 
 Command = list[str | Path]
 

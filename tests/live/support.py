@@ -15,8 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.service.exchange import MULTIPART, URLENCODED, form, part, request, urlencoded
-from tests.service.running import Process, drafts_in, tree_of
+from tests.process.exchange import MULTIPART, URLENCODED, form, part, request, urlencoded
+from tests.process.running import Process, drafts_in, tree_of
 
 UPLOADERS = 6
 LIVES_S = 1.5  # at most, before a service is killed

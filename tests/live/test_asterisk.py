@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.live.support import curl
-from tests.service.running import Process, drafts_in
+from tests.process.running import Process, drafts_in
 
 PACKAGE = "asterisk-core-sounds-en-wav"
 AT_ONCE = 200  # files in a form

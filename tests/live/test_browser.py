@@ -13,7 +13,7 @@ import pytest
 from tests.live.browser import Browser, browsing
 from tests.live.recording import Recorder, recording
 from tests.live.test_players import run
-from tests.service.running import Process
+from tests.process.running import Process
 
 pytestmark = pytest.mark.long  # a large program; --quick does not install it
 

@@ -18,7 +18,7 @@ import pytest
 from tests.live.overhearing import overhearing
 from tests.live.recording import recording
 from tests.live.support import clean_environment
-from tests.service.running import Process
+from tests.process.running import Process
 
 PROGRAMS = Path(__file__).with_name("clients")
 CONTENT = Random(83).randbytes(300_001)

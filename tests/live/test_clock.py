@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.clocked import (
+from tests.process.clocked import (
     OPTIONS,
     assert_grace_holds,
     assert_unmoved,
@@ -15,8 +15,8 @@ from tests.service.clocked import (
     replace,
     store_large,
 )
-from tests.service.nasty import Nasty
-from tests.service.running import TWISTD, Process
+from tests.process.nasty import Nasty
+from tests.process.running import TWISTD, Process
 
 DAY_S = 86_400
 YEAR_S = 365 * DAY_S

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from tests.live.support import Curled, curl
-from tests.service.running import Process, drafts_in
+from tests.process.running import Process, drafts_in
 
 SMALL = Random(1).randbytes(20_000)
 LARGE = Random(2).randbytes((24 << 20) + 7)

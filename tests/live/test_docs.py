@@ -30,9 +30,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.exchange import Connection
-from tests.service.running import NOWHERE, Process, connects, environment, eventually, free_port
-from tests.service.test_examples import EMBEDDING, indented
+from tests.process.exchange import Connection
+from tests.process.running import NOWHERE, Process, connects, environment, eventually, free_port
+from tests.process.test_examples import EMBEDDING, indented
 
 HOUSE = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (HOUSE / "docs").glob("*.md"))]

@@ -21,8 +21,8 @@ import pytest
 from tests.live.conftest import Disk
 from tests.live.support import clean_environment
 from tests.live.test_tus import TUS, begun, part_head
-from tests.service.exchange import Connection, request
-from tests.service.running import Process
+from tests.process.exchange import Connection, request
+from tests.process.running import Process
 
 FAIRNESS = Path(__file__).parents[2] / "bench" / "fairness.py"
 # Each attack at ten times the size that was seen to do harm. The rest is in the whole form.

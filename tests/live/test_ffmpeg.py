@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.support import clean_environment
-from tests.service.running import Process, eventually, running
+from tests.process.running import Process, eventually, running
 
 SECONDS = 3
 RATE = 44_100  # lavfi's sine has this many samples a second

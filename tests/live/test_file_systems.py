@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.running import run_to_its_end
+from tests.process.running import run_to_its_end
 
 _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from tests.live.conftest import Disk
 from tests.live.test_tus import TUS, begin, part_head
 from tests.live.upstream import content_of, upstream
-from tests.service.exchange import (
+from tests.process.exchange import (
     MULTIPART,
     URLENCODED,
     Connection,
@@ -25,7 +25,7 @@ from tests.service.exchange import (
     request,
     urlencoded,
 )
-from tests.service.running import Process, drafts_in, eventually, running
+from tests.process.running import Process, drafts_in, eventually, running
 
 KIB, MIB = 1 << 10, 1 << 20
 BLOCK = 4 * KIB

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.running import running
+from tests.process.running import running
 
 FINISHED = 100_000
 ETAG = '"5-1854e3d9f1e2a000"'

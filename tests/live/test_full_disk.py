@@ -15,9 +15,9 @@ import pytest
 
 from tests.live.conftest import Disk
 from tests.live.support import content_of, curl
-from tests.service.exchange import MULTIPART, Answer, chunked, form, head, part, request
-from tests.service.running import Process, drafts_in, eventually, running
-from tests.service.storage import Storage, assert_told
+from tests.process.exchange import MULTIPART, Answer, chunked, form, head, part, request
+from tests.process.running import Process, drafts_in, eventually, running
+from tests.process.storage import Storage, assert_told
 
 MIB = 1 << 20
 READ_ONLY = "the storage cannot be written: read-only file system"

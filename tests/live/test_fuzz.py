@@ -20,7 +20,7 @@ import yaml
 
 from tests.live.fuzzer import fuzz
 from tests.live.support import clean_environment
-from tests.service.running import Process, drafts_in
+from tests.process.running import Process, drafts_in
 
 DESCRIPTION = Path(__file__).parents[2] / "docs" / "openapi.yaml"
 SCHEMATHESIS = os.path.join(sysconfig.get_path("scripts"), "schemathesis")

@@ -14,7 +14,7 @@ from shutil import rmtree
 
 import pytest
 
-from tests.service.running import Process, running
+from tests.process.running import Process, running
 
 MIB, GIB = 1 << 20, 1 << 30
 MOST_MEMORY = 96 * MIB

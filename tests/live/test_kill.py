@@ -12,7 +12,7 @@ from shutil import rmtree
 import pytest
 
 from tests.live.support import killing_rounds
-from tests.service.running import TWISTD, Process
+from tests.process.running import TWISTD, Process
 
 # A service whose drafts are hidden files, as on file systems without O_TMPFILE.
 HIDDEN_DRAFTS = """
@@ -20,11 +20,11 @@ HIDDEN_DRAFTS = """
     from twisted.internet import reactor
     from twisted.internet.endpoints import TCP4ServerEndpoint
 
-    from twistedmedia.intake import Intake, Limits
-    from twistedmedia.service import Listening, MediaService
-    from twistedmedia.store.directory import DirectoryStore
+    from twistedmedia.library.library import Intake, Limits
+    from twistedmedia.service.service import Listening, MediaService
+    from twistedmedia.store.local.directory import DirectoryStore
     from twistedmedia.web.tree import media_resource
-    from twistedmedia.wire.site import MediaSite
+    from twistedmedia.http.site import MediaSite
 
     store = DirectoryStore(reactor, ROOT, unnamed_drafts=False)
     intake = Intake(store, Limits())

@@ -17,8 +17,8 @@ import pytest
 
 from tests.live.test_tus import TUS, begin, part_head
 from tests.live.upstream import content_of, upstream
-from tests.service.exchange import MULTIPART, URLENCODED, Answer, Connection, form, part
-from tests.service.running import Process, drafts_in, eventually, start, tree_of
+from tests.process.exchange import MULTIPART, URLENCODED, Answer, Connection, form, part
+from tests.process.running import Process, drafts_in, eventually, start, tree_of
 
 CLIENTS = 5
 NAMES = 4  # of each client, again and again

@@ -26,7 +26,7 @@ from OpenSSL import SSL
 
 from tests.live.support import clean_environment
 from tests.live.test_tus import TUS, begin, on_its_way, part_head
-from tests.service.exchange import (
+from tests.process.exchange import (
     MULTIPART,
     URLENCODED,
     Connection,
@@ -37,7 +37,7 @@ from tests.service.exchange import (
     request,
     urlencoded,
 )
-from tests.service.running import Process, eventually, running
+from tests.process.running import Process, eventually, running
 
 CLIENTS = 6
 BLOCK = Random(51).randbytes(6 << 20)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.live.servers import nginx_of_files
-from tests.service.conditional import ROWS, Row, ask, observed, put_files
-from tests.service.exchange import Connection
+from tests.process.conditional import ROWS, Row, ask, observed, put_files
+from tests.process.exchange import Connection
 
 SETTINGS = "large_client_header_buffers 4 32k;"
 

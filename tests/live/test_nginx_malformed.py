@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.live.servers import nginx_of_files
-from tests.service.exchange import Connection
-from tests.service.malformed import (
+from tests.process.exchange import Connection
+from tests.process.malformed import (
     BARE,
     DIRECTORY,
     NOTHING,

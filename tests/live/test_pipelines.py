@@ -19,7 +19,7 @@ from random import Random, SystemRandom
 
 import pytest
 
-from tests.service.exchange import (
+from tests.process.exchange import (
     MULTIPART,
     URLENCODED,
     Answer,
@@ -31,7 +31,7 @@ from tests.service.exchange import (
     request,
     urlencoded,
 )
-from tests.service.running import Process, drafts_in, eventually
+from tests.process.running import Process, drafts_in, eventually
 
 CLIENTS = 6
 KEPT = 50

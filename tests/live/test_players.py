@@ -18,7 +18,7 @@ import pytest
 
 from tests.live.recording import Recorder, recording
 from tests.live.support import clean_environment
-from tests.service.running import Process
+from tests.process.running import Process
 
 SECONDS = 900
 SECOND_BYTES = 16_000

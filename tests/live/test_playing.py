@@ -14,7 +14,7 @@ from tests.live.browser import Browser, browsing
 from tests.live.firefox import Firefox, firefox
 from tests.live.recording import recording
 from tests.live.test_players import run
-from tests.service.running import Process, eventually, running
+from tests.process.running import Process, eventually, running
 
 pytestmark = pytest.mark.long  # large programs; --quick does not install them
 

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from tests.service.exchange import MULTIPART, URLENCODED, Answer, form, part, request, urlencoded
-from tests.service.running import Process, drafts_in
+from tests.process.exchange import MULTIPART, URLENCODED, Answer, form, part, request, urlencoded
+from tests.process.running import Process, drafts_in
 
 CLIENTS = 64
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.live.support import clean_environment
-from tests.service.running import Process, running
+from tests.process.running import Process, running
 
 SECONDS = 3
 ALL_FORMATS = "mp3,wav,ogg,oga,opus,flac,m4a,aac"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.live.recording import Recorder, recording
 from tests.live.support import clean_environment, curl
-from tests.service.running import Process
+from tests.process.running import Process
 
 OLD = Random(1).randbytes(3_000_000)
 NEW = Random(2).randbytes(4_000_000)

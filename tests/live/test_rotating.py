@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.live.servers import program
-from tests.service.running import eventually
-from tests.service.test_event_log import daemon, events_of, numbered, put
+from tests.process.running import eventually
+from tests.process.test_event_log import daemon, events_of, numbered, put
 
 PAGE = Path(__file__).parents[2] / "docs" / "running.md"
 FOLDER, PIDFILE = "/var/log/twistedmedia", "/run/twistedmedia/service.pid"

@@ -17,9 +17,9 @@ from random import Random, SystemRandom
 import pytest
 
 from tests.live.support import content_of
-from tests.service.exchange import MULTIPART, Connection, chunked, form, head, part, request
-from tests.service.running import Process, drafts_in, start, tree_of
-from tests.service.test_readers import narrow
+from tests.process.exchange import MULTIPART, Connection, chunked, form, head, part, request
+from tests.process.running import Process, drafts_in, start, tree_of
+from tests.process.test_readers import narrow
 
 UPLOADS, DOWNLOADS = 9, 4
 LARGE_BYTES = 8 << 20  # more than the kernel takes for a reader that is narrow

@@ -14,8 +14,8 @@ from shutil import rmtree
 
 import pytest
 
-from tests.service.exchange import CLOSING, MULTIPART, Answer, Connection, head, part
-from tests.service.running import Process, running
+from tests.process.exchange import CLOSING, MULTIPART, Answer, Connection, head, part
+from tests.process.running import Process, running
 
 MIB, GIB = 1 << 20, 1 << 30
 MOST_MEMORY = 96 * MIB

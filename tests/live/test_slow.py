@@ -15,8 +15,8 @@ from random import Random
 import pytest
 
 from tests.live.crowd import crowd
-from tests.service.exchange import MULTIPART, form, part, request
-from tests.service.running import Process, eventually
+from tests.process.exchange import MULTIPART, form, part, request
+from tests.process.running import Process, eventually
 
 EACH = 500
 PATIENCE_S = 20  # in which the head of a request has to come, or a reader has to take something

@@ -14,8 +14,8 @@ import pytest
 
 from tests.live.support import clean_environment
 from tests.live.test_slow import p99, shown
-from tests.service.exchange import Connection, request
-from tests.service.running import Process, eventually
+from tests.process.exchange import Connection, request
+from tests.process.running import Process, eventually
 
 CONNECTIONS = 1000
 A_SECOND = 200

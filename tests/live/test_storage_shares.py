@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.live.conftest import Disk
-from tests.service.exchange import head
-from tests.service.running import Process, eventually, running
+from tests.process.exchange import head
+from tests.process.running import Process, eventually, running
 
 MIB = 1 << 20
 ATTACKER = "127.0.0.66"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.exchange import MULTIPART, URLENCODED, Answer, form, part, urlencoded
-from tests.service.running import TWISTD, Process, eventually
+from tests.process.exchange import MULTIPART, URLENCODED, Answer, form, part, urlencoded
+from tests.process.running import TWISTD, Process, eventually
 
 CALLS = "writev,write,fsync,fdatasync,linkat,sendto,send,sendmsg,mkdirat,unlinkat"
 CONTENT = b"RIFF this is what is looked for"

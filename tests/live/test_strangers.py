@@ -12,7 +12,7 @@ import pytest
 
 from tests.live.browser import Browser, browsing
 from tests.live.recording import recording
-from tests.service.running import Process, eventually, running
+from tests.process.running import Process, eventually, running
 
 pytestmark = pytest.mark.long  # a large program; --quick does not install it
 

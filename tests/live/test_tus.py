@@ -27,9 +27,9 @@ import pytest
 from tests.live.browser import browsing
 from tests.live.cutting import Cut, Line, bad_line
 from tests.live.support import clean_environment
-from tests.service import blocked
-from tests.service.exchange import Connection, head, request
-from tests.service.running import Process, eventually, start
+from tests.process import blocked
+from tests.process.exchange import Connection, head, request
+from tests.process.running import Process, eventually, start
 
 PROGRAMS = Path(__file__).with_name("tus")
 INSTALLED = Path(sys.prefix) / "tus" / "node_modules"  # by tests/live/run

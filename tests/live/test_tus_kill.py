@@ -18,8 +18,8 @@ from random import Random, SystemRandom
 import pytest
 
 from tests.live.test_tus import TUS, begin, part_head
-from tests.service.exchange import Answer, Connection, request
-from tests.service.running import Process, drafts_in, start, tree_of
+from tests.process.exchange import Answer, Connection, request
+from tests.process.running import Process, drafts_in, start, tree_of
 
 CLIENTS = 5
 SMALL_BYTES, LARGE_BYTES = (1, 10_000), (300_000, 3_000_000)

@@ -12,9 +12,9 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from tests.store.faults import LackingCalls, SmallDisk
-from twistedmedia.store.calls import SystemCalls
-from twistedmedia.store.directory import DirectoryStore
+from tests.store.local.faults import LackingCalls, SmallDisk
+from twistedmedia.store.local.directory import DirectoryStore
+from twistedmedia.store.local.syscalls import SystemCalls
 from twistedmedia.store.memory import MemoryStore
 
 KINDS = (

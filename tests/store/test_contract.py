@@ -12,8 +12,8 @@ from twisted.internet.defer import DeferredList, gatherResults
 
 from tests.store.conftest import CAPACITY
 from tests.support import asynchronous, named
-from twistedmedia.boundaries import Stored
 from twistedmedia.errors import AlreadyExists, NameConflict, NoSpace, NotFound, TooLarge
+from twistedmedia.store.interface import Stored
 
 HELLO = named("prompts/en/hello.mp3")
 FOLDER = named("prompts/en")  # as if it were a file

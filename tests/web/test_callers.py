@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from twisted.internet.address import IPv4Address
 
-from tests.web.test_uploading import HELLO, SHA256, TUS, WHOLE, Service, metadata
-from tests.wire.connection import Connection, result
-from twistedmedia.arrival import Limits
-from twistedmedia.boundaries import Plan
-from twistedmedia.intake import Intake
-from twistedmedia.resuming import Uploads
+from tests.http.connection import Connection, result
+from tests.web.test_tus_uploads import HELLO, SHA256, TUS, WHOLE, Service, metadata
+from twistedmedia.http.header_fields import repr_digest
+from twistedmedia.http.site import MediaSite
+from twistedmedia.library.library import Intake
+from twistedmedia.library.resumable import Uploads
+from twistedmedia.library.upload import Limits
+from twistedmedia.store.interface import Plan
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
-from twistedmedia.wire.digests import repr_digest
-from twistedmedia.wire.site import MediaSite
 
 CLIENT = "192.0.2.7"
 MEDIA = "/media/prompts/en/hello.mp3"

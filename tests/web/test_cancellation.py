@@ -16,18 +16,18 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.http.connection import Connection, chunked, outcome, result
 from tests.support import named
-from tests.wire.connection import Connection, chunked, outcome, result
-from twistedmedia.arrival import Limits
-from twistedmedia.boundaries import Batch, Condition, Draft, Listed, Media, Sealed, Stored
-from twistedmedia.intake import Intake
+from twistedmedia.fairness.places import Places
+from twistedmedia.http.body import BodyMemory
+from twistedmedia.http.header_fields import repr_digest
+from twistedmedia.http.site import MediaSite
+from twistedmedia.library.library import Intake
+from twistedmedia.library.upload import Limits
 from twistedmedia.names import MediaName
-from twistedmedia.places import Places
+from twistedmedia.store.interface import Batch, Condition, Draft, Listed, Media, Sealed, Stored
 from twistedmedia.store.memory import MemoryStore
-from twistedmedia.streaming import BodyMemory
 from twistedmedia.web.tree import media_resource
-from twistedmedia.wire.digests import repr_digest
-from twistedmedia.wire.site import MediaSite
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia.names import media_name
-from twistedmedia.web.reading import _disposition
+from twistedmedia.web.downloads import _disposition
 
 # RFC 6266, 4.1, as strict as we write it.
 HEADER = re.compile(

@@ -10,14 +10,14 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from tests.wire.connection import Answer, Connection
-from twistedmedia.arrival import Limits
-from twistedmedia.boundaries import Reserved, StorageState
+from tests.http.connection import Answer, Connection
 from twistedmedia.errors import StorageFailed
-from twistedmedia.intake import Intake
+from twistedmedia.http.site import MediaSite
+from twistedmedia.library.library import Intake
+from twistedmedia.library.upload import Limits
+from twistedmedia.store.interface import Reserved, StorageState
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
-from twistedmedia.wire.site import MediaSite
 
 NOT_READ = StorageFailed("read", "input/output error")
 NOT_WRITTEN = StorageFailed("written", "read-only file system")

@@ -14,17 +14,17 @@ import yaml
 from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 
-from tests.wire.connection import Connection
+from tests.http.connection import Connection
 from twistedmedia import __version__, errors
-from twistedmedia.arrival import Limits
-from twistedmedia.fetching.fetcher import Terms
+from twistedmedia.fairness.places import Places
+from twistedmedia.fetch.fetcher import Terms
 from twistedmedia.formats import MEDIA_TYPES
-from twistedmedia.intake import Intake
-from twistedmedia.places import Places
-from twistedmedia.resuming import Uploads
+from twistedmedia.http.site import MediaSite
+from twistedmedia.library.library import Intake
+from twistedmedia.library.resumable import Uploads
+from twistedmedia.library.upload import Limits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import Fetches, MediaResource, media_resource
-from twistedmedia.wire.site import MediaSite
 
 HOUSE = Path(__file__).parents[2]
 WRITTEN = HOUSE / "docs" / "openapi.yaml"

@@ -11,14 +11,14 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
+from tests.http.connection import Answer, Connection, chunked, result
 from tests.support import named
-from tests.wire.connection import Answer, Connection, chunked, result
-from twistedmedia.arrival import Limits
-from twistedmedia.intake import Intake
+from twistedmedia.http.header_fields import repr_digest
+from twistedmedia.http.site import MediaSite
+from twistedmedia.library.library import Intake
+from twistedmedia.library.upload import Limits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
-from twistedmedia.wire.digests import repr_digest
-from twistedmedia.wire.site import MediaSite
 
 HELLO = named("prompts/en/hello.mp3")
 URL = "/media/prompts/en/hello.mp3"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.service.exchange import MULTIPART, form, part, request
+from tests.http.connection import Connection
+from tests.process.exchange import MULTIPART, form, part, request
 from tests.turning import TurningClock
-from tests.wire.connection import Connection
-from twistedmedia.arrival import Limits
-from twistedmedia.fair_queue import TURN_S
-from twistedmedia.intake import Intake
+from twistedmedia.fairness.loop_queue import TURN_S
+from twistedmedia.http.site import MediaSite
+from twistedmedia.library.library import Intake
+from twistedmedia.library.upload import Limits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
-from twistedmedia.wire.site import MediaSite
 
 LOOK_S = TURN_S / 10
 # Parts of each kind, as many as a form may have. The files have neither a name nor content, so that

@@ -4,7 +4,7 @@ from twisted.application.service import ServiceMaker
 
 media = ServiceMaker(
     "Twisted media",
-    "twistedmedia.tap",
+    "twistedmedia.service.tap",
     "Store and serve audio over HTTP: streamed, durable, seekable.",
     "media",
 )

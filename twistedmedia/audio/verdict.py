@@ -1,4 +1,10 @@
-"""Whether the bytes of a file are the audio that its name promises, said while they arrive.
+"""Which format a content has, by its first bytes, whatever its name says.
+
+Pure. Sources: the formats' own specifications (RFC 9639 for FLAC, RFC 3533 and 7845 for Ogg and
+Opus, ISO 14496-12 for MP4, 14496-3 for AAC, RFC 8794 for Matroska, RFC 4867 for AMR), and the
+WHATWG MIME Sniffing standard for what people send by mistake.
+
+Whether the bytes of a file are the audio that its name promises, said while they arrive.
 
 Pure. WAV and MP3 are judged by their structure, the other formats by their first bytes. Of a stream
 some 20 KiB are held, whatever its size.
@@ -6,13 +12,88 @@ some 20 KiB are held, whatever its size.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from twistedmedia.audio.content import HEAD_BYTES, MP3, PROMISED, WAV, content_of
-from twistedmedia.audio.mpeg import mpeg_problem
+from twistedmedia.audio.mpeg import FrameHeader, id3_size, mpeg_problem
 from twistedmedia.audio.stream import Parser, Skip, Stream, Take
-from twistedmedia.audio.tags import id3_size
 from twistedmedia.audio.wav import wav_problem
+
+HEAD_BYTES = 64  # as many as are looked at
+
+MP3, WAV, OGG, OPUS, FLAC, MP4, AAC = "MP3", "WAV", "Ogg", "Ogg Opus", "FLAC", "MP4", "AAC"
+MATROSKA, AIFF, CAF, WMA = "WebM or Matroska", "AIFF", "CAF", "Windows Media"
+AMR, AMR_WB = "AMR", "AMR-WB"
+
+# What a file with that extension may be. Nothing is known of other extensions: raw samples can
+# begin with any bytes.
+PROMISED = {
+    "mp3": (MP3,),
+    "wav": (WAV,),
+    "ogg": (OGG, OPUS),
+    "oga": (OGG, OPUS),
+    "opus": (OPUS,),
+    "flac": (FLAC,),
+    "m4a": (MP4,),
+    "aac": (AAC,),
+    "webm": (MATROSKA,),
+    "weba": (MATROSKA,),
+    "mka": (MATROSKA,),
+    "aiff": (AIFF,),
+    "aif": (AIFF,),
+    "caf": (CAF,),
+    "amr": (AMR, AMR_WB),
+    "awb": (AMR_WB,),
+    "wma": (WMA,),
+}
+
+_KNOWN = [
+    (WAV, rb"(?:RIFF|RF64|BW64)....WAVE"),
+    # One page that begins a stream, of whose one packet the first bytes follow.
+    (OPUS, rb"OggS\0\x02.{20}.{2}OpusHead"),
+    (OGG, rb"OggS\0\x02"),
+    (FLAC, rb"fLaC[\0\x80]\0\0\x22"),  # the first block is STREAMINFO, of 34 bytes
+    (MP4, rb"....ftyp"),
+    # ADTS (its layer is 0, its sampling frequency none of the reserved ones), or ADIF.
+    (AAC, rb"\xff[\xf0\xf1\xf8\xf9][\x00-\x33\x40-\x73\x80-\xb3\xc0-\xf3]|ADIF"),
+    (AIFF, rb"FORM....AIF[FC]"),
+    (MATROSKA, rb"\x1a\x45\xdf\xa3"),
+    (AMR_WB, rb"#!AMR-WB"),
+    (AMR, rb"#!AMR"),
+    (CAF, rb"caff\0\x01"),
+    (WMA, rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    # What is none of these, in words.
+    ("big-endian WAV (RIFX)", rb"RIFX....WAVE"),
+    ("AVI", rb"RIFF....AVI "),
+    ("WebP", rb"RIFF....WEBP"),
+    ("MIDI", rb"MThd\0\0\0\x06"),
+    ("Sun audio", rb"\.snd\0\0"),
+    ("HTML", rb"(?i:\s*<(?:!doctype html|html|head|body|script|!--))"),
+    ("XML", rb"(?i:\s*<(?:\?xml|svg))"),
+    ("JSON", rb"\s*[\[{]\s*[\"\]}\[{]"),
+    ("PNG", rb"\x89PNG\r\n\x1a\n"),
+    ("JPEG", rb"\xff\xd8\xff"),
+    ("GIF", rb"GIF8[79]a"),
+    ("PDF", rb"%PDF-"),
+    ("ZIP", rb"PK\x03\x04"),
+    ("gzip", rb"\x1f\x8b\x08"),
+    ("a program", rb"\x7fELF|MZ|#!"),
+]
+_PATTERNS = [(name, re.compile(pattern, re.DOTALL)) for name, pattern in _KNOWN]
+
+
+def content_of(head: bytes) -> str | None:
+    """What the content is that begins with `head`, in a word; None when that is not known.
+
+    An ID3 tag, which can stand before several formats, is not among what is looked for.
+    """
+    if FrameHeader.at(head, 0) is not None:
+        return MP3
+    for name, pattern in _PATTERNS:
+        if pattern.match(head):
+            return name
+    return None
+
 
 # Programs put one before another; a chain of empty ones must not be walked through to its end.
 _MOST_TAGS = 16

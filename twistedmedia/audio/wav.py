@@ -10,8 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Self
 
-from twistedmedia.audio.durations import cut_off
-from twistedmedia.audio.stream import Parser, Skip, Stream, Take
+from twistedmedia.audio.stream import Parser, Skip, Stream, Take, cut_off
 
 _RIFF_BYTES, _CHUNK_BYTES = 12, 8
 # A file has a handful. To walk through millions of empty ones would cost more than to store them.

@@ -25,8 +25,8 @@ _EXPORTS = {
     "Health": "twistedmedia.client.outcomes",
     "Page": "twistedmedia.client.outcomes",
     "Stored": "twistedmedia.client.outcomes",
-    "Patience": "twistedmedia.client.patience",
-    "UploadRecords": "twistedmedia.client.records",
+    "Patience": "twistedmedia.client.idle_timeouts",
+    "UploadRecords": "twistedmedia.client.upload_records",
     "Retries": "twistedmedia.client.retries",
 }
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.client.errors import NotAService as NotAService
     from twistedmedia.client.errors import Refused as Refused
     from twistedmedia.client.errors import Unreachable as Unreachable
+    from twistedmedia.client.idle_timeouts import Patience as Patience
     from twistedmedia.client.media import MediaClient as MediaClient
     from twistedmedia.client.outcomes import Downloaded as Downloaded
     from twistedmedia.client.outcomes import Entry as Entry
@@ -48,9 +49,8 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.client.outcomes import Health as Health
     from twistedmedia.client.outcomes import Page as Page
     from twistedmedia.client.outcomes import Stored as Stored
-    from twistedmedia.client.patience import Patience as Patience
-    from twistedmedia.client.records import UploadRecords as UploadRecords
     from twistedmedia.client.retries import Retries as Retries
+    from twistedmedia.client.upload_records import UploadRecords as UploadRecords
 else:  # a checker that saw this would take every name for one of ours
 
     def __getattr__(name: str) -> object:

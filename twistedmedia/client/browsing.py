@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from twistedmedia.client.asking import Asking
 from twistedmedia.client.bounds import MAX_PAGE_BYTES, MOST_LISTED
 from twistedmedia.client.errors import NOT_FOUND, Refused, TooManyEntries
+from twistedmedia.client.locations import Service, folders_at, sendable
 from twistedmedia.client.outcomes import Entry, Page, page
-from twistedmedia.client.places import Service, folders_at, sendable
+from twistedmedia.client.requester import Asking
 from twistedmedia.names import MAX_NAME_BYTES, is_segment
 
 # Called with a directory and the number of entries in it that are not listed.

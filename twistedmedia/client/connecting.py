@@ -38,8 +38,8 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from twistedmedia.client.errors import Garbled, LocalFailure, local_failure
-from twistedmedia.client.files import path_of
-from twistedmedia.wire.responses import MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES, ResponseHeads
+from twistedmedia.client.local_files import path_of
+from twistedmedia.http.heads import MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES, ResponseHeads
 
 # The service closes idle connections after 75 s unless told otherwise, and other servers after as
 # little as 15 s. Before that we do, or a request would meet the closing on its way.

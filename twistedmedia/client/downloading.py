@@ -6,15 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twistedmedia.client.answers import (
-    Answer,
-    check_is_file,
-    content_range,
-    count,
-    declared_digest,
-    strong_etag,
-)
-from twistedmedia.client.asking import Asking
 from twistedmedia.client.bounds import (
     KEPT_FREE_BYTES,
     LEAST_PROGRESS_BYTES,
@@ -28,9 +19,18 @@ from twistedmedia.client.errors import (
     Refused,
     local_failure,
 )
+from twistedmedia.client.locations import Service
 from twistedmedia.client.outcomes import Downloaded
-from twistedmedia.client.part import Note, Part
-from twistedmedia.client.places import Service
+from twistedmedia.client.partial_downloads import Note, Part
+from twistedmedia.client.requester import Asking
+from twistedmedia.client.responses import (
+    Answer,
+    check_is_file,
+    content_range,
+    count,
+    declared_digest,
+    strong_etag,
+)
 from twistedmedia.client.retries import Backoff
 from twistedmedia.client.streams import Outlet, descriptor_of
 from twistedmedia.client.threads import Jobs, opened_in_thread

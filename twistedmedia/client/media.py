@@ -14,16 +14,15 @@ from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
 from twistedmedia.client import browsing, downloading, outcomes
-from twistedmedia.client.arguments import check_function, check_kind, check_number, wrong
-from twistedmedia.client.asking import Asking
-from twistedmedia.client.bounds import MOST_ENTRIES
+from twistedmedia.client.bounds import MOST_ENTRIES, check_function, check_kind, check_number, wrong
 from twistedmedia.client.connecting import new_agent, new_pool
 from twistedmedia.client.errors import ClientError, Refused, Unreachable
+from twistedmedia.client.idle_timeouts import Patience
+from twistedmedia.client.locations import name_of, sendable, service, text_of
 from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Health, Page, Stored
-from twistedmedia.client.patience import Patience
-from twistedmedia.client.places import name_of, sendable, service, text_of
-from twistedmedia.client.records import NoRecords, Record
+from twistedmedia.client.requester import Asking
 from twistedmedia.client.retries import Retries
+from twistedmedia.client.upload_records import NoRecords, Record
 from twistedmedia.client.uploading import Uploading, check_etag
 
 T = TypeVar("T")

@@ -1,4 +1,8 @@
-"""One resumable upload, to its end: however often the connection breaks, or this program ends.
+"""The headers of tus 1.0.0, the protocol of resumable uploads (https://tus.io/protocols/resumable-upload).
+
+Pure.
+
+One resumable upload, to its end: however often the connection breaks, or this program ends.
 
 What the service says about its offset is the truth. After every failure it is asked, and the rest
 is sent from there.
@@ -6,18 +10,58 @@ is sent from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 
-from twistedmedia.client import tus
-from twistedmedia.client.asking import Asking, SentFile
+from twistedmedia.client import resuming as tus
 from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
 from twistedmedia.client.errors import ClientError, Garbled, Refused
-from twistedmedia.client.files import LocalFile
-from twistedmedia.client.places import Service
-from twistedmedia.client.records import Record
+from twistedmedia.client.local_files import LocalFile
+from twistedmedia.client.locations import Service
+from twistedmedia.client.requester import Asking, SentFile
+from twistedmedia.client.responses import count
 from twistedmedia.client.retries import Backoff
 from twistedmedia.client.threads import in_thread
+from twistedmedia.client.upload_records import Record
+from twistedmedia.http.tus import CONTENT_TYPE, VERSION
 from twistedmedia.names import MediaName
+
+_VERSION = {"Tus-Resumable": VERSION}
+
+
+def creation(name: MediaName, size: int, sha256: str) -> dict[str, str]:
+    """The headers that create an upload of `size` bytes, to be stored as `name`."""
+    metadata = {"directory": name.directory, "filename": name.filename, "sha256": sha256}
+    encoded = [f"{key} {b64encode(value.encode()).decode()}" for key, value in metadata.items()]
+    return {**_VERSION, "Upload-Length": str(size), "Upload-Metadata": ",".join(encoded)}
+
+
+def asking() -> dict[str, str]:
+    """The headers that ask how far an upload is."""
+    return dict(_VERSION)
+
+
+def continuation(offset: int) -> dict[str, str]:
+    """The headers of content that goes on from `offset`."""
+    return {
+        **_VERSION,
+        "Upload-Offset": str(offset),
+        "Content-Type": CONTENT_TYPE,
+    }
+
+
+def offset_in(headers: Mapping[str, str], size: int, missing: int | None = None) -> int:
+    """How many bytes of `size` the service has; `missing` when the answer need not say it.
+
+    :raises Garbled: when it does not say, or that makes no sense.
+    """
+    offset = count(headers, "Upload-Offset")
+    length = count(headers, "Upload-Length")
+    offset = missing if offset is None else offset
+    if offset is None or offset > size or length not in (None, size):
+        raise Garbled("what the service says about the upload is contradictory or incomplete")
+    return offset
+
 
 # After these the upload is not there any more, or never will be a file.
 _GONE = (404, 410)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twistedmedia.client.arguments import check_function, check_number
+from twistedmedia.client.bounds import check_function, check_number
 from twistedmedia.client.errors import ClientError, Refused, Unreachable
 
 TIMES = 5

@@ -20,9 +20,9 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from twistedmedia.client.errors import Damaged, LocalFailure, local_failure
-from twistedmedia.client.part import Note
+from twistedmedia.client.idle_timeouts import Watch
+from twistedmedia.client.partial_downloads import Note
 from twistedmedia.client.threads import in_thread
-from twistedmedia.client.watching import Watch
 
 _PIECE_BYTES = 256 << 10
 _LOOK_MS = 200

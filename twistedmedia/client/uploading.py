@@ -6,16 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from twistedmedia.client.answers import (
-    Answer,
-    check_is_file,
-    count,
-    declared_digest,
-    modified,
-    strong_etag,
-)
-from twistedmedia.client.arguments import check_kind
-from twistedmedia.client.asking import Asking, SentFile
+from twistedmedia.client.bounds import check_kind
 from twistedmedia.client.browsing import page_of
 from twistedmedia.client.errors import (
     NOT_FOUND,
@@ -25,15 +16,24 @@ from twistedmedia.client.errors import (
     Refused,
     Unreachable,
 )
-from twistedmedia.client.files import LocalFile, changed, open_file, path_of
+from twistedmedia.client.local_files import LocalFile, changed, open_file, path_of
+from twistedmedia.client.locations import Service, name_of, text_of
 from twistedmedia.client.outcomes import Found, Stored, stored
-from twistedmedia.client.places import Service, name_of, text_of
-from twistedmedia.client.records import Record, upload_key
+from twistedmedia.client.requester import Asking, SentFile
+from twistedmedia.client.responses import (
+    Answer,
+    check_is_file,
+    count,
+    declared_digest,
+    modified,
+    strong_etag,
+)
 from twistedmedia.client.resuming import Resumable
 from twistedmedia.client.streams import SentStream, descriptor_of
 from twistedmedia.client.threads import in_thread
+from twistedmedia.client.upload_records import Record, upload_key
+from twistedmedia.http.header_fields import repr_digest
 from twistedmedia.names import MediaName
-from twistedmedia.wire.digests import repr_digest
 
 Progress = Callable[[int, int], None]
 

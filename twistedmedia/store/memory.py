@@ -13,7 +13,17 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred, execute, succeed
 
-from twistedmedia.boundaries import (
+from twistedmedia.errors import (
+    AlreadyExists,
+    IsDirectory,
+    NameConflict,
+    NoSpace,
+    NotFound,
+    PreconditionFailed,
+)
+from twistedmedia.names import MediaName
+from twistedmedia.store.batches import BATCH, BatchedListing
+from twistedmedia.store.interface import (
     Batch,
     Condition,
     Draft,
@@ -24,17 +34,7 @@ from twistedmedia.boundaries import (
     Sealed,
     Stored,
 )
-from twistedmedia.errors import (
-    AlreadyExists,
-    IsDirectory,
-    NameConflict,
-    NoSpace,
-    NotFound,
-    PreconditionFailed,
-)
-from twistedmedia.names import MediaName
-from twistedmedia.store.kept_memory import MemoryKeptDrafts
-from twistedmedia.store.listing import BATCH, BatchedListing
+from twistedmedia.store.memory_uploads import MemoryKeptDrafts
 from twistedmedia.store.validators import Instants, etag_of
 
 T = TypeVar("T")

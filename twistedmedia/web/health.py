@@ -14,14 +14,13 @@ from twisted.web.server import Request
 
 from twistedmedia import __version__
 from twistedmedia.answers import OK, Answer
-from twistedmedia.boundaries import StorageState, WatchedStore
 from twistedmedia.errors import RETRY_AFTER_S, Stopping, StorageFailed
-from twistedmedia.intake import Intake
-from twistedmedia.places import Places
-from twistedmedia.shares import Shares
-from twistedmedia.web.answering import respond
-from twistedmedia.web.routing import Reply, add_route
-from twistedmedia.wire.site import MediaSite
+from twistedmedia.fairness.places import Places
+from twistedmedia.fairness.shares import Shares
+from twistedmedia.http.site import MediaSite
+from twistedmedia.library.library import Intake
+from twistedmedia.store.interface import StorageState, WatchedStore
+from twistedmedia.web.routing import Reply, add_route, respond
 
 # The usual time-out of a health check is a second.
 _ANSWERS_S = 0.5

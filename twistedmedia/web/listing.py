@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from twisted.web.server import Request
 
 from twistedmedia.answers import OK, encode
-from twistedmedia.boundaries import Batch, Entry
 from twistedmedia.errors import BadRequest
+from twistedmedia.http.conditions import LAST_DATE_S
 from twistedmedia.names import decode, url_path
-from twistedmedia.web.listings import Listings, Which
-from twistedmedia.web.requests import mounted_at
+from twistedmedia.store.interface import Batch, Entry
+from twistedmedia.web.arguments import mounted_at
+from twistedmedia.web.listing_pages import Listings, Which
 from twistedmedia.web.routing import Reply
-from twistedmedia.wire.conditions import LAST_DATE_S
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000

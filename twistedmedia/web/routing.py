@@ -6,6 +6,8 @@ it. It does not know, either, that an answer may have begun when its handler fai
 its own for each handler, which Klein makes, would leave a reference cycle when it is cancelled.
 
 It leans on `_disconnected` of Twisted's requests, and on `segment_count` of Klein's endpoints.
+
+What a handler has to say, as a reply: answers, and whatever it raises.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 
-from twistedmedia.errors import Busy, MediaError, NotFound
-from twistedmedia.faults import fault
-from twistedmedia.tracebacks import drop_traceback
-from twistedmedia.web.large import SMALL_BYTES, LargeResponses
-from twistedmedia.web.requests import caller_of
-from twistedmedia.wire.request import SAFE_METHODS
+from twistedmedia.answers import Answer, error_answer
+from twistedmedia.deferreds import drop_traceback
+from twistedmedia.errors import BadRequest, Busy, MediaError, MethodNotAllowed, NotFound
+from twistedmedia.http.request import SAFE_METHODS
+from twistedmedia.logs.incidents import fault
+from twistedmedia.web.arguments import caller_of
+from twistedmedia.web.large_responses import SMALL_BYTES, LargeResponses
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,3 +185,29 @@ def _begin(request: Any, reply: Reply) -> None:
 
 def _cancel(_: Failure, handling: Deferred[None]) -> None:
     handling.cancel()
+
+
+_log = Logger()
+
+
+def respond(answer: Answer) -> Reply:
+    """What a handler returns to give this answer."""
+    body = answer.body
+    return Reply(answer.status, {**answer.headers, "Content-Length": str(len(body))}, body)
+
+
+def reply_to(request: Request, failure: Failure) -> Reply:
+    """The one error layer: whatever a handler raises, or the way to it, in the contract's JSON."""
+    error = failure.value
+    if isinstance(error, HTTPException):
+        error = _of_routing(error)
+    if not isinstance(error, MediaError):
+        doing = f"{request.method.decode('ascii', 'replace')} {request.uri!r}"
+        error = fault(_log, doing, failure)
+    return respond(error_answer(error))
+
+
+def _of_routing(error: HTTPException) -> MediaError:
+    if isinstance(error, NoSuchMethod):
+        return MethodNotAllowed(error.valid_methods or ())
+    return NotFound("there is nothing here") if error.code == 404 else BadRequest(error.name)

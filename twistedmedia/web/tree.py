@@ -15,26 +15,24 @@ from twistedmedia.errors import (
     ExpectationFailed,
     NameNotAllowed,
 )
-from twistedmedia.fetching.fetcher import Fetcher, Terms
-from twistedmedia.fetching.sharing import Sharing
-from twistedmedia.intake import Intake
-from twistedmedia.resuming import Uploads
-from twistedmedia.shares import Shares
-from twistedmedia.web.answering import reply_to
-from twistedmedia.web.deleting import Deleting
-from twistedmedia.web.describing import Describing
-from twistedmedia.web.fetching import Fetching
+from twistedmedia.fairness.shares import Shares
+from twistedmedia.fetch.cache import Sharing
+from twistedmedia.fetch.fetcher import Fetcher, Terms
+from twistedmedia.http.body import IStreamsBody
+from twistedmedia.library.library import Intake
+from twistedmedia.library.resumable import Uploads
+from twistedmedia.web.arguments import header, segments_below
+from twistedmedia.web.cross_site import OriginSharing, Strangers
+from twistedmedia.web.deletes import Deleting
+from twistedmedia.web.downloads import Reading
+from twistedmedia.web.fetches import Fetching
 from twistedmedia.web.health import Health
-from twistedmedia.web.importing import Importing
-from twistedmedia.web.large import LargeResponses
-from twistedmedia.web.origins import OriginSharing
-from twistedmedia.web.reading import Reading
-from twistedmedia.web.requests import header, segments_below
-from twistedmedia.web.routing import Reply, RoutedResource
-from twistedmedia.web.storing import Storing
-from twistedmedia.web.strangers import Strangers
-from twistedmedia.web.uploading import Uploading, mark
-from twistedmedia.wire.body import IStreamsBody
+from twistedmedia.web.imports import Importing
+from twistedmedia.web.large_responses import LargeResponses
+from twistedmedia.web.openapi import Describing
+from twistedmedia.web.routing import Reply, RoutedResource, reply_to
+from twistedmedia.web.tus_uploads import Uploading, mark
+from twistedmedia.web.uploads import Storing
 
 # Five of the largest pages that are common, or one of 10,000 names that are all as long as they
 # may be.

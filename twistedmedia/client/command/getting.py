@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from posixpath import normpath
 
 from twistedmedia.client.bounds import MOST_ENTRIES
-from twistedmedia.client.command.figures import left_out_text
-from twistedmedia.client.command.globs import is_excluded
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
+from twistedmedia.client.command.text import left_out_text
+from twistedmedia.client.command.trees import is_excluded
 from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused, local_failure
-from twistedmedia.client.files import open_file
+from twistedmedia.client.local_files import open_file
+from twistedmedia.client.locations import folders_at, name_at
 from twistedmedia.client.outcomes import Found
-from twistedmedia.client.places import folders_at, name_at
 from twistedmedia.client.threads import in_thread
 from twistedmedia.names import is_segment
 

@@ -15,21 +15,20 @@ from typing import Any, TextIO
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import globalLogBeginner
 
-from twistedmedia.client.command.display import Display, Lines
-from twistedmedia.client.command.figures import time_text
+from twistedmedia.client.command.command_line import STREAM, parse
 from twistedmedia.client.command.getting import GetOptions, get, get_stream
-from twistedmedia.client.command.options import STREAM, parse
-from twistedmedia.client.command.printable import printable
+from twistedmedia.client.command.progress import Display, Lines
 from twistedmedia.client.command.putting import PutOptions, put, put_stream
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import FAILED, Tally, failure
 from twistedmedia.client.command.running import Run
 from twistedmedia.client.command.single import fetch, health, import_, ls
+from twistedmedia.client.command.text import printable, time_text
 from twistedmedia.client.errors import ClientError, LocalFailure, Unreachable
 from twistedmedia.client.media import MediaClient
-from twistedmedia.client.records import default_records
 from twistedmedia.client.retries import Retries
 from twistedmedia.client.streams import descriptor_name
+from twistedmedia.client.upload_records import default_records
 from twistedmedia.clock import use_monotonic_time
 
 _SUMMED_UP = {"put", "get", "rm"}
@@ -229,7 +228,7 @@ def _display(reactor: Any, options: argparse.Namespace, out: TextIO, notes: Text
     moves_bytes = options.command in ("put", "get")
     is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
     if moves_bytes and not options.quiet and notes.isatty() and not is_dumb:
-        from twistedmedia.client.command.bars import Bars  # rich takes a while to import
+        from twistedmedia.client.command.progress import Bars  # rich takes a while to import
 
         return Bars(reactor, out, notes, shares=out.isatty())
     return Lines(out, notes, time.monotonic, quiet=options.quiet)

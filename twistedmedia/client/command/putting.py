@@ -10,8 +10,8 @@ from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.command.trees import Item, LeftOut, Sendable, Unreadable, local_items
 from twistedmedia.client.errors import ClientError, LocalFailure, Refused
+from twistedmedia.client.locations import folders_at, name_at, name_of
 from twistedmedia.client.outcomes import Stored
-from twistedmedia.client.places import folders_at, name_at, name_of
 from twistedmedia.client.threads import in_thread
 from twistedmedia.client.uploading import format_of
 

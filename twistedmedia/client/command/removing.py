@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from twistedmedia.client.bounds import MOST_ENTRIES
 from twistedmedia.client.browsing import check_count
-from twistedmedia.client.command.figures import left_out_text
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
+from twistedmedia.client.command.text import left_out_text
 from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused
+from twistedmedia.client.locations import folders_at, name_at
 from twistedmedia.client.outcomes import Entry, Page
-from twistedmedia.client.places import folders_at, name_at
 from twistedmedia.names import is_segment
 
 

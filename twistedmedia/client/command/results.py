@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from twistedmedia.client.command.figures import rate_text, size_text, time_text
-from twistedmedia.client.command.printable import printable
+from twistedmedia.client.command.text import printable, rate_text, size_text, time_text
 from twistedmedia.client.errors import ClientError, Refused
 
 _MEMBERS = ("name", "path", "size", "sha256", "url", "status", "code", "reason", "problem")

@@ -15,11 +15,11 @@ from twisted.internet.defer import (
     ensureDeferred,
 )
 
-from twistedmedia.client.command.display import Display, Transfer
+from twistedmedia.client.command.progress import Display, Transfer
 from twistedmedia.client.command.results import Outcome, Result, Tally, failure
 from twistedmedia.client.errors import ClientError, TooManyEntries, Unreachable
 from twistedmedia.client.media import MediaClient
-from twistedmedia.client.records import Record
+from twistedmedia.client.upload_records import Record
 
 T = TypeVar("T")
 

@@ -6,13 +6,12 @@ import json
 from dataclasses import asdict
 
 from twistedmedia.client.bounds import MOST_ENTRIES
-from twistedmedia.client.command.figures import milliseconds_text, size_text, time_text
-from twistedmedia.client.command.printable import printable
 from twistedmedia.client.command.results import Outcome, Result
 from twistedmedia.client.command.running import Run
+from twistedmedia.client.command.text import milliseconds_text, printable, size_text, time_text
 from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused
+from twistedmedia.client.locations import folders_at, name_at
 from twistedmedia.client.outcomes import Entry, Fetched, Health
-from twistedmedia.client.places import folders_at, name_at
 
 
 async def ls(

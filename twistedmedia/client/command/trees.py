@@ -1,4 +1,8 @@
-"""Which local files are meant by what a person names, and what they are called at the service.
+"""Which files and folders of a tree `--exclude` leaves out.
+
+Pure.
+
+Which local files are meant by what a person names, and what they are called at the service.
 
 The functions block: the command calls them in a thread.
 """
@@ -9,9 +13,29 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from twistedmedia.client.command.globs import is_excluded
 from twistedmedia.client.errors import LocalFailure, local_failure
+
+
+def is_excluded(path: str, patterns: Sequence[str]) -> bool:
+    """Whether one of `patterns` excludes `path`, which is relative to the folder that was named.
+
+    A pattern without a slash is compared with the name of each file and folder. One with a slash is
+    compared with the path, part by part, so that `*` never stands for a slash. All that lies in
+    an excluded folder is excluded as well.
+    """
+    parts = path.split("/")
+    return any(
+        _matches(parts[:depth], each) for each in patterns for depth in range(1, 1 + len(parts))
+    )
+
+
+def _matches(parts: list[str], pattern: str) -> bool:
+    wanted = pattern.strip("/").split("/")
+    if len(wanted) == 1 and not pattern.startswith("/"):
+        parts = parts[-1:]
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,185 @@
+"""Answers taken apart, whoever wrote them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twistedmedia import errors
+from twistedmedia.client.errors import Garbled
+from twistedmedia.client.outcomes import fetched, page, stored
+from twistedmedia.client.responses import (
+    Answer,
+    content_range,
+    count,
+    declared_digest,
+    refusal,
+    strong_etag,
+)
+
+URL = "http://e/media/prompts/a%20b%40"
+quick = settings(max_examples=60, deadline=None)
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
+    content = json.dumps({"code": 500, "reason": "internal error", "incident": "abc"}).encode()
+    error = refusal(Answer(500, {"retry-after": "3"}, content), URL, "Internal Server Error", 0)
+    assert (error.status, error.code, error.reason) == (500, 500, "internal error")
+    assert (error.incident, error.retry_after_s, error.told) == ("abc", 3, True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<html>",
+        b"[1]",
+        b'{"code": 512}',
+        b'{"code": "512", "reason": "x"}',
+        b'{"code": true, "reason": "x"}',
+        b"\xff\xfe\xff",
+    ],
+)
+def test_a_refusal_of_somebody_else_has_its_status(content: bytes) -> None:
+    error = refusal(Answer(502, {}, content), URL, "Bad Gateway", 0)
+    assert (error.status, error.code, error.reason) == (502, None, "HTTP 502 Bad Gateway")
+    assert not error.told
+
+
+def kinds() -> list[type[errors.MediaError]]:
+    """All classes of failures that the service answers with."""
+    found = [errors.MediaError]
+    for kind in found:
+        found += [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+    return found[1:]
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "told"),
+    [
+        (307, "./a%20b%40/", (409, 409, "a directory has this name")),
+        (307, "./a%20b@/", (409, 409, "a directory has this name")),
+        (307, "./en/", (307, None, "leads to ./en/")),
+        (307, "./", (307, None, "leads to ./")),
+        (307, "https://e/", (307, None, "leads to https://e/")),
+        (301, "https://e/media/a.wav", (301, None, "leads to https://e/media/a.wav")),
+        (301, "./en/", (301, None, "leads to ./en/")),
+        (307, None, (307, None, "HTTP 307 Said So")),
+        (404, "./en/", (404, None, "HTTP 404 Said So")),
+    ],
+)
+def test_a_redirect_says_where_it_leads(
+    status: int, location: str | None, told: tuple[int, int | None, str]
+) -> None:
+    headers = {} if location is None else {"location": location}
+    error = refusal(Answer(status, headers), URL, "Said So", 0)
+    assert (error.status, error.code) == told[:2]
+    assert error.reason.endswith(told[2])
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_every_failure_of_the_service_is_understood(kind: type[errors.MediaError]) -> None:
+    content = json.dumps({"code": kind.code, "reason": "because"}).encode()
+    error = refusal(Answer(kind.status, {}, content), URL, "Said So", 0)
+    assert (error.code, error.reason, error.told) == (kind.code, "because", True)
+
+
+def test_the_codes_are_those_of_the_page() -> None:
+    """docs/http.md has a table of the codes and their statuses."""
+    page = (Path(__file__).parents[2] / "docs/http.md").read_text()
+    table = page.split("| code | HTTP | meaning |")[1].split("\n\n")[0]
+    told: dict[int, set[int]] = {}
+    for row in table.splitlines()[2:]:
+        codes, statuses = row.split("|")[1:3]
+        for code in map(int, codes.split()):
+            same = statuses.strip() == "same"
+            told[code] = {code} if same else {int(each) for each in statuses.split(",")}
+    del told[200]
+    ours: dict[int, set[int]] = {}
+    for kind in kinds():
+        ours.setdefault(kind.code, set()).add(kind.status)
+    assert ours == told
+
+
+@quick
+@given(st.integers(400, 599), st.binary() | anything.map(lambda it: json.dumps(it).encode()))
+def test_any_refusal_is_one(status: int, content: bytes) -> None:
+    error = refusal(Answer(status, {}, content), URL, "", 0)
+    assert error.status == status
+    assert isinstance(error.reason, str)
+
+
+@quick
+@given(anything)
+def test_any_answer_is_understood_or_garbled(payload: object) -> None:
+    content = {"files": payload, "entries": payload, "next": None, "timings": payload}
+    for understand in (
+        lambda: stored(content, "http://e/"),
+        lambda: stored({"files": [payload]}, "http://e/"),
+        lambda: page(content, "a"),
+        lambda: page({"entries": [payload], "next": payload}, "a"),
+        lambda: fetched(content),
+        lambda: Answer(200, {}, json.dumps(payload).encode()).payload,
+    ):
+        with contextlib.suppress(Garbled):
+            understand()
+
+
+@pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        ("bytes 0-9/10", (0, 10)),
+        ("bytes 5-9/10", (5, 10)),
+        ("BYTES 5-9/10", (5, 10)),
+        ("bytes 5-9/*", (5, None)),
+        ("bytes 5-8/10", None),
+        ("bytes 9-5/10", None),
+        ("bytes 5-10/10", None),
+        ("bytes */10", None),
+        ("bytes 5-9", None),
+        ("5-9/10", None),
+        ("", None),
+        ("bytes ٥-9/10", None),
+    ],
+)
+def test_a_content_range_goes_to_the_end(field: str, found: object) -> None:
+    headers = {"content-range": field}
+    if found is None:
+        with pytest.raises(Garbled):
+            content_range(headers)
+    else:
+        assert content_range(headers) == found
+
+
+def test_a_count_is_digits() -> None:
+    assert count({"upload-offset": "12"}, "Upload-Offset") == 12
+    assert count({}, "Upload-Offset") is None
+    for field in ("", "-1", "1.0", "0x1", "1_0", "٣", "9" * 20, "1, 1"):
+        with pytest.raises(Garbled):
+            count({"upload-offset": field}, "Upload-Offset")
+
+
+@pytest.mark.parametrize(
+    ("field", "etag"),
+    [('"a"', '"a"'), ('""', '""'), ('W/"a"', None), ("a", None), ('"', None), ("", None)],
+)
+def test_only_a_strong_entity_tag_stands_for_the_bytes(field: str, etag: str | None) -> None:
+    assert strong_etag({"etag": field}) == etag
+
+
+def test_a_digest_that_cannot_be_read_is_none() -> None:
+    assert declared_digest({"repr-digest": f"sha-256=:{'A' * 43}=:"}) == "0" * 64
+    for field in ("sha-256=:AA==:", "sha-256", "((", "md5=:AAAA:"):
+        assert declared_digest({"repr-digest": field}) is None
+    assert declared_digest({}) is None

@@ -1,0 +1,346 @@
+"""Steps of several clients, which share the turns of the event loop."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+
+from tests.http.connection import outcome, result
+from tests.turning import TurningClock
+from twistedmedia.fairness.loop_queue import (
+    CROWD,
+    FEW,
+    FIRST,
+    FURTHER,
+    STEP_S,
+    TURN_OF_FEW_S,
+    TURN_S,
+    FairQueue,
+)
+
+MANY = 1000
+
+
+class Worker:
+    """A client with steps, each of which takes its time and adds the next one."""
+
+    def __init__(self, clock: TurningClock, queue: FairQueue, name: str, step_s: float) -> None:
+        self.steps = 0
+        self._clock = clock
+        self._queue = queue
+        self._name = name
+        self._step_s = step_s
+
+    def begin(self, *, is_first: bool = False) -> None:
+        self._queue.add(self._name, self._work, is_first=is_first)
+
+    def _work(self) -> None:
+        self.steps += 1
+        self._clock.spend(self._step_s)
+        self.begin()
+
+
+class Coroutine:
+    """Work that waits for its turn a hundred times, and takes a while each time."""
+
+    def __init__(self, clock: TurningClock, queue: FairQueue) -> None:
+        self.passed = 0
+        self._clock = clock
+        self._queue = queue
+
+    async def work(self) -> None:
+        for _ in range(100):
+            await self._queue.turn("192.0.2.1")
+            self.passed += 1
+            self._clock.spend(STEP_S / 3.5)
+
+
+@pytest.fixture
+def clock() -> TurningClock:
+    return TurningClock()
+
+
+@pytest.fixture
+def queue(clock: TurningClock) -> FairQueue:
+    return FairQueue(clock)
+
+
+def test_steps_take_a_bounded_time_of_a_turn_and_go_on_in_the_next(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    """Case 85."""
+    worker = Worker(clock, queue, "192.0.2.1", TURN_S / 3.5)
+    worker.begin()
+    assert worker.steps == 0
+    for turns in range(1, 10):
+        clock.turn()
+        assert worker.steps == 4 * turns
+
+
+def test_after_a_step_with_a_rest_the_next_turns_have_none(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    """Also when nothing waits while it lasts, it is over after so many turns."""
+    turns: list[int] = []
+    for _ in range(3):
+        queue.add("192.0.2.1", lambda: (turns.append(turn), queue.rest(4))[0])
+    queue.add("192.0.2.2", lambda: turns.append(turn))
+    for turn in range(20):  # noqa: B007
+        clock.turn()
+    assert turns == [0, 5, 5, 10]
+    queue.add("192.0.2.2", lambda: turns.append(turn))
+    clock.turn()
+    assert turns[4:] == [19]
+
+
+def test_there_is_room_for_other_work_but_not_all_of_it(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    worker = Worker(clock, queue, "192.0.2.1", TURN_S)
+    worker.begin()
+    steps = []
+    for _ in range(12):
+        queue.make_room(3)  # as often as there may be a reason
+        clock.turn()
+        steps.append(worker.steps)
+    assert steps == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+
+
+def test_a_queue_without_work_makes_no_room(clock: TurningClock, queue: FairQueue) -> None:
+    queue.make_room(3)
+    worker = Worker(clock, queue, "192.0.2.1", TURN_S)
+    worker.begin()
+    clock.turn()
+    assert worker.steps == 1
+
+
+def test_a_step_that_is_longer_than_a_turn_is_the_only_one_in_it(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    worker = Worker(clock, queue, "192.0.2.1", 2 * TURN_S)
+    worker.begin()
+    clock.turn()
+    assert worker.steps == 1
+
+
+def test_clients_have_the_same_number_of_steps_however_many_wait(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    crowd = Worker(clock, queue, "192.0.2.1", TURN_S / 10)
+    for _ in range(MANY):
+        crowd.begin()
+    normal = Worker(clock, queue, "192.0.2.2", TURN_S / 10)
+    normal.begin()
+    for _ in range(20):
+        clock.turn()
+    assert abs(crowd.steps - normal.steps) <= 1
+
+
+def test_a_first_step_does_not_wait_for_all_others_of_its_client(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    """Clients behind one proxy have one address."""
+    crowd = Worker(clock, queue, "192.0.2.1", TURN_S / 10)
+    for _ in range(MANY):
+        crowd.begin()
+    normal = Worker(clock, queue, "192.0.2.1", TURN_S / 10)
+    normal.begin(is_first=True)
+    clock.turn()
+    assert normal.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "further", "turn_s"),
+    [
+        (0, 0, TURN_OF_FEW_S),
+        (FEW, 0, TURN_OF_FEW_S),
+        (FEW + 1, 0, TURN_S),
+        (0, 1, TURN_S),
+    ],
+)
+def test_steps_have_a_bounded_time_in_a_turn_also_when_they_run_at_once(
+    clock: TurningClock, queue: FairQueue, first: int, further: int, turn_s: float
+) -> None:
+    """It is longer when few first steps wait: turns have a price."""
+    for is_first, count in ((True, first), (False, further)):
+        for _ in range(count):
+            queue.add("192.0.2.1", lambda: clock.spend(TURN_S), is_first=is_first)
+    ran = 0
+    while queue.has_time:
+        queue.do(lambda: clock.spend(turn_s / 7.5))
+        ran += 1
+        assert ran <= 8
+    assert ran == 8
+    began_s = clock.seconds()
+    clock.turn()
+    assert clock.seconds() - began_s == pytest.approx(turn_s if first else further * TURN_S)
+    assert queue.has_time
+
+
+def test_a_step_that_fails_does_not_stop_the_others(clock: TurningClock, queue: FairQueue) -> None:
+    worker = Worker(clock, queue, "192.0.2.2", TURN_S)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    queue.add("192.0.2.1", fail)
+    worker.begin()
+    with pytest.raises(ZeroDivisionError):
+        clock.turn()
+    clock.turn()
+    assert worker.steps == 1
+    with pytest.raises(ZeroDivisionError):
+        queue.do(fail)
+
+
+def test_nothing_stays_once_all_steps_have_run(clock: TurningClock, queue: FairQueue) -> None:
+    ran: list[int] = []
+    for number in range(3):
+        queue.add("192.0.2.1", lambda number=number: ran.append(number))  # type: ignore[misc]
+    clock.turn()
+    assert ran == [0, 1, 2]
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(("is_first", "backlog"), [(True, FIRST), (False, FURTHER)])
+def test_the_begin_and_the_end_of_a_backlog_are_told(
+    clock: TurningClock, is_first: bool, backlog: int
+) -> None:
+    """Case 85. Many small requests at once are not a backlog: they need the event loop more than
+    the threads.
+    """
+    told: list[bool] = []
+    queue = FairQueue(clock, told.append)
+
+    def step() -> None:
+        clock.spend(TURN_S)
+
+    for _ in range(backlog):
+        queue.add("192.0.2.1", step, is_first=is_first)
+    while clock.getDelayedCalls():
+        clock.turn()
+    assert told == []
+    for _ in range(backlog + 2):
+        queue.add("192.0.2.1", step, is_first=is_first)
+    for expected in ([True], [True], [True, False]):
+        clock.turn()
+        assert told == expected
+
+
+def test_a_coroutine_goes_on_while_its_step_has_time(clock: TurningClock, queue: FairQueue) -> None:
+    coroutine = Coroutine(clock, queue)
+    working: Deferred[None] = ensureDeferred(coroutine.work())
+    assert coroutine.passed == 0
+    clock.turn()
+    assert coroutine.passed == 4 * TURN_S / STEP_S
+    while coroutine.passed < 100:
+        before = coroutine.passed
+        clock.turn()
+        assert 0 < coroutine.passed - before <= 4 * TURN_S / STEP_S
+    assert result(working) is None
+
+
+def test_a_coroutine_has_no_time_of_a_step_that_has_ended(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    """It goes on beside the queue, when its content arrives: that time counts for nobody."""
+    queue.add("192.0.2.1", lambda: None)
+    clock.turn()
+    working: Deferred[None] = ensureDeferred(queue.turn("192.0.2.1"))
+    assert not working.called
+    clock.turn()
+    assert result(working) is None
+
+
+def test_a_coroutine_that_is_cancelled_waits_no_more(clock: TurningClock, queue: FairQueue) -> None:
+    working: Deferred[None] = ensureDeferred(queue.turn("192.0.2.1"))
+    working.cancel()
+    (failure,) = outcome(working)
+    assert failure is not None
+    assert failure.check(CancelledError)
+    clock.turn()
+    assert clock.getDelayedCalls() == []
+
+
+def test_the_queue_is_crowded_by_clients_with_at_least_as_many_steps_as_others(
+    queue: FairQueue,
+) -> None:
+    crowd, normal = "192.0.2.1", "192.0.2.2"
+
+    def nothing() -> None:
+        """It takes no time."""
+
+    for _ in range(CROWD - 1):
+        queue.add(crowd, nothing)
+    assert not queue.is_crowded_by(crowd)
+    queue.add(crowd, nothing)
+    assert queue.is_crowded_by(crowd)
+    assert not queue.is_crowded_by(normal)
+    queue.add(normal, nothing)
+    assert queue.is_crowded_by(crowd)
+    assert not queue.is_crowded_by(normal)
+
+
+def test_many_clients_with_one_step_each_are_a_crowd(queue: FairQueue) -> None:
+    for number in range(CROWD):
+        queue.add(f"192.0.2.{number}", lambda: None)
+    assert queue.is_crowded_by("192.0.2.99")
+
+
+def test_a_step_that_runs_at_once_goes_on_while_it_has_time(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    coroutine = Coroutine(clock, queue)
+    queue.do(lambda: ensureDeferred(coroutine.work()))
+    assert coroutine.passed == 4
+    for _ in range(100):
+        clock.turn()
+    assert coroutine.passed == 100
+
+
+def test_a_step_within_a_step_takes_no_time_of_it(clock: TurningClock, queue: FairQueue) -> None:
+    passed = 0
+
+    async def work() -> None:
+        nonlocal passed
+        queue.do(lambda: None)
+        for _ in range(2):
+            await queue.turn("192.0.2.1")
+            passed += 1
+            clock.spend(STEP_S)
+
+    queue.do(lambda: ensureDeferred(work()))
+    assert passed == 1
+    clock.turn()
+    assert passed == 2
+
+
+@pytest.mark.parametrize("is_queued", [False, True])
+def test_what_enters_is_part_of_the_step_that_runs(
+    clock: TurningClock, queue: FairQueue, is_queued: bool
+) -> None:
+    """Case 85: however long the step has run."""
+    entered: list[Deferred[None]] = []
+
+    def step() -> None:
+        clock.spend(2 * STEP_S)
+        entered.append(ensureDeferred(queue.enter("192.0.2.1")))
+        assert entered[0].called
+
+    if is_queued:
+        queue.add("192.0.2.1", step)
+        clock.turn()
+    else:
+        queue.do(step)
+    assert entered
+
+
+def test_what_enters_without_a_step_waits_for_its_turn(
+    clock: TurningClock, queue: FairQueue
+) -> None:
+    """Case 85."""
+    queue.do(lambda: None)
+    entered = outcome(ensureDeferred(queue.enter("192.0.2.1")))
+    assert entered == []
+    clock.turn()
+    assert entered == [None]

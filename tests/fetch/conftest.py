@@ -1,0 +1,28 @@
+"""Worlds for tests of fetching, which must be idle in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.fetch.reactor import World
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., World]]:
+    """Makes worlds, of which nothing may be left after the test."""
+    worlds: list[World] = []
+
+    def made(**settings: object) -> World:
+        worlds.append(World(**settings))  # type: ignore[arg-type]
+        return worlds[-1]
+
+    yield made
+    for world in worlds:
+        world.assert_idle()
+
+
+@pytest.fixture
+def world(make: Callable[..., World]) -> World:
+    return make()

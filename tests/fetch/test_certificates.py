@@ -1,0 +1,451 @@
+"""A fetch over TLS: whom it trusts, what it times, where it goes on to. The handshake is a real
+one, in memory.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL, crypto
+from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import Certificate, CertificateOptions
+from twisted.internet.task import deferLater
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+
+from tests.fetch.reactor import LONG, Peer, World, head
+from tests.http.connection import outcome
+from tests.support import asynchronous
+from twistedmedia.errors import UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.fetch.agent import KEEP_S
+from twistedmedia.fetch.certificates import Trust
+from twistedmedia.fetch.timings import Timings
+
+URL = "https://example.org/a.mp3"
+
+
+class Authority:
+    """A certificate of its own for some hosts, and whether it is believed."""
+
+    def __init__(self, *hosts: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+        start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+        self._certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(start + datetime.timedelta(days=36500))
+            .add_extension(names, critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    @property
+    def trust(self) -> Trust:
+        return Trust(Certificate(crypto.X509.from_cryptography(self._certificate)))
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate and its key, as files have them."""
+        pem = serialization.Encoding.PEM
+        key = self._key.private_bytes(
+            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return self._certificate.public_bytes(pem) + key
+
+    def server(self) -> SSL.Connection:
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.use_certificate(self._certificate)
+        context.use_privatekey(self._key)
+        connection = SSL.Connection(context, None)
+        connection.set_accept_state()
+        return connection
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+class Server:
+    """The other end of a connection with TLS."""
+
+    def __init__(self, peer: Peer, authority: Authority) -> None:
+        self.received = b""
+        self._peer = peer
+        self._taken = 0
+        self._tls = authority.server()
+
+    async def turn(self) -> None:
+        """Move all that is on its way. Twisted's TLS writes on the turn of the real reactor."""
+        for _ in range(6):
+            await deferLater(reactor, 0)
+            data, self._taken = self._peer.received[self._taken :], len(self._peer.received)
+            if data:
+                self._tls.bio_write(data)
+            with suppress(SSL.Error):  # it wants more, or the client has refused us
+                self.received += self._tls.recv(1 << 16)
+            self._flush()
+
+    async def respond(self, data: bytes) -> None:
+        self._tls.send(data)
+        await self.turn()
+
+    async def close(self) -> None:
+        """As one does, with close_notify."""
+        self._tls.shutdown()
+        self._flush()
+        self._peer.close()
+        await self.turn()
+
+    def _flush(self) -> None:
+        try:
+            data = self._tls.bio_read(1 << 20)
+        except SSL.WantReadError:
+            return
+        if self._peer.connected:
+            self._peer.send(data)
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority("example.org", "other.org")
+
+
+@pytest.fixture
+def world(make: Callable[..., World], authority: Authority) -> World:
+    return make(trust=authority.trust)
+
+
+async def connected(world: World, authority: Authority) -> Server:
+    server = Server(world.accept(), authority)
+    await server.turn()
+    return server
+
+
+@asynchronous
+async def test_content_comes_by_tls(world: World, authority: Authority) -> None:
+    asked = world.ask(URL)
+    assert world.network.connected_to == [("93.184.215.14", 443)]
+    server = await connected(world, authority)
+    assert server.received.startswith(b"GET /a.mp3 HTTP/1.1\r\n")
+    await server.respond(head(Content_Length="5") + b"hello")
+    assert asked.whole == b"hello"
+    assert asked.response is not None
+    assert str(asked.response.url) == URL
+    await server.close()
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("host", "on_the_wire"),
+    [
+        ("my_host-.example", "my_host-.example"),
+        ("-a.example", "-a.example"),
+        ("\U0001f3b5.example", "xn--ml8h.example"),
+    ],
+)
+async def test_hosts_of_any_spelling_have_certificates(
+    make: Callable[..., World], host: str, on_the_wire: str
+) -> None:
+    """Cases 59 and 60."""
+    authority = Authority(on_the_wire)
+    world = make(trust=authority.trust)
+    world.names.table[on_the_wire] = ["93.184.215.14"]
+    asked = world.ask(f"https://{host}/")
+    server = await connected(world, authority)
+    assert f"\r\nHost: {on_the_wire}\r\n".encode() in server.received
+    await server.respond(head(Content_Length="5") + b"hello")
+    assert asked.whole == b"hello"
+    await server.close()
+
+
+@asynchronous
+async def test_the_handshake_is_timed(world: World, authority: Authority) -> None:
+    asked = world.ask(URL)
+    world.advance(1)
+    peer = world.accept()
+    world.advance(2)
+    server = Server(peer, authority)
+    await server.turn()
+    world.advance(3)
+    await server.respond(head(Content_Length="5") + b"hello")
+    assert asked.response is not None
+    assert asked.response.timings == Timings(None, 0.0, 1.0, 3.0, 6.0, 6.0)
+    again = world.ask(URL)
+    await server.turn()
+    world.advance(1)
+    await server.respond(head(Content_Length="0"))
+    assert again.response is not None
+    assert again.response.timings == Timings(None, None, None, None, 1.0, 1.0)
+    assert len(world.network.attempts) == 1
+    await server.close()
+
+
+@asynchronous
+@pytest.mark.parametrize("hosts", [["example.org"], ["evil.org"]])
+async def test_a_certificate_that_nobody_vouches_for_is_not_believed(
+    world: World, hosts: list[str]
+) -> None:
+    asked = world.ask(URL)
+    server = await connected(world, Authority(*hosts))
+    world.network.turn()
+    assert type(asked.error) is UpstreamFailed
+    assert "cannot be trusted" in str(asked.error)
+    assert server.received == b""
+
+
+@asynchronous
+async def test_a_certificate_of_another_host_is_not_believed(
+    world: World, authority: Authority
+) -> None:
+    world.names.table["third.org"] = world.names.table["example.org"]
+    asked = world.ask("https://third.org/")
+    server = await connected(world, authority)
+    world.network.turn()
+    assert type(asked.error) is UpstreamFailed
+    assert "cannot be trusted" in str(asked.error)
+    assert server.received == b""
+
+
+@asynchronous
+async def test_who_speaks_no_tls_is_one_of_our_errors(world: World) -> None:
+    asked = world.ask(URL)
+    peer = world.accept()
+    peer.send(head(400, Content_Length="0"))
+    await deferLater(reactor, 0)
+    world.network.turn()
+    assert type(asked.error) is UpstreamFailed
+    assert "TLS fails" in str(asked.error)
+
+
+@asynchronous
+async def test_a_handshake_that_does_not_end_ends_with_the_time_to_the_headers(
+    world: World,
+) -> None:
+    asked = world.ask(URL)
+    peer = world.accept()
+    world.advance(9.5)
+    assert asked.outcome == []
+    world.advance(0.5)
+    await deferLater(reactor, 0)
+    assert type(asked.error) is UpstreamTooSlow
+    world.network.turn()
+    assert not peer.connected
+
+
+@asynchronous
+@pytest.mark.parametrize("cleanly", [False, True])
+async def test_without_a_length_only_an_end_by_tls_is_an_end(
+    world: World, authority: Authority, cleanly: bool
+) -> None:
+    """Anybody on the way can end the connection below."""
+    asked = world.ask(URL)
+    peer = world.accept()
+    server = Server(peer, authority)
+    await server.turn()
+    await server.respond(head() + b"hello")
+    if cleanly:
+        await server.close()
+        assert asked.whole == b"hello"
+    else:
+        peer.close()
+        assert type(asked.error) is UpstreamBrokeOff
+
+
+@asynchronous
+async def test_a_redirect_from_https_to_http_is_not_followed(
+    world: World, authority: Authority
+) -> None:
+    asked = world.ask(URL)
+    server = await connected(world, authority)
+    await server.respond(head(302, Location="http://other.org/", Content_Length="0"))
+    assert type(asked.error) is UpstreamFailed
+    assert str(asked.error) == "the upstream redirects from https to http"
+    assert len(world.network.attempts) == 1
+    world.network.turn()
+    await server.turn()
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    "location", ["https://other.org/b", "//other.org/b", "https://example.org:80/b"]
+)
+async def test_a_redirect_from_https_to_https_is_followed(
+    world: World, authority: Authority, location: str
+) -> None:
+    asked = world.ask(URL)
+    server = await connected(world, authority)
+    await server.respond(head(302, Location=location, Content_Length="0"))
+    other = await connected(world, authority)
+    assert other.received.startswith(b"GET /b HTTP/1.1\r\n")
+    await other.respond(head(Content_Length="5") + b"there")
+    assert asked.whole == b"there"
+    for each in (server, other):
+        await each.close()
+
+
+@asynchronous
+async def test_a_redirect_from_http_to_https_is_followed_and_never_back(
+    world: World, authority: Authority
+) -> None:
+    asked = world.ask("http://example.org/")
+    world.accept().send(head(302, Location=URL, Content_Length="0"))
+    server = await connected(world, authority)
+    await server.respond(head(302, Location="http://example.org/", Content_Length="0"))
+    assert str(asked.error) == "the upstream redirects from https to http"
+    world.network.turn()
+    await server.turn()
+
+
+@asynchronous
+async def test_cancelled_in_the_handshake_it_leaves_nothing(world: World) -> None:
+    asked = world.ask(URL)
+    peer = world.accept()
+    asked.cancel()
+    await deferLater(reactor, 0)
+    world.network.turn()
+    came: list[Any] = asked.outcome
+    assert len(came) == 1
+    assert not peer.connected
+
+
+@asynchronous
+@pytest.mark.parametrize("fields", [{}, {"Connection": "close"}])
+async def test_who_never_agrees_to_the_end_of_tls_keeps_no_connection(
+    world: World, authority: Authority, fields: dict[str, str]
+) -> None:
+    """Case 25: TLS would wait for the peer for ever, and the stop of the service with it."""
+    asked = world.ask(URL)
+    server = await connected(world, authority)
+    await server.respond(head(200, Content_Length="5", **fields) + b"hello")
+    assert asked.whole == b"hello"
+    world.network.turn()
+    assert len(world.network.peers) == (0 if fields else 1)
+    world.advance(KEEP_S)
+    await deferLater(reactor, 0)
+    world.network.turn()
+    assert world.network.peers == []
+
+
+@asynchronous
+async def test_to_close_waits_for_no_peer(world: World, authority: Authority) -> None:
+    """Case 47."""
+    asked = world.ask(URL)
+    server = await connected(world, authority)
+    await server.respond(head(Content_Length="5") + b"hello")
+    assert asked.whole == b"hello"
+    closed = outcome(ensureDeferred(world.fetcher.close()))
+    world.network.turn()
+    assert closed == [None]
+    assert world.network.peers == []
+
+
+@asynchronous
+@pytest.mark.parametrize("fields", [{}, {"Content_Length": str((1 << 20) + 40_000)}])
+async def test_what_came_with_the_end_of_tls_while_it_was_held_is_not_lost(
+    fields: dict[str, str], authority: Authority
+) -> None:
+    world = World(trust=authority.trust)
+    asked = world.ask("https://example.org/", LONG, read=False)
+    server = await connected(world, authority)
+    await server.respond(head(200, **fields))
+    assert asked.response is not None
+    left = (1 << 20) + 40_000
+    while left:
+        left -= server._tls.send(bytes(min(left, 1 << 14)))
+    server._tls.shutdown()
+    server._flush()
+    server._flush()
+    server._peer.close()
+    await server.turn()
+    world.network.turn()
+    asked.read()
+    await server.turn()
+    world.network.turn()
+    assert len(asked.whole) == (1 << 20) + 40_000
+
+
+@asynchronous
+async def test_what_tls_has_broken_off_before_it_was_read_is_told_as_that(
+    authority: Authority,
+) -> None:
+    world = World(trust=authority.trust)
+    asked = world.ask("https://example.org/", LONG, read=False)
+    server = await connected(world, authority)
+    await server.respond(head(Content_Length="100") + b"hello")
+    server._peer.reset()
+    await server.turn()
+    asked.read()
+    assert type(asked.error) is UpstreamBrokeOff
+
+
+def test_all_connections_share_what_it_takes_to_judge_certificates() -> None:
+    """To read the authorities anew for each would take the loop milliseconds, and a MiB."""
+    trust = Trust()
+    protocol = TLSMemoryBIOProtocol(
+        TLSMemoryBIOFactory(CertificateOptions(), True, Factory()), Protocol()
+    )
+    connections = [
+        trust.creatorForNetloc(host, 443).clientConnectionForTLS(protocol)
+        for host in (b"example.org", b"other.org", b"192.0.2.1")
+    ]
+    assert len({id(connection.get_context()) for connection in connections}) == 1
+    names = [connection.get_servername() for connection in connections]
+    assert names == [b"example.org", b"other.org", None]  # RFC 6066, 3
+
+
+def test_a_name_for_which_there_is_no_certificate_is_not_trusted(world: World) -> None:
+    """The number is a spelling of a public address; names that are odd are names."""
+    world.names.table["134744072"] = world.names.table["example.org"]
+    assert "cannot have a certificate" in str(world.ask("https://134744072/").error)
+    for host in (b"foo_bar.org", b"r3---sn-a.org", b"xn--a.org"):
+        assert Trust().creatorForNetloc(host, 443)
+
+
+@asynchronous
+async def test_an_address_is_trusted_by_its_certificate(make: Callable[..., World]) -> None:
+    authority = Authority("93.184.215.14")
+    world = make(trust=authority.trust)
+    asked = world.ask("https://93.184.215.14/")
+    server = await connected(world, authority)
+    await server.respond(head(Content_Length="5") + b"hello")
+    assert asked.whole == b"hello"
+    other = world.ask("https://93.184.215.15/")
+    await connected(world, authority)
+    world.network.turn()
+    assert "cannot be trusted" in str(other.error)
+    await server.close()
+
+
+@asynchronous
+@pytest.mark.parametrize("connections", [1, 4])
+async def test_a_kept_connection_that_the_server_closes_is_forgotten(
+    make: Callable[..., World], authority: Authority, connections: int
+) -> None:
+    world = make(trust=authority.trust, connections=connections)
+    for url in (URL, "https://other.org/", URL):
+        asked = world.ask(url)
+        server = await connected(world, authority)
+        await server.respond(head(Content_Length="5") + b"hello")
+        assert asked.whole == b"hello"
+        await server.close()
+        world.network.turn()
+        world.advance(KEEP_S + 1)

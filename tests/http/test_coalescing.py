@@ -1,0 +1,138 @@
+"""Answers that are collected: sent once a turn, in their order, and none of them twice."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Connection as TCPConnection
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+
+from twistedmedia.http.transport import Outbox, Outgoing
+
+
+class Transport(TCPConnection):
+    """A socket's transport; the kernel takes `room` bytes at a time, or fails."""
+
+    def __init__(self, room: int | Exception = 1 << 30) -> None:
+        self.TLS = self.disconnecting = False
+        self.connected = True
+        self.sent = b""
+        self.dataBuffer = b""
+        self._tempDataBuffer: list[bytes] = []
+        self._room = room
+
+    def writeSomeData(self, data: bytes) -> int | Exception:
+        assert not self.dataBuffer, "it would overtake what waits"
+        if isinstance(self._room, Exception):
+            return self._room
+        self.sent += data[: self._room]
+        return len(data[: self._room])
+
+    def write(self, data: bytes) -> None:
+        self.dataBuffer += data
+
+    @property
+    def all(self) -> bytes:
+        return self.sent + self.dataBuffer
+
+
+def test_what_is_due_is_sent_at_the_end_of_the_turn_in_one_piece() -> None:
+    clock = Clock()
+    transport = Transport()
+    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing.begin(b"head ")
+    outgoing.write(b"content ", collect=True)
+    outgoing.write(b"more", collect=True)
+    assert transport.all == b""
+    clock.advance(0)
+    assert transport.sent == b"head content more"
+    assert clock.getDelayedCalls() == []
+
+
+def test_what_may_not_be_collected_comes_after_what_was() -> None:
+    clock = Clock()
+    transport = Transport()
+    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing.write(b"first ", collect=True)
+    outgoing.write(b"second")
+    assert (transport.sent, transport.dataBuffer) == (b"first ", b"second")
+    outgoing.write(b" third", collect=True)
+    clock.advance(0)
+    assert transport.all == b"first second third"
+
+
+@pytest.mark.parametrize("room", [0, 1, 5, ConnectionError()])
+def test_what_the_kernel_does_not_take_waits_with_the_transport(room: int | Exception) -> None:
+    clock = Clock()
+    transport = Transport(room)
+    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing.write(b"0123456789", collect=True)
+    clock.advance(0)
+    outgoing.write(b"abc", collect=True)
+    clock.advance(0)
+    assert transport.all == b"0123456789abc"
+
+
+def test_behind_what_waits_nothing_is_collected() -> None:
+    """Case 87. The transport has to know how much waits, to say when that is too much."""
+    clock = Clock()
+    transport = Transport(5)
+    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing.write(b"0123456789", collect=True)
+    clock.advance(0)
+    outgoing.write(b"abc", collect=True)
+    assert transport.dataBuffer == b"56789abc"
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_head_alone_can_go_out() -> None:
+    clock = Clock()
+    transport = Transport()
+    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing.begin(b"head")
+    outgoing.end_head()
+    outgoing.end_head()
+    assert transport.dataBuffer == b"head"
+
+
+def test_much_is_not_collected() -> None:
+    transport = Transport()
+    outgoing = Outgoing(transport, Outbox(Clock()))
+    outgoing.write(bytes(100_000), collect=True)
+    assert len(transport.sent) == 100_000
+
+
+@pytest.mark.parametrize("many", [1, 63, 64, 65, 200])
+def test_of_many_in_one_turn_each_is_sent_whole_and_the_first_do_not_wait(many: int) -> None:
+    clock = Clock()
+    outbox = Outbox(clock)
+    transports = [Transport() for _ in range(many)]
+    for transport in transports:
+        Outgoing(transport, outbox).write(b"answer", collect=True)
+    assert (transports[0].sent == b"answer") is (many >= 64)
+    clock.advance(0)
+    assert {transport.sent for transport in transports} == {b"answer"}
+    assert clock.getDelayedCalls() == []
+
+
+def test_nothing_is_sent_to_who_has_gone() -> None:
+    clock = Clock()
+    transport = Transport()
+    Outgoing(transport, Outbox(clock)).write(b"answer", collect=True)
+    transport.connected = False
+    clock.advance(0)
+    assert transport.all == b""
+
+
+def test_nothing_goes_past_what_wraps_a_transport() -> None:
+    """As TLS does, it has the methods of what is below it."""
+    wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
+    below = Transport()
+    wrapper.transport = below
+    written: list[bytes] = []
+    wrapper.write = written.append
+    assert wrapper.writeSomeData == below.writeSomeData
+    outgoing = Outgoing(wrapper, Outbox(Clock()))
+    outgoing.write(b"secret", collect=True)
+    assert (below.all, written) == (b"", [b"secret"])

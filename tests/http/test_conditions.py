@@ -1,0 +1,745 @@
+"""What of a file is sent, and who may change it (RFC 9110, sections 13 and 14)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate, parsedate_to_datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twistedmedia.errors import PreconditionFailed, RangeNotSatisfiable
+from twistedmedia.http.conditions import Conditions, Plan, format_date, plan
+
+quick = settings(max_examples=200, deadline=None)
+
+ETAG = '"a-17f"'
+GIB = 1 << 30
+
+MODIFIED_S = 784111777  # 5.6.7 shows it in every form
+NOW_S = MODIFIED_S + 86400
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+EARLIER = "Sun, 06 Nov 1994 08:49:36 GMT"
+LATER = "Sun, 06 Nov 1994 08:49:38 GMT"
+FUTURE = "Fri, 31 Dec 2038 23:59:59 GMT"
+OTHER = '"b-17f"'
+
+# Size of the file, the Range header, and the span that is sent.
+SPANS = [
+    (10, "bytes=0-1", 0, 2),
+    (10, "bytes=0-0", 0, 1),
+    (10, "bytes=9-9", 9, 10),
+    (10, "bytes=2-5", 2, 6),
+    (10, "bytes=0-9", 0, 10),
+    (10, "bytes=0-10", 0, 10),
+    (10, "bytes=5-99999999999999999999999", 5, 10),
+    (10, "bytes=0-", 0, 10),
+    (10, "bytes=3-", 3, 10),
+    (10, "bytes=9-", 9, 10),
+    (10, "bytes=-1", 9, 10),
+    (10, "bytes=-10", 0, 10),
+    (10, "bytes=-11", 0, 10),
+    (10, "bytes=-99999999999", 0, 10),
+    (10, "bytes=-" + "9" * 5000, 0, 10),
+    (10, "bytes=1-" + "9" * 5000, 1, 10),
+    (10, "bytes=001-0000002", 1, 3),
+    (10, "bytes=" + "0" * 5000 + "-", 0, 10),
+    (10, "bytes=" + "0" * 5000 + "1-2", 1, 3),
+    (10, "bytes=-" + "0" * 5000 + "1", 9, 10),
+    (10, "BYTES=0-1", 0, 2),
+    (10, " bytes=0-1\t", 0, 2),
+    (10, "bytes=0-1,", 0, 2),
+    (10, "bytes=,0-1", 0, 2),
+    (10, "bytes= ,\t, 0-1 ,,\t, ", 0, 2),
+    (10, "bytes=,-1,", 9, 10),
+    (10, "bytes=" + "," * 5000 + "3-" + "," * 5000, 3, 10),
+    (1, "bytes=0-0", 0, 1),
+    (5 * GIB, "bytes=2147483647-2147483648", (2 * GIB) - 1, (2 * GIB) + 1),
+    (5 * GIB, "bytes=4294967295-4294967296", (4 * GIB) - 1, (4 * GIB) + 1),
+    (5 * GIB, "bytes=4294967296-", 4 * GIB, 5 * GIB),
+    (5 * GIB, "bytes=-4294967297", GIB - 1, 5 * GIB),
+]
+
+UNSATISFIABLE = [
+    (10, "bytes=10-"),
+    (10, "bytes=10-10"),
+    (10, "bytes=10-20"),
+    (10, "bytes=99999999999999999999-"),
+    (10, "bytes=" + "9" * 5000 + "-"),
+    (10, "bytes=" + "9" * 5000 + "-" + "9" * 5000),
+    (10, "bytes=,10-,"),
+    (10, "bytes=-0"),
+    (10, "bytes=-000"),
+    (10, "bytes=-" + "0" * 5000),
+    (0, "bytes=0-"),
+    (0, "bytes=0-0"),
+    (0, "bytes=-0"),
+]
+
+IGNORED = [
+    None,
+    "",
+    " ",
+    "bytes",
+    "bytes=",
+    "bytes=-",
+    "bytes=--1",
+    "bytes=a-b",
+    "bytes=5-2",
+    "bytes=1-0",
+    "bytes=99999999999999999999-0",
+    "bytes=99999999999999999999-99999999999999999998",
+    "bytes=" + "9" * 5000 + "-" + "9" * 4999,
+    "bytes=0005-0004",
+    "0-",
+    "0-5",
+    "items=0-5",
+    "bytes 0-5",
+    "bytes:0-5",
+    "bytes=0",
+    "bytes=+1-3",
+    "bytes=1-+3",
+    "bytes=-1-3",
+    "bytes=1--3",
+    "bytes=0-1_0",
+    "bytes=0x0-0x5",
+    "bytes=0.0-5",
+    "bytes=\uff11-\uff13",
+    "bytes=\u0661-\u0663",
+    "bytes=1-3\n",
+    "bytes=1-3;",
+    "bytes=0-1;",
+    "bytes= 0-1",
+    "bytes =0-1",
+    "bytes=0 -1",
+    "bytes=0- 1",
+    "bytes=,",
+    "bytes=,,",
+    "bytes=0-1,4-5",
+    "bytes=0-0,-1",
+    "bytes=0-1,x",
+    "bytes=x,0-1",
+    "bytes=0-1,5-2",
+    "bytes=10-,0-1",
+    "bytes=-0,-0",
+    "bytes=0-1, bytes=0-1",
+    "bytes=" + ",".join(["0-"] * 3000),
+]
+
+
+def short(value: object) -> str:
+    """An id that fits a line."""
+    return repr(value) if len(repr(value)) < 50 else f"{str(value)[:20]} and so on"
+
+
+def ranged(size: int, header: str | None, if_range: str | None = None) -> Plan:
+    """What is sent to a GET with these headers."""
+    return plan(Conditions(range=header, if_range=if_range), size, ETAG, MODIFIED_S, NOW_S)
+
+
+def outcome(conditions: Conditions, etag: str = ETAG) -> int:
+    """The status that a GET of ten bytes gets."""
+    try:
+        return plan(conditions, 10, etag, MODIFIED_S, NOW_S).status
+    except (PreconditionFailed, RangeNotSatisfiable) as error:
+        return error.status
+
+
+@pytest.mark.parametrize(("size", "header", "start", "stop"), SPANS, ids=short)
+def test_one_range_is_a_206_with_those_of_its_bytes_that_exist(
+    size: int, header: str, start: int, stop: int
+) -> None:
+    """Cases 6, 21 and 45."""
+    what = ranged(size, header)
+    assert what == Plan(206, start, stop, f"bytes {start}-{stop - 1}/{size}")
+    assert what.length == stop - start
+
+
+@pytest.mark.parametrize(("size", "header"), UNSATISFIABLE, ids=short)
+def test_a_range_of_which_no_byte_exists_is_refused_with_the_size(size: int, header: str) -> None:
+    """Case 21."""
+    with pytest.raises(RangeNotSatisfiable) as caught:
+        ranged(size, header)
+    assert caught.value.headers == {"Content-Range": f"bytes */{size}"}
+
+
+@pytest.mark.parametrize("header", IGNORED, ids=short)
+def test_what_is_not_one_range_of_bytes_is_answered_with_the_whole(header: str | None) -> None:
+    """Cases 20, 21 and 37."""
+    assert ranged(10, header) == Plan(200, 0, 10)
+    assert ranged(0, header) == Plan(200, 0, 0)
+
+
+def test_the_last_bytes_of_an_empty_file_are_all_of_it() -> None:
+    """RFC 9110, 14.1.2: a suffix that is longer than the file means the file."""
+    assert ranged(0, "bytes=-5") == Plan(200, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ETAG,
+        f" {ETAG} ",
+        DATE,
+        f"\t{DATE} ",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Sun Nov  6 08:49:37 1994",
+    ],
+)
+def test_a_range_is_sent_if_the_file_is_still_the_one_meant(header: str) -> None:
+    assert ranged(10, "bytes=2-5", header) == Plan(206, 2, 6, "bytes 2-5/10")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '"b-17f"',
+        "a-17f",
+        f"W/{ETAG}",
+        f'{ETAG}, "b"',
+        "*",
+        "",
+        '"A-17F"',
+        '"a-17f',
+        EARLIER,
+        LATER,
+        FUTURE,
+        "Sun, 06 Nov 1994 08:49:37 CET",
+        "Sun, 06 Nov 1994 08:49:37",
+        f"{DATE}, {DATE}",
+        str(MODIFIED_S),
+    ],
+)
+@pytest.mark.parametrize("wanted", ["bytes=2-5", "bytes=10-", "bytes=-0"])
+def test_if_it_may_be_another_file_the_whole_is_sent(wanted: str, header: str) -> None:
+    """RFC 9110, 13.1.5: also where the range could not be satisfied."""
+    assert ranged(10, wanted, header) == Plan(200, 0, 10)
+
+
+def test_a_condition_without_a_range_says_nothing() -> None:
+    assert ranged(10, None, ETAG) == Plan(200, 0, 10)
+
+
+numbers = st.one_of(
+    st.integers(0, 30).map(str),
+    st.integers(0, 10**17).map(str),
+    st.just("9" * 30),
+    st.integers(0, 30).map(lambda number: f"{number:05}"),
+    st.just(""),
+)
+ranges = st.builds(
+    "{}{}-{}".format, st.sampled_from(["bytes="] * 8 + ["bytes", " "]), numbers, numbers
+)
+
+
+@quick
+@given(
+    st.integers(0, 30),
+    ranges | st.text() | st.text(st.sampled_from("bytes=-,0123 ")),
+    st.booleans(),
+)
+def test_no_header_reaches_outside_of_the_file(size: int, header: str, same: bool) -> None:
+    """Case 21."""
+    try:
+        what = ranged(size, header, ETAG if same else None)
+    except RangeNotSatisfiable:
+        return
+    assert 0 <= what.start <= what.stop <= size
+    if what.status == 200:
+        assert (what.start, what.stop, what.content_range) == (0, size, None)
+    else:
+        assert what.status == 206
+        assert what.length > 0
+        assert what.content_range == f"bytes {what.start}-{what.stop - 1}/{size}"
+
+
+@quick
+@given(st.integers(0, 30), ranges)
+def test_the_bytes_that_are_sent_are_those_that_the_range_counts(size: int, header: str) -> None:
+    """Against a reading of the header that looks at each byte by itself."""
+    content = range(size)
+    match = re.fullmatch("bytes=([0-9]*)-([0-9]*)", header)
+    first, last = (match[1], match[2]) if match else ("", "")
+    if first:
+        valid = last == "" or int(first) <= int(last)
+        wanted = [n for n in content if int(first) <= n and (last == "" or n <= int(last))]
+    else:
+        valid = last != ""
+        wanted = [n for n in content if valid and size - n <= int(last)]
+        if valid and size == 0 and int(last) > 0:
+            valid = False  # the whole, which is nothing
+    if not valid:
+        assert ranged(size, header) == Plan(200, 0, size)
+    elif not wanted:
+        with pytest.raises(RangeNotSatisfiable):
+            ranged(size, header)
+    else:
+        what = ranged(size, header)
+        assert what.status == 206
+        assert list(content[what.start : what.stop]) == wanted
+
+
+def test_the_whole_is_sent_when_nothing_is_said() -> None:
+    assert plan(Conditions(), 10, ETAG, MODIFIED_S, NOW_S) == Plan(200, 0, 10)
+    assert Conditions().allow_change(ETAG, MODIFIED_S, NOW_S)
+
+
+def test_what_the_client_has_is_not_sent() -> None:
+    known = Conditions(if_none_match=ETAG, range="bytes=0-1")
+    assert plan(known, 10, ETAG, MODIFIED_S, NOW_S) == Plan(304, 0, 0)
+
+
+# A tag header, and whether the file's tag is in it by the strong and by the weak comparison
+# (8.8.3.2).
+TAGS = [
+    (ETAG, True, True),
+    (f" {ETAG}\t", True, True),
+    ("*", True, True),
+    (" * ", True, True),
+    (f"W/{ETAG}", False, True),
+    (OTHER, False, False),
+    (f"W/{OTHER}", False, False),
+    (f"{OTHER}, {ETAG}", True, True),
+    (f"{ETAG},{OTHER}", True, True),
+    (f"{OTHER}\t ,\t {ETAG} ,", True, True),
+    (f",,{ETAG}", True, True),
+    (f", ,\t{ETAG},,", True, True),
+    (f"W/{ETAG}, {ETAG}", True, True),
+    (f"W/{ETAG}, {OTHER}", False, True),
+    (f'"", {ETAG}', True, True),
+    ('""', False, False),
+    ('"A-17F"', False, False),
+    (f'"x\\", {ETAG}', True, True),  # a backslash escapes nothing
+    (f'"x,y", {ETAG}', True, True),  # a comma may be in a tag
+    (f'"\xe4\xff", {ETAG}', True, True),
+    (f'"x,{ETAG},y"', False, True),  # no list; for the weak comparison the element is there
+    # What is malformed:
+    ("", False, False),
+    (",", False, False),
+    ("a-17f", False, False),
+    ("'a-17f'", False, False),
+    ('"a-17f', False, False),
+    ('a-17f"', False, False),
+    (f"w/{ETAG}", False, False),
+    (f"W/ {ETAG}", False, False),
+    (f"W{ETAG}", False, False),
+    (f"{ETAG}x", False, False),
+    (f"{ETAG}{ETAG}", False, False),
+    (f"{ETAG} {ETAG}", False, False),
+    (f"{ETAG};q=1", False, False),
+    (f"x, {ETAG}", False, True),
+    (f"{ETAG}, x", False, True),
+    (f"{OTHER} {OTHER}, {ETAG}", False, True),
+    (f"*, {ETAG}", False, True),
+    ("*, *", False, False),
+    ("**", False, False),
+    (f'"a b", {ETAG}', False, True),
+    (f'"\x7f", {ETAG}', False, True),
+    (f'"\u0153", {ETAG}', False, True),
+]
+
+
+@pytest.mark.parametrize(("header", "strong", "weak"), TAGS, ids=short)
+def test_tags_are_compared_as_the_header_says(header: str, strong: bool, weak: bool) -> None:
+    """13.1.1 and 13.1.2."""
+    assert outcome(Conditions(if_match=header)) == (200 if strong else 412)
+    assert outcome(Conditions(if_none_match=header)) == (304 if weak else 200)
+    assert Conditions(if_match=header).allow_change(ETAG, MODIFIED_S, NOW_S) == strong
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [
+        (OTHER, True),
+        (f'{OTHER}, W/"c"', True),
+        (ETAG, False),
+        (f"W/{ETAG}", False),
+        (f"{OTHER}, {ETAG}", False),
+        ("*", False),
+        ("", False),
+        ("b-17f", False),
+        (f"{OTHER}, x", False),
+    ],
+)
+def test_a_change_unless_it_is_this_file_has_to_be_understood(header: str, allowed: bool) -> None:
+    assert Conditions(if_none_match=header).allow_change(ETAG, MODIFIED_S, NOW_S) == allowed
+
+
+def test_a_weak_tag_of_ours_would_match_weakly_only() -> None:
+    weak = f"W/{ETAG}"
+    for header in (ETAG, weak):
+        assert outcome(Conditions(if_match=header), weak) == 412
+        assert outcome(Conditions(if_none_match=header), weak) == 304
+        assert outcome(Conditions(if_range=header, range="bytes=0-1"), weak) == 200
+    assert outcome(Conditions(if_match="*"), weak) == 200
+
+
+# What is written in the three forms, and when that is; the clock stands at NOW_S, in 1994.
+DATES = [
+    (DATE, MODIFIED_S),
+    ("Sunday, 06-Nov-94 08:49:37 GMT", MODIFIED_S),
+    ("Sun Nov  6 08:49:37 1994", MODIFIED_S),
+    ("Sun Nov 06 08:49:37 1994", MODIFIED_S),
+    (f" {DATE}\t", MODIFIED_S),
+    ("Mon, 06 Nov 1994 08:49:37 GMT", MODIFIED_S),  # it was a Sunday, but which day is plain
+    ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+    ("Wed, 31 Dec 1969 23:59:59 GMT", -1),
+    ("Mon, 01 Jan 0001 00:00:00 GMT", -62135596800),
+    ("Fri, 31 Dec 9999 23:59:59 GMT", 253402300799),
+    ("Thu, 29 Feb 1996 00:00:00 GMT", 825552000),
+    ("Tue, 29 Feb 2000 00:00:00 GMT", 951782400),
+    ("Thursday, 29-Feb-96 00:00:00 GMT", 825552000),
+    ("Thu Feb 29 00:00:00 1996", 825552000),
+    ("Thu, 30 Jun 1994 23:59:60 GMT", 773020800),  # a leap second
+    ("Monday, 07-Nov-44 08:49:37 GMT", 2362121377),  # fifty years to the second
+    ("Monday, 07-Nov-44 08:49:38 GMT", -793638622),  # and one more
+    ("Wednesday, 01-Jan-69 00:00:00 GMT", -31536000),
+    ("Saturday, 01-Jan-00 00:00:00 GMT", 946684800),
+]
+
+NO_DATES = [
+    "",
+    "0",
+    str(MODIFIED_S),
+    "yesterday",
+    "Sun, 06 Nov 1994",
+    "Sun, 06 Nov 1994 08:49 GMT",
+    "Sun, 06 Nov 1994 08:49:37",
+    "Sun, 06 Nov 1994 08:49:37 UTC",
+    "Sun, 06 Nov 1994 08:49:37 +0000",
+    "Sun, 06 Nov 1994 08:49:37 CET",
+    "Sun, 06 Nov 1994 08:49:37 gmt",
+    "Sun, 06 Nov 1994 08:49:37 GMTx",
+    "Sun, 06 Nov 1994 08:49:37  GMT",
+    "Sun, 06 Nov 1994  08:49:37 GMT",
+    "Sun,06 Nov 1994 08:49:37 GMT",
+    "sun, 06 nov 1994 08:49:37 GMT",
+    "So, 06 Nov 1994 08:49:37 GMT",
+    "06 Nov 1994 08:49:37 GMT",
+    "Sun, 6 Nov 1994 08:49:37 GMT",
+    "Sun,  6 Nov 1994 08:49:37 GMT",
+    "Sun, 00 Nov 1994 08:49:37 GMT",
+    "Sun, 31 Nov 1994 08:49:37 GMT",
+    "Wed, 29 Feb 1995 08:49:37 GMT",
+    "Thu, 29 Feb 1900 08:49:37 GMT",
+    "Sun, 06 Nix 1994 08:49:37 GMT",
+    "Sun, 06 Nov 0000 08:49:37 GMT",
+    "Sun, 06 Nov 94 08:49:37 GMT",
+    "Sun, 06 Nov 11994 08:49:37 GMT",
+    "Sun, 06 Nov 1994 24:00:00 GMT",
+    "Sun, 06 Nov 1994 08:60:00 GMT",
+    "Sun, 06 Nov 1994 08:49:61 GMT",
+    "Sun, 06 Nov 1994 8:49:37 GMT",
+    "Sun, 06-Nov-94 08:49:37 GMT",
+    "Sunday, 06-Nov-1994 08:49:37 GMT",
+    "Sunday, 06 Nov 94 08:49:37 GMT",
+    "Sunday, 06-Nov-94 08:49:37",
+    "Wednesday, 29-Feb-95 08:49:37 GMT",
+    "Sun Nov 6 08:49:37 1994",
+    "Sun Nov  6 08:49:37 94",
+    "Sun Nov  0 08:49:37 1994",
+    "Sun Nov 31 08:49:37 1994",
+    "Sun Nov  6 08:49:37 1994 GMT",
+    "Sunday Nov  6 08:49:37 1994",
+    "1994-11-06T08:49:37Z",
+    f"{DATE}, {DATE}",
+    f'"{DATE}"',
+    "Sun, 0\uff16 Nov 1994 08:49:37 GMT",
+    "Sun, 06 Nov 1994 08:49:37 GMT\n",
+]
+
+
+def known_since(header: str, modified_s: int, now_s: int = NOW_S) -> bool:
+    """Whether a file of that time is not sent to who has one of the time in `header`."""
+    return plan(Conditions(if_modified_since=header), 10, ETAG, modified_s, now_s).status == 304
+
+
+@pytest.mark.parametrize(("header", "seconds"), DATES, ids=short)
+def test_a_date_is_understood_in_each_of_its_forms(header: str, seconds: int) -> None:
+    """5.6.7, 13.1.3 and 13.1.4."""
+    assert known_since(header, seconds)
+    assert not known_since(header, seconds + 1)
+    unmodified = Conditions(if_unmodified_since=header)
+    assert unmodified.allow_change(ETAG, seconds, NOW_S)
+    assert not unmodified.allow_change(ETAG, seconds + 1, NOW_S)
+    assert plan(unmodified, 10, ETAG, seconds, NOW_S).status == 200
+    with pytest.raises(PreconditionFailed):
+        plan(unmodified, 10, ETAG, seconds + 1, NOW_S)
+    if seconds < NOW_S:
+        partly = Conditions(if_range=header, range="bytes=0-1")
+        assert plan(partly, 10, ETAG, seconds, NOW_S).status == 206
+        assert plan(partly, 10, ETAG, seconds + 1, NOW_S).status == 200
+        assert plan(partly, 10, ETAG, seconds - 1, NOW_S).status == 200
+
+
+@pytest.mark.parametrize("header", NO_DATES, ids=short)
+def test_what_is_no_date_is_passed_over(header: str) -> None:
+    assert outcome(Conditions(if_modified_since=header)) == 200
+    assert outcome(Conditions(if_unmodified_since=header)) == 200
+    assert outcome(Conditions(if_range=header, range="bytes=0-1")) == 200
+    assert Conditions(if_unmodified_since=header).allow_change(ETAG, MODIFIED_S, NOW_S)
+
+
+def test_two_digits_of_a_year_mean_none_that_is_more_than_fifty_years_ahead() -> None:
+    """5.6.7."""
+    header = "Sunday, 06-Nov-05 08:49:37 GMT"
+    for year, meant in {
+        1954: 1905,
+        1955: 1905,
+        1956: 2005,
+        1999: 2005,
+        2026: 2005,
+        2056: 2105,
+    }.items():
+        meant_s = int(datetime(meant, 11, 6, 8, 49, 37, tzinfo=UTC).timestamp())
+        now_s = int(datetime(year, 6, 1, tzinfo=UTC).timestamp())
+        assert known_since(header, meant_s, now_s)
+        assert not known_since(header, meant_s + 1, now_s)
+
+
+def test_a_date_keeps_a_range_once_its_second_is_over() -> None:
+    """8.8.2.2: in the same second the file can still become another."""
+    partly = Conditions(if_range=DATE, range="bytes=0-1")
+    for now_s, status in {0: 206, 1: 206}.items():
+        assert plan(partly, 10, ETAG, MODIFIED_S, MODIFIED_S + 1 + now_s).status == status
+    for now_s in (MODIFIED_S, MODIFIED_S - 1):
+        assert plan(partly, 10, ETAG, MODIFIED_S, now_s).status == 200
+
+
+# Conditions of which several are set, in the order of 13.2.2.
+ORDER = [
+    # If-Match is judged first, and If-Unmodified-Since not at all beside it.
+    (Conditions(if_match=ETAG, if_unmodified_since=EARLIER), 200),
+    (Conditions(if_match=OTHER, if_unmodified_since=LATER), 412),
+    (Conditions(if_match="", if_unmodified_since=LATER), 412),
+    (Conditions(if_match=OTHER, if_none_match=ETAG), 412),
+    (Conditions(if_match=OTHER, if_modified_since=LATER), 412),
+    (Conditions(if_match=OTHER, range="bytes=0-1"), 412),
+    (Conditions(if_match=OTHER, range="bytes=10-"), 412),
+    (Conditions(if_unmodified_since=EARLIER, if_none_match=ETAG), 412),
+    (Conditions(if_unmodified_since=EARLIER, range="bytes=10-"), 412),
+    # Then If-None-Match, and If-Modified-Since not at all beside it.
+    (Conditions(if_match=ETAG, if_none_match=ETAG), 304),
+    (Conditions(if_match=ETAG, if_none_match=OTHER), 200),
+    (Conditions(if_match=ETAG, if_modified_since=DATE), 304),
+    (Conditions(if_unmodified_since=DATE, if_none_match=ETAG), 304),
+    (Conditions(if_unmodified_since=DATE, if_modified_since=DATE), 304),
+    (Conditions(if_unmodified_since="x", if_none_match=ETAG), 304),
+    (Conditions(if_none_match=ETAG, if_modified_since=EARLIER), 304),
+    (Conditions(if_none_match=OTHER, if_modified_since=LATER), 200),
+    (Conditions(if_none_match="", if_modified_since=LATER), 200),
+    (Conditions(if_modified_since=FUTURE), 304),
+    # Then the range.
+    (Conditions(if_none_match=ETAG, range="bytes=10-"), 304),
+    (Conditions(if_none_match=OTHER, range="bytes=0-1"), 206),
+    (Conditions(if_none_match=OTHER, range="bytes=10-"), 416),
+    (Conditions(if_modified_since=DATE, range="bytes=0-1"), 304),
+    (Conditions(if_modified_since=EARLIER, range="bytes=0-1"), 206),
+    (Conditions(if_match=ETAG, range="bytes=0-1"), 206),
+    (Conditions(if_match=ETAG, range="bytes=0-1", if_range=OTHER), 200),
+    (Conditions(if_match=ETAG, range="bytes=10-", if_range=OTHER), 200),
+    (Conditions(if_match=ETAG, range="bytes=10-", if_range=ETAG), 416),
+    (Conditions(if_unmodified_since=DATE, range="bytes=0-1", if_range=DATE), 206),
+    (
+        Conditions(ETAG, EARLIER, OTHER, DATE, ETAG, "bytes=0-1"),
+        206,
+    ),
+]
+
+
+@pytest.mark.parametrize(("conditions", "status"), ORDER, ids=str)
+def test_conditions_are_judged_in_their_order(conditions: Conditions, status: int) -> None:
+    assert outcome(conditions) == status
+
+
+@pytest.mark.parametrize(
+    ("conditions", "allowed"),
+    [
+        (Conditions(if_match=ETAG, if_unmodified_since=EARLIER), True),
+        (Conditions(if_match=OTHER, if_unmodified_since=LATER), False),
+        (Conditions(if_unmodified_since=EARLIER), False),
+        (Conditions(if_unmodified_since=DATE), True),
+        (Conditions(if_unmodified_since=FUTURE), True),
+        (Conditions(if_match=ETAG, if_none_match=OTHER), True),
+        (Conditions(if_match=ETAG, if_none_match=ETAG), False),
+        (Conditions(if_match="*", if_none_match="*"), False),
+        (Conditions(if_modified_since=LATER), True),
+        (Conditions(if_range=OTHER, range="bytes=0-1"), True),
+    ],
+    ids=str,
+)
+def test_a_change_has_to_satisfy_them_all(conditions: Conditions, allowed: bool) -> None:
+    assert conditions.allow_change(ETAG, MODIFIED_S, NOW_S) == allowed
+
+
+def test_a_refusal_tells_nothing_of_the_size() -> None:
+    with pytest.raises(PreconditionFailed) as caught:
+        plan(Conditions(if_match=OTHER), 10, ETAG, MODIFIED_S, NOW_S)
+    assert caught.value.headers == {}
+
+
+moments = st.integers(-62135596800, 253402300799)
+tags = st.builds(
+    "{}{}".format,
+    st.sampled_from(["", "W/"]),
+    st.text(st.sampled_from("ab,W/*\\ "), max_size=3).map(lambda text: f'"{text}"'),
+)
+headers = st.none() | st.text(st.sampled_from('"W/ab*, \t')) | st.text() | st.just(DATE)
+
+
+@quick
+@given(moments)
+def test_every_moment_that_can_be_written_is_read(seconds: int) -> None:
+    moment = datetime(1970, 1, 1) + timedelta(seconds=seconds)
+    for header in (
+        f"{moment:%a, %d %b} {moment.year:04} {moment:%H:%M:%S} GMT",
+        f"{moment:%a %b} {moment.day:2} {moment:%H:%M:%S} {moment.year:04}",
+    ):
+        assert known_since(header, seconds)
+        assert not known_since(header, seconds + 1)
+
+
+@quick
+@given(st.integers(0, 4102444800), st.integers(0, 4102444800))
+def test_a_date_is_known_from_itself_on(modified_s: int, since_s: int) -> None:
+    assert known_since(formatdate(since_s, usegmt=True), modified_s) == (modified_s <= since_s)
+
+
+@quick
+@given(st.lists(tags, min_size=1, max_size=4), tags.filter(lambda tag: tag[0] == '"'))
+def test_a_list_has_the_tags_that_were_put_into_it(listed: list[str], etag: str) -> None:
+    header = ", ".join(listed)
+    well_formed = " " not in "".join(listed)
+    strong = well_formed and etag in listed
+    assert (outcome(Conditions(if_match=header), etag) == 200) == strong
+    if well_formed:
+        weak = etag in [tag.removeprefix("W/") for tag in listed]
+        assert (outcome(Conditions(if_none_match=header), etag) == 304) == weak
+        unless = Conditions(if_none_match=header)
+        assert unless.allow_change(etag, MODIFIED_S, NOW_S) == (not weak)
+
+
+@quick
+@given(st.builds(Conditions, *[headers] * 5, st.none() | ranges), st.integers(0, 30))
+def test_whatever_is_sent_there_is_an_answer(conditions: Conditions, size: int) -> None:
+    conditions.allow_change(ETAG, MODIFIED_S, NOW_S)
+    try:
+        what = plan(conditions, size, ETAG, MODIFIED_S, NOW_S)
+    except (PreconditionFailed, RangeNotSatisfiable):
+        return
+    assert what.status in (200, 206, 304)
+    assert 0 <= what.start <= what.stop <= size
+
+
+def cost_s(header: str) -> float:
+    """The least processor time, in seconds, of a request that has `header` everywhere."""
+    spent = []
+    for _ in range(5):
+        begun = time.thread_time()
+        for conditions in (
+            Conditions(if_match=header),
+            Conditions(if_none_match=header),
+            Conditions(if_modified_since=header),
+            Conditions(if_unmodified_since=header),
+            Conditions(if_range=header, range=header),
+            Conditions(range=header),
+        ):
+            outcome(conditions)
+            conditions.allow_change(ETAG, MODIFIED_S, NOW_S)
+        spent.append(time.thread_time() - begun)
+    return min(spent)
+
+
+LONG: list[Callable[[int], str]] = [
+    lambda size: "bytes=" + ",".join(["0-"] * (size // 3)),
+    lambda size: "bytes=" + "," * size + "x",
+    lambda size: "bytes=" + ", " * (size // 2) + "0-1" + " ," * (size // 2) + "x",
+    lambda size: "bytes=" + " " * size + "0-1",
+    lambda size: "bytes=0-1" + " " * size + "x",
+    lambda size: "bytes=" + "9" * size + "-" + "9" * size,
+    lambda size: "bytes=-" + "0" * size + "x",
+    lambda size: "bytes=" + "-" * size,
+    lambda size: ETAG + "," * size + "x",
+    lambda size: ETAG + ', "' * (size // 3),
+    lambda size: ETAG + ', W/"a' * (size // 6),
+    lambda size: ETAG + " " * size + "x",
+    lambda size: ETAG + " ,\t" * (size // 3) + "x",
+    lambda size: '"' * size + ETAG,
+    lambda size: "W/" * (size // 2) + ETAG,
+    lambda size: '"",' * (size // 3) + ETAG,
+    lambda size: "*" * size,
+    lambda size: DATE + " " * size + "x",
+    lambda size: "Sun, " * (size // 5),
+    lambda size: "1" * size,
+]
+
+
+@pytest.mark.parametrize("long", LONG, ids=lambda long: short(long(40)))
+def test_a_long_header_costs_its_length(long: Callable[[int], str]) -> None:
+    """Case 20: sixteen times as long is not much more than sixteen times as dear."""
+    small, large = cost_s(long(16 << 10)), cost_s(long(256 << 10))
+    assert small < 0.05
+    assert large < small * 16 * 4 + 0.001
+
+
+# Dates that are sent
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (MODIFIED_S, DATE),
+        (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (-1, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (-62_167_219_200, "Thu, 01 Jan 1970 00:00:00 GMT"),  # the year 0
+        (-(10**12), "Thu, 01 Jan 1970 00:00:00 GMT"),  # some 30,000 years before
+        (253_402_300_799, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        (253_402_300_800, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        (910_670_515_199, "Fri, 31 Dec 9999 23:59:59 GMT"),  # in 30828, where Windows ends
+        (2**63, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        (-(2**80), "Thu, 01 Jan 1970 00:00:00 GMT"),
+    ],
+)
+def test_a_date_that_no_client_understands_is_clamped(seconds: int, text: str) -> None:
+    """Case 49."""
+    assert format_date(seconds) == text
+
+
+@quick
+@given(st.integers())
+def test_every_time_has_a_date_that_can_be_read_again(seconds: int) -> None:
+    """Case 49."""
+    text = format_date(seconds)
+    read = parsedate_to_datetime(text).timestamp()
+    assert read == min(max(seconds, 0), 253_402_300_799)
+
+
+@pytest.mark.parametrize("modified_s", [-(2**80), -(10**12), -1])
+def test_a_date_that_was_clamped_keeps_no_range(modified_s: int) -> None:
+    """Case 49: files of many dates share it."""
+    told = format_date(modified_s)
+    conditions = Conditions(if_range=told, range="bytes=0-1")
+    assert plan(conditions, 10, ETAG, modified_s, NOW_S) == Plan(200, 0, 10)
+    assert plan(Conditions(if_modified_since=told), 10, ETAG, modified_s, NOW_S).status == 304
+    assert plan(Conditions(if_unmodified_since=told), 10, ETAG, modified_s, NOW_S).status == 200
+
+
+@quick
+@given(
+    modified_s=st.integers(),
+    date=st.sampled_from([DATE, FUTURE, "Thu, 01 Jan 1970 00:00:00 GMT", "nonsense"]),
+    field=st.sampled_from(["if_modified_since", "if_unmodified_since", "if_range"]),
+)
+def test_conditions_on_a_file_of_any_year_are_decided(
+    modified_s: int, date: str, field: str
+) -> None:
+    """Case 49."""
+    conditions = Conditions(**{field: date}, range="bytes=0-1")
+    try:
+        assert plan(conditions, 10, ETAG, modified_s, NOW_S).status in (200, 206, 304)
+    except PreconditionFailed:
+        assert field == "if_unmodified_since"

@@ -1,0 +1,668 @@
+"""Whoever sends slowly is welcome, whoever sends next to nothing is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.http.connection import Connection, chunked
+from tests.http.test_site import (
+    CHUNKED,
+    CONTINUE,
+    GET,
+    GOT,
+    MIB,
+    Gate,
+    Serving,
+    assert_refused,
+    head,
+    length_of,
+    put,
+    refuse,
+)
+from twistedmedia.http.lingering import LINGER_S
+from twistedmedia.http.timeouts import Patience, SlowSenders
+from twistedmedia.limits import RECENT_S
+
+HEADER_S, IDLE_S, WINDOW_S, RATE = 15, 75, 30, 64
+LATE_S = 3  # so much later than it may be, somebody has been seen
+
+
+def advance(clock: Clock, seconds: float) -> None:
+    """In small steps, as time goes."""
+    for _ in range(int(seconds * 2)):
+        clock.advance(0.5)
+
+
+def drip(serving: Serving, connection: Connection, data: bytes, seconds: int) -> None:
+    """The client sends `data` each second, for so many."""
+    for _ in range(seconds):
+        connection.send(data)
+        advance(serving.clock, 1)
+
+
+async def a_mebibyte(request: Any) -> bytes:
+    return b"a" * MIB
+
+
+@pytest.fixture
+def serving() -> Serving:
+    """One whose handler echoes the content."""
+    return Serving()
+
+
+def test_the_patience_is_what_these_tests_take_it_for() -> None:
+    """Case 67: an idle connection is kept for longer than a load balancer keeps it."""
+    assert Patience() == Patience(header_s=HEADER_S, idle_s=IDLE_S, stall_s=300, min_rate=RATE)
+    assert Patience().window_s == WINDOW_S
+    assert Patience(stall_s=4).window_s == 4
+
+
+# Silence
+
+
+def test_a_fresh_connection_that_says_nothing_is_closed_without_a_word(serving: Serving) -> None:
+    """Case 24."""
+    connection = serving.connect()
+    advance(serving.clock, HEADER_S - 1)
+    assert connection.connected
+    advance(serving.clock, 1 + LATE_S)
+    assert (connection.connected, connection.aborted) == (False, False)
+    assert connection.received == b""
+    serving.assert_nothing_stays()
+
+
+def test_an_empty_line_is_no_beginning(serving: Serving) -> None:
+    """Case 24."""
+    connection = serving.connect()
+    advance(serving.clock, HEADER_S - 1)
+    connection.send(b"\r\n")
+    advance(serving.clock, 1 + LATE_S)
+    assert not connection.connected
+    assert connection.received == b""
+    serving.assert_nothing_stays()
+
+
+def test_a_kept_connection_is_closed_when_it_is_idle_for_long(serving: Serving) -> None:
+    connection = serving.connect()
+    for _ in range(3):
+        connection.send(GET)
+        advance(serving.clock, IDLE_S - 1)
+        assert connection.connected
+    advance(serving.clock, 1 + LATE_S)
+    assert (connection.connected, connection.aborted) == (False, False)
+    assert connection.statuses() == [200] * 3
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize("size", [10, 2 * MIB, MIB + 100], ids=["never held", "held", "to its end"])
+def test_a_kept_connection_is_idle_after_a_content(size: int) -> None:
+    gate = Gate(length_of)
+    serving = Serving(gate)
+    connection = serving.connect()
+    connection.send(put(size) + bytes(size))
+    advance(serving.clock, 3 * IDLE_S)
+    gate.opened.callback(None)
+    advance(serving.clock, IDLE_S - 1)
+    assert connection.statuses() == [200]
+    assert connection.connected
+    advance(serving.clock, 1 + LATE_S)
+    assert not connection.connected
+    serving.assert_nothing_stays()
+
+
+def test_a_client_that_takes_nothing_when_it_is_told_to_go_is_cut(serving: Serving) -> None:
+    """Case 24. As one on a UNIX socket: on TCP the kernel says what is not acknowledged."""
+    connection = serving.connect(window=0)
+    connection.send(GET)
+    advance(serving.clock, IDLE_S + LATE_S)
+    assert connection.connected
+    advance(serving.clock, 1.2 * Patience().stall_s)
+    assert connection.aborted
+    serving.assert_nothing_stays()
+
+
+# Heads
+
+
+@pytest.mark.parametrize("beginning", [b"G", b"GET / HTTP/1.1\r\nHost: x\r\n\r", b"\r\nGET"])
+def test_a_head_that_does_not_end_is_answered_once_and_the_connection_closed(
+    serving: Serving, beginning: bytes
+) -> None:
+    """Case 24."""
+    connection = serving.connect()
+    connection.send(beginning)
+    advance(serving.clock, HEADER_S - 1)
+    assert connection.received == b""
+    advance(serving.clock, 1 + LATE_S)
+    (answer,) = connection.answers()
+    assert_refused(answer, 408)
+    assert connection.half_closed
+    connection.send(b"ET / HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+    advance(serving.clock, LINGER_S)
+    assert (connection.connected, connection.aborted) == (False, False)
+    assert len(connection.answers()) == 1
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize("before_s", [0, HEADER_S - 1])
+def test_a_first_head_has_its_time_from_its_first_byte_however_it_drips(
+    serving: Serving, before_s: int
+) -> None:
+    """Case 24."""
+    connection = serving.connect()
+    advance(serving.clock, before_s)
+    connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+    drip(serving, connection, b"a", HEADER_S - 1)
+    assert connection.received == b""
+    drip(serving, connection, b"a", 1 + LATE_S)
+    assert connection.statuses() == [408]
+
+
+def test_the_head_of_a_later_request_has_as_much_time_and_ends_no_sooner(serving: Serving) -> None:
+    """Case 24. Although the connection was idle for nearly as long as it may be."""
+    connection = serving.connect()
+    connection.send(GET)
+    advance(serving.clock, IDLE_S - 1)
+    connection.send(GET[:5])
+    advance(serving.clock, HEADER_S - 1)
+    assert connection.statuses() == [200]
+    connection.send(GET[5:])
+    assert connection.statuses() == [200, 200]
+    connection.send(GET[:5])
+    drip(serving, connection, b"a", HEADER_S + LATE_S)
+    assert connection.statuses() == [200, 200, 408]
+    advance(serving.clock, LINGER_S)
+    serving.assert_nothing_stays()
+
+
+def test_a_head_that_comes_in_time_is_served_however_slowly(serving: Serving) -> None:
+    connection = serving.connect()
+    for at in range(len(GET)):
+        connection.send(GET[at : at + 1])
+        serving.clock.advance((HEADER_S - 1) / len(GET))
+    assert connection.answers()[0].content == GOT
+    advance(serving.clock, HEADER_S + LATE_S)
+    assert connection.connected
+
+
+def test_a_head_that_we_do_not_read_is_not_late() -> None:
+    """Its client takes an answer before it slowly, and until it has we take no more from it."""
+    gate = Gate(a_mebibyte)
+    serving = Serving(gate)
+    connection = serving.connect(window=0)
+    connection.send(head(method="GET") + GET * 500 + GET[:5])
+    connection.send(GET[5:])
+    gate.opened.callback(None)
+    for _ in range(4):
+        advance(serving.clock, HEADER_S)
+        assert connection.unread == len(GET[5:])
+        connection.take(MIB // 8)
+    connection.take()
+    assert connection.statuses() == [200] * 502
+
+
+# Contents
+
+
+@pytest.mark.parametrize("begin", [put(1 << 20), CHUNKED], ids=["length", "chunked"])
+@pytest.mark.parametrize("every_s", [0, 1], ids=["nothing", "a byte a second"])
+def test_content_that_hardly_comes_fails_its_handler_which_answers(
+    serving: Serving, begin: bytes, every_s: int
+) -> None:
+    """Case 24."""
+    connection = serving.connect()
+    connection.send(begin)
+    dripped = (b"a" if begin != CHUNKED else b"1\r\na\r\n") * every_s
+    drip(serving, connection, dripped, WINDOW_S - 1)
+    assert connection.received == b""
+    drip(serving, connection, dripped, 1 + LATE_S)
+    (answer,) = connection.answers()
+    assert (answer.status, answer.headers["connection"]) == (408, "close")
+    assert answer.content == b"the content took too long to come"
+    advance(serving.clock, LINGER_S)
+    assert (connection.connected, connection.aborted) == (False, False)
+    assert serving.stream.cancelled == 0
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize("begin", [put(1 << 20, path="/plain"), head("Transfer-Encoding: chunked")])
+def test_content_for_a_plain_resource_that_hardly_comes_is_refused_for_it(begin: bytes) -> None:
+    """Case 24."""
+    serving = Serving()
+    connection = serving.connect()
+    connection.send(begin.replace(b"/stream", b"/plain"))
+    advance(serving.clock, WINDOW_S - 1)
+    assert connection.received == b""
+    advance(serving.clock, 1 + LATE_S)
+    (answer,) = connection.answers()
+    assert_refused(answer, 408)
+    advance(serving.clock, LINGER_S)
+    assert not connection.connected
+    assert len(connection.answers()) == 1
+    serving.assert_nothing_stays()
+
+
+def test_content_that_comes_at_the_least_rate_is_waited_for() -> None:
+    serving = Serving(length_of)
+    connection = serving.connect()
+    size = 20 * WINDOW_S * RATE
+    connection.send(put(size))
+    drip(serving, connection, b"a" * RATE, 20 * WINDOW_S)
+    assert connection.answers()[0].content == b"%d" % size
+    assert connection.connected
+
+
+def test_content_that_comes_a_little_slower_is_not() -> None:
+    serving = Serving(length_of)
+    connection = serving.connect()
+    connection.send(put(1 << 20))
+    drip(serving, connection, b"a" * (RATE - 1), WINDOW_S + LATE_S)
+    assert connection.statuses() == [408]
+
+
+def test_content_may_come_in_bursts() -> None:
+    """What counts is a window, not a second of it."""
+    serving = Serving(length_of)
+    connection = serving.connect()
+    burst = bytes(WINDOW_S * RATE)
+    connection.send(put(11 * len(burst)))
+    for _ in range(10):
+        connection.send(burst)
+        advance(serving.clock, WINDOW_S)
+    connection.send(burst)
+    assert connection.statuses() == [200]
+
+
+def test_content_that_stops_in_the_middle_is_late_although_much_had_come() -> None:
+    serving = Serving(length_of)
+    connection = serving.connect()
+    connection.send(put(2 * MIB) + bytes(MIB))
+    advance(serving.clock, WINDOW_S + LATE_S)
+    assert connection.connected
+    assert connection.received == b""
+    advance(serving.clock, WINDOW_S)
+    assert connection.statuses() == [408]
+    advance(serving.clock, LINGER_S)
+    serving.assert_nothing_stays()
+
+
+def test_a_content_that_is_small_has_a_window_all_the_same(serving: Serving) -> None:
+    connection = serving.connect()
+    connection.send(put(2) + b"a")
+    advance(serving.clock, WINDOW_S - 1)
+    connection.send(b"b")
+    assert connection.answers()[0].content == b"ab"
+
+
+def test_each_content_of_a_connection_is_measured_by_itself() -> None:
+    serving = Serving(length_of)
+    connection = serving.connect()
+    connection.send(put(4 * MIB) + bytes(4 * MIB))
+    assert connection.statuses() == [200]
+    connection.send(put(10_000))
+    drip(serving, connection, b"a", WINDOW_S + LATE_S)
+    assert connection.statuses() == [200, 408]
+
+
+# Content that has no reason to come
+
+
+def hold(serving: Serving, connection: Connection, size: int = 2 * MIB) -> None:
+    """Have a body of `size` come until its client is paused."""
+    connection.send(put(size) + bytes(size))
+    assert not connection.reading
+
+
+def test_a_client_that_we_hold_is_not_slow() -> None:
+    gate = Gate(length_of)
+    serving = Serving(gate)
+    connection = serving.connect()
+    hold(serving, connection)
+    advance(serving.clock, 20 * WINDOW_S)
+    assert connection.connected
+    gate.opened.callback(None)
+    serving.clock.advance(0)
+    assert connection.statuses() == [200]
+
+
+@pytest.mark.parametrize("held_s", [1, WINDOW_S - 1, 10 * WINDOW_S + 1])
+def test_a_client_that_was_held_has_a_whole_window_and_no_more_than_two(held_s: int) -> None:
+    """Case 24."""
+    gate = Gate(length_of)
+    serving = Serving(gate)
+    connection = serving.connect()
+    connection.send(put(4 * MIB) + bytes(2 * MIB))
+    assert not connection.reading
+    advance(serving.clock, held_s)
+    gate.opened.callback(None)
+    serving.clock.advance(0)
+    assert connection.reading
+    advance(serving.clock, WINDOW_S - 1)
+    assert connection.received == b""
+    advance(serving.clock, WINDOW_S + 1 + LATE_S)
+    assert connection.statuses() == [408]
+    advance(serving.clock, LINGER_S)
+    assert not connection.connected
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize("waits_s", [0, 1, WINDOW_S - 2, WINDOW_S + LATE_S, 10 * WINDOW_S])
+def test_a_client_that_has_not_been_told_to_continue_is_not_slow_and_has_its_time_then(
+    waits_s: int,
+) -> None:
+    gate = Gate()
+    serving = Serving(gate)
+    connection = serving.connect()
+    connection.send(put(3, "Expect: 100-continue"))
+    advance(serving.clock, waits_s)
+    gate.opened.callback(None)
+    serving.clock.advance(0)
+    assert connection.received == CONTINUE
+    advance(serving.clock, 5)  # as a round trip may take
+    assert connection.received == CONTINUE
+    connection.send(b"abc")
+    assert connection.statuses() == [100, 200]
+
+
+def test_a_client_that_was_told_to_continue_and_does_not_is_late(serving: Serving) -> None:
+    """Case 24."""
+    connection = serving.connect()
+    connection.send(put(3, "Expect: 100-continue"))
+    assert connection.received == CONTINUE
+    advance(serving.clock, 2 * WINDOW_S + LATE_S)
+    assert connection.statuses() == [100, 408]
+
+
+def test_content_that_we_do_not_read_is_not_late() -> None:
+    """Its client takes the answer before it slowly, and until it has we take no more from it."""
+    gate = Gate(a_mebibyte)
+    serving = Serving(lambda request: (gate if request.method == b"GET" else length_of)(request))
+    connection = serving.connect(window=0)
+    connection.send(head(method="GET") + put(MIB) + bytes(MIB))
+    gate.opened.callback(None)
+    for _ in range(4):
+        advance(serving.clock, WINDOW_S)
+        assert connection.unread > 0
+        connection.take(MIB // 8)
+    connection.take()
+    assert connection.statuses() == [200, 200]
+
+
+def test_a_slow_handler_has_its_time_once_the_content_is_there() -> None:
+    gate = Gate()
+    serving = Serving(gate)
+    connection = serving.connect()
+    connection.send(put(3) + b"abc")
+    advance(serving.clock, 20 * WINDOW_S)
+    assert connection.connected
+    gate.opened.callback(None)
+    serving.clock.advance(0)
+    assert connection.statuses() == [200]
+
+
+@pytest.mark.parametrize("sent", [b"", b"12345"])
+def test_the_rest_of_a_content_that_is_answered_already_is_not_late_as_well(sent: bytes) -> None:
+    """It has its own time, here a longer one."""
+    serving = Serving(refuse, patience=Patience(stall_s=1))
+    connection = serving.connect()
+    connection.send(put(10) + sent)
+    advance(serving.clock, LINGER_S - 1)
+    assert connection.connected
+    connection.send(bytes(10 - len(sent)) + GET)
+    assert connection.statuses() == [413, 200]
+
+
+def test_a_content_that_is_late_and_then_goes_on_is_dropped(serving: Serving) -> None:
+    connection = serving.connect()
+    connection.send(put(100))
+    advance(serving.clock, WINDOW_S + LATE_S)
+    connection.send(bytes(100) + GET)
+    advance(serving.clock, LINGER_S)
+    assert connection.statuses() == [408]
+    assert not connection.connected
+    serving.assert_nothing_stays()
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GE", GET, GET + b"GE", put(10) + b"a", CHUNKED + chunked(b"abc", 1), b"\0"]
+)
+def test_nothing_is_left_of_whoever_leaves(serving: Serving, sent: bytes) -> None:
+    connection = serving.connect()
+    connection.send(sent)
+    connection.leave()
+    serving.assert_nothing_stays()
+
+
+# By themselves
+
+
+class Sender:
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.content_received = 0
+        self.full = False
+        self.waits_s = 0.0  # between two looks
+        self.told: list[str] = []
+
+    def waited_s(self) -> float:
+        return self.waits_s
+
+    def was_full(self) -> bool:
+        return self.full
+
+    def is_idle_too_long(self) -> None:
+        self.told.append("idle")
+
+    def head_is_late(self) -> None:
+        self.told.append("head")
+
+    def content_is_late(self) -> None:
+        self.told.append("content")
+
+
+KINDS = [
+    (SlowSenders.await_request, "idle", IDLE_S),
+    (SlowSenders.await_head, "head", HEADER_S),
+    (SlowSenders.await_content, "content", WINDOW_S),
+]
+kinds = pytest.mark.parametrize(
+    ("await_it", "word", "time_s"), KINDS, ids=["idle", "head", "content"]
+)
+
+
+@kinds
+def test_a_sender_is_told_once_and_in_time(
+    await_it: Callable[[SlowSenders, Sender], None], word: str, time_s: int
+) -> None:
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    clock.advance(0.7)
+    await_it(senders, sender)
+    advance(clock, time_s - 0.5)
+    assert sender.told == []
+    advance(clock, 0.5 + HEADER_S / 10)
+    assert sender.told == [word]
+    advance(clock, 10 * time_s)
+    assert sender.told == [word]
+    senders.forget(sender)
+    assert clock.getDelayedCalls() == []
+
+
+@kinds
+def test_a_sender_that_has_settled_is_not_told(
+    await_it: Callable[[SlowSenders, Sender], None], word: str, time_s: int
+) -> None:
+    clock = Clock()
+    senders, one, other = SlowSenders(clock, Patience()), Sender(), Sender()
+    await_it(senders, one)
+    await_it(senders, other)
+    senders.settle(one)
+    senders.settle(one)
+    advance(clock, time_s + LATE_S)
+    assert (one.told, other.told) == ([], [word])
+
+
+@kinds
+def test_a_thousand_senders_have_one_timer(
+    await_it: Callable[[SlowSenders, Sender], None], word: str, time_s: int
+) -> None:
+    clock = Clock()
+    senders = SlowSenders(clock, Patience())
+    all_of_them = [Sender() for _ in range(1000)]
+    for sender in all_of_them:
+        await_it(senders, sender)
+    assert len(clock.getDelayedCalls()) == 1
+    for sender in all_of_them:
+        senders.forget(sender)
+        senders.forget(sender)
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_sender_that_begins_is_no_longer_idle() -> None:
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience(header_s=100, idle_s=10)), Sender()
+    senders.await_request(sender)
+    advance(clock, 9)
+    senders.await_head(sender)
+    advance(clock, 99)
+    assert sender.told == []
+    advance(clock, 1 + LATE_S)
+    assert sender.told == ["head"]
+
+
+def test_a_window_is_measured_from_where_the_last_one_ended() -> None:
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    sender.content_received = 1 << 40
+    senders.await_content(sender)
+    for excused, came, told in (
+        (False, WINDOW_S * RATE, []),
+        (True, 0, []),
+        (False, WINDOW_S * RATE, []),
+        (False, WINDOW_S * RATE - 1, ["content"]),
+    ):
+        sender.full = excused
+        sender.content_received += came
+        advance(clock, WINDOW_S)
+        assert sender.told == told
+
+
+def test_the_pace_of_a_sender_is_that_of_the_last_seconds() -> None:
+    """Case 86."""
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    assert senders.pace(sender) is None
+    senders.await_content(sender)
+    for came, pace in ((1000, 2000.0), (100, 200.0)):
+        for _ in range(int(4 * RECENT_S) + 4):
+            sender.content_received += came
+            advance(clock, 0.5)
+        known = senders.pace(sender)
+        assert known is not None
+        assert pace * 0.8 <= known <= pace
+    known = senders.pace(sender)
+    sender.waits_s = 1.0
+    advance(clock, 10)
+    sender.waits_s = 0.0
+    assert senders.pace(sender) == known, "it waits for us"
+    sender.full = True
+    advance(clock, RECENT_S + 2)
+    assert senders.pace(sender) == 0.0, "that it takes no answer is its own doing"
+    senders.forget(sender)
+    assert senders.pace(sender) is None
+
+
+def test_the_pace_of_a_sender_is_known_as_soon_as_it_may_be() -> None:
+    """Case 86: whenever the last round was."""
+    clock = Clock()
+    senders, early, late = SlowSenders(clock, Patience()), Sender(), Sender()
+    senders.await_content(early)
+    clock.advance(0.1)
+    senders.await_content(late)
+    for _ in range(3):
+        clock.advance(RECENT_S / 3 - 0.001)
+    assert senders.pace(late) is None
+    late.content_received += 65
+    clock.advance(0.003)
+    assert senders.pace(late) == pytest.approx(65 / RECENT_S, rel=0.01)
+
+
+def test_a_sender_that_waits_for_us_now_and_then_is_slow_all_the_same() -> None:
+    """Cases 24 and 86. A moment in each window is no excuse for the rest of it."""
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders.await_content(sender)
+    sender.waits_s = 0.01
+    for _ in range(WINDOW_S + LATE_S):
+        sender.content_received += RATE // 2
+        clock.advance(1)
+    assert sender.told == ["content"]
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders.await_content(sender)
+    sender.waits_s = 0.01
+    for _ in range(10):
+        sender.content_received += RATE
+        clock.advance(1)
+    assert senders.pace(sender) == pytest.approx(RATE, rel=0.05)
+
+
+def test_the_time_in_which_a_sender_waits_for_us_is_no_part_of_its_window() -> None:
+    """Case 24."""
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders.await_content(sender)
+    sender.waits_s = 1.0
+    advance(clock, 3 * WINDOW_S)
+    assert sender.told == []
+
+
+@pytest.mark.parametrize("await_it", [SlowSenders.await_request, SlowSenders.await_head])
+def test_one_that_lets_us_wait_for_a_request_sends_nothing(
+    await_it: Callable[[SlowSenders, Sender], None],
+) -> None:
+    """Case 86."""
+    clock = Clock()
+    senders, sender = SlowSenders(clock, Patience()), Sender()
+    await_it(senders, sender)
+    advance(clock, RECENT_S - 0.5)
+    assert senders.pace(sender) is None
+    advance(clock, 0.5)
+    assert senders.pace(sender) == 0.0
+    senders.settle(sender)
+    assert senders.pace(sender) is None
+    senders.forget(sender)
+
+
+def test_those_who_are_told_may_go_or_begin_anew_meanwhile() -> None:
+    clock = Clock()
+    senders = SlowSenders(clock, Patience(header_s=10, idle_s=10, stall_s=10))
+
+    class Leaving(Sender):
+        def is_idle_too_long(self) -> None:
+            super().is_idle_too_long()
+            for each in everybody:
+                senders.forget(each)
+
+        head_is_late = content_is_late = is_idle_too_long
+
+    class Staying(Sender):
+        def is_idle_too_long(self) -> None:
+            super().is_idle_too_long()
+            senders.await_request(self)
+
+    everybody = [Leaving(), Leaving()]
+    staying = Staying()
+    senders.await_request(staying)
+    senders.await_request(everybody[0])
+    senders.await_content(everybody[1])
+    advance(clock, 11)
+    assert (everybody[0].told, everybody[1].told, staying.told) == (["idle"], [], ["idle"])
+    advance(clock, 11)
+    assert staying.told == ["idle", "idle"]
+    senders.forget(staying)
+    assert clock.getDelayedCalls() == []

@@ -1,0 +1,235 @@
+"""Files of forms: when their names are judged, what a failed one costs, and how a form ends."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import CancelledError, ensureDeferred
+
+from tests.library.test_library import logged  # noqa: F401  # a fixture
+from tests.library.uploads import SOURCE, WatchedStore, an_intake
+from tests.support import asynchronous
+from twistedmedia.errors import Busy, Malformed
+from twistedmedia.fairness.loop_queue import PIECE_BYTES
+from twistedmedia.http.forms import FormEvent, PartBegins, PartEnds
+from twistedmedia.library.upload import WORTH_PREPARING_BYTES
+from twistedmedia.web.form_parts import Parts
+
+DIRECTORY = [PartBegins("directory", None), b"a", PartEnds()]
+FILENAME = [PartBegins("filename", None), b"c.wav", PartEnds()]
+LARGE = b"x" * PIECE_BYTES
+
+
+class Form:
+    """The parts of one form, and what they asked for."""
+
+    def __init__(self, holds: int = 1 << 30) -> None:
+        """`holds` files may be held open."""
+        self.store = WatchedStore()
+        self.intake = an_intake(self.store)
+        self.turns = self.turns_to_drop = self.held = 0
+        self._holds = holds
+        self.parts = Parts(
+            lambda: self.intake.arrival(SOURCE, caller=SOURCE),
+            self._hold,
+            self._turn,
+            self._turn_to_drop,
+        )
+
+    async def take(self, *parts: list[FormEvent]) -> None:
+        for part in parts:
+            await self.parts.take(part)
+
+    async def publish(self) -> list[int | None]:
+        """Publish all files, and return the codes of those that failed."""
+        await self.parts.name_files()
+        await self.intake.publish(self.parts.files)
+        return [file.failure.code if file.failure else None for file in self.parts.files]
+
+    async def _hold(self) -> None:
+        if self.held == self._holds:
+            raise Busy(1)
+        self.held += 1
+
+    async def _turn(self) -> None:
+        self.turns += 1
+
+    async def _turn_to_drop(self) -> None:
+        self.turns_to_drop += 1
+
+
+def file(directory: str, filename: str, *content: bytes) -> list[FormEvent]:
+    return [PartBegins(directory, filename), *content, PartEnds()]
+
+
+def text(name: str, *content: bytes) -> list[FormEvent]:
+    return [PartBegins(name, None), *content, PartEnds()]
+
+
+# The parts before the last file, that file, and the code of its failure.
+FAILS_AT_ONCE: dict[str, tuple[list[list[FormEvent]], list[FormEvent], int]] = {
+    "its filename is not the only one": ([file("a", "b.wav")], file("a", "x", b"content"), 504),
+    "nor is a bad one": ([file("a", "b.wav")], file("a", ".x.wav", b"content"), 505),
+    "nor is a missing one": ([file("a", "b.wav")], file("a", "", b"content"), 503),
+    "the filename is given": ([text("filename", b"x")], file("a", "b.wav", b"content"), 504),
+    "the directory is given": ([text("directory", b"..")], file("a", "b.wav", b"content"), 505),
+    "an empty directory is given": ([text("directory")], file("a", "b.wav", b"content"), 503),
+    "both are given": ([DIRECTORY, text("filename", b"..")], file("a", "b.wav", b"content"), 505),
+}
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("before", "last", "code"), FAILS_AT_ONCE.values(), ids=FAILS_AT_ONCE.keys()
+)
+async def test_a_name_that_can_never_be_good_fails_before_the_content(
+    before: list[list[FormEvent]], last: list[FormEvent], code: int
+) -> None:
+    """Case 85. No file is opened for the content."""
+    form = Form()
+    await form.take(*before, last)
+    assert (form.store.asked, form.store.drafts, form.held) == ([], 0, 0)
+    assert (await form.publish())[-1] == code
+    assert "append" not in form.store.asked
+
+
+MAY_BE_GOOD: dict[str, tuple[list[list[FormEvent]], list[FormEvent]]] = {
+    "a filename for the only file": ([file("a", "x", b"content")], FILENAME),
+    "a missing filename for the only file": ([file("a", "", b"content")], FILENAME),
+    "a filename, and the directory was given": ([DIRECTORY, file("..", "x", b"y")], FILENAME),
+    "a directory for one file": ([file("..", "b.wav", b"content")], DIRECTORY),
+    "a directory for all files": (
+        [file("..", "b.wav", b"content"), file(".", "c.wav", b"content")],
+        DIRECTORY,
+    ),
+    "a directory, and the filename was given": ([FILENAME, file("..", "x", b"y")], DIRECTORY),
+    "a filename, and a field was untouched": ([file("a", ""), file("a", "x", b"y")], FILENAME),
+}
+
+
+@asynchronous
+@pytest.mark.parametrize(("before", "last"), MAY_BE_GOOD.values(), ids=MAY_BE_GOOD.keys())
+async def test_a_name_that_a_later_part_can_make_good_does_not_fail(
+    before: list[list[FormEvent]], last: list[FormEvent]
+) -> None:
+    form = Form()
+    await form.take(*before, last)
+    assert set(await form.publish()) == {None}
+
+
+@asynchronous
+async def test_files_without_content_open_nothing_before_they_are_published() -> None:
+    """Case 85."""
+    form = Form(holds=1)
+    await form.take(*(file("..", f"{n}.wav") for n in range(256)))
+    assert (form.store.asked, form.store.drafts, form.held) == ([], 0, 0)
+    assert await form.publish() == [505] * 256
+    assert form.store.asked == []
+
+
+@asynchronous
+async def test_a_file_that_cannot_be_held_open_fails_alone() -> None:
+    form = Form(holds=1)
+    await form.take(file("a", "b.wav", b"x"), file("a", "c.wav", b"x"), file("a", "d.wav"))
+    assert await form.publish() == [None, 514, None]
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    ("size", "asked"),
+    [(WORTH_PREPARING_BYTES - 1, ["append"]), (WORTH_PREPARING_BYTES, ["append", "seal"])],
+)
+async def test_a_large_file_is_sealed_before_the_rest_of_the_form_comes(
+    size: int, asked: list[str]
+) -> None:
+    """A small one is sealed when it is published, in the same job."""
+    form = Form()
+    await form.take(file("a", "b.wav", b"x" * size))
+    assert form.store.asked == asked
+
+
+@asynchronous
+@pytest.mark.parametrize(
+    "dropped",
+    [text("other", *[LARGE] * 8), [*text("directory", b".."), *file("a", "b.wav", *[LARGE] * 8)]],
+    ids=["a text", "a file that has failed"],
+)
+async def test_content_that_nobody_needs_is_dropped_in_turns(dropped: list[FormEvent]) -> None:
+    """Case 85."""
+    form = Form()
+    await form.take(dropped)
+    assert 7 <= form.turns_to_drop <= 8
+    assert form.held == 0
+
+
+@asynchronous
+async def test_content_of_files_takes_no_turns_to_be_dropped() -> None:
+    form = Form()
+    await form.take(file("a", "b.wav", *[LARGE] * 8), text("directory", b"c"))
+    assert form.turns_to_drop == 0
+
+
+@asynchronous
+async def test_files_are_named_in_turns() -> None:
+    """Case 85."""
+    form = Form()
+    await form.take(*(file("a", f"{n}.wav") for n in range(256)))
+    form.turns = 0
+    await form.parts.name_files()
+    assert form.turns == 255
+
+
+@asynchronous
+async def test_a_form_that_ends_early_drops_its_files_in_turns_and_has_one_line_in_the_log(
+    logged: list[str],  # noqa: F811
+) -> None:
+    """Case 85."""
+    form = Form()
+    await form.take(*(file("a", f"{n}.wav", b"x") for n in range(256)))
+    assert form.store.drafts == 256
+    form.turns = 0
+    await form.parts.leave(Malformed("it ends early"))
+    assert (form.store.drafts, form.turns) == (0, 256)
+    (line,) = logged
+    assert "'a/0.wav' and 255 more of a form" in line
+    assert "it ends early" in line
+
+
+@asynchronous
+async def test_a_form_that_is_left_while_its_last_file_is_written_names_it(
+    logged: list[str],  # noqa: F811
+) -> None:
+    form = Form()
+    form.store = WatchedStore(holding=("append",))
+    form.intake = an_intake(form.store)
+
+    async def receive() -> None:
+        try:
+            await form.take(file("a", "b.wav", b"x"))
+        except CancelledError:
+            await form.parts.leave(Malformed("the client left"))
+
+    received = ensureDeferred(receive())
+    assert not received.called
+    received.cancel()
+    await received
+    (line,) = logged
+    assert "a/b.wav" in line
+
+
+@asynchronous
+async def test_a_form_that_ends_names_no_field_without_a_file(logged: list[str]) -> None:  # noqa: F811
+    form = Form()
+    await form.take(file("none", ""))
+    await form.take(file("a", "b.wav", b"x"))
+    form.parts.files[0].publishing = True
+    await form.parts.leave(Malformed("it ends early"))
+    assert (form.store.drafts, logged) == (1, [])
+
+
+@asynchronous
+async def test_a_form_that_is_being_published_keeps_its_files(logged: list[str]) -> None:  # noqa: F811
+    form = Form()
+    await form.take(file("a", "b.wav", b"x"))
+    form.parts.files[0].publishing = True
+    await form.parts.leave(Malformed("it ends early"))
+    assert (form.store.drafts, logged) == (1, [])

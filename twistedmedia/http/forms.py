@@ -1,0 +1,375 @@
+"""HTML forms as push decoders: bytes go in, parts come out, nothing is kept.
+
+Pure. `multipart/form-data` (RFC 7578) is parsed by the `multipart` package; this module bounds it
+and gives both kinds of form one shape: for each part a `PartBegins`, its data as `bytes`, a
+`PartEnds`. Where the input is cut changes nothing but where the data is cut.
+
+The data of an urlencoded form comes out as it was sent, still encoded, in pieces that can be
+decoded one by one: decoding a large file takes a while and belongs in a thread
+(`decode_urlencoded`).
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    PushMultipartParser,
+)
+
+from twistedmedia.errors import Malformed
+from twistedmedia.http.header_fields import disposition_parameters
+
+MAX_FILE_PARTS = 256
+MAX_OTHER_PARTS = 64
+MAX_PART_HEADERS = 8  # RFC 7578 knows three
+MAX_PART_HEADER_BYTES = 4096 + 128
+# Before the first boundary and after the last one nothing is expected but a line break; old mailers
+# write a sentence there (RFC 2046, 5.1.1).
+MAX_AROUND_BYTES = 64 << 10
+MAX_PADDING_BYTES = 1024  # behind a boundary; gateways to mail add a few blanks
+MAX_FIELD_NAME_BYTES = 1024
+# Of urlencoded data: what fits the cache, and what `decode_urlencoded` can check with one sum.
+MAX_PIECE_BYTES = 65520 // 2
+
+MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True, slots=True)
+class PartBegins:
+    """A part's headers are in, their names in lower case. `filename` is None for a part that is no
+    file.
+    """
+
+    name: str
+    filename: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PartEnds:
+    """The part that began last is whole."""
+
+
+_BLANKS = re.compile(rb"[ \t]*+")
+_PERCENT_TO_EQUALS = bytes.maketrans(b"%", b"=")
+
+FormEvent = PartBegins | bytes | PartEnds
+
+
+class MultipartDecoder:
+    """Decodes one multipart form."""
+
+    def __init__(self, boundary: str | None) -> None:
+        """`boundary` is the parameter of the Content-Type header.
+
+        :raises Malformed: when it is missing or cannot be one.
+        """
+        if not boundary:
+            raise Malformed("the Content-Type of the form names no boundary")
+        if len(boundary) > 1024:  # RFC 2046 allows 70
+            raise Malformed("the boundary of the form is too long")
+        if any(not " " <= c <= "~" for c in boundary):
+            raise Malformed("the boundary of the form holds what no boundary may")
+        try:
+            self._parser = PushMultipartParser(
+                boundary,
+                max_header_size=MAX_PART_HEADER_BYTES,
+                max_header_count=MAX_PART_HEADERS,
+            )
+        except MultipartError as error:
+            raise Malformed(f"the boundary of the form is none: {error}") from error
+        self._delimiter = b"\r\n--" + boundary.encode()
+        self._before: bytes | None = b"\r\n"  # what may be the beginning of the first boundary
+        self._held = b""
+        self._seen = b""  # the end of what was passed on, in which a delimiter may begin
+        self._padding = b""  # behind the last delimiter, while it may go on
+        self._is_settled = False  # the package holds nothing back
+        self._is_free = False  # in data that nothing is known of in advance
+        self._around = 0
+        self._in_part = False
+        self._parts = 0
+        self._files = 0
+        self._others = 0
+
+    def feed(self, data: bytes) -> Iterator[FormEvent]:
+        """What `data`, which is not empty, brings. To be exhausted before the next call.
+
+        :raises Malformed: saying in which part.
+        """
+        if self._before is not None:
+            data = self._from_first_boundary(self._before + data)
+        # A line break is never cut: the package judges a header differently then.
+        data, self._held = self._held + data, b""
+        if data.endswith(b"\r"):
+            data, self._held = data[:-1], b"\r"
+        is_plain = not self._padding and self._has_no_delimiter(data)
+        if not is_plain:
+            data = self._without_padding(data)
+        if not data:
+            return
+        was_settled, self._is_settled = self._is_settled, is_plain and not self._may_go_on()
+        if was_settled and self._is_settled and self._is_free:
+            yield data  # as the package would, which would search it once more
+            return
+        around = len(data)
+        try:
+            for event in self._parser.parse(data):
+                around = self._around = 0
+                if event is None:
+                    self._in_part = self._is_free = False
+                    yield PartEnds()
+                elif isinstance(event, MultipartSegment):
+                    self._in_part = True
+                    part = self._part_begins(event)
+                    self._is_free = "content-length" not in part.headers  # which the package checks
+                    yield part
+                else:
+                    yield bytes(event)
+        except MultipartError as error:
+            raise self._malformed(str(error.args[0])) from error
+        if not self._in_part and around:
+            self._around += around
+            if self._around > MAX_AROUND_BYTES:
+                raise self._malformed(
+                    "no boundary follows" if not self._parts else "it does not end"
+                )
+
+    def end(self) -> None:
+        """The content has ended.
+
+        :raises Malformed: when the form has not.
+        """
+        try:
+            self._parser.close()
+        except MultipartError as error:
+            raise self._malformed("it ends before its closing boundary") from error
+
+    def _from_first_boundary(self, data: bytes) -> bytes:
+        """What of `data` follows the preamble; the package takes one or not as the input is cut."""
+        at = data.find(self._delimiter)
+        keep = len(data) - (len(self._delimiter) - 1)
+        self._around += at if at >= 0 else max(0, keep)
+        if self._around > MAX_AROUND_BYTES:
+            raise self._malformed("no boundary follows")
+        if at < 0:
+            self._before = data[max(0, keep) :]
+            return b""
+        self._before = None
+        self._around = 0
+        return data[at:]
+
+    def _has_no_delimiter(self, data: bytes) -> bool:
+        """Whether no delimiter ends in `data`, as is nearly always true."""
+        size = len(self._delimiter)
+        seam = self._seen + data[:size]
+        if self._delimiter in data or self._delimiter in seam:
+            return False
+        self._seen = (data if len(data) > size else seam)[-size:]
+        return True
+
+    def _may_go_on(self) -> bool:
+        """Whether what was passed on ends with what may be the beginning of a delimiter."""
+        start = self._seen.rfind(b"\r")
+        return start >= 0 and self._delimiter.startswith(self._seen[start:])
+
+    def _without_padding(self, data: bytes) -> bytes:
+        """`data` without the blanks that may stand between a delimiter and the end of its line
+        (RFC 2046, 5.1.1), which the package does not take. Other blanks stay.
+        """
+        if self._padding:
+            end = _end_of_blanks(data, 0)
+            padding = self._padding + data[:end]
+            if end == len(data) and len(padding) <= MAX_PADDING_BYTES:
+                self._padding = padding
+                return b""
+            self._padding = b""
+            fits = len(padding) <= MAX_PADDING_BYTES and data.startswith(b"\r", end)
+            data = data[end:] if fits else padding + data[end:]
+        size = len(self._delimiter)
+        searched = self._seen + data
+        kept: list[bytes] = []
+        begin, after = len(self._seen), 0
+        while (found := searched.find(self._delimiter, after)) >= 0:
+            after = found + size
+            end = _end_of_blanks(searched, after)
+            if not 0 < end - after <= MAX_PADDING_BYTES:
+                continue
+            if end == len(searched):
+                self._padding = searched[after:]
+            elif not searched.startswith(b"\r", end):
+                continue
+            kept.append(searched[begin:after])
+            begin = end
+        self._seen = b"" if self._padding else searched[-size:]
+        return b"".join(kept) + searched[begin:] if kept else data
+
+    def _part_begins(self, segment: MultipartSegment) -> PartBegins:
+        self._parts += 1
+        dispositions = [
+            value for name, value in segment.headerlist if name == "Content-Disposition"
+        ]
+        if any("\n" in value for _, value in segment.headerlist):
+            raise self._malformed("a line break within a header")
+        if len(dispositions) > 1:
+            raise self._malformed("two Content-Disposition headers")
+        try:
+            parameters = disposition_parameters(dispositions[0])
+        except ValueError as error:
+            raise self._malformed(str(error)) from error
+        filename = parameters.get("filename")
+        if filename is None:
+            self._others += 1
+        else:
+            self._files += 1
+        if self._files > MAX_FILE_PARTS:
+            raise self._malformed(f"a form may have {MAX_FILE_PARTS} file parts")
+        if self._others > MAX_OTHER_PARTS:
+            raise self._malformed(f"a form may have {MAX_OTHER_PARTS} parts that are no files")
+        headers: dict[str, str] = {}
+        for name, value in segment.headerlist:
+            known = headers.get(name.lower())
+            headers[name.lower()] = value if known is None else f"{known}, {value}"
+        return PartBegins(parameters.get("name", ""), filename, headers)
+
+    def _malformed(self, why: str) -> Malformed:
+        where = f"at part {self._parts}" if self._parts else "before its first part"
+        return Malformed(f"the multipart form is malformed {where}: {why}")
+
+
+def _end_of_blanks(data: bytes, start: int) -> int:
+    blanks = _BLANKS.match(data, start)
+    assert blanks is not None
+    return blanks.end()
+
+
+class UrlencodedDecoder:
+    """Decodes one urlencoded form (WHATWG URL, 5.1) into parts without filenames, in which data is
+    still encoded.
+    """
+
+    def __init__(self) -> None:
+        self._fields = 0
+        self._name = b""
+        self._in_value = False
+        self._held = b""  # the beginning of an escape that is not whole yet
+
+    def feed(self, data: bytes) -> Iterator[FormEvent]:
+        """What `data` brings. To be exhausted before the next call.
+
+        :raises Malformed: saying in which field.
+        """
+        start = 0
+        while start < len(data):
+            end = data.find(b"&", start)
+            stop = len(data) if end < 0 else end
+            if not self._in_value:
+                equals = data.find(b"=", start, stop)
+                name_stop = stop if equals < 0 else equals
+                self._name += data[start:name_stop]
+                if len(self._name) > MAX_FIELD_NAME_BYTES:
+                    raise self._malformed("its name is too long")
+                start = name_stop
+                if equals >= 0:
+                    start += 1
+                    yield self._begin()
+            if self._in_value:
+                yield from self._pieces(data, start, stop)
+            if end < 0:
+                return
+            yield from self._end_field()
+            start = end + 1
+
+    def end(self) -> Iterator[FormEvent]:
+        """The content has ended: what that brings.
+
+        :raises Malformed: when it ends inside an escape.
+        """
+        yield from self._end_field()
+
+    def _begin(self) -> PartBegins:
+        self._count()
+        name, self._name, self._in_value = self._name, b"", True
+        try:
+            return PartBegins(decode_urlencoded(name).decode("utf-8"), None)
+        except UnicodeDecodeError:
+            raise self._malformed("its name is not UTF-8") from None
+
+    def _count(self) -> None:
+        self._fields += 1
+        if self._fields > MAX_OTHER_PARTS:
+            raise self._malformed(f"a form may have {MAX_OTHER_PARTS} fields, empty ones included")
+
+    def _end_field(self) -> Iterator[FormEvent]:
+        if not self._in_value:
+            if not self._name:  # nothing between two ampersands
+                self._count()
+                return
+            yield self._begin()  # a name without a value
+        if self._held:
+            raise self._malformed("it ends inside a percent escape")
+        self._in_value = False
+        yield PartEnds()
+
+    def _pieces(self, data: bytes, start: int, stop: int) -> Iterator[bytes]:
+        """That span of `data` in pieces that can be decoded one by one; an escape that is not whole
+        is held.
+        """
+        if self._held:
+            taken = min(stop, start + 3 - len(self._held))
+            self._held += data[start:taken]
+            start = taken
+            if len(self._held) < 3:
+                return
+            yield self._held
+            self._held = b""
+        while start < stop:
+            cut = min(stop, start + MAX_PIECE_BYTES)
+            escape = data.find(b"%", max(start, cut - 2), cut)
+            if escape >= 0:
+                if cut == stop:
+                    self._held = data[escape:stop]
+                    stop = escape
+                cut = escape
+            if start < cut:
+                yield data[start:cut]
+            start = cut
+
+    def _malformed(self, why: str) -> Malformed:
+        return Malformed(f"the urlencoded form is malformed at field {self._fields}: {why}")
+
+
+def decoded_size(piece: bytes) -> int:
+    """How many bytes `decode_urlencoded(piece)` gives."""
+    return len(piece) - 2 * piece.count(b"%")
+
+
+def decode_urlencoded(piece: bytes) -> bytes:
+    """`piece`, of at most MAX_PIECE_BYTES, without its percent escapes, `+` as a space.
+
+    It is turned into quoted-printable, whose decoder is written in C: ten times as fast as
+    `urllib.parse.unquote_to_bytes`. That decoder lets broken escapes pass and joins lines; neither
+    shortens the text as a whole escape does, so the length tells, once line breaks are ruled out.
+
+    :raises Malformed: when a percent sign is not followed by two hex digits.
+    """
+    assert len(piece) <= MAX_PIECE_BYTES
+    plain = piece.replace(b"=", b"=3D") if b"=" in piece else piece
+    quoted = plain.translate(_PERCENT_TO_EQUALS)
+    decoded = binascii.a2b_qp(quoted.replace(b"+", b" "))
+    joined = (b"\n" in piece and b"%\n" in piece) or (b"\r" in piece and b"%\r" in piece)
+    # The lower half of Adler-32 is the sum of all bytes, plus 1, modulo 65,521 (RFC 1950, 8.2). So
+    # it gives the number of percent signs, each now larger by 24: three times as fast as counting
+    # them, and without the interpreter's lock.
+    risen = (zlib.adler32(quoted) & 0xFFFF) - (zlib.adler32(plain) & 0xFFFF)
+    shortened = len(piece) - len(decoded)  # by 2 for each percent sign, if all are escapes
+    if joined or (12 * shortened - risen) % 65521:
+        raise Malformed("a percent escape of the urlencoded form is broken")
+    return decoded

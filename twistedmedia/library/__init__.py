@@ -1,0 +1,1 @@
+"""The application core: what can be done with media, whichever interface asks."""

@@ -1,0 +1,1 @@
+"""Logs that the event loop does not wait for."""

@@ -1,0 +1,1 @@
+"""`twistd media`: options, start, stop, signals and systemd."""

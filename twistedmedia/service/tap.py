@@ -1,0 +1,173 @@
+"""`twistd media`: the service that the options describe.
+
+The only place that names the global reactor.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+
+from twistedmedia.clock import use_monotonic_time
+from twistedmedia.fairness.loop_queue import FairQueue
+from twistedmedia.fairness.shares import Shares
+from twistedmedia.fetch.certificates import Trust
+from twistedmedia.fetch.fetcher import Fetcher, Terms
+from twistedmedia.fetch.policy import Policy
+from twistedmedia.fetch.resolver import Lookups
+from twistedmedia.formats import MEDIA_TYPES
+from twistedmedia.http.admission import Bounds
+from twistedmedia.http.body import BodyMemory
+from twistedmedia.http.site import MediaSite
+from twistedmedia.http.timeouts import Patience
+from twistedmedia.library.library import Intake
+from twistedmedia.library.resumable import Uploads
+from twistedmedia.library.upload import Limits
+from twistedmedia.logs.access_log import AccessLog
+from twistedmedia.logs.event_log import EventLog
+from twistedmedia.service.endpoints import BACKLOG, endpoint_from
+from twistedmedia.service.options import Options
+from twistedmedia.service.process import set_switch_interval
+from twistedmedia.service.service import Listening, MediaService
+from twistedmedia.store.local.directory import DirectoryStore
+from twistedmedia.web.cross_site import Strangers
+from twistedmedia.web.tree import Fetches, media_resource
+
+__all__ = ["Options", "makeService"]
+
+# An import may take this long in all; while it lasts, an endless stream keeps one of the places.
+IMPORT_S = 3600
+_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+
+
+def makeService(options: Options) -> IService:
+    """The service that `options` describe. Nothing is opened, started or bound yet: see
+    `MediaService`.
+    """
+    from twisted.internet import reactor as global_reactor
+
+    reactor: Any = global_reactor  # which of the reactors it is, types cannot tell
+    use_monotonic_time(reactor)  # before anything is scheduled
+
+    store = DirectoryStore(
+        reactor,
+        options["root"],
+        threads=options["disk-threads"],
+        durable=bool(options["durable"]),
+    )
+    limits = Limits(
+        formats=frozenset(options["formats"]),
+        max_upload=options["max-upload"],
+        max_form=options["max-form"],
+        max_uploads=options["max-uploads"],
+        checking=options["check"],
+        media_types={**MEDIA_TYPES, **options["formats"]},
+        max_imports=options["max-imports"],
+        busy_rate=options["busy-rate"],
+    )
+    intake = Intake(store, limits, reactor)
+    uploads = Uploads(
+        intake,
+        store.kept,
+        expiry_s=options["upload-expiry"],
+        max_unfinished=options["max-unfinished"],
+    )
+    queue = FairQueue(reactor, set_switch_interval)
+    fetches = None if options["no-fetch"] else _fetches(options, reactor, queue)
+    access_log = None
+    if options["access-log"] is not None:
+        access_log = AccessLog(reactor, options["access-log"])
+    event_log = EventLog()
+    proxies = options["trusted-proxy"]
+    strangers = Strangers(bool(options["open"]), proxies, options["cors-origin"])
+    site = MediaSite(
+        media_resource(
+            intake,
+            fetches,
+            strangers,
+            uploads,
+            Shares(options["response-memory"], options["busy-rate"]),
+            lambda: event_log.dropped,
+        ),
+        reactor,
+        patience=Patience(
+            header_s=options["header-timeout"],
+            idle_s=options["keep-alive"],
+            stall_s=options["stall"],
+            min_rate=options["min-rate"],
+        ),
+        bounds=Bounds(options["max-connections"], options["max-per-address"]),
+        proxies=proxies,
+        access_log=access_log,
+        queue=queue,
+    )
+    reactor.callWhenRunning(_relieve_the_collector)
+    return MediaService(
+        reactor,
+        _endpoints(options, reactor),
+        site,
+        intake,
+        store,
+        uploads=uploads,
+        fetcher=None if fetches is None else fetches.fetcher,
+        access_log=access_log,
+        event_log=event_log,
+        grace_s=options["grace"],
+        open_to=_open_to(options),
+        variables=options.variables,
+    )
+
+
+def _endpoints(options: Options, reactor: Any) -> list[Listening]:
+    is_open = bool(options["open"])
+    if options["listen"]:
+        return [
+            Listening(endpoint_from(reactor, text), "--listen", is_open)
+            for text in options["listen"]
+        ]
+    six = ":" in options["interface"]
+    endpoint = (TCP6ServerEndpoint if six else TCP4ServerEndpoint)(
+        reactor, options["port"], backlog=BACKLOG, interface=options["interface"]
+    )
+    return [Listening(endpoint, "--port", is_open)]
+
+
+def _open_to(options: Options) -> str:
+    """What anybody who can connect may do, if the service is open."""
+    if not options["open"]:
+        return ""
+    return "read, write and delete" if options["no-fetch"] else "read, write, delete and fetch"
+
+
+def _fetches(options: Options, reactor: Any, queue: FairQueue) -> Fetches:
+    fetcher = Fetcher(
+        reactor,
+        lookups=Lookups(reactor),
+        trust=Trust(),
+        policy=Policy(options["fetch-allow"]),
+        upstream=options["upstream"],
+        connections=options["fetch-connections"],
+        busy_rate=options["busy-rate"],
+        memory=BodyMemory(),  # not that of uploads, which fetches are not to hold up
+        queue=queue,
+    )
+    timeout_s = options["fetch-timeout"]
+    return Fetches(
+        fetcher,
+        asking=Terms(timeout_s, timeout_s, options["fetch-max"]),
+        importing=Terms(max(IMPORT_S, timeout_s), timeout_s),
+    )
+
+
+def _relieve_the_collector() -> None:
+    """Modules, classes and routes stay as long as the process: that the garbage collector looks at
+    all of them again and again would hold the event loop up, each time for some 20 ms. And with a
+    thousand requests under way most of what is new is in use: to look for garbage after each 700
+    objects, as it would, takes a quarter of the time that they take.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)

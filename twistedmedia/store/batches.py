@@ -1,0 +1,31 @@
+"""Listings that a store reads in batches of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from twistedmedia.store.interface import Batch
+
+T = TypeVar("T")
+
+# Names in a batch. Another page may have its turn after each of them: 5 ms or so.
+BATCH = 128
+
+
+class BatchedListing:
+    """A `boundaries.Listed` of batches that an iterator makes."""
+
+    def __init__(
+        self,
+        batches: Iterator[Batch],
+        run: Callable[[Callable[[], Batch], Callable[[Batch], Any]], Deferred[Any]],
+    ) -> None:
+        """`run` calls a function where the store works, and another one with its result."""
+        self._batches = batches
+        self._run = run
+
+    def read(self, use: Callable[[Batch], T]) -> Deferred[T]:
+        return self._run(lambda: next(self._batches), use)

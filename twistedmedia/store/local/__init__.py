@@ -1,0 +1,1 @@
+"""The store on a local file system: media are plain files under one folder."""

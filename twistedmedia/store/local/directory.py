@@ -1,0 +1,386 @@
+"""The embedded default store: media as plain files under one folder.
+
+Beside the media the root holds one hidden folder, `.twistedmedia`, with a lock that keeps a second
+service out, the uploads that go over many requests and, on file systems without O_TMPFILE, the
+drafts of all others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.logger import Logger
+
+from twistedmedia.deferreds import shielded
+from twistedmedia.errors import ConfigurationError, NotFound
+from twistedmedia.names import MediaName, is_upload
+from twistedmedia.store.batches import BatchedListing
+from twistedmedia.store.interface import (
+    Batch,
+    Condition,
+    Listed,
+    Media,
+    Reserved,
+    StorageState,
+    Stored,
+)
+from twistedmedia.store.local.capabilities import Probe
+from twistedmedia.store.local.dirty_folders import Touched
+from twistedmedia.store.local.disk_threads import OWN_WORK, DiskThreads, in_steps
+from twistedmedia.store.local.drafts import DirectoryDraft, HiddenFile, UnnamedFile
+from twistedmedia.store.local.files import DirectoryMedia, MediaFiles
+from twistedmedia.store.local.finished_uploads import MOST_FINISHED, Finished
+from twistedmedia.store.local.folders import HIDDEN, Folders
+from twistedmedia.store.local.pages import Listing
+from twistedmedia.store.local.record_files import Clocks, Texts
+from twistedmedia.store.local.records import Records
+from twistedmedia.store.local.resumable_drafts import (
+    DirectoryKeptDraft,
+    DirectoryKeptDrafts,
+    KeptFile,
+    Memories,
+)
+from twistedmedia.store.local.root import Root
+from twistedmedia.store.local.space import Space, Watch
+from twistedmedia.store.local.syscalls import SystemCalls
+from twistedmedia.store.validators import Instants
+
+T = TypeVar("T")
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+
+
+class DirectoryStore:
+    """`boundaries.Store` on a local file system with hard links.
+
+    Nothing is opened or started before `start`.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,  # IReactorFromThreads and IReactorTime, which types cannot say
+        root: str,
+        *,
+        threads: int = 5,
+        durable: bool = True,
+        calls: SystemCalls | None = None,
+        unnamed_drafts: bool = True,
+        most_finished: int = MOST_FINISHED,
+    ) -> None:
+        """`threads` are for writing, and as many more for reading. `durable`: a publish or delete
+        waits for fsync. `unnamed_drafts=False` does without O_TMPFILE where there is one. The
+        store remembers at most `most_finished` finished resumable uploads.
+        """
+        self.root = os.path.abspath(root)
+        self._durable = durable
+        self._calls = calls or SystemCalls()
+        self._unnamed_drafts = unnamed_drafts
+        self._most_finished = most_finished
+        self._writers = DiskThreads(reactor, "media-writers", threads)
+        self._readers = DiskThreads(reactor, "media-readers", threads)
+        # A thread of its own: busy writers and readers are not a storage that does not answer.
+        self._watchers = DiskThreads(reactor, "media-watcher", 1)
+        self._watch = Watch(self._watchers, self._probe_storage)
+        self._held: contextlib.ExitStack | None = None
+        self.kept = DirectoryKeptDrafts(reactor, self._writers, self._resumed, durable=durable)
+
+    def start(self, *, sweep_later: bool = False) -> None:
+        """Make and lock the root, sweep what a crash has left, start the threads. Blocks.
+
+        With `sweep_later` a thread sweeps the resumable uploads, of which there may be many. What
+        is asked of them meanwhile waits.
+
+        :raises ConfigurationError: when the root cannot be used.
+        """
+        self._is_refused = False
+        with contextlib.ExitStack() as held:
+            try:
+                probe = Probe(self._calls, self.root, durable=self._durable)
+                self._make_root(probe)
+                self._root_fd = self._held_open(held, self.root, None)
+                self._at = Root(self._calls, self.root, self._root_fd)
+                hidden_fd = self._held_folder(held, HIDDEN, self._root_fd)
+                self._lock_root(held, hidden_fd, probe)
+                self._drafts_fd = self._held_folder(held, "drafts", hidden_fd)
+                self._uploads_fd = self._held_folder(held, "uploads", hidden_fd)
+                self._hidden_fd = hidden_fd
+                self._sweep()
+                self._abilities = probe.abilities(
+                    self._root_fd, self._drafts_fd, unnamed_drafts=self._unnamed_drafts
+                )
+            except ConfigurationError:  # no service can use this root
+                self._is_refused = True
+                raise
+            except BlockingIOError:
+                raise ConfigurationError(
+                    f"another service uses the root {self.root}: one service a root"
+                ) from None
+            except OSError as error:
+                raise ConfigurationError(
+                    f"the root {self.root} cannot be used: {error.strerror}"
+                ) from error
+            self._folders = Folders(
+                self._calls,
+                self._root_fd,
+                self._drafts_fd,
+                self._durable,
+                partial(self._at.check, "written"),
+                Touched(self._calls, self._hidden_fd),
+            )
+            self._sweep_folders()
+            self._at.needs(self._drafts_fd)
+            self._at.needs(self._uploads_fd)
+            self._files = MediaFiles(self._calls, self._readers, self._folders, self._at)
+            self._listing = Listing(self._calls, self._folders, self._at)
+            self._space = Space(self._calls, self._root_fd)
+            self._instants = Instants()
+            self._writers.start()
+            self._readers.start()
+            self._watchers.start()
+            held.callback(self._watchers.stop)
+            held.callback(self._readers.stop)
+            held.callback(self._writers.stop)
+            self._open_uploads(sweep_later)
+            self._held = held.pop_all()
+
+    def hurry(self) -> None:
+        """No client is left: end the digests that are being computed, each of which can take a
+        thread for a minute.
+        """
+        self._readers.hurries = True
+
+    async def stop(self) -> None:
+        """Let the jobs under way end, then stop the threads and unlock the root."""
+        if self._held is not None:
+            self.kept.close()
+            while self._writers.busy or self._readers.busy:  # some work goes through both
+                await self._writers.idle()
+                await self._readers.idle()
+            await self._watchers.idle()
+            held, self._held = self._held, None
+            held.close()
+
+    @property
+    def jobs(self) -> list[str]:
+        """What the threads do, or have to do: how many jobs there are of each kind."""
+        return [*self._writers.jobs, *self._readers.jobs, *self._watchers.jobs]
+
+    def begin(self, size: int | None = None, caller: str = OWN_WORK) -> DirectoryDraft:
+        file = (
+            UnnamedFile(self._calls, self._root_fd)
+            if self._abilities.unnamed_drafts
+            else HiddenFile(self._calls, self._drafts_fd)
+        )
+        return DirectoryDraft(
+            self._calls,
+            self._writers,
+            self._at,
+            self._folders,
+            self._space,
+            self._instants,
+            file,
+            size,
+            self._durable,
+            caller,
+        )
+
+    def _resumed(
+        self, file: KeptFile, declared: int | None, caller: str, memories: Memories
+    ) -> DirectoryKeptDraft:
+        return DirectoryKeptDraft(
+            self._calls,
+            self._writers,
+            self._at,
+            self._folders,
+            self._space,
+            self._instants,
+            file,
+            declared,
+            self._durable,
+            caller,
+            memories,
+        )
+
+    def open(self, name: MediaName, *, caller: str = OWN_WORK) -> Deferred[Media]:
+        return self._files.open(name, caller)
+
+    def recognise(
+        self, name: MediaName, sha256: str, *, caller: str = OWN_WORK
+    ) -> Deferred[Stored | None]:
+        # Not to be left half-way: the file would be closed beside the thread that syncs it.
+        return shielded(ensureDeferred(self._recognise(name, sha256, caller)))
+
+    def delete(
+        self, name: MediaName, condition: Condition | None = None, *, caller: str = OWN_WORK
+    ) -> Deferred[bool]:
+        return self._writers.run(
+            in_steps, self._delete(name, condition), syncing=self._durable, caller=caller
+        )
+
+    def _delete(self, name: MediaName, condition: Condition | None) -> Generator[None, None, bool]:
+        if (yield from self._at.writing_in(self._folders.remove(name, condition))):
+            self._at.note_success("written")
+            return True
+        with self._at.writing():
+            self._at.check("written")  # before we say that there is no such file
+            return False
+
+    def list(
+        self, folders: tuple[str, ...], after: str, limit: int, *, caller: str = OWN_WORK
+    ) -> Listed:
+        def read_batch(read: Callable[[], Batch], use: Callable[[Batch], T]) -> Deferred[T]:
+            return self._readers.run(self._list, read, use, caller=caller)
+
+        return BatchedListing(self._listing.batches(folders, after, limit), read_batch)
+
+    def _list(self, read: Callable[[], Batch], use: Callable[[Batch], T]) -> T:
+        with self._at.reading():
+            batch = read()
+        self._at.note_success("read")
+        return use(batch)
+
+    @property
+    def reserved(self) -> Reserved:
+        return self._space.reserved
+
+    def look(self) -> Deferred[StorageState]:
+        looking = self._watch.look(afresh=self._at.is_contradicted)
+        return looking.addCallback(self._at.with_what_was_seen)
+
+    def _probe_storage(self) -> StorageState:
+        try:
+            free = self._space.free()
+        except OSError:  # the probe says why
+            free = None
+        return self._at.probe(free)
+
+    async def _recognise(self, name: MediaName, sha256: str, caller: str) -> Stored | None:
+        try:
+            media = await self._readers.run(self._files.open_file, name, caller, caller=caller)
+        except NotFound:
+            return None
+        try:
+            if await media.digest() != sha256:
+                return None
+            durable = self._writers.run(
+                self._confirm, name, media, syncing=self._durable, caller=caller
+            )
+            return Stored(name, media.size, sha256, media.etag) if await durable else None
+        finally:
+            media.close()
+
+    def _confirm(self, name: MediaName, media: DirectoryMedia) -> bool:
+        with self._at.writing():
+            if self._durable:
+                self._calls.fsync(media.fd)
+            return self._folders.confirm(name, media.identity)
+
+    def _held_open(self, held: contextlib.ExitStack, path: str, dir_fd: int | None) -> int:
+        fd = self._calls.open(path, _FOLDER, dir_fd=dir_fd)
+        held.callback(self._calls.close, fd)
+        return fd
+
+    def _held_folder(self, held: contextlib.ExitStack, name: str, dir_fd: int) -> int:
+        with contextlib.suppress(FileExistsError):
+            self._calls.mkdir(name, 0o700, dir_fd=dir_fd)
+            held.callback(self._take_back, self._calls.rmdir, name, dir_fd)
+        fd = self._calls.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=dir_fd)
+        held.callback(self._calls.close, fd)
+        return fd
+
+    def _make_root(self, probe: Probe) -> None:
+        """With the folders above it that lack, each synced into the one above."""
+        lacking, path = [], self.root
+        while not os.path.isdir(path) and path != os.path.dirname(path):
+            lacking.append(path)
+            path = os.path.dirname(path)
+        for path in reversed(lacking):
+            parent, name = os.path.split(path)
+            fd = self._calls.open(parent, _FOLDER)
+            try:
+                with contextlib.suppress(FileExistsError):
+                    self._calls.mkdir(name, dir_fd=fd)
+                probe.sync(fd)
+            finally:
+                self._calls.close(fd)
+
+    def _take_back(self, remove: Callable[..., None], name: str, dir_fd: int) -> None:
+        """Remove what this start has made, if it is refused."""
+        if self._is_refused:
+            with contextlib.suppress(OSError):  # why the start is refused is what counts
+                remove(name, dir_fd=dir_fd)
+
+    def _lock_root(self, held: contextlib.ExitStack, hidden_fd: int, probe: Probe) -> None:
+        # Not open for writing, which would keep the file system from being remounted read-only; but
+        # NFS locks only what is.
+        is_new = "lock" not in self._calls.listdir(hidden_fd)
+        for access in (os.O_RDONLY, os.O_RDWR):
+            fd = self._calls.open("lock", access | os.O_CREAT, 0o600, dir_fd=hidden_fd)
+            held.callback(self._calls.close, fd)
+            if is_new:  # while it is locked, or a service that starts now would lose its lock
+                held.callback(self._take_back, self._calls.unlink, "lock", hidden_fd)
+            try:
+                return probe.lock(fd)
+            except OSError as error:
+                if error.errno != errno.EBADF or access == os.O_RDWR:
+                    raise
+
+    def _open_uploads(self, sweep_later: bool) -> None:
+        texts = Texts(
+            self._calls, self._uploads_fd, links=self._abilities.links, durable=self._durable
+        )
+        clocks = Clocks(self._calls, self._hidden_fd)
+        records = Records(
+            self._calls,
+            self._uploads_fd,
+            self._folders,
+            self._at,
+            texts=texts,
+            clocks=clocks,
+            finished=Finished(self._most_finished),
+            durable=self._durable,
+        )
+        with contextlib.suppress(OSError):  # the first sweep makes it, or says why not
+            clocks.begin()
+        self.kept.open(records, sweep_later=sweep_later)
+
+    def _sweep_folders(self) -> None:
+        try:
+            self._folders.sweep()
+        except OSError as error:  # they are in nobody's way
+            self._log.warn("empty folders were not swept: {why}", why=error.strerror)
+
+    def _sweep(self) -> None:
+        """Remove the drafts of a service that was killed. We hold the root's lock, so a draft that
+        can be locked is nobody's.
+        """
+        for name in self._calls.listdir(self._drafts_fd):
+            kind = stat.S_IFMT(self._calls.lstat(name, dir_fd=self._drafts_fd).st_mode)
+            if kind == stat.S_IFLNK and is_upload(name):  # of a probe
+                self._calls.unlink(name, dir_fd=self._drafts_fd)
+            if kind != stat.S_IFREG:
+                continue  # not ours
+            fd = self._open_draft(name)
+            try:
+                self._calls.lock(fd)
+                self._calls.unlink(name, dir_fd=self._drafts_fd)
+                self._log.info("swept a draft that a killed service has left: {draft}", draft=name)
+            except BlockingIOError:
+                continue
+            finally:
+                self._calls.close(fd)
+
+    def _open_draft(self, name: str) -> int:
+        try:
+            return self._calls.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self._drafts_fd)
+        except PermissionError:  # a file that was being replaced, and that nobody may write
+            return self._calls.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._drafts_fd)

@@ -1,0 +1,240 @@
+"""Drafts of the store in memory that outlive their requests, with the promises of the directory
+store's but for surviving the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred, execute
+
+from twistedmedia.errors import NotFound
+from twistedmedia.names import MediaName
+from twistedmedia.store.clock_steps import Reading, moved
+from twistedmedia.store.interface import Condition, Fate, Kept, Plan, Resumed, Sealed, Stored
+from twistedmedia.store.validators import Instants
+
+if TYPE_CHECKING:
+    from twistedmedia.store.memory import MemoryStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _done(method: Callable[P, T]) -> Callable[P, Deferred[T]]:
+    """`method` with its outcome in a Deferred that has fired."""
+
+    @functools.wraps(method)
+    def done(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return execute(method, *args, **kwargs)
+
+    return done
+
+
+@dataclass
+class _Upload:
+    plan: Plan
+    fate: Fate
+    modified_ns: int
+    content: bytearray = field(default_factory=bytearray)  # as far as it counts
+    memory: object | None = None
+    etag: str | None = None  # of the file that it has become
+    is_held: bool = False  # by a draft, which answers for the space too
+
+
+class MemoryKeptDrafts:
+    """`boundaries.KeptDrafts` in a dict."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self.uploads: dict[str, _Upload] = {}
+        self.instants = Instants()
+        self._last_reading: Reading | None = None
+
+    @_done
+    def create(self, upload: str, plan: Plan, etag: str | None = None) -> None:
+        fate = Fate.UNFINISHED if etag is None else Fate.STORED
+        self.uploads[upload] = _Upload(plan, fate, self.instants.now_ns(), etag=etag)
+
+    @_done
+    def find(self, upload: str, *, synced: bool = False, caller: str = "") -> Kept:
+        found = self.get(upload)
+        ended = found.fate is not Fate.UNFINISHED
+        size = found.plan.length or 0 if ended else len(found.content)
+        return Kept(found.plan, found.fate, size, found.modified_ns, found.etag)
+
+    def resume(
+        self, upload: str, declared: int | None, *, provisional: bool, caller: str = ""
+    ) -> MemoryKeptDraft:
+        return MemoryKeptDraft(self, upload, declared or 0, provisional)
+
+    @_done
+    def declare(self, upload: str, length: int, *, caller: str = "") -> None:
+        found = self.get(upload)
+        found.plan = replace(found.plan, length=length)
+
+    @_done
+    def settle(self, upload: str, etag: str | None, *, caller: str = "") -> None:
+        found = self.uploads.get(upload)
+        if found is not None and found.fate is Fate.UNFINISHED:
+            found.fate, found.etag = Fate.TAKEN if etag is None else Fate.STORED, etag
+            self._drop_content(found)
+
+    @_done
+    def forget(self, upload: str, *, caller: str = "") -> bool:
+        return self._forget(upload)
+
+    @_done
+    def expire(self, before_ns: int, spared: Collection[str] = ()) -> list[str]:
+        expired = [
+            upload
+            for upload, found in self.uploads.items()
+            if found.modified_ns < before_ns and not found.is_held and upload not in spared
+        ]
+        return [upload for upload in expired if self._forget(upload)]
+
+    @_done
+    def learn(self) -> None:
+        pass
+
+    @_done
+    def adjust(self, wall_ns: int, monotonic_ns: int) -> None:
+        now = Reading("", monotonic_ns, wall_ns)
+        step_ns = self._last_reading.step_to(now) if self._last_reading else 0
+        for upload in self.uploads.values():
+            upload.modified_ns = moved(upload.modified_ns, step_ns, wall_ns)
+        self._last_reading = now
+
+    @_done
+    def callers(self) -> dict[str, str]:
+        return {
+            upload: found.plan.caller
+            for upload, found in self.uploads.items()
+            if found.fate is Fate.UNFINISHED
+        }
+
+    def get(self, upload: str) -> _Upload:
+        """:raises NotFound: when it is not there."""
+        try:
+            return self.uploads[upload]
+        except KeyError:
+            raise NotFound("there is no such upload; it may have expired") from None
+
+    def _forget(self, upload: str) -> bool:
+        found = self.uploads.pop(upload, None)
+        if found is not None:
+            self._drop_content(found)
+        return found is not None
+
+    def _drop_content(self, upload: _Upload) -> None:
+        if not upload.is_held:
+            self.store.take(-len(upload.content))
+        upload.content = bytearray()
+
+
+class MemoryKeptDraft:
+    """`boundaries.KeptDraft` over an upload's bytes. While it is resumed it has taken the space of
+    all of them, and of what was declared.
+    """
+
+    def __init__(
+        self, drafts: MemoryKeptDrafts, upload: str, declared: int, provisional: bool
+    ) -> None:
+        self._drafts = drafts
+        self._store = drafts.store
+        self._id = upload
+        self._declared = declared
+        self._provisional = provisional
+        self._held: _Upload | None = None
+        self._content = bytearray()
+        self._began_at = self._reserved = self._reviewed = 0
+
+    @_done
+    def resume(self) -> Resumed:
+        upload = self._drafts.get(self._id)
+        if upload.fate is not Fate.UNFINISHED or upload.is_held:
+            raise NotFound("there is no such upload; it may have expired")
+        self._store.take(self._declared)
+        size = len(upload.content)
+        self._held, upload.is_held = upload, True
+        self._content = bytearray(upload.content) if self._provisional else upload.content
+        self._began_at, self._reserved = size, size + self._declared
+        memory, upload.memory = upload.memory, None
+        self._reviewed = 0 if memory is None else size
+        return Resumed(size, size, memory)
+
+    @_done
+    def prepare(self, name: MediaName, replacing: Condition | None = None) -> None:
+        self._store.check(name, replacing)
+
+    @_done
+    def append(self, chunks: Iterable[bytes]) -> None:
+        upload = self._require()
+        for chunk in chunks:
+            size = len(self._content) + len(chunk)
+            if size > self._reserved:
+                self._store.take(size - self._reserved)
+                self._reserved = size
+            if self._reviewed == len(self._content):
+                self._reviewed = size
+            self._content += chunk
+            upload.modified_ns = self._drafts.instants.now_ns()
+
+    @_done
+    def review(self, take: Callable[[bytes], object]) -> bool:
+        self._require()
+        take(bytes(self._content[self._reviewed :]))
+        self._reviewed = len(self._content)
+        return True
+
+    @_done
+    def seal(self) -> Sealed:
+        return self._sealed()
+
+    @_done
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Stored:
+        upload, sealed = self._require(), self._sealed()
+        media = self._store.publish(name, bytes(self._content), replacing)
+        upload.fate, upload.etag, upload.content = Fate.STORED, media.etag, bytearray()
+        self._reserved -= sealed.size  # which are the media's
+        self.discard()
+        return Stored(name, sealed.size, sealed.sha256, media.etag)
+
+    @_done
+    def sync(self) -> None:
+        self._require()
+
+    @_done
+    def keep(self, memory: object | None, *, synced: bool) -> None:
+        upload = self._require()
+        upload.content, upload.memory = self._content, memory
+        self.discard()
+
+    @_done
+    def put_down(self, *, undo: bool) -> None:
+        if undo and self._held is not None:
+            del self._content[self._began_at :]
+        self.discard()
+
+    def discard(self) -> None:
+        if self._held is not None:
+            upload, self._held = self._held, None
+            upload.is_held = False
+            if self._drafts.uploads.get(self._id) is not upload:  # it was dropped meanwhile
+                upload.content = bytearray()
+            self._store.take(len(upload.content) - self._reserved)
+
+    def _require(self) -> _Upload:
+        if self._held is None:
+            raise RuntimeError("this draft was discarded")
+        return self._held
+
+    def _sealed(self) -> Sealed:
+        self._require()
+        if self._reviewed != len(self._content):
+            raise RuntimeError("what earlier requests have written is to be reviewed first")
+        return Sealed(len(self._content), hashlib.sha256(self._content).hexdigest())

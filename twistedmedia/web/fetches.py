@@ -1,0 +1,158 @@
+"""Routes that fetch and say what it cost: `GET /fetch`, and `GET /` for the upstream's own page."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TypeVar
+
+from klein import Klein
+from twisted.logger import Logger
+from twisted.web.server import Request
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
+
+from twistedmedia.answers import fetched_answer
+from twistedmedia.errors import (
+    AddressRefused,
+    BadRequest,
+    Forbidden,
+    Malformed,
+    MissingArgument,
+)
+from twistedmedia.fetch.cache import Outcome, Sharing
+from twistedmedia.fetch.freshness import asks_for_fresh, forbids_keeping
+from twistedmedia.fetch.urls import Url, parse_url
+from twistedmedia.web.arguments import caller_of, client_address, has_query_key, header
+from twistedmedia.web.cross_site import Strangers
+from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.time_cost_page import PAGE_POLICY, time_cost_page
+
+T = TypeVar("T")
+
+JSON, PAGE = "application/json", "text/html"
+
+
+class Fetching:
+    """`GET /fetch`, and `GET /` where there is an upstream."""
+
+    _log = Logger()
+
+    def __init__(self, sharing: Sharing | None, strangers: Strangers) -> None:
+        """Without `sharing` nothing is fetched, and never for `strangers`."""
+        self._sharing = sharing
+        self._strangers = strangers
+
+    def add_to(self, app: Klein) -> None:
+        """Add the routes."""
+        add_route(app, "/fetch", ["GET"], self.fetch)
+        if self._sharing is not None and self._sharing.fetcher.upstream is not None:
+            add_route(app, "/", ["GET"], self.front)
+
+    async def fetch(self, request: Request) -> Reply:
+        """Fetch the URL that the query gives, or the upstream's own."""
+        sharing = fetching_or_forbidden(self._sharing)
+        url = _url_asked_for(request, sharing)
+        preferred = _preferred(header(request, "accept"), JSON, PAGE)
+        return await self._answer(request, sharing, url, preferred)
+
+    async def front(self, request: Request) -> Reply:
+        """Fetch the upstream's own URL, for people first of all."""
+        sharing = fetching_or_forbidden(self._sharing)
+        preferred = _preferred(header(request, "accept"), PAGE, JSON)
+        return await self._answer(request, sharing, None, preferred)
+
+    async def _answer(
+        self, request: Request, sharing: Sharing, url: Url | None, media_type: str
+    ) -> Reply:
+        self._strangers.refuse_embedded(request)
+        cache_control = header(request, "cache-control")
+        fresh = asks_for_fresh(cache_control, header(request, "pragma"))
+        keep = not forbids_keeping(cache_control)
+        try:
+            outcome = await sharing.ask(url, caller_of(request), fresh=fresh, keep=keep)
+        except AddressRefused as error:
+            log_refused(self._log, error, request)
+            raise
+        return _page(outcome) if media_type == PAGE else _json(outcome)
+
+
+def fetching_or_forbidden(means: T | None) -> T:
+    """The `means` to fetch, where there are any.
+
+    :raises Forbidden: where fetching is switched off.
+    """
+    if means is None:
+        raise Forbidden("this service fetches nothing")
+    return means
+
+
+def url_to_fetch(data: bytes) -> Url:
+    """The URL that an argument gives.
+
+    :raises BadRequest: when it is none that could be fetched.
+    """
+    try:
+        return parse_url(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BadRequest("the url cannot be fetched: it is not UTF-8") from None
+    except ValueError as error:
+        raise BadRequest(f"the url cannot be fetched: {error}") from error
+
+
+def log_refused(log: Logger, error: AddressRefused, request: Request) -> None:
+    """Tell the operator, and nobody else, who has tried to go where. Not how far: paths and queries
+    may hold secrets.
+    """
+    source = client_address(request)
+    log.warn(
+        "not fetched: {where!r}, for {source}", where=error.where, source=source, is_refusal=True
+    )
+
+
+def _url_asked_for(request: Request, sharing: Sharing) -> Url | None:
+    values = request.args.get(b"url", [])
+    if len(values) > 1:
+        raise Malformed("the argument 'url' is given twice")
+    if values and values[0]:
+        return url_to_fetch(values[0])
+    if has_query_key(request, b"url") or sharing.fetcher.upstream is None:
+        raise MissingArgument("url")
+    return None
+
+
+@lru_cache(maxsize=256)
+def _preferred(accept: str | None, *offered: str) -> str:
+    """Which of the media types that are offered is to be sent, the first of those that are as
+    welcome as each other (RFC 9110, 12.5.1); the first, too, when none is welcome.
+    """
+    accepted = parse_accept_header(accept, MIMEAccept)
+    return accepted.best_match(offered, offered[0]) or offered[0]
+
+
+def _json(outcome: Outcome) -> Reply:
+    answer = fetched_answer(
+        outcome.url,
+        outcome.status,
+        outcome.size,
+        outcome.timings.json,
+        outcome.origin.value,
+        {**_HEADERS, "Server-Timing": outcome.timings.header},
+    )
+    return respond(answer)
+
+
+def _page(outcome: Outcome) -> Reply:
+    body = time_cost_page(outcome)
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Length": str(len(body)),
+        "Content-Security-Policy": PAGE_POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Server-Timing": outcome.timings.header,
+        **_HEADERS,
+    }
+    return Reply(200, headers, body)
+
+
+_HEADERS = {"Cache-Control": "no-store", "Vary": "Accept"}
