@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from tests.support import TIMEOUT_S
-from twistedmedia import event_log as module
+from twistedmedia.logs import event_log as module
 from twistedmedia.logs.event_log import EventLog
 from twistedmedia.logs.spool import LAST_WAIT_S, Spool
 

@@ -12,7 +12,7 @@ import pytest
 from twisted.logger import LogEvent
 
 from tests.support import TIMEOUT_S
-from twistedmedia import spool as module
+from twistedmedia.logs import spool as module
 from twistedmedia.logs.spool import LineFile, Spool
 
 
