@@ -20,18 +20,18 @@ from twisted.web.resource import Resource
 
 from twistedmedia import (
     BodyMemory,
+    CertificateVerifier,
     ConfigurationError,
     DirectoryStore,
     Fetcher,
     Fetches,
-    Intake,
-    Limits,
-    Lookups,
+    FetchLimits,
+    Library,
     MediaSite,
     Policy,
-    Terms,
-    Trust,
-    Uploads,
+    Resolver,
+    ResumableUploads,
+    UploadLimits,
     media_resource,
     use_monotonic_time,
 )
@@ -51,20 +51,22 @@ class Hello(Resource):
 async def serve(reactor: Any, root: str, port: int) -> None:
     """Make the parts, start them, and stop them in the opposite order when the reactor stops."""
     store = DirectoryStore(reactor, root)
-    intake = Intake(store, Limits(formats=frozenset({"mp3", "wav", "ogg"})), reactor)
-    uploads = Uploads(intake, store.kept)  # those that may go over many requests
+    library = Library(store, UploadLimits(formats=frozenset({"mp3", "wav", "ogg"})), reactor)
+    uploads = ResumableUploads(library, store.kept)  # those that may go over many requests
     fetcher = Fetcher(
         reactor,
-        lookups=Lookups(reactor),
-        trust=Trust(),
+        resolver=Resolver(reactor),
+        trust=CertificateVerifier(),
         policy=Policy(),  # public addresses only
         connections=100,
         memory=BodyMemory(),
     )
-    fetches = Fetches(fetcher, asking=Terms(30, 30, 64 << 20), importing=Terms(3600, 30))
+    fetches = Fetches(
+        fetcher, asking=FetchLimits(30, 30, 64 << 20), importing=FetchLimits(3600, 30)
+    )
     tree = Resource()
     tree.putChild(b"hello", Hello())
-    tree.putChild(b"voice", media_resource(intake, fetches, uploads=uploads))
+    tree.putChild(b"voice", media_resource(library, fetches, uploads=uploads))
     site = MediaSite(tree, reactor)
     endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")
 
@@ -79,7 +81,7 @@ async def serve(reactor: Any, root: str, port: int) -> None:
         stopping.callback(stopped.callback, None)
         store.start()  # makes and locks the root, starts the threads
         stopping.push_async_callback(store.stop)
-        stopping.push_async_callback(intake.quiet)
+        stopping.push_async_callback(library.quiet)
         uploads.start(reactor)  # sweeps expired ones from now on
         stopping.callback(uploads.stop)
         stopping.push_async_callback(fetcher.close)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from twistedmedia.store.interface import Batch, Entry
+from twistedmedia.store.interface import Batch, ListedFile
 
 
 @dataclass(frozen=True)
 class Page:
     """All batches of a page as one."""
 
-    entries: tuple[Entry | str, ...]
+    entries: tuple[ListedFile | str, ...]
     more: bool
     left_out: int
 
@@ -26,7 +26,7 @@ async def page_of(
 ) -> Page:
     """The whole page."""
     listed = store.list(folders, after, limit, **options)
-    entries: list[Entry | str] = []
+    entries: list[ListedFile | str] = []
     left = limit
     while True:
         batch: Batch = await listed.read(lambda batch: batch)

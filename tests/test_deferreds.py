@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.python.failure import Failure
 
-from twistedmedia.deferreds import shielded
+from twistedmedia.deferreds import shield
 
 
 def outcome_of(waiting: Deferred[Any]) -> list[Any]:
@@ -32,7 +32,7 @@ class Work:
 
 def test_it_fires_as_the_work_does() -> None:
     work = Work()
-    seen = outcome_of(shielded(work.deferred))
+    seen = outcome_of(shield(work.deferred))
     assert seen == []
     work.deferred.callback("done")
     assert seen == ["done"]
@@ -40,20 +40,20 @@ def test_it_fires_as_the_work_does() -> None:
 
 def test_it_fails_as_the_work_does() -> None:
     work, error = Work(), ValueError("no")
-    seen = outcome_of(shielded(work.deferred))
+    seen = outcome_of(shield(work.deferred))
     work.deferred.errback(error)
     assert seen == [error]
 
 
 def test_work_that_has_ended_already_is_told_at_once() -> None:
     error = ValueError("no")
-    assert outcome_of(shielded(succeed(7))) == [7]
-    assert outcome_of(shielded(fail(error))) == [error]
+    assert outcome_of(shield(succeed(7))) == [7]
+    assert outcome_of(shield(fail(error))) == [error]
 
 
 def test_to_stop_waiting_does_not_stop_the_work() -> None:
     work = Work()
-    waiting = shielded(work.deferred)
+    waiting = shield(work.deferred)
     seen = outcome_of(waiting)
     waiting.cancel()
     assert isinstance(seen[0], CancelledError)
@@ -68,7 +68,7 @@ def test_a_coroutine_that_is_cancelled_does_not_cancel_what_it_waits_for_behind_
 
     async def waiter() -> None:
         try:
-            await shielded(work.deferred)
+            await shield(work.deferred)
         finally:
             ended.append(True)
 
@@ -84,7 +84,7 @@ def test_a_coroutine_that_is_cancelled_does_not_cancel_what_it_waits_for_behind_
 def test_what_comes_of_the_work_after_that_goes_to_unclaimed(late: Any) -> None:
     work = Work()
     unclaimed: list[Any] = []
-    waiting = shielded(work.deferred, unclaimed=unclaimed.append)
+    waiting = shield(work.deferred, unclaimed=unclaimed.append)
     seen = outcome_of(waiting)
     waiting.cancel()
     assert unclaimed == []
@@ -99,7 +99,7 @@ def test_without_unclaimed_it_is_dropped_and_no_failure_is_left_unhandled(
     late: Any, nothing_left_behind: list[Any]
 ) -> None:
     work = Work()
-    waiting = shielded(work.deferred)
+    waiting = shield(work.deferred)
     seen = outcome_of(waiting)
     waiting.cancel()
     work.deferred.callback(Failure(late) if isinstance(late, Exception) else late)
@@ -112,7 +112,7 @@ def test_without_unclaimed_it_is_dropped_and_no_failure_is_left_unhandled(
 def test_a_failure_that_somebody_waits_for_is_theirs_to_handle(
     nothing_left_behind: list[Any],
 ) -> None:
-    shielded(fail(ValueError("mine")))
+    shield(fail(ValueError("mine")))
     gc.collect()
     assert nothing_left_behind
     nothing_left_behind.clear()
@@ -121,7 +121,7 @@ def test_a_failure_that_somebody_waits_for_is_theirs_to_handle(
 def test_what_is_claimed_does_not_go_to_unclaimed() -> None:
     work = Work()
     unclaimed: list[Any] = []
-    waiting = shielded(work.deferred, unclaimed=unclaimed.append)
+    waiting = shield(work.deferred, unclaimed=unclaimed.append)
     seen = outcome_of(waiting)
     work.deferred.callback("done")
     waiting.cancel()

@@ -35,7 +35,7 @@ def drop_traceback(error: BaseException | None) -> None:
 T = TypeVar("T")
 
 
-class Outcome(Generic[T]):
+class Shield(Generic[T]):
     """What work will come to, and one who waits for it, whose leaving has no effect on the work."""
 
     def __init__(self, unclaimed: Callable[[T | Failure], object] | None = None) -> None:
@@ -59,10 +59,10 @@ class Outcome(Generic[T]):
         self._cancelled = True
 
 
-def shielded(
+def shield(
     work: Deferred[T], unclaimed: Callable[[T | Failure], object] | None = None
 ) -> Deferred[T]:
     """A Deferred that fires as `work` does and can be cancelled without cancelling `work`."""
-    outcome: Outcome[T] = Outcome(unclaimed)
+    outcome: Shield[T] = Shield(unclaimed)
     work.addBoth(outcome.tell)
     return outcome.waiting

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 
 from tests.client.fake import Fake
 from tests.support import until
-from twistedmedia.client import ClientError, MediaClient, Patience, Retries
+from twistedmedia.client import ClientError, ClientTimeouts, MediaClient, Retries
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,7 +36,7 @@ class Talk:
             reactor,
             options.pop("url", fake.url),
             retries=options.pop("retries", Retries(times=3, random=lambda: 0.0)),
-            patience=options.pop("patience", Patience(stall_s=5, answer_s=5)),
+            timeouts=options.pop("timeouts", ClientTimeouts(stall_s=5, answer_s=5)),
             waiting=lambda error, wait_s: self.waits.append((error, wait_s)),
             **options,
         )

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IPullProducer
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-from twistedmedia.client import MediaClient, Patience, Retries
+from twistedmedia.client import ClientTimeouts, MediaClient, Retries
 
 # Called with the method and the target of a request, and how many requests there were before.
 Answering = Callable[[str, str, int], Iterable[bytes]]
@@ -92,7 +92,7 @@ async def facing(
     server = Hostile(answering, closes=closes)
     port: Any = reactor.listenTCP(0, server, interface="127.0.0.1")
     options.setdefault("retries", Retries(times=0))
-    options.setdefault("patience", Patience(stall_s=5, answer_s=5))
+    options.setdefault("timeouts", ClientTimeouts(stall_s=5, answer_s=5))
     client = MediaClient(reactor, f"http://127.0.0.1:{port.getHost().port}", **options)
     try:
         yield server, client

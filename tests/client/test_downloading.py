@@ -15,7 +15,14 @@ from twisted.internet.task import deferLater
 
 from tests.client.fake import Answer, told
 from tests.support import asynchronous
-from twistedmedia.client import Damaged, Garbled, LocalFailure, Refused, Retries, Unreachable
+from twistedmedia.client import (
+    IntegrityError,
+    InvalidResponse,
+    LocalFailure,
+    Refused,
+    Retries,
+    Unreachable,
+)
 
 CONTENT = bytes(range(256)) * 8_000
 CUT = 700_000
@@ -199,7 +206,7 @@ async def test_what_is_not_what_the_service_says_is_refused(talk: Any, target: P
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         it.fake.next("GET", more=wrong)
-        with pytest.raises(Damaged, match="digest"):
+        with pytest.raises(IntegrityError, match="digest"):
             await it.client.download("a", "b.wav", target)
     assert os.listdir(target.parent) == []
 
@@ -235,7 +242,7 @@ async def test_another_part_than_was_asked_for_is_refused(
     async with talk(retries=Retries(times=0)) as it:
         await broken_off(it, target)
         it.fake.next("GET", more={"Content-Range": content_range})
-        with pytest.raises(Garbled):
+        with pytest.raises(InvalidResponse):
             await it.client.download("a", "b.wav", target)
     assert target.name not in os.listdir(target.parent)
 
@@ -272,7 +279,7 @@ async def test_a_coding_that_was_not_asked_for_is_refused(talk: Any, target: Pat
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         it.fake.next("GET", more={"Content-Encoding": "gzip"})
-        with pytest.raises(Garbled, match="coding"):
+        with pytest.raises(InvalidResponse, match="coding"):
             await it.client.download("a", "b.wav", target)
     assert os.listdir(target.parent) == []
 
@@ -406,11 +413,11 @@ async def test_an_answer_without_an_etag_is_not_a_file(talk: Any, tmp_path: Path
         async with talk() as it:
             for _ in range(2):
                 it.fake.next("GET", answer=page)
-            with pytest.raises(Garbled, match="has no ETag"):
+            with pytest.raises(InvalidResponse, match="has no ETag"):
                 await it.client.download_stream("a", "b.wav", writing)
             with pytest.raises(BlockingIOError):  # nothing was written
                 os.read(reading, 1)
-            with pytest.raises(Garbled, match="has no ETag"):
+            with pytest.raises(InvalidResponse, match="has no ETag"):
                 await it.client.download("a", "b.wav", tmp_path / "b.wav")
             assert not (tmp_path / "b.wav").exists()
     finally:

@@ -13,18 +13,18 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.client.fake import Answer, told
+from tests.client.fake import ServiceResponse, told
 from tests.support import asynchronous
 from twistedmedia.client import (
     ClientError,
+    ClientTimeouts,
     LocalFailure,
     MediaClient,
-    Patience,
     Refused,
     Retries,
     Unreachable,
 )
-from twistedmedia.client.responses import Answer as Told
+from twistedmedia.client.responses import ServiceResponse as Told
 from twistedmedia.client.responses import refusal
 from twistedmedia.client.uploading import SMALL_BYTES
 
@@ -174,7 +174,7 @@ async def asking(
         reactor,
         url.format(port=port.getHost().port),
         retries=Retries(times=0),
-        patience=Patience(5, stall_s=5, answer_s=wait_s, import_s=wait_s, health_s=wait_s),
+        timeouts=ClientTimeouts(5, stall_s=5, answer_s=wait_s, import_s=wait_s, health_s=wait_s),
     )
     null = os.open(os.devnull, os.O_RDWR)
     try:
@@ -382,8 +382,8 @@ for _value in FOREIGN:
         {"cacert": "a\0b"},
         {"retries": 3},
         {"retries": 0},
-        {"patience": 3},
-        {"patience": 0},
+        {"timeouts": 3},
+        {"timeouts": 0},
         {"waiting": 3},
         {"agent": 3},
         {"reactor": None},
@@ -403,7 +403,7 @@ def test_times_and_counts_are_numbers(value: Any) -> None:
             Retries(**{name: value})
     for name in ("connect_s", "stall_s", "answer_s", "import_s"):
         with pytest.raises(LocalFailure, match=f"{name} must be a number from 0 on"):
-            Patience(**{name: value})
+            ClientTimeouts(**{name: value})
     with pytest.raises(LocalFailure, match="random must be a function"):
         Retries(random=5)  # type: ignore[arg-type]
 
@@ -501,7 +501,7 @@ async def test_anothers_501_is_never_said_to_be_a_file_that_exists(
     (tmp_path / "b.wav").write_bytes(b"sound")
     async with talk() as it:
         for content in (b"<html>", told(501, 501, "the file exists already").content):
-            it.fake.next("PUT", answer=Answer(501, {}, content))
+            it.fake.next("PUT", answer=ServiceResponse(501, {}, content))
             with pytest.raises(Refused) as caught:
                 await it.client.upload(tmp_path / "b.wav", "a")
             assert (caught.value.status, caught.value.code) == (501, None)

@@ -19,9 +19,9 @@ from tests.client.hostile import chunk, facing, head, page, whole, without_end
 from tests.client.test_subcommands import Running
 from tests.support import asynchronous
 from twistedmedia.client import (
-    Garbled,
+    ClientTimeouts,
+    InvalidResponse,
     LocalFailure,
-    Patience,
     Refused,
     Retries,
     Unreachable,
@@ -31,7 +31,7 @@ from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
 from twistedmedia.client.command.getting import GetOptions, get, get_stream
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.single import ls
-from twistedmedia.client.idle_timeouts import Pace, Watch
+from twistedmedia.client.idle_timeouts import IdleTimer, LeastPace
 from twistedmedia.names import MAX_NAME_BYTES
 
 MIB = 1 << 20
@@ -60,7 +60,7 @@ async def test_a_head_without_end_is_given_up(kind: str) -> None:
         server,
         client,
     ):
-        with pytest.raises(Garbled, match="64 KiB of headers"):
+        with pytest.raises(InvalidResponse, match="64 KiB of headers"):
             await client.health()
         assert len(server.asked) == 1, "it is not asked again"
         assert server.sent_bytes < 32 * MIB  # what sockets take
@@ -72,7 +72,7 @@ async def test_each_answer_on_a_connection_may_have_a_large_head() -> None:
     large = head(b"X: " + b"y" * 16_000, b"X: " + b"y" * 16_000, b"Content-Length: 2")
     async with facing(lambda method, target, n: [large, b"{}"]) as (server, client):
         for _ in range(6):
-            with pytest.raises(Garbled, match="'version'"):
+            with pytest.raises(InvalidResponse, match="'version'"):
                 await client.health()
         assert len(server.connections) == 1
 
@@ -86,7 +86,7 @@ async def test_content_in_tiny_chunks_is_given_up() -> None:
     begin = head(b"Transfer-Encoding: chunked")
     answer = without_end(begin, chunk(b" ", b";" + b"x" * 1_000) * 8)
     async with facing(lambda method, target, n: answer) as (server, client):
-        with pytest.raises(Garbled, match="pieces that are too small"):
+        with pytest.raises(InvalidResponse, match="pieces that are too small"):
             await client.health()
         assert server.sent_bytes < 64 * MIB
 
@@ -108,7 +108,7 @@ async def test_content_that_drips_is_given_up() -> None:
     """Case 96: each byte comes in time, and all of them never."""
     async with facing(
         lambda method, target, n: [head(b"Content-Length: 1000")],
-        patience=Patience(stall_s=3, answer_s=5),
+        timeouts=ClientTimeouts(stall_s=3, answer_s=5),
     ) as (server, client):
         asked = client.health()
 
@@ -129,7 +129,7 @@ async def test_content_that_drips_is_given_up() -> None:
 async def test_a_pace_counts_only_the_time_in_which_the_service_is_waited_for() -> None:
     """Case 96: a slow disk or pipe here is not the service's fault."""
     clock = Clock()
-    pace, watch = Pace(clock, 64, 60), Watch(clock)
+    pace, watch = LeastPace(clock, 64, 60), IdleTimer(clock)
 
     async def read(after_s: float, size: int) -> None:
         reading: Deferred[list[bytes]] = Deferred()
@@ -154,7 +154,7 @@ async def test_an_answer_that_is_not_a_page_has_a_mebibyte_at_most() -> None:
     endless = without_end(head(b"Transfer-Encoding: chunked"), chunk(b"[" * 10_000))
     for answer in (endless, whole(health + b" " * MIB)):
         async with facing(lambda method, target, n, answer=answer: answer) as (server, client):
-            with pytest.raises(Garbled, match="larger than any"):
+            with pytest.raises(InvalidResponse, match="larger than any"):
                 await client.health()
             assert server.sent_bytes < 16 * MIB
 
@@ -243,7 +243,7 @@ async def test_the_same_page_again_is_given_up() -> None:
         server,
         client,
     ):
-        with pytest.raises(Garbled, match="does not end"):
+        with pytest.raises(InvalidResponse, match="does not end"):
             await client.list("a")
         assert len(server.asked) == 2
 
@@ -253,7 +253,7 @@ async def test_a_page_with_more_entries_than_any_page_has_is_refused() -> None:
     """Case 96."""
     names = [numbered(n) for n in range(1_001)]
     async with facing(lambda method, target, n: page(names, None)) as (_, client):
-        with pytest.raises(Garbled, match="more than 1000 entries"):
+        with pytest.raises(InvalidResponse, match="more than 1000 entries"):
             await client.page("a")
         assert len((await facing_page(names[:1_000])).entries) == 1_000
 
@@ -262,7 +262,7 @@ async def test_a_page_with_more_entries_than_any_page_has_is_refused() -> None:
 @asynchronous
 async def test_a_name_that_no_file_can_have_is_refused(name: str) -> None:
     """Case 96: `ls` would write it to the terminal."""
-    with pytest.raises(Garbled, match="an invalid name"):
+    with pytest.raises(InvalidResponse, match="an invalid name"):
         await facing_page([name])
     assert (await facing_page(["ü" * 127 + "x"])).entries[0].name == "ü" * 127 + "x"
 
@@ -470,7 +470,7 @@ async def test_a_part_with_more_content_than_it_said_is_given_up(target: Path) -
         server,
         client,
     ):
-        with pytest.raises(Garbled, match="more content comes than the 100000 bytes"):
+        with pytest.raises(InvalidResponse, match="more content comes than the 100000 bytes"):
             await client.download("a", "b.wav", target)
         assert server.sent_bytes < 64 * MIB
     assert target.name not in os.listdir(target.parent)
@@ -495,7 +495,7 @@ async def test_a_length_with_more_digits_than_a_number_has_is_not_understood() -
     """Case 96."""
     digits = b"Content-Length: " + b"9" * 5_000
     async with facing(lambda method, target, n: [head(b'ETag: "x"', digits)]) as (_, client):
-        with pytest.raises(Garbled, match="Content-Length is not a number"):
+        with pytest.raises(InvalidResponse, match="Content-Length is not a number"):
             await client.find("a", "b.wav")
 
 

@@ -12,12 +12,12 @@ from twisted.internet.defer import CancelledError
 from tests.client.fake import Answer, told
 from tests.support import asynchronous, until
 from twistedmedia.client import (
+    ClientTimeouts,
     Entry,
     Fetched,
-    Garbled,
+    InvalidResponse,
     LocalFailure,
     MediaClient,
-    Patience,
     Refused,
     Retries,
     Unreachable,
@@ -89,7 +89,7 @@ async def test_a_client_that_is_closed_at_once_keeps_no_connection(talk: Any) ->
     """Its tests end with nothing left behind."""
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {"Content-Encoding": "gzip"}, b"x"))
-        with pytest.raises(Garbled, match="coding"):
+        with pytest.raises(InvalidResponse, match="coding"):
             await it.client.list()
 
 
@@ -122,7 +122,7 @@ async def test_what_is_not_there_cannot_be_listed(talk: Any) -> None:
 async def test_a_listing_that_makes_no_sense_is_none(talk: Any, content: bytes) -> None:
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {}, content))
-        with pytest.raises(Garbled):
+        with pytest.raises(InvalidResponse):
             await it.client.list("a")
 
 
@@ -132,7 +132,7 @@ async def test_a_listing_that_does_not_end_is_given_up(talk: Any) -> None:
     async with talk() as it:
         for _ in range(2):
             it.fake.next("GET", answer=Answer(200, {}, content))
-        with pytest.raises(Garbled, match="does not end"):
+        with pytest.raises(InvalidResponse, match="does not end"):
             await it.client.list()
 
 
@@ -149,7 +149,7 @@ async def test_a_listing_that_goes_back_is_given_up(talk: Any, places: list[str]
     async with talk() as it:
         for place in places:
             it.fake.next("GET", answer=listed("a.wav", place))
-        with pytest.raises(Garbled, match="does not end"):
+        with pytest.raises(InvalidResponse, match="does not end"):
             await it.client.list("a")
 
 
@@ -167,7 +167,7 @@ async def test_a_page_tells_how_much_it_leaves_out(talk: Any) -> None:
         for wrong in ("-1", "true", '"1"', "1.5"):
             content = f'{{"entries": [], "next": null, "left_out": {wrong}}}'.encode()
             it.fake.next("GET", answer=Answer(200, {}, content))
-            with pytest.raises(Garbled, match="left_out"):
+            with pytest.raises(InvalidResponse, match="left_out"):
                 await it.client.page("a")
 
 
@@ -175,7 +175,7 @@ async def test_a_page_tells_how_much_it_leaves_out(talk: Any) -> None:
 async def test_an_answer_without_end_is_not_read(talk: Any) -> None:
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {}, b" " * (9 << 20)))
-        with pytest.raises(Garbled, match="larger than any"):
+        with pytest.raises(InvalidResponse, match="larger than any"):
             await it.client.list()
 
 
@@ -225,8 +225,8 @@ async def test_an_import_names_what_was_stored(talk: Any) -> None:
 
 @asynchronous
 async def test_an_import_that_takes_long_is_waited_for(talk: Any) -> None:
-    patience = Patience(answer_s=100, import_s=1000)
-    async with talk(patience=patience, retries=Retries(times=0)) as it:
+    timeouts = ClientTimeouts(answer_s=100, import_s=1000)
+    async with talk(timeouts=timeouts, retries=Retries(times=0)) as it:
         it.fake.next("POST", hangs=True)
         importing = it.client.import_url("http://e/x.wav", "a")
         assert 900 < await it.gives_up_in("POST") <= 1000
@@ -251,7 +251,7 @@ async def test_a_fetch_tells_what_it_cost(talk: Any) -> None:
 async def test_a_fetch_that_makes_no_sense_is_none(talk: Any, content: bytes) -> None:
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {}, content))
-        with pytest.raises(Garbled):
+        with pytest.raises(InvalidResponse):
             await it.client.fetch("http://e/")
 
 
@@ -324,8 +324,8 @@ def test_what_is_no_url_of_a_service_is_said_to_be_none(url: str) -> None:
 
 @asynchronous
 async def test_health_is_asked_once_and_does_not_wait_long(talk: Any) -> None:
-    assert Patience().health_s == 10
-    async with talk(patience=Patience(health_s=100)) as it:
+    assert ClientTimeouts().health_s == 10
+    async with talk(timeouts=ClientTimeouts(health_s=100)) as it:
         it.fake.next("GET", hangs=True)
         question = it.client.health()
         assert 50 < await it.gives_up_in("GET") <= 100

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia import errors
-from twistedmedia.client.errors import Garbled
+from twistedmedia.client.errors import InvalidResponse
 from twistedmedia.client.outcomes import fetched, page, stored
 from twistedmedia.client.responses import (
-    Answer,
+    ServiceResponse,
     content_range,
     count,
     declared_digest,
@@ -34,7 +34,9 @@ anything = st.recursive(
 
 def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
     content = json.dumps({"code": 500, "reason": "internal error", "incident": "abc"}).encode()
-    error = refusal(Answer(500, {"retry-after": "3"}, content), URL, "Internal Server Error", 0)
+    error = refusal(
+        ServiceResponse(500, {"retry-after": "3"}, content), URL, "Internal Server Error", 0
+    )
     assert (error.status, error.code, error.reason) == (500, 500, "internal error")
     assert (error.incident, error.retry_after_s, error.told) == ("abc", 3, True)
 
@@ -52,7 +54,7 @@ def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
     ],
 )
 def test_a_refusal_of_somebody_else_has_its_status(content: bytes) -> None:
-    error = refusal(Answer(502, {}, content), URL, "Bad Gateway", 0)
+    error = refusal(ServiceResponse(502, {}, content), URL, "Bad Gateway", 0)
     assert (error.status, error.code, error.reason) == (502, None, "HTTP 502 Bad Gateway")
     assert not error.told
 
@@ -83,7 +85,7 @@ def test_a_redirect_says_where_it_leads(
     status: int, location: str | None, told: tuple[int, int | None, str]
 ) -> None:
     headers = {} if location is None else {"location": location}
-    error = refusal(Answer(status, headers), URL, "Said So", 0)
+    error = refusal(ServiceResponse(status, headers), URL, "Said So", 0)
     assert (error.status, error.code) == told[:2]
     assert error.reason.endswith(told[2])
 
@@ -91,7 +93,7 @@ def test_a_redirect_says_where_it_leads(
 @pytest.mark.parametrize("kind", kinds())
 def test_every_failure_of_the_service_is_understood(kind: type[errors.MediaError]) -> None:
     content = json.dumps({"code": kind.code, "reason": "because"}).encode()
-    error = refusal(Answer(kind.status, {}, content), URL, "Said So", 0)
+    error = refusal(ServiceResponse(kind.status, {}, content), URL, "Said So", 0)
     assert (error.code, error.reason, error.told) == (kind.code, "because", True)
 
 
@@ -115,7 +117,7 @@ def test_the_codes_are_those_of_the_page() -> None:
 @quick
 @given(st.integers(400, 599), st.binary() | anything.map(lambda it: json.dumps(it).encode()))
 def test_any_refusal_is_one(status: int, content: bytes) -> None:
-    error = refusal(Answer(status, {}, content), URL, "", 0)
+    error = refusal(ServiceResponse(status, {}, content), URL, "", 0)
     assert error.status == status
     assert isinstance(error.reason, str)
 
@@ -130,9 +132,9 @@ def test_any_answer_is_understood_or_garbled(payload: object) -> None:
         lambda: page(content, "a"),
         lambda: page({"entries": [payload], "next": payload}, "a"),
         lambda: fetched(content),
-        lambda: Answer(200, {}, json.dumps(payload).encode()).payload,
+        lambda: ServiceResponse(200, {}, json.dumps(payload).encode()).payload,
     ):
-        with contextlib.suppress(Garbled):
+        with contextlib.suppress(InvalidResponse):
             understand()
 
 
@@ -156,7 +158,7 @@ def test_any_answer_is_understood_or_garbled(payload: object) -> None:
 def test_a_content_range_goes_to_the_end(field: str, found: object) -> None:
     headers = {"content-range": field}
     if found is None:
-        with pytest.raises(Garbled):
+        with pytest.raises(InvalidResponse):
             content_range(headers)
     else:
         assert content_range(headers) == found
@@ -166,7 +168,7 @@ def test_a_count_is_digits() -> None:
     assert count({"upload-offset": "12"}, "Upload-Offset") == 12
     assert count({}, "Upload-Offset") is None
     for field in ("", "-1", "1.0", "0x1", "1_0", "٣", "9" * 20, "1, 1"):
-        with pytest.raises(Garbled):
+        with pytest.raises(InvalidResponse):
             count({"upload-offset": field}, "Upload-Offset")
 
 

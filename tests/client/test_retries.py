@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twistedmedia.client.errors import ClientError, Garbled, LocalFailure, Refused, Unreachable
+from twistedmedia.client.errors import (
+    ClientError,
+    InvalidResponse,
+    LocalFailure,
+    Refused,
+    Unreachable,
+)
 from twistedmedia.client.responses import retry_after_s
 from twistedmedia.client.retries import Backoff, Retries
 
@@ -52,7 +58,7 @@ def test_progress_gives_all_attempts_back() -> None:
         (Refused(409, 501, ""), False),
         (Unreachable(""), True),
         (Unreachable("", is_passing=False), False),
-        (Garbled(""), False),
+        (InvalidResponse(""), False),
         (LocalFailure(""), False),
     ],
     ids=repr,

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 
-from twistedmedia.client.bodies import MOST_UNREAD_BYTES, PIECE_BYTES, Content, FileContent
+from twistedmedia.client.bodies import MOST_UNREAD_BYTES, PIECE_BYTES, FileContent, ResponseContent
 from twistedmedia.client.errors import LocalFailure, Unreachable
 from twistedmedia.client.failures import broken
 
@@ -126,8 +126,8 @@ class Transport:
         self.stopped = True
 
 
-def receiving() -> tuple[Content, Transport]:
-    content, transport = Content(), Transport()
+def receiving() -> tuple[ResponseContent, Transport]:
+    content, transport = ResponseContent(), Transport()
     it: Any = transport
     connect: Any = content.makeConnection
     connect(it)

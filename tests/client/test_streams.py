@@ -14,8 +14,15 @@ from twisted.internet.threads import deferToThread
 
 from tests.client.fake import Answer, told
 from tests.support import asynchronous
-from twistedmedia.client import Damaged, LocalFailure, Patience, Refused, Retries, Unreachable
-from twistedmedia.client.idle_timeouts import Watch
+from twistedmedia.client import (
+    ClientTimeouts,
+    IntegrityError,
+    LocalFailure,
+    Refused,
+    Retries,
+    Unreachable,
+)
+from twistedmedia.client.idle_timeouts import IdleTimer
 from twistedmedia.client.streams import Outlet, SentStream, descriptor_name
 
 CONTENT = bytes(range(256)) * 8192  # more than pipes and sockets take
@@ -129,7 +136,7 @@ async def test_what_the_service_has_stored_is_what_was_sent(talk: Any, pipe: Pip
         it.fake.put("a/other.wav", b"tower")
         it.fake.next("PUT", answer=it.fake._stored("a/other.wav"))
         giving = pipe.give(b"sound")
-        with pytest.raises(Damaged, match="its digest differs"):
+        with pytest.raises(IntegrityError, match="its digest differs"):
             await it.client.upload_stream(pipe.reading, "a", "b.wav")
         await giving
 
@@ -137,7 +144,9 @@ async def test_what_the_service_has_stored_is_what_was_sent(talk: Any, pipe: Pip
 @asynchronous
 async def test_a_writer_that_takes_its_time_is_waited_for(talk: Any, pipe: Pipe) -> None:
     """The service's patience is its own; ours is with the service."""
-    async with talk(patience=Patience(stall_s=0.2, answer_s=5), retries=Retries(times=0)) as it:
+    async with talk(
+        timeouts=ClientTimeouts(stall_s=0.2, answer_s=5), retries=Retries(times=0)
+    ) as it:
         upload = it.client.upload_stream(pipe.reading, "a", "b.wav")
         await deferLater(reactor, 0.5)
         os.write(pipe.writing, b"so")
@@ -152,7 +161,9 @@ async def test_a_writer_that_takes_its_time_is_waited_for(talk: Any, pipe: Pipe)
 async def test_a_service_that_reads_nothing_is_given_up(talk: Any) -> None:
     endless = os.open("/dev/zero", os.O_RDONLY)
     try:
-        async with talk(patience=Patience(stall_s=1, answer_s=60), retries=Retries(times=0)) as it:
+        async with talk(
+            timeouts=ClientTimeouts(stall_s=1, answer_s=60), retries=Retries(times=0)
+        ) as it:
             it.fake.next("PUT", is_deaf=True, hangs=True)
             upload = it.client.upload_stream(endless, "a", "b.wav")
             with pytest.raises(Unreachable, match="takes too long"):
@@ -183,7 +194,7 @@ class Sending:
     def __init__(self, pipe: Pipe, room: int) -> None:
         self.clock = Clock()
         self.read: list[int] = []
-        watch = Watch(self.clock)
+        watch = IdleTimer(self.clock)
         self.stream = SentStream(reactor, pipe.reading, self.read.append)
         producer: Any = self.stream.producer(watch, 10, 50)
         self.taker = Taker(producer, room)
@@ -288,7 +299,7 @@ async def test_a_file_that_changes_meanwhile_is_not_put_together(talk: Any, pipe
         it.fake.next("GET", short_at=100_000)
         it.fake.next("GET", answer=Answer(200, {"ETag": '"another"'}, b"another" * 100_000))
         taking = pipe.taken()
-        with pytest.raises(Damaged, match="broke off after 100000 bytes"):
+        with pytest.raises(IntegrityError, match="broke off after 100000 bytes"):
             await it.client.download_stream("a", "b.wav", pipe.writing)
         pipe.end()
         assert await taking == CONTENT[:100_000]
@@ -299,7 +310,7 @@ async def test_content_that_is_not_what_the_service_says_is_damaged(talk: Any, p
     async with talk() as it:
         it.fake.put("a/b.wav", b"sound")
         it.fake.next("GET", more={"Repr-Digest": f"sha-256=:{'A' * 43}=:"})
-        with pytest.raises(Damaged, match="its digest differs"):
+        with pytest.raises(IntegrityError, match="its digest differs"):
             await it.client.download_stream("a", "b.wav", pipe.writing)
 
 
@@ -316,7 +327,7 @@ async def test_a_reader_that_has_gone_ends_the_download(talk: Any, pipe: Pipe) -
 def test_a_stream_that_ended_cannot_be_cut() -> None:
     outlet = Outlet(1)
     assert outlet.target == "standard output"
-    with pytest.raises(Damaged, match="after all 0 bytes were written"):
+    with pytest.raises(IntegrityError, match="after all 0 bytes were written"):
         outlet.cut(0)
 
 

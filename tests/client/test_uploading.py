@@ -14,9 +14,9 @@ from twisted.internet.defer import CancelledError
 from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import (
-    Garbled,
+    ClientTimeouts,
+    InvalidResponse,
     LocalFailure,
-    Patience,
     Refused,
     Retries,
     Unreachable,
@@ -199,8 +199,8 @@ async def test_nobody_there_is_unreachable(talk: Any, small: Path) -> None:
 
 @asynchronous
 async def test_a_service_that_says_nothing_is_given_up(talk: Any, small: Path) -> None:
-    patience = Patience(answer_s=100, stall_s=1000)
-    async with talk(patience=patience, retries=Retries(times=0)) as it:
+    timeouts = ClientTimeouts(answer_s=100, stall_s=1000)
+    async with talk(timeouts=timeouts, retries=Retries(times=0)) as it:
         it.fake.next("PUT", hangs=True)
         upload = it.client.upload(small, "a")
         assert 50 < await it.gives_up_in("PUT") <= 100
@@ -219,7 +219,7 @@ async def test_a_success_that_makes_no_sense_is_none(
 ) -> None:
     async with talk() as it:
         it.fake.next("PUT", answer=Answer(201, {}, content))
-        with pytest.raises(Garbled):
+        with pytest.raises(InvalidResponse):
             await it.client.upload(small, "a")
 
 
@@ -227,7 +227,7 @@ async def test_a_success_that_makes_no_sense_is_none(
 async def test_a_success_that_is_coded_is_none(talk: Any, small: Path) -> None:
     async with talk() as it:
         it.fake.next("PUT", more={"Content-Encoding": "gzip"})
-        with pytest.raises(Garbled, match="coding"):
+        with pytest.raises(InvalidResponse, match="coding"):
             await it.client.upload(small, "a")
 
 
@@ -276,7 +276,7 @@ NASTY: list[list[tuple[str, dict[str, Any]]]] = [
 async def test_a_large_file_arrives_whatever_goes_wrong(
     talk: Any, large: Path, misdeeds: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    async with talk(patience=Patience(stall_s=5, answer_s=1)) as it:
+    async with talk(timeouts=ClientTimeouts(stall_s=5, answer_s=1)) as it:
         for method, misdeed in misdeeds:
             it.fake.next(method, **misdeed)
         stored = await it.client.upload(large, "a")
@@ -357,7 +357,7 @@ async def test_an_upload_is_never_sent_to_another_server(talk: Any, large: Path)
     for location in ["http://127.0.0.1:9/uploads/x", "//example.org/x", "", "http://[", "/\xfc"]:
         async with talk() as it:
             it.fake.next("POST", more={"Location": location})
-            with pytest.raises(Garbled, match="where to send"):
+            with pytest.raises(InvalidResponse, match="where to send"):
                 await it.client.upload(large, "a")
 
 
@@ -366,7 +366,7 @@ async def test_an_upload_is_never_sent_to_another_server(talk: Any, large: Path)
 async def test_an_offset_that_makes_no_sense_ends_it(talk: Any, large: Path, offset: str) -> None:
     async with talk() as it:
         it.fake.next("PATCH", more={"Upload-Offset": offset})
-        with pytest.raises(Garbled):
+        with pytest.raises(InvalidResponse):
             await it.client.upload(large, "a")
 
 
@@ -374,7 +374,7 @@ async def test_an_offset_that_makes_no_sense_ends_it(talk: Any, large: Path, off
 async def test_a_service_that_takes_nothing_ends_it(talk: Any, large: Path) -> None:
     async with talk() as it:
         it.fake.next("PATCH", answer=Answer(204, {"Upload-Offset": "0"}))
-        with pytest.raises(Garbled, match="no more than before"):
+        with pytest.raises(InvalidResponse, match="no more than before"):
             await it.client.upload(large, "a")
 
 
@@ -384,7 +384,7 @@ async def test_a_service_that_takes_next_to_nothing_ends_it(talk: Any, large: Pa
     async with talk() as it:
         for reached in ("1", "2"):
             it.fake.next("PATCH", answer=Answer(204, {"Upload-Offset": reached}))
-        with pytest.raises(Garbled, match="a few bytes more"):
+        with pytest.raises(InvalidResponse, match="a few bytes more"):
             await it.client.upload(large, "a")
         assert len(it.fake.asked("PATCH")) == 1
         it.fake.misdeed("PATCH")  # the second is not asked for

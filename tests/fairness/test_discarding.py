@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import CancelledError, ensureDeferred
 
 from tests.turning import TurningClock
-from twistedmedia.fairness.loop_queue import CLIENTS, FEW_WAITING, PAUSE_S, Dropping
+from twistedmedia.fairness.loop_queue import CLIENTS, FEW_WAITING, PAUSE_S, DiscardQueue
 
 CROWD, NORMAL = "192.0.2.1", "192.0.2.2"
 
@@ -16,7 +16,7 @@ class Dropped:
 
     def __init__(self) -> None:
         self.clock = TurningClock()
-        self.dropping = Dropping(self.clock)
+        self.dropping = DiscardQueue(self.clock)
         self.of: list[str] = []
 
     def wait(self, client: str, count: int, *, is_there: bool = True) -> None:

@@ -15,7 +15,7 @@ from twistedmedia.fairness.loop_queue import (
     STEP_S,
     TURN_OF_FEW_S,
     TURN_S,
-    FairQueue,
+    LoopQueue,
 )
 
 MANY = 1000
@@ -24,7 +24,7 @@ MANY = 1000
 class Worker:
     """A client with steps, each of which takes its time and adds the next one."""
 
-    def __init__(self, clock: TurningClock, queue: FairQueue, name: str, step_s: float) -> None:
+    def __init__(self, clock: TurningClock, queue: LoopQueue, name: str, step_s: float) -> None:
         self.steps = 0
         self._clock = clock
         self._queue = queue
@@ -43,7 +43,7 @@ class Worker:
 class Coroutine:
     """Work that waits for its turn a hundred times, and takes a while each time."""
 
-    def __init__(self, clock: TurningClock, queue: FairQueue) -> None:
+    def __init__(self, clock: TurningClock, queue: LoopQueue) -> None:
         self.passed = 0
         self._clock = clock
         self._queue = queue
@@ -61,12 +61,12 @@ def clock() -> TurningClock:
 
 
 @pytest.fixture
-def queue(clock: TurningClock) -> FairQueue:
-    return FairQueue(clock)
+def queue(clock: TurningClock) -> LoopQueue:
+    return LoopQueue(clock)
 
 
 def test_steps_take_a_bounded_time_of_a_turn_and_go_on_in_the_next(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     """Case 85."""
     worker = Worker(clock, queue, "192.0.2.1", TURN_S / 3.5)
@@ -78,7 +78,7 @@ def test_steps_take_a_bounded_time_of_a_turn_and_go_on_in_the_next(
 
 
 def test_after_a_step_with_a_rest_the_next_turns_have_none(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     """Also when nothing waits while it lasts, it is over after so many turns."""
     turns: list[int] = []
@@ -94,7 +94,7 @@ def test_after_a_step_with_a_rest_the_next_turns_have_none(
 
 
 def test_there_is_room_for_other_work_but_not_all_of_it(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     worker = Worker(clock, queue, "192.0.2.1", TURN_S)
     worker.begin()
@@ -106,7 +106,7 @@ def test_there_is_room_for_other_work_but_not_all_of_it(
     assert steps == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
 
 
-def test_a_queue_without_work_makes_no_room(clock: TurningClock, queue: FairQueue) -> None:
+def test_a_queue_without_work_makes_no_room(clock: TurningClock, queue: LoopQueue) -> None:
     queue.make_room(3)
     worker = Worker(clock, queue, "192.0.2.1", TURN_S)
     worker.begin()
@@ -115,7 +115,7 @@ def test_a_queue_without_work_makes_no_room(clock: TurningClock, queue: FairQueu
 
 
 def test_a_step_that_is_longer_than_a_turn_is_the_only_one_in_it(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     worker = Worker(clock, queue, "192.0.2.1", 2 * TURN_S)
     worker.begin()
@@ -124,7 +124,7 @@ def test_a_step_that_is_longer_than_a_turn_is_the_only_one_in_it(
 
 
 def test_clients_have_the_same_number_of_steps_however_many_wait(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     crowd = Worker(clock, queue, "192.0.2.1", TURN_S / 10)
     for _ in range(MANY):
@@ -137,7 +137,7 @@ def test_clients_have_the_same_number_of_steps_however_many_wait(
 
 
 def test_a_first_step_does_not_wait_for_all_others_of_its_client(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     """Clients behind one proxy have one address."""
     crowd = Worker(clock, queue, "192.0.2.1", TURN_S / 10)
@@ -159,7 +159,7 @@ def test_a_first_step_does_not_wait_for_all_others_of_its_client(
     ],
 )
 def test_steps_have_a_bounded_time_in_a_turn_also_when_they_run_at_once(
-    clock: TurningClock, queue: FairQueue, first: int, further: int, turn_s: float
+    clock: TurningClock, queue: LoopQueue, first: int, further: int, turn_s: float
 ) -> None:
     """It is longer when few first steps wait: turns have a price."""
     for is_first, count in ((True, first), (False, further)):
@@ -177,7 +177,7 @@ def test_steps_have_a_bounded_time_in_a_turn_also_when_they_run_at_once(
     assert queue.has_time
 
 
-def test_a_step_that_fails_does_not_stop_the_others(clock: TurningClock, queue: FairQueue) -> None:
+def test_a_step_that_fails_does_not_stop_the_others(clock: TurningClock, queue: LoopQueue) -> None:
     worker = Worker(clock, queue, "192.0.2.2", TURN_S)
 
     def fail() -> None:
@@ -193,7 +193,7 @@ def test_a_step_that_fails_does_not_stop_the_others(clock: TurningClock, queue: 
         queue.do(fail)
 
 
-def test_nothing_stays_once_all_steps_have_run(clock: TurningClock, queue: FairQueue) -> None:
+def test_nothing_stays_once_all_steps_have_run(clock: TurningClock, queue: LoopQueue) -> None:
     ran: list[int] = []
     for number in range(3):
         queue.add("192.0.2.1", lambda number=number: ran.append(number))  # type: ignore[misc]
@@ -210,7 +210,7 @@ def test_the_begin_and_the_end_of_a_backlog_are_told(
     the threads.
     """
     told: list[bool] = []
-    queue = FairQueue(clock, told.append)
+    queue = LoopQueue(clock, told.append)
 
     def step() -> None:
         clock.spend(TURN_S)
@@ -227,7 +227,7 @@ def test_the_begin_and_the_end_of_a_backlog_are_told(
         assert told == expected
 
 
-def test_a_coroutine_goes_on_while_its_step_has_time(clock: TurningClock, queue: FairQueue) -> None:
+def test_a_coroutine_goes_on_while_its_step_has_time(clock: TurningClock, queue: LoopQueue) -> None:
     coroutine = Coroutine(clock, queue)
     working: Deferred[None] = ensureDeferred(coroutine.work())
     assert coroutine.passed == 0
@@ -241,7 +241,7 @@ def test_a_coroutine_goes_on_while_its_step_has_time(clock: TurningClock, queue:
 
 
 def test_a_coroutine_has_no_time_of_a_step_that_has_ended(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     """It goes on beside the queue, when its content arrives: that time counts for nobody."""
     queue.add("192.0.2.1", lambda: None)
@@ -252,7 +252,7 @@ def test_a_coroutine_has_no_time_of_a_step_that_has_ended(
     assert result(working) is None
 
 
-def test_a_coroutine_that_is_cancelled_waits_no_more(clock: TurningClock, queue: FairQueue) -> None:
+def test_a_coroutine_that_is_cancelled_waits_no_more(clock: TurningClock, queue: LoopQueue) -> None:
     working: Deferred[None] = ensureDeferred(queue.turn("192.0.2.1"))
     working.cancel()
     (failure,) = outcome(working)
@@ -263,7 +263,7 @@ def test_a_coroutine_that_is_cancelled_waits_no_more(clock: TurningClock, queue:
 
 
 def test_the_queue_is_crowded_by_clients_with_at_least_as_many_steps_as_others(
-    queue: FairQueue,
+    queue: LoopQueue,
 ) -> None:
     crowd, normal = "192.0.2.1", "192.0.2.2"
 
@@ -281,14 +281,14 @@ def test_the_queue_is_crowded_by_clients_with_at_least_as_many_steps_as_others(
     assert not queue.is_crowded_by(normal)
 
 
-def test_many_clients_with_one_step_each_are_a_crowd(queue: FairQueue) -> None:
+def test_many_clients_with_one_step_each_are_a_crowd(queue: LoopQueue) -> None:
     for number in range(CROWD):
         queue.add(f"192.0.2.{number}", lambda: None)
     assert queue.is_crowded_by("192.0.2.99")
 
 
 def test_a_step_that_runs_at_once_goes_on_while_it_has_time(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     coroutine = Coroutine(clock, queue)
     queue.do(lambda: ensureDeferred(coroutine.work()))
@@ -298,7 +298,7 @@ def test_a_step_that_runs_at_once_goes_on_while_it_has_time(
     assert coroutine.passed == 100
 
 
-def test_a_step_within_a_step_takes_no_time_of_it(clock: TurningClock, queue: FairQueue) -> None:
+def test_a_step_within_a_step_takes_no_time_of_it(clock: TurningClock, queue: LoopQueue) -> None:
     passed = 0
 
     async def work() -> None:
@@ -317,7 +317,7 @@ def test_a_step_within_a_step_takes_no_time_of_it(clock: TurningClock, queue: Fa
 
 @pytest.mark.parametrize("is_queued", [False, True])
 def test_what_enters_is_part_of_the_step_that_runs(
-    clock: TurningClock, queue: FairQueue, is_queued: bool
+    clock: TurningClock, queue: LoopQueue, is_queued: bool
 ) -> None:
     """Case 85: however long the step has run."""
     entered: list[Deferred[None]] = []
@@ -336,7 +336,7 @@ def test_what_enters_is_part_of_the_step_that_runs(
 
 
 def test_what_enters_without_a_step_waits_for_its_turn(
-    clock: TurningClock, queue: FairQueue
+    clock: TurningClock, queue: LoopQueue
 ) -> None:
     """Case 85."""
     queue.do(lambda: None)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from twistedmedia.fairness.pace import Waiting
+from twistedmedia.fairness.pace import PeerWait
 
 
 def test_time_in_which_nobody_waits_does_not_count() -> None:
     clock = Clock()
-    waiting = Waiting(clock.seconds)
+    waiting = PeerWait(clock.seconds)
     clock.advance(5)
     assert waiting.taken_s() == 0
     waiting.begin()
@@ -21,7 +21,7 @@ def test_time_in_which_nobody_waits_does_not_count() -> None:
 
 def test_time_counts_once_whatever_the_reasons() -> None:
     clock = Clock()
-    waiting = Waiting(clock.seconds)
+    waiting = PeerWait(clock.seconds)
     waiting.begin()
     clock.advance(1)
     waiting.begin()
@@ -35,7 +35,7 @@ def test_time_counts_once_whatever_the_reasons() -> None:
 
 def test_a_wait_that_goes_on_counts_up_to_each_question() -> None:
     clock = Clock()
-    waiting = Waiting(clock.seconds)
+    waiting = PeerWait(clock.seconds)
     waiting.begin()
     clock.advance(2)
     assert waiting.taken_s() == 2

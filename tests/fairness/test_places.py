@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from tests.http.connection import outcome, result
 from twistedmedia.errors import Busy
-from twistedmedia.fairness.places import Places, grow
+from twistedmedia.fairness.places import Slots, grow
 from twistedmedia.fairness.shares import TICK_S, Share, Shares
 
 BUSY_RATE = 16_384.0
@@ -27,7 +27,7 @@ LONGEST_S = 2.05
 class Upload:
     """A request that holds a place, waits for one, or was refused."""
 
-    def __init__(self, places: Places, caller: str, pace: float | None = FAST) -> None:
+    def __init__(self, places: Slots, caller: str, pace: float | None = FAST) -> None:
         self.told = 0
         self.speed = pace
         self.caller = caller
@@ -59,7 +59,7 @@ class World:
 
     def __init__(self, total: int = 64) -> None:
         self.clock = Clock()
-        self.places = Places(total, BUSY_RATE, self.clock)
+        self.places = Slots(total, BUSY_RATE, self.clock)
 
     def take(self, caller: str, pace: float | None = FAST) -> Upload:
         return Upload(self.places, caller, pace)
@@ -294,7 +294,7 @@ def test_one_that_leaves_waits_no_longer(world: World) -> None:
 
 
 def test_without_a_clock_nobody_waits() -> None:
-    places = Places(8, BUSY_RATE)
+    places = Slots(8, BUSY_RATE)
     uploads = [Upload(places, "attacker", FAST) for _ in range(7)]
     uploads.append(Upload(places, "attacker", SLOW))
     mine = [Upload(places, "me") for _ in range(3)]

@@ -27,18 +27,18 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.http.connection import outcome
-from twistedmedia.fairness.loop_queue import FairQueue
-from twistedmedia.fetch.certificates import Trust
-from twistedmedia.fetch.fetcher import Fetcher, Response, Terms, Upstream
+from twistedmedia.fairness.loop_queue import LoopQueue
+from twistedmedia.fetch.certificates import CertificateVerifier
+from twistedmedia.fetch.fetcher import Fetcher, FetchLimits, Response, Upstream
 from twistedmedia.fetch.policy import Address, Policy
-from twistedmedia.fetch.resolver import Lookups
+from twistedmedia.fetch.resolver import Resolver
 from twistedmedia.fetch.urls import parse_url
 from twistedmedia.http.body import EACH_BYTES, BodyMemory
 
 RECEIVE_BYTES = 1 << 16  # what Twisted's own transports receive at once
 PUBLIC = "93.184.215.14"
-TERMS = Terms(total_s=30, head_s=10, max_bytes=8 << 20)
-LONG = Terms(total_s=1000, head_s=10)
+TERMS = FetchLimits(total_s=30, head_s=10, max_bytes=8 << 20)
+LONG = FetchLimits(total_s=1000, head_s=10)
 
 
 class Network(Clock):
@@ -341,7 +341,7 @@ class World:
         upstream: Upstream | None = None,
         connections: int = 4,
         trust: Any = None,
-        queue: FairQueue | None = None,
+        queue: LoopQueue | None = None,
         network: Network | None = None,
     ) -> None:
         """At first example.org, other.org and third.org are public. With `resolve`, a getaddrinfo,
@@ -349,12 +349,12 @@ class World:
         """
         self.network = network or Network()
         self.names = Names({f"{each}.org": [PUBLIC] for each in ("example", "other", "third")})
-        lookups: Any = Lookups(self.network, resolve) if resolve else self.names  # type: ignore[arg-type]
+        resolver: Any = Resolver(self.network, resolve) if resolve else self.names  # type: ignore[arg-type]
         self.memory = BodyMemory(total=2 * EACH_BYTES)  # where each that holds some shows
         self.fetcher = Fetcher(
             self.network,
-            lookups=lookups,
-            trust=trust or Trust(),
+            resolver=resolver,
+            trust=trust or CertificateVerifier(),
             policy=policy or Policy(),
             upstream=upstream,
             connections=connections,
@@ -365,7 +365,7 @@ class World:
     def ask(
         self,
         url: str | None,
-        terms: Terms = TERMS,
+        terms: FetchLimits = TERMS,
         headers: Mapping[str, str] | None = None,
         *,
         read: bool = True,
@@ -409,7 +409,7 @@ class Asked:
         self,
         world: World,
         url: str | None,
-        terms: Terms,
+        terms: FetchLimits,
         headers: Mapping[str, str] | None,
         read: bool,
         caller: str,
@@ -425,7 +425,7 @@ class Asked:
         self.work = ensureDeferred(self._run(target, terms, headers))
         self.outcome = outcome(self.work)
 
-    async def _run(self, url: Any, terms: Terms, headers: Mapping[str, str] | None) -> bytes:
+    async def _run(self, url: Any, terms: FetchLimits, headers: Mapping[str, str] | None) -> bytes:
         async with self._world.fetcher.open(
             url, terms, headers, caller=self._caller
         ) as self.response:

@@ -14,7 +14,7 @@ from tests.fetch.reactor import PUBLIC, Asked, Network, World, head, resolving
 from twistedmedia.errors import AddressRefused
 from twistedmedia.fetch.agent import _Judged
 from twistedmedia.fetch.fetcher import Upstream
-from twistedmedia.fetch.policy import Policy, parse_opening
+from twistedmedia.fetch.policy import Policy, parse_allow_rule
 from twistedmedia.fetch.urls import parse_url
 
 SPELLINGS = [
@@ -150,7 +150,7 @@ TABLE = {
 }
 
 
-OPEN = Policy(tuple(map(parse_opening, ("0.0.0.0/0", "[::/0]"))))
+OPEN = Policy(tuple(map(parse_allow_rule, ("0.0.0.0/0", "[::/0]"))))
 NOWHERE = "nowhere.example"
 
 
@@ -474,7 +474,7 @@ def test_an_opening_opens_what_it_says(
     make: Callable[..., World], opening: str, url: str, to: tuple[str, int] | None
 ) -> None:
     """Case 41."""
-    world = make(policy=Policy((parse_opening(opening),)))
+    world = make(policy=Policy((parse_allow_rule(opening),)))
     world.names.table |= TABLE
     for host in (
         "a.private.example",
@@ -495,7 +495,7 @@ def test_an_opening_opens_what_it_says(
 def test_a_name_is_refused_when_only_one_of_its_addresses_is_opened(
     make: Callable[..., World],
 ) -> None:
-    world = make(policy=Policy((parse_opening("10.0.0.0/8"),)))
+    world = make(policy=Policy((parse_allow_rule("10.0.0.0/8"),)))
     world.names.table["two.example"] = ["10.1.2.3", "192.168.0.1"]
     assert type(world.ask("http://two.example/").error) is AddressRefused
     assert world.network.connected_to == []

@@ -16,15 +16,15 @@ from twisted.python.failure import Failure
 from tests.fetch.reactor import World, failed, head
 from tests.http.connection import outcome, result
 from twistedmedia.errors import Busy, UpstreamBrokeOff, UpstreamFailed
-from twistedmedia.fairness.loop_queue import FairQueue
-from twistedmedia.fetch.cache import MAX_OUTCOMES, Origin, Outcome, Sharing
-from twistedmedia.fetch.fetcher import Terms
+from twistedmedia.fairness.loop_queue import LoopQueue
+from twistedmedia.fetch.cache import MAX_OUTCOMES, FetchCache, FetchOutcome, Origin
+from twistedmedia.fetch.fetcher import FetchLimits
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import Url, parse_url
 
 URL = parse_url("http://example.org/a.mp3")
 OTHER = parse_url("http://example.org/b.mp3")
-TERMS = Terms(total_s=30, head_s=10, max_bytes=1 << 20)
+TERMS = FetchLimits(total_s=30, head_s=10, max_bytes=1 << 20)
 MISS, HIT, SHARED = Origin.MISS, Origin.HIT, Origin.SHARED
 
 
@@ -68,13 +68,15 @@ class FakeFetcher:
     def __init__(self) -> None:
         self.reactor = Clock()
         self.reactor.advance(1000)
-        self.queue = FairQueue(self.reactor)
+        self.queue = LoopQueue(self.reactor)
         self.fetches: list[Fetching] = []
         self.busy = False
         self.callers: list[str] = []
 
     @asynccontextmanager
-    async def open(self, url: Url | None, terms: Terms, caller: str) -> AsyncIterator[Response]:
+    async def open(
+        self, url: Url | None, terms: FetchLimits, caller: str
+    ) -> AsyncIterator[Response]:
         assert terms is TERMS
         self.callers.append(caller)
         if self.busy:
@@ -115,24 +117,24 @@ def fetcher() -> FakeFetcher:
 
 
 @pytest.fixture
-def sharing(fetcher: FakeFetcher) -> Sharing:
-    return Sharing(fetcher, TERMS)  # type: ignore[arg-type]
+def sharing(fetcher: FakeFetcher) -> FetchCache:
+    return FetchCache(fetcher, TERMS)  # type: ignore[arg-type]
 
 
-def error(deferred: Deferred[Outcome]) -> BaseException:
+def error(deferred: Deferred[FetchOutcome]) -> BaseException:
     return failed(outcome(deferred))
 
 
-def test_an_outcome_has_the_figures_of_its_fetch(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_an_outcome_has_the_figures_of_its_fetch(fetcher: FakeFetcher, sharing: FetchCache) -> None:
     asked = sharing.ask(URL)
     fetcher.reactor.advance(2)
     fetcher.respond(status=404)
     timings = Timings(None, 0.25, 0.5, None, 2.0, 2.0)
-    assert result(asked) == Outcome("http://example.org/a.mp3", 404, 6, timings, MISS)
+    assert result(asked) == FetchOutcome("http://example.org/a.mp3", 404, 6, timings, MISS)
 
 
 def test_the_upstreams_own_is_asked_for_without_a_url(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     own, named = sharing.ask(None), sharing.ask(URL)
     assert [fetch.url for fetch in fetcher.fetches] == [None, URL]
@@ -142,7 +144,9 @@ def test_the_upstreams_own_is_asked_for_without_a_url(
     assert result(sharing.ask(None)).origin is HIT
 
 
-def test_a_hundred_who_ask_at_once_share_one_fetch(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_a_hundred_who_ask_at_once_share_one_fetch(
+    fetcher: FakeFetcher, sharing: FetchCache
+) -> None:
     """Case 31."""
     asked = [sharing.ask(URL) for _ in range(100)]
     assert len(fetcher.fetches) == 1
@@ -152,7 +156,7 @@ def test_a_hundred_who_ask_at_once_share_one_fetch(fetcher: FakeFetcher, sharing
     assert {each.size for each in outcomes} == {6}
 
 
-def test_another_url_is_another_fetch(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_another_url_is_another_fetch(fetcher: FakeFetcher, sharing: FetchCache) -> None:
     asked = [sharing.ask(URL), sharing.ask(OTHER), sharing.ask(None)]
     assert [fetch.url for fetch in fetcher.fetches] == [URL, OTHER, None]
     for _ in range(3):
@@ -160,7 +164,7 @@ def test_another_url_is_another_fetch(fetcher: FakeFetcher, sharing: Sharing) ->
     assert [result(each).origin for each in asked] == [MISS] * 3
 
 
-def test_who_joins_pays_for_what_is_left(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_who_joins_pays_for_what_is_left(fetcher: FakeFetcher, sharing: FetchCache) -> None:
     first = sharing.ask(URL)
     fetcher.reactor.advance(0.375)
     second = sharing.ask(URL)
@@ -173,7 +177,9 @@ def test_who_joins_pays_for_what_is_left(fetcher: FakeFetcher, sharing: Sharing)
     assert result(third).timings == Timings(None, None, None, None, 1.0, 1.0)
 
 
-def test_a_wait_for_a_place_is_in_nobodys_timings(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_a_wait_for_a_place_is_in_nobodys_timings(
+    fetcher: FakeFetcher, sharing: FetchCache
+) -> None:
     first = sharing.ask(URL)
     fetcher.reactor.advance(0.5)
     early = sharing.ask(URL)
@@ -190,7 +196,7 @@ def test_a_wait_for_a_place_is_in_nobodys_timings(fetcher: FakeFetcher, sharing:
 
 @pytest.mark.parametrize("leaving", [[0], [1], [0, 1], [2, 0]])
 def test_those_who_leave_do_not_end_the_fetch_of_the_others(
-    fetcher: FakeFetcher, sharing: Sharing, leaving: list[int]
+    fetcher: FakeFetcher, sharing: FetchCache, leaving: list[int]
 ) -> None:
     """Case 31: the first as well."""
     asked = [sharing.ask(URL) for _ in range(3)]
@@ -206,7 +212,7 @@ def test_those_who_leave_do_not_end_the_fetch_of_the_others(
     assert len(fetcher.fetches) == 1
 
 
-def test_the_last_one_who_leaves_ends_it(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_the_last_one_who_leaves_ends_it(fetcher: FakeFetcher, sharing: FetchCache) -> None:
     asked = [sharing.ask(URL) for _ in range(3)]
     for each in asked:
         assert fetcher.going_on
@@ -222,7 +228,7 @@ def test_the_last_one_who_leaves_ends_it(fetcher: FakeFetcher, sharing: Sharing)
 
 @pytest.mark.parametrize("failure", [UpstreamFailed("refuses the connection"), ValueError("bug")])
 def test_a_failure_is_told_to_all_who_wait_and_not_kept(
-    fetcher: FakeFetcher, sharing: Sharing, failure: Exception
+    fetcher: FakeFetcher, sharing: FetchCache, failure: Exception
 ) -> None:
     """Case 31."""
     asked = [sharing.ask(URL) for _ in range(3)]
@@ -234,7 +240,7 @@ def test_a_failure_is_told_to_all_who_wait_and_not_kept(
 
 
 def test_content_that_breaks_off_is_a_failure_and_not_kept(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     asked = [sharing.ask(URL) for _ in range(3)]
     broke_off = UpstreamBrokeOff(6)
@@ -246,7 +252,7 @@ def test_content_that_breaks_off_is_a_failure_and_not_kept(
 
 
 def test_a_fetch_that_is_refused_for_its_caller_goes_on_for_the_others(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     """Case 86: a fetch counts as one of the first caller that asks."""
     refused = [sharing.ask(URL, "first"), sharing.ask(URL, "first")]
@@ -260,7 +266,7 @@ def test_a_fetch_that_is_refused_for_its_caller_goes_on_for_the_others(
 
 
 def test_a_fetch_that_cannot_begin_fails_at_once_and_stops_nothing(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     fetcher.busy = True
     refused = sharing.ask(URL)
@@ -272,7 +278,7 @@ def test_a_fetch_that_cannot_begin_fails_at_once_and_stops_nothing(
     assert result(again).origin is MISS
 
 
-def test_an_outcome_is_kept_for_its_lifetime(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_an_outcome_is_kept_for_its_lifetime(fetcher: FakeFetcher, sharing: FetchCache) -> None:
     asked = sharing.ask(URL)
     fetcher.reactor.advance(2)
     fetcher.respond(60, status=404)
@@ -289,7 +295,9 @@ def test_an_outcome_is_kept_for_its_lifetime(fetcher: FakeFetcher, sharing: Shar
     assert result(again).origin is MISS
 
 
-def test_an_outcome_without_a_lifetime_is_not_kept(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_an_outcome_without_a_lifetime_is_not_kept(
+    fetcher: FakeFetcher, sharing: FetchCache
+) -> None:
     """`no-store`, or nothing said."""
     for _ in range(3):
         asked = sharing.ask(URL)
@@ -299,7 +307,7 @@ def test_an_outcome_without_a_lifetime_is_not_kept(fetcher: FakeFetcher, sharing
 
 
 def test_an_outcome_that_must_not_be_kept_ends_what_was(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     for fresh, lifetime_s in ((False, 60), (True, 0), (False, 0)):
         asked = sharing.ask(URL, fresh=fresh)
@@ -309,7 +317,7 @@ def test_an_outcome_that_must_not_be_kept_ends_what_was(
 
 
 def test_to_be_told_a_hit_cannot_be_cancelled_and_harms_nobody(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     asked = sharing.ask(URL)
     fetcher.respond(60)
@@ -320,7 +328,7 @@ def test_to_be_told_a_hit_cannot_be_cancelled_and_harms_nobody(
 
 
 def test_who_wants_it_fresh_goes_to_the_upstream_and_what_is_kept_is_renewed(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     asked = sharing.ask(URL)
     fetcher.respond(60)
@@ -337,7 +345,7 @@ def test_who_wants_it_fresh_goes_to_the_upstream_and_what_is_kept_is_renewed(
 
 
 def test_who_wants_it_fresh_joins_nobody_and_is_joined_by_nobody(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     first = sharing.ask(URL)
     fresh = [sharing.ask(URL, fresh=True) for _ in range(2)]
@@ -355,7 +363,7 @@ def test_who_wants_it_fresh_joins_nobody_and_is_joined_by_nobody(
 
 
 def test_who_asks_while_another_wants_it_fresh_is_told_what_is_kept(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     asked = sharing.ask(URL)
     fetcher.respond(60)
@@ -371,7 +379,7 @@ def urls(count: int) -> list[Url]:
 
 
 def test_those_that_were_asked_for_last_are_kept(fetcher: FakeFetcher) -> None:
-    sharing = Sharing(fetcher, TERMS, max_outcomes=3)  # type: ignore[arg-type]
+    sharing = FetchCache(fetcher, TERMS, max_outcomes=3)  # type: ignore[arg-type]
     several = urls(4)
     for url in several[:3]:
         asked = sharing.ask(url)
@@ -392,7 +400,7 @@ def test_those_that_were_asked_for_last_are_kept(fetcher: FakeFetcher) -> None:
 
 
 def test_one_that_is_renewed_takes_no_second_place(fetcher: FakeFetcher) -> None:
-    sharing = Sharing(fetcher, TERMS, max_outcomes=2)  # type: ignore[arg-type]
+    sharing = FetchCache(fetcher, TERMS, max_outcomes=2)  # type: ignore[arg-type]
     first, second = urls(2)
     for url in (first, second, second, second):
         asked = sharing.ask(url, fresh=True)
@@ -401,7 +409,7 @@ def test_one_that_is_renewed_takes_no_second_place(fetcher: FakeFetcher) -> None
     assert result(sharing.ask(first)).origin is HIT
 
 
-def test_no_more_than_a_thousand_are_kept(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_no_more_than_a_thousand_are_kept(fetcher: FakeFetcher, sharing: FetchCache) -> None:
     many = urls(MAX_OUTCOMES + 1)
     for url in many:
         asked = sharing.ask(url)
@@ -414,8 +422,8 @@ def test_no_more_than_a_thousand_are_kept(fetcher: FakeFetcher, sharing: Sharing
     assert result(asked).origin is MISS
 
 
-def test_who_is_told_may_ask_again_at_once(fetcher: FakeFetcher, sharing: Sharing) -> None:
-    again: list[Deferred[Outcome]] = []
+def test_who_is_told_may_ask_again_at_once(fetcher: FakeFetcher, sharing: FetchCache) -> None:
+    again: list[Deferred[FetchOutcome]] = []
     sharing.ask(URL).addCallback(lambda _: again.append(sharing.ask(URL)))
     fetcher.respond()
     assert len(fetcher.fetches) == 2
@@ -429,7 +437,7 @@ def test_with_a_real_fetcher_one_request_is_made_for_all(
 ) -> None:
     """Case 31."""
     world = make(connections=1)
-    sharing = Sharing(world.fetcher, TERMS)
+    sharing = FetchCache(world.fetcher, TERMS)
     asked = [sharing.ask(URL) for _ in range(100)]
     outcomes = [outcome(each) for each in asked]
     world.advance(1)
@@ -445,13 +453,15 @@ def test_with_a_real_fetcher_one_request_is_made_for_all(
         world.network.turn()
         came: Any = outcomes[99][0]
         timings = Timings(None, None, 1.0, None, 3.0, 3.0)
-        assert came == Outcome(str(URL), 200, 5, timings, SHARED)
+        assert came == FetchOutcome(str(URL), 200, 5, timings, SHARED)
         assert result(sharing.ask(URL)).origin is HIT
     assert len(peer.requests) == 1
     assert world.fetcher.fetches == 0
 
 
-def test_who_is_told_may_end_the_waiting_of_others(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_who_is_told_may_end_the_waiting_of_others(
+    fetcher: FakeFetcher, sharing: FetchCache
+) -> None:
     first, second, third = (sharing.ask(URL) for _ in range(3))
     outcomes = [outcome(second), outcome(third)]
     first.addCallback(lambda _: second.cancel())
@@ -460,7 +470,7 @@ def test_who_is_told_may_end_the_waiting_of_others(fetcher: FakeFetcher, sharing
 
 
 def test_an_older_fetch_does_not_replace_what_a_newer_one_has_brought(
-    fetcher: FakeFetcher, sharing: Sharing
+    fetcher: FakeFetcher, sharing: FetchCache
 ) -> None:
     older = sharing.ask(URL)
     fetcher.reactor.advance(5)
@@ -474,12 +484,12 @@ def test_an_older_fetch_does_not_replace_what_a_newer_one_has_brought(
 
 @pytest.mark.parametrize("asking", [1000, 5000])
 def test_thousands_who_ask_at_once_are_all_told_and_those_who_leave_hinder_nobody(
-    fetcher: FakeFetcher, sharing: Sharing, asking: int
+    fetcher: FakeFetcher, sharing: FetchCache, asking: int
 ) -> None:
     """Case 31: each asks again as soon as it is told, as pipelined requests do."""
-    again: list[Deferred[Outcome]] = []
+    again: list[Deferred[FetchOutcome]] = []
 
-    def ask_again(told: Outcome) -> Outcome:
+    def ask_again(told: FetchOutcome) -> FetchOutcome:
         again.append(sharing.ask(URL))
         return told
 
@@ -494,7 +504,9 @@ def test_thousands_who_ask_at_once_are_all_told_and_those_who_leave_hinder_nobod
     assert all(isinstance(error(each), UpstreamFailed) for each in again)
 
 
-def test_leaving_costs_the_same_however_many_wait(fetcher: FakeFetcher, sharing: Sharing) -> None:
+def test_leaving_costs_the_same_however_many_wait(
+    fetcher: FakeFetcher, sharing: FetchCache
+) -> None:
     """Case 31: a client closes its connections, and all its requests leave at once."""
     asked = [sharing.ask(URL) for _ in range(20_000)]
     begun_s = time.process_time()

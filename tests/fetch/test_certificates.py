@@ -28,7 +28,7 @@ from tests.http.connection import outcome
 from tests.support import asynchronous
 from twistedmedia.errors import UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
 from twistedmedia.fetch.agent import KEEP_S
-from twistedmedia.fetch.certificates import Trust
+from twistedmedia.fetch.certificates import CertificateVerifier
 from twistedmedia.fetch.timings import Timings
 
 URL = "https://example.org/a.mp3"
@@ -56,8 +56,8 @@ class Authority:
         )
 
     @property
-    def trust(self) -> Trust:
-        return Trust(Certificate(crypto.X509.from_cryptography(self._certificate)))
+    def trust(self) -> CertificateVerifier:
+        return CertificateVerifier(Certificate(crypto.X509.from_cryptography(self._certificate)))
 
     @property
     def pem(self) -> bytes:
@@ -399,7 +399,7 @@ async def test_what_tls_has_broken_off_before_it_was_read_is_told_as_that(
 
 def test_all_connections_share_what_it_takes_to_judge_certificates() -> None:
     """To read the authorities anew for each would take the loop milliseconds, and a MiB."""
-    trust = Trust()
+    trust = CertificateVerifier()
     protocol = TLSMemoryBIOProtocol(
         TLSMemoryBIOFactory(CertificateOptions(), True, Factory()), Protocol()
     )
@@ -417,7 +417,7 @@ def test_a_name_for_which_there_is_no_certificate_is_not_trusted(world: World) -
     world.names.table["134744072"] = world.names.table["example.org"]
     assert "cannot have a certificate" in str(world.ask("https://134744072/").error)
     for host in (b"foo_bar.org", b"r3---sn-a.org", b"xn--a.org"):
-        assert Trust().creatorForNetloc(host, 443)
+        assert CertificateVerifier().creatorForNetloc(host, 443)
 
 
 @asynchronous

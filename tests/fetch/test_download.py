@@ -12,20 +12,20 @@ from tests.fetch.reactor import Peer, World, failed, head
 from tests.http.connection import outcome
 from twistedmedia.errors import AddressRefused, UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
 from twistedmedia.fetch.download import RESUME_AFTER_S, Download
-from twistedmedia.fetch.fetcher import Terms
+from twistedmedia.fetch.fetcher import FetchLimits
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import parse_url
 from twistedmedia.limits import RECENT_S
 
 CONTENT = bytes(range(256)) * 4
 ETAG = '"v1"'
-TERMS = Terms(total_s=100, head_s=10)
+TERMS = FetchLimits(total_s=100, head_s=10)
 
 
 class Downloading:
     """A download of `CONTENT`, whose upstream a test plays."""
 
-    def __init__(self, world: World, terms: Terms = TERMS) -> None:
+    def __init__(self, world: World, terms: FetchLimits = TERMS) -> None:
         self.world = world
         self.content = b""
         self.length: int | None = None
@@ -33,7 +33,7 @@ class Downloading:
         self.work = ensureDeferred(self._run(terms))
         self.outcome = outcome(self.work)
 
-    async def _run(self, terms: Terms) -> None:
+    async def _run(self, terms: FetchLimits) -> None:
         url = parse_url("http://example.org/a.mp3")
         self.download = Download(self.world.fetcher, url, terms)
         async with self.download as download:
@@ -361,7 +361,7 @@ def test_a_reader_that_is_slower_than_the_time_in_all_gets_what_has_come(world: 
 
 
 def test_all_attempts_together_have_the_time_in_all(world: World) -> None:
-    download = Downloading(world, Terms(total_s=20, head_s=10))
+    download = Downloading(world, FetchLimits(total_s=20, head_s=10))
     peer = world.accept()
     peer.send(head(200, ETag=ETAG, Content_Length=str(len(CONTENT))) + CONTENT[:100])
     world.advance(15)
@@ -453,7 +453,7 @@ def test_a_part_of_another_version_is_not_put_together(world: World) -> None:
 def test_the_time_in_all_bounds_the_attempts_to_resume(
     world: World, broken_off_s: float, pending: bool
 ) -> None:
-    download = Downloading(world, Terms(total_s=20, head_s=10))
+    download = Downloading(world, FetchLimits(total_s=20, head_s=10))
     peer = world.accept()
     peer.send(head(ETag=ETAG, Content_Length="1024") + CONTENT[:100])
     world.network.advance(broken_off_s)

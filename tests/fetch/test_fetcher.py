@@ -38,11 +38,11 @@ from twistedmedia.errors import (
     UpstreamFailed,
     UpstreamTooSlow,
 )
-from twistedmedia.fairness.loop_queue import FairQueue
+from twistedmedia.fairness.loop_queue import LoopQueue
 from twistedmedia.fetch.agent import CONNECT_S, KEEP_S
 from twistedmedia.fetch.content import LEAST_BYTES_PER_S, RATE_WINDOW_S
-from twistedmedia.fetch.fetcher import MAX_REDIRECTS, Terms, Upstream
-from twistedmedia.fetch.policy import Policy, parse_opening
+from twistedmedia.fetch.fetcher import MAX_REDIRECTS, FetchLimits, Upstream
+from twistedmedia.fetch.policy import Policy, parse_allow_rule
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import parse_url
 from twistedmedia.http.body import EACH_BYTES
@@ -95,7 +95,7 @@ def test_a_request_says_what_is_wanted_and_nothing_else(world: World) -> None:
 def test_the_host_is_sent_as_it_stands_in_the_url(
     make: Callable[..., World], opening: str, url: str, host: str
 ) -> None:
-    world = make(policy=Policy((parse_opening(opening),)))
+    world = make(policy=Policy((parse_allow_rule(opening),)))
     asked, peer = answered(world, url)
     assert peer.request()["host"] == host
     peer.respond()
@@ -409,7 +409,7 @@ def test_another_origin_does_not_get_them(
 ) -> None:
     """Case 42."""
     world = make(
-        upstream=OWN, policy=Policy(tuple(map(parse_opening, [opening] if opening else [])))
+        upstream=OWN, policy=Policy(tuple(map(parse_allow_rule, [opening] if opening else [])))
     )
     for host in ("www.example.org", "example.org.other.org"):
         world.names.table[host] = world.names.table["other.org"]
@@ -460,7 +460,7 @@ def test_a_look_up_that_hangs_ends_with_the_time_to_the_headers(world: World) ->
 
 
 def test_a_connection_that_is_not_accepted_ends_with_the_time_for_one(world: World) -> None:
-    asked = world.ask(URL, Terms(30, 20))
+    asked = world.ask(URL, FetchLimits(30, 20))
     world.advance(CONNECT_S - 0.5)
     assert asked.outcome == []
     world.advance(0.5)
@@ -469,7 +469,7 @@ def test_a_connection_that_is_not_accepted_ends_with_the_time_for_one(world: Wor
 
 
 def test_connecting_ends_with_the_time_to_the_headers(world: World) -> None:
-    asked = world.ask(URL, Terms(30, 5))
+    asked = world.ask(URL, FetchLimits(30, 5))
     world.advance(4.5)
     assert (asked.outcome, len(world.network.pending)) == ([], 1)
     world.advance(0.5)
@@ -612,7 +612,7 @@ def test_time_in_which_we_hold_it_is_no_part_of_a_window(world: World) -> None:
 
 # How much may come.
 
-LIMITED = Terms(total_s=1000, head_s=10, max_bytes=1000)
+LIMITED = FetchLimits(total_s=1000, head_s=10, max_bytes=1000)
 
 
 @pytest.mark.parametrize(("size", "fits"), [(1000, True), (1001, False), (1 << 62, False)])
@@ -990,7 +990,7 @@ def test_a_connection_is_kept_for_the_next_request_to_its_origin(world: World) -
     "url", ["http://other.org/", "http://example.org:8080/", "http://www.example.org/"]
 )
 def test_another_origin_has_its_own(make: Callable[..., World], url: str) -> None:
-    world = make(policy=Policy((parse_opening("example.org:8080"),)))
+    world = make(policy=Policy((parse_allow_rule("example.org:8080"),)))
     world.names.table["www.example.org"] = ["93.184.215.14"]
     kept = fetch_whole(world)
     asked, peer = answered(world, url)
@@ -1514,7 +1514,7 @@ def test_many_chunks_that_are_small_are_no_fault(world: World) -> None:
     assert again.whole == b"hello"
 
 
-class NotedQueue(FairQueue):
+class NotedQueue(LoopQueue):
     """Notes whose steps were done, in their order."""
 
     def __init__(self, clock: Clock) -> None:
@@ -1558,7 +1558,7 @@ def test_origins_are_not_remembered_longer_than_their_connections(
     make: Callable[..., World],
 ) -> None:
     world = make(connections=3)
-    pool = world.fetcher._strangers._pool
+    pool = world.fetcher._csrf._pool
     for number in range(20):
         host = f"{number}.org"
         world.names.table[host] = world.names.table["example.org"]
@@ -1627,7 +1627,7 @@ def test_connections_that_are_lost_while_they_are_kept_are_forgotten(
     make: Callable[..., World],
 ) -> None:
     world = make(connections=2)
-    pool = world.fetcher._strangers._pool
+    pool = world.fetcher._csrf._pool
     for _ in range(3):
         both = [world.ask(URL) for _ in range(2)]
         peers = [attempt.accept() for attempt in world.network.pending]
@@ -1643,7 +1643,7 @@ def test_content_that_is_too_much_in_its_last_piece_keeps_no_connection(
     make: Callable[..., World],
 ) -> None:
     world = make()
-    asked = world.ask(URL, Terms(total_s=10, head_s=10, max_bytes=4))
+    asked = world.ask(URL, FetchLimits(total_s=10, head_s=10, max_bytes=4))
     peer = world.accept()
     peer.send(head(Transfer_Encoding="chunked") + b"5\r\nhello\r\n0\r\n\r\n")
     assert "limit of 4 bytes" in str(asked.error)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from twistedmedia.fetch.policy import (
     PUBLIC_PORTS,
-    Opening,
+    AllowRule,
     Policy,
     is_public,
     origin_only,
-    parse_opening,
+    parse_allow_rule,
 )
 
 quick = settings(max_examples=300, deadline=None)
@@ -309,36 +309,36 @@ def test_an_address_with_a_zone_is_public_only_if_it_is_one_of_ipv4(
 # Openings
 
 OPENINGS = {
-    "\uff11\uff12\uff17.0.0.1": Opening(IPv4Network("127.0.0.1/32")),
-    "10.0.0.0/8": Opening(IPv4Network("10.0.0.0/8")),
-    "10.0.0.0/8:8080": Opening(IPv4Network("10.0.0.0/8"), port=8080),
-    "127.0.0.1": Opening(IPv4Network("127.0.0.1/32")),
-    "127.0.0.1:8000": Opening(IPv4Network("127.0.0.1/32"), port=8000),
-    "192.168.0.0/255.255.0.0": Opening(IPv4Network("192.168.0.0/16")),
-    "0.0.0.0/0": Opening(IPv4Network("0.0.0.0/0")),
-    "[10.0.0.0/8]:80": Opening(IPv4Network("10.0.0.0/8"), port=80),
-    "::1": Opening(IPv6Network("::1/128")),
-    "[::1]": Opening(IPv6Network("::1/128")),
-    "[::1]:1": Opening(IPv6Network("::1/128"), port=1),
-    "[::1]:65535": Opening(IPv6Network("::1/128"), port=65535),
-    "fd00::/8": Opening(IPv6Network("fd00::/8")),
-    "[fd00::/8]": Opening(IPv6Network("fd00::/8")),
-    "[fd00::/8]:8080": Opening(IPv6Network("fd00::/8"), port=8080),
-    "::/0": Opening(IPv6Network("::/0")),
-    "::ffff:10.0.0.0/104": Opening(IPv4Network("10.0.0.0/8")),
-    "[::ffff:127.0.0.1]:80": Opening(IPv4Network("127.0.0.1/32"), port=80),
-    "::ffff:0:0/96": Opening(IPv4Network("0.0.0.0/0")),
-    "example.org": Opening(None, "example.org"),
-    "example.org:443": Opening(None, "example.org", 443),
-    "EXAMPLE.Org.": Opening(None, "example.org"),
-    "localhost:8000": Opening(None, "localhost", 8000),
-    "media_1.internal": Opening(None, "media_1.internal"),
-    "*.example.org": Opening(None, "*.example.org"),
-    "*.Example.org.:8443": Opening(None, "*.example.org", 8443),
-    "b\u00fccher.example": Opening(None, "xn--bcher-kva.example"),
-    "*.B\u00dcCHER.example:80": Opening(None, "*.xn--bcher-kva.example", 80),
-    "xn--bcher-kva.example": Opening(None, "xn--bcher-kva.example"),
-    "1und1.de": Opening(None, "1und1.de"),
+    "\uff11\uff12\uff17.0.0.1": AllowRule(IPv4Network("127.0.0.1/32")),
+    "10.0.0.0/8": AllowRule(IPv4Network("10.0.0.0/8")),
+    "10.0.0.0/8:8080": AllowRule(IPv4Network("10.0.0.0/8"), port=8080),
+    "127.0.0.1": AllowRule(IPv4Network("127.0.0.1/32")),
+    "127.0.0.1:8000": AllowRule(IPv4Network("127.0.0.1/32"), port=8000),
+    "192.168.0.0/255.255.0.0": AllowRule(IPv4Network("192.168.0.0/16")),
+    "0.0.0.0/0": AllowRule(IPv4Network("0.0.0.0/0")),
+    "[10.0.0.0/8]:80": AllowRule(IPv4Network("10.0.0.0/8"), port=80),
+    "::1": AllowRule(IPv6Network("::1/128")),
+    "[::1]": AllowRule(IPv6Network("::1/128")),
+    "[::1]:1": AllowRule(IPv6Network("::1/128"), port=1),
+    "[::1]:65535": AllowRule(IPv6Network("::1/128"), port=65535),
+    "fd00::/8": AllowRule(IPv6Network("fd00::/8")),
+    "[fd00::/8]": AllowRule(IPv6Network("fd00::/8")),
+    "[fd00::/8]:8080": AllowRule(IPv6Network("fd00::/8"), port=8080),
+    "::/0": AllowRule(IPv6Network("::/0")),
+    "::ffff:10.0.0.0/104": AllowRule(IPv4Network("10.0.0.0/8")),
+    "[::ffff:127.0.0.1]:80": AllowRule(IPv4Network("127.0.0.1/32"), port=80),
+    "::ffff:0:0/96": AllowRule(IPv4Network("0.0.0.0/0")),
+    "example.org": AllowRule(None, "example.org"),
+    "example.org:443": AllowRule(None, "example.org", 443),
+    "EXAMPLE.Org.": AllowRule(None, "example.org"),
+    "localhost:8000": AllowRule(None, "localhost", 8000),
+    "media_1.internal": AllowRule(None, "media_1.internal"),
+    "*.example.org": AllowRule(None, "*.example.org"),
+    "*.Example.org.:8443": AllowRule(None, "*.example.org", 8443),
+    "b\u00fccher.example": AllowRule(None, "xn--bcher-kva.example"),
+    "*.B\u00dcCHER.example:80": AllowRule(None, "*.xn--bcher-kva.example", 80),
+    "xn--bcher-kva.example": AllowRule(None, "xn--bcher-kva.example"),
+    "1und1.de": AllowRule(None, "1und1.de"),
 }
 
 NO_OPENINGS = [
@@ -412,15 +412,15 @@ NO_OPENINGS = [
 
 
 @pytest.mark.parametrize(("text", "opening"), OPENINGS.items())
-def test_an_opening_is_read_as_it_is_meant(text: str, opening: Opening) -> None:
-    assert parse_opening(text) == opening
+def test_an_opening_is_read_as_it_is_meant(text: str, opening: AllowRule) -> None:
+    assert parse_allow_rule(text) == opening
 
 
 @pytest.mark.parametrize("text", NO_OPENINGS)
 def test_what_is_no_opening_is_refused_on_one_line(text: str) -> None:
     """Case 41."""
     with pytest.raises(ValueError, match=r"\w") as caught:
-        parse_opening(text)
+        parse_allow_rule(text)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -428,7 +428,7 @@ def test_what_is_no_opening_is_refused_on_one_line(text: str) -> None:
 @given(st.text() | st.text(st.sampled_from("0123456789abf:.[]/*%-_\u00fc\uff11 ")))
 def test_any_text_is_an_opening_or_a_value_error(text: str) -> None:
     try:
-        opening = parse_opening(text)
+        opening = parse_allow_rule(text)
     except ValueError as error:
         lines = str(error).splitlines()
     else:
@@ -501,7 +501,7 @@ def test_an_opening_admits_what_it_names_and_nothing_that_looks_like_it(
     text: str, host: str, address: str, port: int, admitted: bool
 ) -> None:
     """Case 41."""
-    policy = Policy((parse_opening(text),))
+    policy = Policy((parse_allow_rule(text),))
     assert policy.admits(host, ip_address(address), port) is admitted
 
 
@@ -509,8 +509,8 @@ def test_an_opening_admits_what_it_names_and_nothing_that_looks_like_it(
 def test_what_one_opening_admits_is_admitted_beside_others(
     text: str, host: str, address: str, port: int, admitted: bool
 ) -> None:
-    others = (parse_opening("203.0.113.7"), parse_opening("*.other.example:1"))
-    for openings in ((parse_opening(text), *others), (*others, parse_opening(text))):
+    others = (parse_allow_rule("203.0.113.7"), parse_allow_rule("*.other.example:1"))
+    for openings in ((parse_allow_rule(text), *others), (*others, parse_allow_rule(text))):
         assert Policy(openings, public=False).admits(host, ip_address(address), port) is admitted
 
 
@@ -523,11 +523,11 @@ hosts = st.lists(labels, min_size=1, max_size=4).map(".".join)
 def test_a_name_opens_itself_and_a_star_what_is_below_it(name: str, host: str) -> None:
     """Case 41."""
     address = ip_address("10.0.0.1")
-    assert Opening(None, name).admits(host, address, 80) == (host == name)
-    assert Opening(None, f"*.{name}").admits(f"{host}.{name}", address, 80)
+    assert AllowRule(None, name).admits(host, address, 80) == (host == name)
+    assert AllowRule(None, f"*.{name}").admits(f"{host}.{name}", address, 80)
     for other in (name, f"{host}{name}", f"{host}-{name}", f"{name}.{host}.test"):
         if not other.endswith(f".{name}"):
-            assert not Opening(None, f"*.{name}").admits(other, address, 80)
+            assert not AllowRule(None, f"*.{name}").admits(other, address, 80)
 
 
 # Policies
@@ -558,7 +558,7 @@ def test_a_policy_that_opens_nothing_admits_nothing(text: str) -> None:
 
 
 def test_an_opening_of_a_public_address_opens_its_other_ports() -> None:
-    policy = Policy((parse_opening("8.8.8.8"), parse_opening("a.example:8080")))
+    policy = Policy((parse_allow_rule("8.8.8.8"), parse_allow_rule("a.example:8080")))
     assert policy.admits("b.example", ip_address("8.8.8.8"), 8443)
     assert policy.admits("a.example", ip_address("1.1.1.1"), 8080)
     assert not policy.admits("b.example", ip_address("1.1.1.1"), 8080)
@@ -584,12 +584,12 @@ def test_of_the_addresses_of_a_name_all_are_admitted_or_none(
     addresses: list[str], admitted: bool
 ) -> None:
     """Case 40."""
-    policy = Policy((parse_opening("192.168.1.0/24"),))
+    policy = Policy((parse_allow_rule("192.168.1.0/24"),))
     assert policy.admits_all("a.example", map(ip_address, addresses), 80) is admitted
 
 
 def test_even_an_open_name_that_leads_nowhere_is_not_admitted() -> None:
-    assert not Policy((parse_opening("a.example"),)).admits_all("a.example", [], 80)
+    assert not Policy((parse_allow_rule("a.example"),)).admits_all("a.example", [], 80)
 
 
 @pytest.mark.parametrize(

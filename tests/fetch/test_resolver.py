@@ -16,14 +16,14 @@ from tests.fetch.reactor import PUBLIC, Network, failed
 from tests.http.connection import outcome, result
 from twistedmedia.errors import Busy
 from twistedmedia.fetch.policy import Address
-from twistedmedia.fetch.resolver import AT_ONCE, Lookups
+from twistedmedia.fetch.resolver import AT_ONCE, Resolver
 
 WAIT_S = 10  # so that a failing test ends
 
 Answer = list[str] | Exception
 
 
-class Resolver:
+class GetAddrInfo:
     """A getaddrinfo that answers from a table. For a host that is held it waits to be let go."""
 
     def __init__(self) -> None:
@@ -72,11 +72,11 @@ class Resolver:
 
 
 @pytest.fixture
-def resolver() -> Iterator[Resolver]:
-    resolver = Resolver()
-    yield resolver
-    resolver.let_all_go()
-    for thread in resolver.threads:
+def getaddrinfo() -> Iterator[GetAddrInfo]:
+    getaddrinfo = GetAddrInfo()
+    yield getaddrinfo
+    getaddrinfo.let_all_go()
+    for thread in getaddrinfo.threads:
         thread.join(WAIT_S)
         assert not thread.is_alive()
 
@@ -87,8 +87,8 @@ def network() -> Network:
 
 
 @pytest.fixture
-def lookups(network: Network, resolver: Resolver) -> Lookups:
-    return Lookups(network, resolver, at_once=6)  # type: ignore[arg-type]
+def resolver(network: Network, getaddrinfo: GetAddrInfo) -> Resolver:
+    return Resolver(network, getaddrinfo, at_once=6)  # type: ignore[arg-type]
 
 
 def addresses(*texts: str) -> list[Address]:
@@ -96,41 +96,41 @@ def addresses(*texts: str) -> list[Address]:
 
 
 def test_the_addresses_of_a_name_come_in_their_order_and_each_once(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    resolver.table["example.org"] = ["2001:db8::1", "192.0.2.1", "2001:db8::1", "192.0.2.2"]
-    asked = lookups.addresses("example.org")
+    getaddrinfo.table["example.org"] = ["2001:db8::1", "192.0.2.1", "2001:db8::1", "192.0.2.2"]
+    asked = resolver.addresses("example.org")
     network.from_threads()
     assert result(asked) == addresses("2001:db8::1", "192.0.2.1", "192.0.2.2")
 
 
 def test_only_addresses_for_tcp_are_asked_for(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    asked = outcome(lookups.addresses("example.org"))
+    asked = outcome(resolver.addresses("example.org"))
     network.from_threads()
     assert len(asked) == 1
     hints = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
-    assert resolver.calls == [("example.org", None, hints)]
+    assert getaddrinfo.calls == [("example.org", None, hints)]
 
 
 @pytest.mark.parametrize("text", ["192.0.2.1", "0.0.0.0", "::1", "2001:db8::1", "::ffff:1.2.3.4"])
 def test_an_address_is_its_own_and_needs_no_thread(
-    resolver: Resolver, lookups: Lookups, text: str
+    getaddrinfo: GetAddrInfo, resolver: Resolver, text: str
 ) -> None:
-    assert result(lookups.addresses(text)) == addresses(text)
-    assert resolver.calls == []
+    assert result(resolver.addresses(text)) == addresses(text)
+    assert getaddrinfo.calls == []
 
 
 @pytest.mark.parametrize("host", ["127.1", "0x7f000001", "2130706433", "0177.0.0.1", "192.0.2.1."])
 def test_what_only_getaddrinfo_takes_for_an_address_is_looked_up(
-    network: Network, resolver: Resolver, lookups: Lookups, host: str
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver, host: str
 ) -> None:
-    resolver.table[host] = ["127.0.0.1"]
-    asked = lookups.addresses(host)
+    getaddrinfo.table[host] = ["127.0.0.1"]
+    asked = resolver.addresses(host)
     network.from_threads()
     assert result(asked) == addresses("127.0.0.1")
-    assert resolver.asked == [host]
+    assert getaddrinfo.asked == [host]
 
 
 @pytest.mark.parametrize(
@@ -143,245 +143,245 @@ def test_what_only_getaddrinfo_takes_for_an_address_is_looked_up(
     ],
 )
 def test_a_name_that_has_none_has_none(
-    network: Network, resolver: Resolver, lookups: Lookups, error: Exception
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver, error: Exception
 ) -> None:
-    resolver.table["nowhere.example"] = error
-    asked = lookups.addresses("nowhere.example")
+    getaddrinfo.table["nowhere.example"] = error
+    asked = resolver.addresses("nowhere.example")
     network.from_threads()
     assert result(asked) == []
 
 
 def test_a_fault_of_the_resolver_is_told_to_all_who_asked_and_stops_nothing(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    resolver.table["example.org"] = ZeroDivisionError()
-    resolver.hold("example.org")
-    several = [outcome(lookups.addresses("example.org")) for _ in range(3)]
-    resolver.let_go("example.org")
+    getaddrinfo.table["example.org"] = ZeroDivisionError()
+    getaddrinfo.hold("example.org")
+    several = [outcome(resolver.addresses("example.org")) for _ in range(3)]
+    getaddrinfo.let_go("example.org")
     network.from_threads()
     for [came] in several:
         assert isinstance(came, Failure)
         assert came.check(ZeroDivisionError)
     for n in range(5):
-        asked = lookups.addresses(f"{n}.example")
+        asked = resolver.addresses(f"{n}.example")
         network.from_threads()
         assert result(asked) == addresses("192.0.2.1")
 
 
 def test_no_more_addresses_are_told_than_anybody_connects_to(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     many = [f"192.0.2.{n}" for n in range(200)]
-    resolver.table["many.example"] = many
-    asked = lookups.addresses("many.example")
+    getaddrinfo.table["many.example"] = many
+    asked = resolver.addresses("many.example")
     network.from_threads()
     assert result(asked) == addresses(*many)
 
 
 def test_those_who_ask_for_one_name_at_once_share_a_look_up(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    resolver.hold("example.org")
-    several = [lookups.addresses("example.org") for _ in range(100)]
-    resolver.wait_for_calls(1)
-    several += [lookups.addresses("example.org") for _ in range(100)]
-    resolver.let_go("example.org")
+    getaddrinfo.hold("example.org")
+    several = [resolver.addresses("example.org") for _ in range(100)]
+    getaddrinfo.wait_for_calls(1)
+    several += [resolver.addresses("example.org") for _ in range(100)]
+    getaddrinfo.let_go("example.org")
     network.from_threads()
     assert [result(asked) for asked in several] == [addresses("192.0.2.1")] * 200
-    assert resolver.asked == ["example.org"]
+    assert getaddrinfo.asked == ["example.org"]
 
 
 def test_what_was_looked_up_is_not_kept(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     """Case 40: the next connection is judged by what is true then."""
     for text in ("192.0.2.1", "127.0.0.1"):
-        resolver.table["example.org"] = [text]
-        asked = lookups.addresses("example.org")
+        getaddrinfo.table["example.org"] = [text]
+        asked = resolver.addresses("example.org")
         network.from_threads()
         assert result(asked) == addresses(text)
-    assert resolver.asked == ["example.org"] * 2
+    assert getaddrinfo.asked == ["example.org"] * 2
 
 
 def test_who_leaves_leaves_the_look_up_to_the_others(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    resolver.hold("example.org")
-    several = [lookups.addresses("example.org") for _ in range(3)]
+    getaddrinfo.hold("example.org")
+    several = [resolver.addresses("example.org") for _ in range(3)]
     left = [outcome(asked) for asked in several[:2]]
     for asked in several[:2]:
         asked.cancel()
     for [came] in left:
         assert isinstance(came, Failure)
         assert came.check(CancelledError)
-    resolver.let_go("example.org")
+    getaddrinfo.let_go("example.org")
     network.from_threads()
     assert result(several[2]) == addresses("192.0.2.1")
 
 
 def test_who_asks_when_all_have_left_joins_what_is_under_way(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    resolver.hold("example.org")
-    left = lookups.addresses("example.org")
+    getaddrinfo.hold("example.org")
+    left = resolver.addresses("example.org")
     gone = outcome(left)
     left.cancel()
     assert len(gone) == 1
-    resolver.wait_for_calls(1)
-    asked = lookups.addresses("example.org")
-    resolver.let_go("example.org")
+    getaddrinfo.wait_for_calls(1)
+    asked = resolver.addresses("example.org")
+    getaddrinfo.let_go("example.org")
     network.from_threads()
     assert result(asked) == addresses("192.0.2.1")
-    assert resolver.asked == ["example.org"]
+    assert getaddrinfo.asked == ["example.org"]
 
 
 def test_a_look_up_whose_asker_left_makes_room_when_it_is_over(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     hosts = [f"{n}.example" for n in range(3)]
-    resolver.hold(*hosts)
+    getaddrinfo.hold(*hosts)
     for host in hosts:
-        asked = lookups.addresses(host)
+        asked = resolver.addresses(host)
         gone = outcome(asked)
         asked.cancel()
         assert len(gone) == 1
-    resolver.wait_for_calls(3)
-    following = lookups.addresses("following.example")
-    assert len(resolver.calls) == 3
-    resolver.let_go(hosts[1])
+    getaddrinfo.wait_for_calls(3)
+    following = resolver.addresses("following.example")
+    assert len(getaddrinfo.calls) == 3
+    getaddrinfo.let_go(hosts[1])
     network.from_threads(2)
     assert result(following) == addresses("192.0.2.1")
 
 
 def test_names_that_hang_stop_no_address_and_no_other_name(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     """Case 29."""
-    resolver.hold("a.example", "b.example")
-    hanging = [lookups.addresses("a.example"), lookups.addresses("b.example")]
-    assert result(lookups.addresses("192.0.2.7")) == addresses("192.0.2.7")
+    getaddrinfo.hold("a.example", "b.example")
+    hanging = [resolver.addresses("a.example"), resolver.addresses("b.example")]
+    assert result(resolver.addresses("192.0.2.7")) == addresses("192.0.2.7")
     for n in range(10):
-        asked = lookups.addresses(f"{n}.example")
+        asked = resolver.addresses(f"{n}.example")
         network.from_threads()
         assert result(asked) == addresses("192.0.2.1")
     assert not any(asked.called for asked in hanging)
-    resolver.let_all_go()
+    getaddrinfo.let_all_go()
     network.from_threads(2)
     assert all(asked.called for asked in hanging)
 
 
 def test_no_more_threads_look_up_at_once_than_may_and_the_rest_have_their_turn(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     hosts = [f"{n}.example" for n in range(10)]
-    resolver.hold(*hosts)
-    several = [lookups.addresses(host) for host in hosts]
-    resolver.wait_for_calls(3)
-    assert sorted(resolver.asked) == hosts[:3]
-    assert result(lookups.addresses("192.0.2.7")) == addresses("192.0.2.7")
+    getaddrinfo.hold(*hosts)
+    several = [resolver.addresses(host) for host in hosts]
+    getaddrinfo.wait_for_calls(3)
+    assert sorted(getaddrinfo.asked) == hosts[:3]
+    assert result(resolver.addresses("192.0.2.7")) == addresses("192.0.2.7")
     for n, host in enumerate(hosts):
-        resolver.let_go(host)
+        getaddrinfo.let_go(host)
         network.from_threads()
         assert several[n].called
-        resolver.wait_for_calls(min(10, n + 4))
-    assert sorted(resolver.asked) == hosts
-    assert resolver.asked[3:] == hosts[3:]
-    assert resolver.most == 3
+        getaddrinfo.wait_for_calls(min(10, n + 4))
+    assert sorted(getaddrinfo.asked) == hosts
+    assert getaddrinfo.asked[3:] == hosts[3:]
+    assert getaddrinfo.most == 3
 
 
 def test_a_name_that_nobody_waits_for_any_more_has_no_turn(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     hosts = [f"{n}.example" for n in range(3)]
-    resolver.hold(*hosts)
-    several = [lookups.addresses(host) for host in hosts]
-    queued = [lookups.addresses("queued.example") for _ in range(2)]
-    last = lookups.addresses("last.example")
+    getaddrinfo.hold(*hosts)
+    several = [resolver.addresses(host) for host in hosts]
+    queued = [resolver.addresses("queued.example") for _ in range(2)]
+    last = resolver.addresses("last.example")
     gone = [outcome(asked) for asked in queued]
     for asked in queued:
         asked.cancel()
     assert all(gone)
-    resolver.let_all_go()
+    getaddrinfo.let_all_go()
     network.from_threads(4)
     assert result(last) == addresses("192.0.2.1")
     assert all(asked.called for asked in several)
-    assert "queued.example" not in resolver.asked
-    again = lookups.addresses("queued.example")
+    assert "queued.example" not in getaddrinfo.asked
+    again = resolver.addresses("queued.example")
     network.from_threads()
     assert result(again) == addresses("192.0.2.1")
 
 
 def test_a_queued_name_has_its_turn_when_one_of_those_who_ask_has_left(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     hosts = [f"{n}.example" for n in range(3)]
-    resolver.hold(*hosts)
+    getaddrinfo.hold(*hosts)
     for host in hosts:
-        outcome(lookups.addresses(host))
-    leaving, staying = (lookups.addresses("queued.example") for _ in range(2))
+        outcome(resolver.addresses(host))
+    leaving, staying = (resolver.addresses("queued.example") for _ in range(2))
     gone = outcome(leaving)
     leaving.cancel()
     assert len(gone) == 1
-    resolver.let_go(hosts[0])
+    getaddrinfo.let_go(hosts[0])
     network.from_threads(2)
     assert result(staying) == addresses("192.0.2.1")
 
 
 def test_who_is_told_may_ask_again_at_once(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     again: list[Deferred[list[Address]]] = []
-    lookups.addresses("example.org").addCallback(
-        lambda _: again.append(lookups.addresses("example.org"))
+    resolver.addresses("example.org").addCallback(
+        lambda _: again.append(resolver.addresses("example.org"))
     )
     network.from_threads(2)
     assert result(again[0]) == addresses("192.0.2.1")
-    assert resolver.asked == ["example.org"] * 2
+    assert getaddrinfo.asked == ["example.org"] * 2
 
 
 def test_a_look_up_that_hangs_keeps_no_process_from_ending(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    asked = lookups.addresses("example.org")
+    asked = resolver.addresses("example.org")
     network.from_threads()
     assert result(asked)
-    [thread] = resolver.threads
+    [thread] = getaddrinfo.threads
     assert thread.daemon
     assert thread is not threading.current_thread()
 
 
 def test_as_many_look_ups_go_on_as_cost_next_to_nothing(
-    network: Network, resolver: Resolver
+    network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
     hosts = [f"{n}.example" for n in range(AT_ONCE + 1)]
-    resolver.hold(*hosts)
-    lookups = Lookups(network, resolver)  # type: ignore[arg-type]
-    several = [lookups.addresses(host, host) for host in hosts]
-    resolver.wait_for_calls(AT_ONCE)
-    resolver.let_all_go()
+    getaddrinfo.hold(*hosts)
+    resolver = Resolver(network, getaddrinfo)  # type: ignore[arg-type]
+    several = [resolver.addresses(host, host) for host in hosts]
+    getaddrinfo.wait_for_calls(AT_ONCE)
+    getaddrinfo.let_all_go()
     network.from_threads(len(hosts))
     assert all(result(asked) for asked in several)
-    assert resolver.most <= AT_ONCE
+    assert getaddrinfo.most <= AT_ONCE
 
 
 def test_names_of_one_caller_do_not_hold_up_those_of_another(
-    network: Network, resolver: Resolver
+    network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
     """Case 86: a look-up that hangs cannot be ended."""
-    lookups = Lookups(network, resolver, at_once=12)  # type: ignore[arg-type]
+    resolver = Resolver(network, getaddrinfo, at_once=12)  # type: ignore[arg-type]
     hosts = [f"{caller}{n}.example" for caller in "ab" for n in range(20)]
-    resolver.hold(*hosts)
-    hanging = [lookups.addresses(host, host[0]) for host in hosts]
-    resolver.wait_for_calls(6 + 3)
+    getaddrinfo.hold(*hosts)
+    hanging = [resolver.addresses(host, host[0]) for host in hosts]
+    getaddrinfo.wait_for_calls(6 + 3)
     queued = "b19.example"
-    asked = [lookups.addresses("c.example", "c")]
+    asked = [resolver.addresses("c.example", "c")]
     network.from_threads()
     assert result(asked[0]) == addresses("192.0.2.1")
-    resolver.let_go(queued)
-    joined = lookups.addresses(queued, "c")
+    getaddrinfo.let_go(queued)
+    joined = resolver.addresses(queued, "c")
     network.from_threads()
     assert result(joined) == addresses("192.0.2.1"), "although it waits as a name of b"
-    resolver.let_all_go()
+    getaddrinfo.let_all_go()
     network.from_threads(len(hosts) - 1)
     assert all(result(each) for each in hanging)
 
@@ -405,66 +405,66 @@ class Unable:
 def test_where_no_thread_can_start_all_are_told_and_no_name_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, network: Network, names: int
 ) -> None:
-    lookups = Lookups(network, lambda *_, **__: [(0, 0, 0, "", (PUBLIC, 0))], at_once=1)
+    resolver = Resolver(network, lambda *_, **__: [(0, 0, 0, "", (PUBLIC, 0))], at_once=1)
     unable = Unable(monkeypatch)
     for number in range(names):
-        assert isinstance(failed(outcome(lookups.addresses(f"{number}.example"))), Busy)
+        assert isinstance(failed(outcome(resolver.addresses(f"{number}.example"))), Busy)
     unable.is_so = False
-    again = lookups.addresses("0.example")
+    again = resolver.addresses("0.example")
     network.from_threads()
     assert result(again) == addresses(PUBLIC)
 
 
 def test_names_wait_for_a_look_up_under_way_where_no_other_thread_can_start(
-    monkeypatch: pytest.MonkeyPatch, network: Network, resolver: Resolver
+    monkeypatch: pytest.MonkeyPatch, network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
-    lookups = Lookups(network, resolver, at_once=5)  # type: ignore[arg-type]
-    resolver.hold("first.example")
-    first = lookups.addresses("first.example")
-    resolver.wait_for_calls(1)
+    resolver = Resolver(network, getaddrinfo, at_once=5)  # type: ignore[arg-type]
+    getaddrinfo.hold("first.example")
+    first = resolver.addresses("first.example")
+    getaddrinfo.wait_for_calls(1)
     unable = Unable(monkeypatch)
-    others = [lookups.addresses(f"{number}.example") for number in range(3)]
+    others = [resolver.addresses(f"{number}.example") for number in range(3)]
     assert not any(asked.called for asked in others)
     unable.is_so = False
-    resolver.let_go("first.example")
+    getaddrinfo.let_go("first.example")
     network.from_threads()
     for _ in others:
         network.from_threads()
     assert all(asked.called for asked in [first, *others])
 
 
-def test_those_who_leave_leave_nothing_behind(network: Network, resolver: Resolver) -> None:
+def test_those_who_leave_leave_nothing_behind(network: Network, getaddrinfo: GetAddrInfo) -> None:
     """Whoever waits for a thread and goes is forgotten, with the name that nobody else wants."""
-    lookups = Lookups(network, resolver, at_once=1)  # type: ignore[arg-type]
-    resolver.hold("first.example")
-    first = outcome(lookups.addresses("first.example"))
+    resolver = Resolver(network, getaddrinfo, at_once=1)  # type: ignore[arg-type]
+    getaddrinfo.hold("first.example")
+    first = outcome(resolver.addresses("first.example"))
     for number in range(1000):
-        asked = lookups.addresses(f"{number}.example")
-        joined = lookups.addresses("first.example")
+        asked = resolver.addresses(f"{number}.example")
+        joined = resolver.addresses("first.example")
         for each in (asked, joined):
             each.addErrback(lambda _: None)
             each.cancel()
-    assert len(lookups._queues) == 0
-    assert [len(waiting) for waiting in lookups._asking.values()] == [1]
-    resolver.let_go("first.example")
+    assert len(resolver._queues) == 0
+    assert [len(waiting) for waiting in resolver._asking.values()] == [1]
+    getaddrinfo.let_go("first.example")
     network.from_threads()
     assert first
 
 
 def test_who_is_told_may_ask_again_and_have_others_leave(
-    network: Network, resolver: Resolver, lookups: Lookups
+    network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    resolver.hold("example.org")
-    first, second = lookups.addresses("example.org"), lookups.addresses("example.org")
+    getaddrinfo.hold("example.org")
+    first, second = resolver.addresses("example.org"), resolver.addresses("example.org")
     left = outcome(second)
     again: list[Deferred[list[Address]]] = []
 
     def ask_again(_: object) -> None:
-        again.append(lookups.addresses("example.org"))
+        again.append(resolver.addresses("example.org"))
         second.cancel()
 
     first.addCallback(ask_again)
-    resolver.let_go("example.org")
+    getaddrinfo.let_go("example.org")
     network.from_threads()
     assert isinstance(failed(left), CancelledError)
     network.from_threads()

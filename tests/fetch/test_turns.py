@@ -13,10 +13,10 @@ from tests.fetch.reactor import LONG, PUBLIC, RECEIVE_BYTES, Asked, Network, Pee
 from tests.http.connection import outcome
 from tests.turning import TurningClock
 from twistedmedia.errors import Busy, UpstreamFailed, UpstreamTooSlow
-from twistedmedia.fairness.loop_queue import TURN_OF_FEW_S, FairQueue, Step
-from twistedmedia.fetch.cache import Sharing
+from twistedmedia.fairness.loop_queue import TURN_OF_FEW_S, LoopQueue, Step
+from twistedmedia.fetch.cache import FetchCache
 from twistedmedia.fetch.download import Download
-from twistedmedia.fetch.fetcher import Terms, Upstream
+from twistedmedia.fetch.fetcher import FetchLimits, Upstream
 from twistedmedia.fetch.urls import parse_url
 from twistedmedia.http.heads import MAX_FIELDS, MAX_INTERIM
 
@@ -43,7 +43,7 @@ class BusyNetwork(TurningClock, Network):
             self.one_turn()
 
 
-class NotedQueue(FairQueue):
+class NotedQueue(LoopQueue):
     """Notes whose steps ran, in their order. Each takes a whole turn, and none runs at once."""
 
     def __init__(self, network: BusyNetwork) -> None:
@@ -257,7 +257,7 @@ def test_a_redirected_fetch_that_is_cancelled_before_its_turn_makes_no_request(l
 
 
 def test_a_redirected_fetch_may_be_late_before_its_turn(loop: Loop) -> None:
-    asked = loop.world.ask(URL, Terms(total_s=1000, head_s=TURN_OF_FEW_S / 2))
+    asked = loop.world.ask(URL, FetchLimits(total_s=1000, head_s=TURN_OF_FEW_S / 2))
     peer = loop.world.accept()
     peer.send(REDIRECT)
     loop.finish()
@@ -280,7 +280,7 @@ def test_a_fetch_that_ends_before_its_head_has_its_turn_leaves_nothing(
 
 def asked_together(loop: Loop, callers: list[str]) -> list[list[object]]:
     """Requests that share a fetch, each of whose answers takes a turn of the loop."""
-    sharing = Sharing(loop.world.fetcher, LONG)
+    sharing = FetchCache(loop.world.fetcher, LONG)
 
     def answered(result: object) -> object:
         loop.network.spend(TURN_OF_FEW_S)

@@ -14,7 +14,7 @@ from tests.http.test_site import GET, GOT, Serving, assert_refused, put
 from twistedmedia.errors import Busy, MediaError, TooManyConnections
 from twistedmedia.fairness.shares import Share
 from twistedmedia.http.addresses import LOCAL, NO_PROXIES, Proxies, parse_proxies
-from twistedmedia.http.admission import Admission, Bounds
+from twistedmedia.http.admission import Admission, ConnectionLimits
 from twistedmedia.http.lingering import LINGER_S
 from twistedmedia.http.site import MediaSite
 from twistedmedia.limits import RECENT_S
@@ -48,7 +48,7 @@ class Peer:
 class Door:
     """An admission, and the shares of those inside."""
 
-    def __init__(self, bounds: Bounds, proxies: Proxies = NO_PROXIES) -> None:
+    def __init__(self, bounds: ConnectionLimits, proxies: Proxies = NO_PROXIES) -> None:
         self.clock = Clock()
         self.admission = Admission(bounds, proxies, self.clock.seconds)
         self._inside: dict[str, list[Share]] = {}
@@ -74,21 +74,21 @@ class Door:
 
 
 def test_the_bounds_are_wide_unless_given() -> None:
-    assert Bounds() == Bounds(connections=10_000, per_address=2_000)
+    assert ConnectionLimits() == ConnectionLimits(connections=10_000, per_address=2_000)
 
 
 def test_as_many_come_in_as_may_and_no_more() -> None:
-    door = Door(Bounds(connections=3))
+    door = Door(ConnectionLimits(connections=3))
     assert door.kinds("a", "b", "c", "d", LOCAL) == [None] * 3 + [Busy] * 2
 
 
 def test_as_many_come_in_from_one_address_as_may_and_others_do_not_suffer() -> None:
-    door = Door(Bounds(per_address=2))
+    door = Door(ConnectionLimits(per_address=2))
     assert door.kinds(HERE, HERE, HERE, THERE) == [None, None, TooManyConnections, None]
 
 
 def test_whoever_leaves_makes_room() -> None:
-    door = Door(Bounds(connections=3, per_address=2))
+    door = Door(ConnectionLimits(connections=3, per_address=2))
     assert door.kinds(HERE, HERE, THERE) == [None] * 3
     door.leave(HERE)
     assert door.kinds(HERE, HERE, "a") == [None, TooManyConnections, Busy]
@@ -98,14 +98,14 @@ def test_whoever_leaves_makes_room() -> None:
 
 
 def test_one_that_is_told_to_go_takes_no_place() -> None:
-    door = Door(Bounds(connections=2))
+    door = Door(ConnectionLimits(connections=2))
     assert door.kinds("a", "b", "c") == [None, None, Busy]
     door.leave("a")
     assert door.kinds("a") == [None]
 
 
 def test_nothing_is_kept_of_those_who_have_left() -> None:
-    door = Door(Bounds())
+    door = Door(ConnectionLimits())
     for host in (HERE, "2001:db8::1", LOCAL):
         assert door.enter(host) is None
         door.leave(host)
@@ -131,7 +131,7 @@ def test_an_address_is_what_a_provider_gives_to_one_customer(
     one: str, other: str, are_one: bool
 ) -> None:
     second = TooManyConnections if are_one else None
-    door = Door(Bounds(per_address=1))
+    door = Door(ConnectionLimits(per_address=1))
     assert door.kinds(one, other) == [None, second]
     door.leave(one)
     if not are_one:
@@ -143,7 +143,7 @@ def test_an_address_is_what_a_provider_gives_to_one_customer(
 def test_proxies_and_those_on_unix_sockets_are_many(host: str) -> None:
     """Although the latter are not trusted in what they say; but in all there are no more."""
     proxies = parse_proxies(["10.0.0.0/8", "fd00::/8"])
-    door = Door(Bounds(connections=4, per_address=1), proxies)
+    door = Door(ConnectionLimits(connections=4, per_address=1), proxies)
     assert door.kinds(*[host] * 5) == [None] * 4 + [Busy]
 
 
@@ -164,7 +164,7 @@ def test_connections_leave_descriptors_for_files(limit: list[int], soft: int) ->
     ones included, take at most three quarters, and refused ones half of what is reserved.
     """
     limit[0] = soft
-    admission = Door(Bounds()).admission
+    admission = Door(ConnectionLimits()).admission
     connections, refused = admission.shares.total, admission.bounds.refused
     assert 1 <= connections <= 10_000
     assert connections + admission.shares.reserve + refused <= soft * 3 // 4
@@ -173,9 +173,16 @@ def test_connections_leave_descriptors_for_files(limit: list[int], soft: int) ->
 
 
 @pytest.mark.parametrize(
-    "bounds", [Bounds(), Bounds(10), Bounds(9, 1), Bounds(12_000, 12_000), Bounds(1_000_000)]
+    "bounds",
+    [
+        ConnectionLimits(),
+        ConnectionLimits(10),
+        ConnectionLimits(9, 1),
+        ConnectionLimits(12_000, 12_000),
+        ConnectionLimits(1_000_000),
+    ],
 )
-def test_a_limit_that_suffices_lowers_no_bound(bounds: Bounds) -> None:
+def test_a_limit_that_suffices_lowers_no_bound(bounds: ConnectionLimits) -> None:
     limit = bounds.descriptors
     lowered = bounds.within(limit)
     assert lowered.connections == bounds.connections
@@ -188,7 +195,7 @@ def test_a_limit_that_suffices_lowers_no_bound(bounds: Bounds) -> None:
 def test_one_address_leaves_places_to_others_when_descriptors_are_few(limit: list[int]) -> None:
     """Case 90."""
     limit[0] = 256
-    door = Door(Bounds())
+    door = Door(ConnectionLimits())
     told = [door.enter(HERE) for _ in range(300)]
     assert told == [None] * 128 + [TooManyConnections] * 172
     assert door.kinds(*[THERE] * 35) == [None] * 35
@@ -203,7 +210,7 @@ def test_near_the_limit_of_descriptors_nobody_comes_in(
 ) -> None:
     """Case 25. The rest is for the files of those who are in."""
     limit[0] = soft
-    door = Door(Bounds())
+    door = Door(ConnectionLimits())
     if first_refused is None:
         assert door.enter(HERE, 1 << 30) is None
     else:
@@ -214,7 +221,7 @@ def test_near_the_limit_of_descriptors_nobody_comes_in(
 
 def test_the_limit_is_the_one_of_now(limit: list[int]) -> None:
     """`prlimit` may have changed it."""
-    door = Door(Bounds())
+    door = Door(ConnectionLimits())
     assert door.enter(HERE, 1000) is Busy
     limit[0] = 2048
     assert door.enter(HERE, 1000) is None
@@ -224,7 +231,7 @@ def test_the_limit_is_the_one_of_now(limit: list[int]) -> None:
 def test_of_few_descriptors_few_are_taken_by_refused_connections(limit: list[int]) -> None:
     """Case 90: those that linger must not use up what is reserved."""
     limit[0] = 256
-    serving = Serving(bounds=Bounds(connections=1))
+    serving = Serving(bounds=ConnectionLimits(connections=1))
     inside = serving.connect()
     crowd = [serving.connect() for _ in range(300)]
     serving.clock.advance(0)
@@ -240,7 +247,7 @@ def test_the_socket_of_a_connection_that_is_refused_without_a_word_is_closed_at_
     """Case 90: in one turn of the event loop hundreds may come."""
     limit[0] = 256
     clock = Clock()
-    site = MediaSite(Resource(), reactor=clock, bounds=Bounds(connections=1))
+    site = MediaSite(Resource(), reactor=clock, bounds=ConnectionLimits(connections=1))
     crowd = [SocketConnection(site, clock) for _ in range(300)]
     assert sum(each.connected for each in crowd) == 1 + 8
     clock.advance(0)
@@ -255,7 +262,7 @@ def test_the_socket_of_a_connection_that_is_refused_without_a_word_is_closed_at_
 
 def test_when_connections_are_used_up_an_idle_one_of_the_largest_share_is_closed() -> None:
     """Case 86."""
-    door = Door(Bounds(connections=4))
+    door = Door(ConnectionLimits(connections=4))
     busy, idle, other = Peer(None), Peer(0.0), Peer(0.0)
     for host, peer in ((HERE, busy), (HERE, idle), (HERE, Peer()), (THERE, other)):
         assert door.enter(host, peer=peer) is None
@@ -265,7 +272,7 @@ def test_when_connections_are_used_up_an_idle_one_of_the_largest_share_is_closed
 
 def test_near_the_limit_of_descriptors_one_is_closed_for_the_next(limit: list[int]) -> None:
     """Case 90."""
-    door = Door(Bounds())
+    door = Door(ConnectionLimits())
     peers = [Peer(0.0) for _ in range(10)]
     for descriptor, peer in enumerate(peers, start=950):
         assert door.enter(HERE, descriptor, peer) is None
@@ -276,7 +283,7 @@ def test_near_the_limit_of_descriptors_one_is_closed_for_the_next(limit: list[in
 
 @pytest.mark.parametrize("host", ["10.1.2.3", LOCAL])
 def test_proxies_do_not_give_way(host: str) -> None:
-    door = Door(Bounds(connections=3), parse_proxies(["10.0.0.0/8"]))
+    door = Door(ConnectionLimits(connections=3), parse_proxies(["10.0.0.0/8"]))
     peers = [Peer(0.0) for _ in range(3)]
     assert [door.enter(host, peer=peer) for peer in peers] == [None] * 3
     assert door.enter(HERE) is Busy
@@ -285,7 +292,7 @@ def test_proxies_do_not_give_way(host: str) -> None:
 
 def test_when_every_address_has_one_an_idle_one_is_closed_for_a_newcomer() -> None:
     """Case 86."""
-    door = Door(Bounds(connections=4), parse_proxies(["10.0.0.0/8"]))
+    door = Door(ConnectionLimits(connections=4), parse_proxies(["10.0.0.0/8"]))
     proxy, busy, idle, other = Peer(0.0), Peer(None), Peer(0.0), Peer(0.0)
     for host, peer in (("10.1.2.3", proxy), (HERE, busy), (THERE, idle), ("192.0.2.3", other)):
         assert door.enter(host, peer=peer) is None
@@ -296,7 +303,7 @@ def test_when_every_address_has_one_an_idle_one_is_closed_for_a_newcomer() -> No
 @pytest.mark.parametrize(("bytes_per_s", "told"), [(8000, 0), (10, 1), (0, 1)])
 def test_a_connection_that_takes_a_response_is_not_idle(bytes_per_s: int, told: int) -> None:
     """Case 86. The kernel sends on after the last byte was written."""
-    door, peer = Door(Bounds(connections=2)), Peer(0.0)
+    door, peer = Door(ConnectionLimits(connections=2)), Peer(0.0)
     peer.is_full = True
     assert door.enter(HERE, peer=peer) is None
     assert door.enter(HERE) is None
@@ -309,7 +316,7 @@ def test_a_connection_that_takes_a_response_is_not_idle(bytes_per_s: int, told: 
 
 
 def test_others_give_way_to_a_proxy() -> None:
-    door = Door(Bounds(connections=3), parse_proxies(["10.0.0.0/8"]))
+    door = Door(ConnectionLimits(connections=3), parse_proxies(["10.0.0.0/8"]))
     peers = [Peer(0.0) for _ in range(3)]
     assert [door.enter(HERE, peer=peer) for peer in peers] == [None] * 3
     assert door.kinds("10.1.2.3", "10.1.2.3") == [None, None]
@@ -321,7 +328,7 @@ def test_others_give_way_to_a_proxy() -> None:
 
 def test_on_a_site_an_idle_connection_of_the_largest_share_is_closed_for_a_newcomer() -> None:
     """Case 86: and one that has sent half a head; one that has just come is not."""
-    serving = Serving(bounds=Bounds(connections=4))
+    serving = Serving(bounds=ConnectionLimits(connections=4))
     here, there = (IPv4Address("TCP", host, 1) for host in (HERE, THERE))
     silent, half, idle = (serving.connect(peer=here) for _ in range(3))
     half.send(b"GET / HT")
@@ -343,7 +350,7 @@ def test_on_a_site_an_idle_connection_of_the_largest_share_is_closed_for_a_newco
 
 def test_on_a_site_a_slow_request_of_the_largest_share_ends_for_a_newcomer() -> None:
     """Case 86."""
-    serving = Serving(bounds=Bounds(connections=2))
+    serving = Serving(bounds=ConnectionLimits(connections=2))
     here, there = (IPv4Address("TCP", host, 1) for host in (HERE, THERE))
     slow, fast = (serving.connect(peer=here) for _ in range(2))
     for each in (slow, fast):
@@ -374,11 +381,11 @@ def busy(serving: Serving, connection: Connection, status: int, code: int) -> No
 
 @pytest.mark.parametrize(
     ("bounds", "status", "code"),
-    [(Bounds(connections=2), 503, 514), (Bounds(per_address=2), 429, 429)],
+    [(ConnectionLimits(connections=2), 503, 514), (ConnectionLimits(per_address=2), 429, 429)],
     ids=["in all", "from one address"],
 )
 def test_who_cannot_stay_is_told_when_to_come_back_and_goes(
-    bounds: Bounds, status: int, code: int
+    bounds: ConnectionLimits, status: int, code: int
 ) -> None:
     serving = Serving(bounds=bounds)
     inside = [serving.connect(), serving.connect()]
@@ -403,7 +410,7 @@ def test_who_cannot_stay_is_told_when_to_come_back_and_goes(
 
 def test_of_many_who_cannot_stay_most_are_turned_away_without_a_word() -> None:
     """An answer costs more than it, and five seconds of a descriptor."""
-    serving = Serving(bounds=Bounds(connections=1))
+    serving = Serving(bounds=ConnectionLimits(connections=1))
     inside = serving.connect()
     crowd = [serving.connect() for _ in range(SILENTLY + 10)]
     serving.clock.advance(0)
@@ -422,7 +429,7 @@ def test_of_many_who_cannot_stay_most_are_turned_away_without_a_word() -> None:
 
 def test_more_of_an_address_at_its_bound_are_turned_away_before_they_cost_much() -> None:
     """Case 91. A port can ask for it before it makes anything. Other addresses are let in."""
-    serving = Serving(bounds=Bounds(per_address=1))
+    serving = Serving(bounds=ConnectionLimits(per_address=1))
     here, there = (IPv4Address("TCP", host, 1) for host in (HERE, THERE))
     crowd = [serving.connect(peer=here) for _ in range(1 + SILENTLY)]
     assert serving.site.turns_away(here)
@@ -439,7 +446,7 @@ def test_more_of_an_address_at_its_bound_are_turned_away_before_they_cost_much()
 
 
 def test_addresses_are_counted_as_they_come_and_go() -> None:
-    serving = Serving(bounds=Bounds(per_address=1))
+    serving = Serving(bounds=ConnectionLimits(per_address=1))
     peers = [IPv4Address("TCP", host, 1) for host in (HERE, THERE)]
     connections = [serving.connect(peer=peer) for peer in (*peers, *peers)]
     serving.clock.advance(0)
@@ -456,7 +463,7 @@ def test_addresses_are_counted_as_they_come_and_go() -> None:
 
 @pytest.mark.parametrize("peer", [NO_ADDRESS, IPv4Address("TCP", "10.0.0.1", 1)])
 def test_proxies_are_many_on_a_site(peer: object) -> None:
-    serving = Serving(bounds=Bounds(per_address=1), proxies=parse_proxies(["10.0.0.1"]))
+    serving = Serving(bounds=ConnectionLimits(per_address=1), proxies=parse_proxies(["10.0.0.1"]))
     connections = [serving.connect(peer=peer) for _ in range(10)]
     for connection in connections:
         connection.send(GET)

@@ -23,9 +23,9 @@ from tests.http.test_site import (
 )
 from twistedmedia.http.lingering import LINGER_S
 from twistedmedia.http.site import LAST_CALL_S
-from twistedmedia.http.timeouts import Patience
+from twistedmedia.http.timeouts import Timeouts
 
-HEADER_S = Patience().header_s
+HEADER_S = Timeouts().header_s
 
 
 class Closing(Serving):

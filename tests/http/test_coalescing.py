@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection as TCPConnection
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
-from twistedmedia.http.transport import Outbox, Outgoing
+from twistedmedia.http.transport import ResponseBuffer, WriteCoalescer
 
 
 class Transport(TCPConnection):
@@ -40,7 +40,7 @@ class Transport(TCPConnection):
 def test_what_is_due_is_sent_at_the_end_of_the_turn_in_one_piece() -> None:
     clock = Clock()
     transport = Transport()
-    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
     outgoing.begin(b"head ")
     outgoing.write(b"content ", collect=True)
     outgoing.write(b"more", collect=True)
@@ -53,7 +53,7 @@ def test_what_is_due_is_sent_at_the_end_of_the_turn_in_one_piece() -> None:
 def test_what_may_not_be_collected_comes_after_what_was() -> None:
     clock = Clock()
     transport = Transport()
-    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
     outgoing.write(b"first ", collect=True)
     outgoing.write(b"second")
     assert (transport.sent, transport.dataBuffer) == (b"first ", b"second")
@@ -66,7 +66,7 @@ def test_what_may_not_be_collected_comes_after_what_was() -> None:
 def test_what_the_kernel_does_not_take_waits_with_the_transport(room: int | Exception) -> None:
     clock = Clock()
     transport = Transport(room)
-    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
     outgoing.write(b"0123456789", collect=True)
     clock.advance(0)
     outgoing.write(b"abc", collect=True)
@@ -78,7 +78,7 @@ def test_behind_what_waits_nothing_is_collected() -> None:
     """Case 87. The transport has to know how much waits, to say when that is too much."""
     clock = Clock()
     transport = Transport(5)
-    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
     outgoing.write(b"0123456789", collect=True)
     clock.advance(0)
     outgoing.write(b"abc", collect=True)
@@ -89,7 +89,7 @@ def test_behind_what_waits_nothing_is_collected() -> None:
 def test_a_head_alone_can_go_out() -> None:
     clock = Clock()
     transport = Transport()
-    outgoing = Outgoing(transport, Outbox(clock))
+    outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
     outgoing.begin(b"head")
     outgoing.end_head()
     outgoing.end_head()
@@ -98,7 +98,7 @@ def test_a_head_alone_can_go_out() -> None:
 
 def test_much_is_not_collected() -> None:
     transport = Transport()
-    outgoing = Outgoing(transport, Outbox(Clock()))
+    outgoing = ResponseBuffer(transport, WriteCoalescer(Clock()))
     outgoing.write(bytes(100_000), collect=True)
     assert len(transport.sent) == 100_000
 
@@ -106,10 +106,10 @@ def test_much_is_not_collected() -> None:
 @pytest.mark.parametrize("many", [1, 63, 64, 65, 200])
 def test_of_many_in_one_turn_each_is_sent_whole_and_the_first_do_not_wait(many: int) -> None:
     clock = Clock()
-    outbox = Outbox(clock)
+    outbox = WriteCoalescer(clock)
     transports = [Transport() for _ in range(many)]
     for transport in transports:
-        Outgoing(transport, outbox).write(b"answer", collect=True)
+        ResponseBuffer(transport, outbox).write(b"answer", collect=True)
     assert (transports[0].sent == b"answer") is (many >= 64)
     clock.advance(0)
     assert {transport.sent for transport in transports} == {b"answer"}
@@ -119,7 +119,7 @@ def test_of_many_in_one_turn_each_is_sent_whole_and_the_first_do_not_wait(many: 
 def test_nothing_is_sent_to_who_has_gone() -> None:
     clock = Clock()
     transport = Transport()
-    Outgoing(transport, Outbox(clock)).write(b"answer", collect=True)
+    ResponseBuffer(transport, WriteCoalescer(clock)).write(b"answer", collect=True)
     transport.connected = False
     clock.advance(0)
     assert transport.all == b""
@@ -133,6 +133,6 @@ def test_nothing_goes_past_what_wraps_a_transport() -> None:
     written: list[bytes] = []
     wrapper.write = written.append
     assert wrapper.writeSomeData == below.writeSomeData
-    outgoing = Outgoing(wrapper, Outbox(Clock()))
+    outgoing = ResponseBuffer(wrapper, WriteCoalescer(Clock()))
     outgoing.write(b"secret", collect=True)
     assert (below.all, written) == (b"", [b"secret"])

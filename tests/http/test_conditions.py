@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia.errors import PreconditionFailed, RangeNotSatisfiable
-from twistedmedia.http.conditions import Conditions, Plan, format_date, plan
+from twistedmedia.http.conditions import Conditions, ResponsePlan, format_date, plan
 
 quick = settings(max_examples=200, deadline=None)
 
@@ -136,7 +136,7 @@ def short(value: object) -> str:
     return repr(value) if len(repr(value)) < 50 else f"{str(value)[:20]} and so on"
 
 
-def ranged(size: int, header: str | None, if_range: str | None = None) -> Plan:
+def ranged(size: int, header: str | None, if_range: str | None = None) -> ResponsePlan:
     """What is sent to a GET with these headers."""
     return plan(Conditions(range=header, if_range=if_range), size, ETAG, MODIFIED_S, NOW_S)
 
@@ -155,7 +155,7 @@ def test_one_range_is_a_206_with_those_of_its_bytes_that_exist(
 ) -> None:
     """Cases 6, 21 and 45."""
     what = ranged(size, header)
-    assert what == Plan(206, start, stop, f"bytes {start}-{stop - 1}/{size}")
+    assert what == ResponsePlan(206, start, stop, f"bytes {start}-{stop - 1}/{size}")
     assert what.length == stop - start
 
 
@@ -170,13 +170,13 @@ def test_a_range_of_which_no_byte_exists_is_refused_with_the_size(size: int, hea
 @pytest.mark.parametrize("header", IGNORED, ids=short)
 def test_what_is_not_one_range_of_bytes_is_answered_with_the_whole(header: str | None) -> None:
     """Cases 20, 21 and 37."""
-    assert ranged(10, header) == Plan(200, 0, 10)
-    assert ranged(0, header) == Plan(200, 0, 0)
+    assert ranged(10, header) == ResponsePlan(200, 0, 10)
+    assert ranged(0, header) == ResponsePlan(200, 0, 0)
 
 
 def test_the_last_bytes_of_an_empty_file_are_all_of_it() -> None:
     """RFC 9110, 14.1.2: a suffix that is longer than the file means the file."""
-    assert ranged(0, "bytes=-5") == Plan(200, 0, 0)
+    assert ranged(0, "bytes=-5") == ResponsePlan(200, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_the_last_bytes_of_an_empty_file_are_all_of_it() -> None:
     ],
 )
 def test_a_range_is_sent_if_the_file_is_still_the_one_meant(header: str) -> None:
-    assert ranged(10, "bytes=2-5", header) == Plan(206, 2, 6, "bytes 2-5/10")
+    assert ranged(10, "bytes=2-5", header) == ResponsePlan(206, 2, 6, "bytes 2-5/10")
 
 
 @pytest.mark.parametrize(
@@ -217,11 +217,11 @@ def test_a_range_is_sent_if_the_file_is_still_the_one_meant(header: str) -> None
 @pytest.mark.parametrize("wanted", ["bytes=2-5", "bytes=10-", "bytes=-0"])
 def test_if_it_may_be_another_file_the_whole_is_sent(wanted: str, header: str) -> None:
     """RFC 9110, 13.1.5: also where the range could not be satisfied."""
-    assert ranged(10, wanted, header) == Plan(200, 0, 10)
+    assert ranged(10, wanted, header) == ResponsePlan(200, 0, 10)
 
 
 def test_a_condition_without_a_range_says_nothing() -> None:
-    assert ranged(10, None, ETAG) == Plan(200, 0, 10)
+    assert ranged(10, None, ETAG) == ResponsePlan(200, 0, 10)
 
 
 numbers = st.one_of(
@@ -273,7 +273,7 @@ def test_the_bytes_that_are_sent_are_those_that_the_range_counts(size: int, head
         if valid and size == 0 and int(last) > 0:
             valid = False  # the whole, which is nothing
     if not valid:
-        assert ranged(size, header) == Plan(200, 0, size)
+        assert ranged(size, header) == ResponsePlan(200, 0, size)
     elif not wanted:
         with pytest.raises(RangeNotSatisfiable):
             ranged(size, header)
@@ -284,13 +284,13 @@ def test_the_bytes_that_are_sent_are_those_that_the_range_counts(size: int, head
 
 
 def test_the_whole_is_sent_when_nothing_is_said() -> None:
-    assert plan(Conditions(), 10, ETAG, MODIFIED_S, NOW_S) == Plan(200, 0, 10)
+    assert plan(Conditions(), 10, ETAG, MODIFIED_S, NOW_S) == ResponsePlan(200, 0, 10)
     assert Conditions().allow_change(ETAG, MODIFIED_S, NOW_S)
 
 
 def test_what_the_client_has_is_not_sent() -> None:
     known = Conditions(if_none_match=ETAG, range="bytes=0-1")
-    assert plan(known, 10, ETAG, MODIFIED_S, NOW_S) == Plan(304, 0, 0)
+    assert plan(known, 10, ETAG, MODIFIED_S, NOW_S) == ResponsePlan(304, 0, 0)
 
 
 # A tag header, and whether the file's tag is in it by the strong and by the weak comparison
@@ -723,7 +723,7 @@ def test_a_date_that_was_clamped_keeps_no_range(modified_s: int) -> None:
     """Case 49: files of many dates share it."""
     told = format_date(modified_s)
     conditions = Conditions(if_range=told, range="bytes=0-1")
-    assert plan(conditions, 10, ETAG, modified_s, NOW_S) == Plan(200, 0, 10)
+    assert plan(conditions, 10, ETAG, modified_s, NOW_S) == ResponsePlan(200, 0, 10)
     assert plan(Conditions(if_modified_since=told), 10, ETAG, modified_s, NOW_S).status == 304
     assert plan(Conditions(if_unmodified_since=told), 10, ETAG, modified_s, NOW_S).status == 200
 

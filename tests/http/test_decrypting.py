@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from tests.fetch.test_certificates import Authority
 from tests.turning import TurningClock
-from twistedmedia.fairness.loop_queue import FairQueue
+from twistedmedia.fairness.loop_queue import LoopQueue
 from twistedmedia.http.transport import RECORDS_AT_ONCE, Records, decrypt_in_turns
 
 # Twisted passes such certificates itself.
@@ -86,7 +86,7 @@ class Server:
 
     def __init__(self, authority: Authority) -> None:
         self.clock = TurningClock()
-        self.queue = FairQueue(self.clock)
+        self.queue = LoopQueue(self.clock)
         self.protocols: list[Recording] = []
         options = PrivateCertificate.loadPEM(authority.pem).options()
         self.factory = TLSMemoryBIOFactory(

@@ -19,7 +19,7 @@ from tests.http.test_half_closed import Encrypted
 from tests.http.test_site import Serving, head, put, refuse
 from tests.turning import TurningClock
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
-from twistedmedia.http.admission import Bounds
+from twistedmedia.http.admission import ConnectionLimits
 from twistedmedia.http.body import IStreamsBody
 from twistedmedia.http.connection import DROP_TURNS
 from twistedmedia.http.lingering import (
@@ -28,8 +28,8 @@ from twistedmedia.http.lingering import (
     LINGER_S,
     MOST_LINGERING,
     MOST_WAITING,
-    Lingerers,
     Lingering,
+    LingeringConnections,
     Parting,
     unread_bytes,
 )
@@ -143,7 +143,7 @@ def test_connections_that_send_little_behind_the_response_do_not_count() -> None
 
 def test_those_that_were_turned_away_do_not_count() -> None:
     """They have a bound of their own."""
-    serving = Serving(refuse, bounds=Bounds(per_address=1))
+    serving = Serving(refuse, bounds=ConnectionLimits(per_address=1))
     crowd = [serving.connect() for _ in range(2 * MOST_LINGERING)]
     for connection in crowd[1:]:
         connection.send(PIECE)
@@ -158,7 +158,7 @@ def test_those_that_were_turned_away_do_not_count() -> None:
 @pytest.mark.parametrize("sent", [put(LARGE), b"GET", MALFORMED])
 def test_one_too_many_is_told_so_over_tls_when_it_has_sent_something(sent: bytes) -> None:
     """Before the handshake nothing can be said."""
-    serving = Serving(refuse, bounds=Bounds(per_address=1))
+    serving = Serving(refuse, bounds=ConnectionLimits(per_address=1))
     first = serving.connect()
     connection = Encrypted(serving.site, serving.clock)
     assert connection.received == b""
@@ -443,7 +443,7 @@ def test_when_the_site_closes_a_tls_peer_is_not_waited_for_long() -> None:
 
 def test_one_that_waits_ends_as_soon_as_the_others_when_the_site_closes() -> None:
     clock, ended = Clock(), []
-    lingering = Lingering(clock, Lingerers())
+    lingering = Lingering(clock, LingeringConnections())
     lingering.begin(lambda: ended.append(clock.seconds()))
     clock.advance(LINGER_S / 2)
     lingering.wait()

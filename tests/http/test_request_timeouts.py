@@ -24,7 +24,7 @@ from tests.http.test_site import (
     refuse,
 )
 from twistedmedia.http.lingering import LINGER_S
-from twistedmedia.http.timeouts import Patience, SlowSenders
+from twistedmedia.http.timeouts import RequestTimeouts, Timeouts
 from twistedmedia.limits import RECENT_S
 
 HEADER_S, IDLE_S, WINDOW_S, RATE = 15, 75, 30, 64
@@ -56,9 +56,9 @@ def serving() -> Serving:
 
 def test_the_patience_is_what_these_tests_take_it_for() -> None:
     """Case 67: an idle connection is kept for longer than a load balancer keeps it."""
-    assert Patience() == Patience(header_s=HEADER_S, idle_s=IDLE_S, stall_s=300, min_rate=RATE)
-    assert Patience().window_s == WINDOW_S
-    assert Patience(stall_s=4).window_s == 4
+    assert Timeouts() == Timeouts(header_s=HEADER_S, idle_s=IDLE_S, stall_s=300, min_rate=RATE)
+    assert Timeouts().window_s == WINDOW_S
+    assert Timeouts(stall_s=4).window_s == 4
 
 
 # Silence
@@ -120,7 +120,7 @@ def test_a_client_that_takes_nothing_when_it_is_told_to_go_is_cut(serving: Servi
     connection.send(GET)
     advance(serving.clock, IDLE_S + LATE_S)
     assert connection.connected
-    advance(serving.clock, 1.2 * Patience().stall_s)
+    advance(serving.clock, 1.2 * Timeouts().stall_s)
     assert connection.aborted
     serving.assert_nothing_stays()
 
@@ -407,7 +407,7 @@ def test_a_slow_handler_has_its_time_once_the_content_is_there() -> None:
 @pytest.mark.parametrize("sent", [b"", b"12345"])
 def test_the_rest_of_a_content_that_is_answered_already_is_not_late_as_well(sent: bytes) -> None:
     """It has its own time, here a longer one."""
-    serving = Serving(refuse, patience=Patience(stall_s=1))
+    serving = Serving(refuse, timeouts=Timeouts(stall_s=1))
     connection = serving.connect()
     connection.send(put(10) + sent)
     advance(serving.clock, LINGER_S - 1)
@@ -455,10 +455,10 @@ class Sender:
     def was_full(self) -> bool:
         return self.full
 
-    def is_idle_too_long(self) -> None:
+    def on_idle_timeout(self) -> None:
         self.told.append("idle")
 
-    def head_is_late(self) -> None:
+    def on_head_timeout(self) -> None:
         self.told.append("head")
 
     def content_is_late(self) -> None:
@@ -466,9 +466,9 @@ class Sender:
 
 
 KINDS = [
-    (SlowSenders.await_request, "idle", IDLE_S),
-    (SlowSenders.await_head, "head", HEADER_S),
-    (SlowSenders.await_content, "content", WINDOW_S),
+    (RequestTimeouts.await_request, "idle", IDLE_S),
+    (RequestTimeouts.await_head, "head", HEADER_S),
+    (RequestTimeouts.await_content, "content", WINDOW_S),
 ]
 kinds = pytest.mark.parametrize(
     ("await_it", "word", "time_s"), KINDS, ids=["idle", "head", "content"]
@@ -477,10 +477,10 @@ kinds = pytest.mark.parametrize(
 
 @kinds
 def test_a_sender_is_told_once_and_in_time(
-    await_it: Callable[[SlowSenders, Sender], None], word: str, time_s: int
+    await_it: Callable[[RequestTimeouts, Sender], None], word: str, time_s: int
 ) -> None:
     clock = Clock()
-    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
     clock.advance(0.7)
     await_it(senders, sender)
     advance(clock, time_s - 0.5)
@@ -495,10 +495,10 @@ def test_a_sender_is_told_once_and_in_time(
 
 @kinds
 def test_a_sender_that_has_settled_is_not_told(
-    await_it: Callable[[SlowSenders, Sender], None], word: str, time_s: int
+    await_it: Callable[[RequestTimeouts, Sender], None], word: str, time_s: int
 ) -> None:
     clock = Clock()
-    senders, one, other = SlowSenders(clock, Patience()), Sender(), Sender()
+    senders, one, other = RequestTimeouts(clock, Timeouts()), Sender(), Sender()
     await_it(senders, one)
     await_it(senders, other)
     senders.settle(one)
@@ -509,10 +509,10 @@ def test_a_sender_that_has_settled_is_not_told(
 
 @kinds
 def test_a_thousand_senders_have_one_timer(
-    await_it: Callable[[SlowSenders, Sender], None], word: str, time_s: int
+    await_it: Callable[[RequestTimeouts, Sender], None], word: str, time_s: int
 ) -> None:
     clock = Clock()
-    senders = SlowSenders(clock, Patience())
+    senders = RequestTimeouts(clock, Timeouts())
     all_of_them = [Sender() for _ in range(1000)]
     for sender in all_of_them:
         await_it(senders, sender)
@@ -525,7 +525,7 @@ def test_a_thousand_senders_have_one_timer(
 
 def test_a_sender_that_begins_is_no_longer_idle() -> None:
     clock = Clock()
-    senders, sender = SlowSenders(clock, Patience(header_s=100, idle_s=10)), Sender()
+    senders, sender = RequestTimeouts(clock, Timeouts(header_s=100, idle_s=10)), Sender()
     senders.await_request(sender)
     advance(clock, 9)
     senders.await_head(sender)
@@ -537,7 +537,7 @@ def test_a_sender_that_begins_is_no_longer_idle() -> None:
 
 def test_a_window_is_measured_from_where_the_last_one_ended() -> None:
     clock = Clock()
-    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
     sender.content_received = 1 << 40
     senders.await_content(sender)
     for excused, came, told in (
@@ -555,7 +555,7 @@ def test_a_window_is_measured_from_where_the_last_one_ended() -> None:
 def test_the_pace_of_a_sender_is_that_of_the_last_seconds() -> None:
     """Case 86."""
     clock = Clock()
-    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
     assert senders.pace(sender) is None
     senders.await_content(sender)
     for came, pace in ((1000, 2000.0), (100, 200.0)):
@@ -580,7 +580,7 @@ def test_the_pace_of_a_sender_is_that_of_the_last_seconds() -> None:
 def test_the_pace_of_a_sender_is_known_as_soon_as_it_may_be() -> None:
     """Case 86: whenever the last round was."""
     clock = Clock()
-    senders, early, late = SlowSenders(clock, Patience()), Sender(), Sender()
+    senders, early, late = RequestTimeouts(clock, Timeouts()), Sender(), Sender()
     senders.await_content(early)
     clock.advance(0.1)
     senders.await_content(late)
@@ -595,14 +595,14 @@ def test_the_pace_of_a_sender_is_known_as_soon_as_it_may_be() -> None:
 def test_a_sender_that_waits_for_us_now_and_then_is_slow_all_the_same() -> None:
     """Cases 24 and 86. A moment in each window is no excuse for the rest of it."""
     clock = Clock()
-    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
     senders.await_content(sender)
     sender.waits_s = 0.01
     for _ in range(WINDOW_S + LATE_S):
         sender.content_received += RATE // 2
         clock.advance(1)
     assert sender.told == ["content"]
-    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
     senders.await_content(sender)
     sender.waits_s = 0.01
     for _ in range(10):
@@ -614,20 +614,20 @@ def test_a_sender_that_waits_for_us_now_and_then_is_slow_all_the_same() -> None:
 def test_the_time_in_which_a_sender_waits_for_us_is_no_part_of_its_window() -> None:
     """Case 24."""
     clock = Clock()
-    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
     senders.await_content(sender)
     sender.waits_s = 1.0
     advance(clock, 3 * WINDOW_S)
     assert sender.told == []
 
 
-@pytest.mark.parametrize("await_it", [SlowSenders.await_request, SlowSenders.await_head])
+@pytest.mark.parametrize("await_it", [RequestTimeouts.await_request, RequestTimeouts.await_head])
 def test_one_that_lets_us_wait_for_a_request_sends_nothing(
-    await_it: Callable[[SlowSenders, Sender], None],
+    await_it: Callable[[RequestTimeouts, Sender], None],
 ) -> None:
     """Case 86."""
     clock = Clock()
-    senders, sender = SlowSenders(clock, Patience()), Sender()
+    senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
     await_it(senders, sender)
     advance(clock, RECENT_S - 0.5)
     assert senders.pace(sender) is None
@@ -640,19 +640,19 @@ def test_one_that_lets_us_wait_for_a_request_sends_nothing(
 
 def test_those_who_are_told_may_go_or_begin_anew_meanwhile() -> None:
     clock = Clock()
-    senders = SlowSenders(clock, Patience(header_s=10, idle_s=10, stall_s=10))
+    senders = RequestTimeouts(clock, Timeouts(header_s=10, idle_s=10, stall_s=10))
 
     class Leaving(Sender):
-        def is_idle_too_long(self) -> None:
-            super().is_idle_too_long()
+        def on_idle_timeout(self) -> None:
+            super().on_idle_timeout()
             for each in everybody:
                 senders.forget(each)
 
-        head_is_late = content_is_late = is_idle_too_long
+        on_head_timeout = content_is_late = on_idle_timeout
 
     class Staying(Sender):
-        def is_idle_too_long(self) -> None:
-            super().is_idle_too_long()
+        def on_idle_timeout(self) -> None:
+            super().on_idle_timeout()
             senders.await_request(self)
 
     everybody = [Leaving(), Leaving()]

@@ -27,9 +27,9 @@ from twistedmedia.errors import Malformed, TooLarge
 from twistedmedia.http.body import EACH_BYTES, LARGEST_PIECE_BYTES, Body, BodyMemory
 from twistedmedia.http.lingering import LAST_LINGER_S, LINGER_BYTES, LINGER_S
 from twistedmedia.http.site import MediaSite
-from twistedmedia.http.timeouts import Patience
+from twistedmedia.http.timeouts import Timeouts
 
-IDLE_S = Patience().idle_s
+IDLE_S = Timeouts().idle_s
 MIB = 1 << 20
 
 GET = b"GET /plain?q=1 HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -28,8 +28,8 @@ from twistedmedia.http.site import MediaSite
 from twistedmedia.http.timeouts import (
     BLOCK_BYTES,
     LEAST_BLOCK_BYTES,
-    Patience,
-    SlowReaders,
+    StallDetector,
+    Timeouts,
     progress_of,
 )
 
@@ -73,7 +73,7 @@ def advance(clock: Clock, seconds: float) -> None:
 def test_a_reader_that_takes_nothing_is_cut_off_in_time(warnings: list[LogEvent]) -> None:
     """Case 24."""
     clock = Clock()
-    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers, reader = StallDetector(clock, STALL_S), Reader()
     readers.watch(reader)
     advance(clock, STALL_S - 1)
     assert not reader.cut
@@ -87,7 +87,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_in_time(warnings: list[LogEvent]
 def test_a_reader_that_takes_a_byte_now_and_then_is_waited_for(every_s: int) -> None:
     """A player that is paused for a while, or has a slow line."""
     clock = Clock()
-    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers, reader = StallDetector(clock, STALL_S), Reader()
     readers.watch(reader)
     for _ in range(2000 // every_s + 2):
         advance(clock, every_s)
@@ -99,7 +99,7 @@ def test_a_reader_that_takes_a_byte_now_and_then_is_waited_for(every_s: int) -> 
 
 def test_each_reader_has_a_time_of_its_own() -> None:
     clock = Clock()
-    readers, first, second = SlowReaders(clock, STALL_S), Reader(), Reader()
+    readers, first, second = StallDetector(clock, STALL_S), Reader(), Reader()
     readers.watch(first)
     advance(clock, 200)
     readers.watch(second)
@@ -113,7 +113,7 @@ def test_each_reader_has_a_time_of_its_own() -> None:
 
 def test_a_reader_that_is_seen_again_and_again_gets_no_more_time() -> None:
     clock = Clock()
-    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers, reader = StallDetector(clock, STALL_S), Reader()
     for _ in range(int(LATEST_S)):
         readers.watch(reader)
         advance(clock, 1)
@@ -122,7 +122,7 @@ def test_a_reader_that_is_seen_again_and_again_gets_no_more_time() -> None:
 
 def test_a_reader_that_has_all_is_forgotten() -> None:
     clock = Clock()
-    readers, one, other = SlowReaders(clock, STALL_S), Reader(), Reader()
+    readers, one, other = StallDetector(clock, STALL_S), Reader(), Reader()
     readers.forget(one)
     readers.watch(one)
     readers.watch(other)
@@ -138,7 +138,7 @@ def test_a_reader_that_has_all_is_forgotten() -> None:
 def test_a_reader_may_come_back_after_it_was_forgotten() -> None:
     """The next answer on its connection."""
     clock = Clock()
-    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers, reader = StallDetector(clock, STALL_S), Reader()
     readers.watch(reader)
     advance(clock, STALL_S - 1)
     readers.forget(reader)
@@ -242,7 +242,7 @@ def test_an_old_kernel_that_does_not_count_is_helped_out() -> None:
 def test_a_reader_that_could_take_nothing_is_not_to_blame() -> None:
     """It is the disk that is slow."""
     clock = Clock()
-    readers, reader = SlowReaders(clock, STALL_S), Reader()
+    readers, reader = StallDetector(clock, STALL_S), Reader()
     readers.watch(reader)
     reader.is_full = False
     advance(clock, 3 * STALL_S)
@@ -266,12 +266,12 @@ class Answering:
         length: int = 1_000_000,
         requests: int = 1,
         taken: int = 1000,
-        idle_s: float = Patience().idle_s,
+        idle_s: float = Timeouts().idle_s,
     ) -> None:
         self.clock = Clock()
         media = SocketMedia()
-        patience = Patience(idle_s=idle_s, stall_s=STALL_S)
-        self.site = MediaSite(Large(media, length), reactor=self.clock, patience=patience)
+        timeouts = Timeouts(idle_s=idle_s, stall_s=STALL_S)
+        self.site = MediaSite(Large(media, length), reactor=self.clock, timeouts=timeouts)
         self.connection: Any = kind(self.site, self.clock, window=0)
         media.connection = self.connection
         self.connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
@@ -342,7 +342,7 @@ def test_once_the_answer_is_taken_nobody_is_waited_for() -> None:
     assert answering.clock.getDelayedCalls() == []
 
 
-IDLE_S = Patience().idle_s * 1.1  # by when a connection without a request is closed
+IDLE_S = Timeouts().idle_s * 1.1  # by when a connection without a request is closed
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
@@ -351,7 +351,7 @@ def test_who_is_still_taking_an_answer_is_not_idle(connection: str) -> None:
     and a socket that is closed too early would lose it.
     """
     clock = Clock()
-    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, patience=Patience(stall_s=STALL_S))
+    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, timeouts=Timeouts(stall_s=STALL_S))
     client: Any = SocketConnection(site, clock, window=0)
     client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n" % connection.encode())
     for _ in range(5):  # now and then a byte, for longer than any timeout
@@ -369,7 +369,7 @@ def test_who_is_still_taking_an_answer_is_not_idle(connection: str) -> None:
 def test_who_takes_nothing_of_an_answer_that_has_ended_is_cut_off(connection: str) -> None:
     """Case 24."""
     clock = Clock()
-    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, patience=Patience(stall_s=STALL_S))
+    site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, timeouts=Timeouts(stall_s=STALL_S))
     client: Any = SocketConnection(site, clock, window=0)
     client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\n\r\n" % connection.encode())
     advance(clock, IDLE_S + 1)
@@ -383,7 +383,7 @@ def test_who_takes_nothing_of_an_answer_that_has_ended_is_cut_off(connection: st
 def test_many_slow_readers_are_each_read_less_for() -> None:
     """Case 24. What they do not take is kept in memory."""
     clock = Clock()
-    readers = SlowReaders(clock, STALL_S)
+    readers = StallDetector(clock, STALL_S)
     assert readers.block == BLOCK_BYTES
     many = [Reader() for _ in range(2000)]
     for reader in many:

@@ -17,7 +17,7 @@ from twistedmedia.fairness.pace import MOST_AT_ONCE
 from twistedmedia.http.addresses import parse_proxies
 from twistedmedia.http.connection import DENSE_BYTES
 from twistedmedia.http.lingering import MOST_LINGERING
-from twistedmedia.http.timeouts import Patience
+from twistedmedia.http.timeouts import Timeouts
 
 LOOK_S = TURN_S / 10
 TINY_CHUNKS = MOST_AT_ONCE - 100
@@ -84,13 +84,13 @@ def patiently_connected(
     """A connection that has had a response if it `asks_again`, and for how long the site waits for
     its next request.
     """
-    connection, patience = serving.connect(), Patience()
+    connection, timeouts = serving.connect(), Timeouts()
     if not asks_again:
-        return connection, patience.header_s
+        return connection, timeouts.header_s
     connection.send(GET)
     turns_until_answered(clock, connection)
     connection.received = b""
-    return connection, patience.idle_s
+    return connection, timeouts.idle_s
 
 
 @pytest.mark.parametrize("asks_again", [False, True])

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from tests.http.connection import outcome
-from tests.library.uploads import HELLO, SOURCE, WatchedStore, an_intake, arriving, taken
+from tests.library.uploads import HELLO, SOURCE, WatchedStore, a_library, arriving, taken
 from tests.support import asynchronous, named
 from twistedmedia.errors import (
     AlreadyExists,
@@ -32,8 +32,13 @@ from twistedmedia.errors import (
     Stopping,
     TooLarge,
 )
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import WORTH_PREPARING_BYTES, WORTH_WRITING_BYTES, Coding, Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import (
+    WORTH_PREPARING_BYTES,
+    WORTH_WRITING_BYTES,
+    ContentCoding,
+    UploadLimits,
+)
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import Draft
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
@@ -77,35 +82,35 @@ class _Shown(dict[str, Any]):
 
 @asynchronous
 async def test_what_arrives_is_stored_under_its_name_with_size_and_digest() -> None:
-    intake = an_intake()
-    arrival = await taken(intake, [b"hel", b"lo"])
+    library = a_library()
+    arrival = await taken(library, [b"hel", b"lo"])
     assert arrival.failure is None
     stored = arrival.stored
     digest = hashlib.sha256(b"hello").hexdigest()
     assert (stored.name, stored.size, stored.sha256) == (HELLO, 5, digest)
-    assert intake.store.content(HELLO) == b"hello"
-    assert intake.store.drafts == 0
+    assert library.store.content(HELLO) == b"hello"
+    assert library.store.drafts == 0
 
 
 @asynchronous
 async def test_a_name_may_come_after_the_content() -> None:
-    intake = an_intake()
-    with intake.arrival(SOURCE, caller=SOURCE) as arrival:
+    library = a_library()
+    with library.arrival(SOURCE, caller=SOURCE) as arrival:
         await arrival.write([b"hello"])
         arrival.named("prompts/en", "hello.mp3")
         await arrival.end()
-        await intake.publish([arrival])
-    assert intake.store.content(HELLO) == b"hello"
+        await library.publish([arrival])
+    assert library.store.content(HELLO) == b"hello"
 
 
 @asynchronous
 async def test_an_arrival_that_never_gets_a_name_is_not_stored() -> None:
-    intake = an_intake()
-    with intake.arrival(SOURCE, caller=SOURCE) as arrival:
+    library = a_library()
+    with library.arrival(SOURCE, caller=SOURCE) as arrival:
         await arrival.write([b"hello"])
         await arrival.end()
-        await intake.publish([arrival])
-    assert (arrival.stored, intake.store.drafts) == (None, 0)
+        await library.publish([arrival])
+    assert (arrival.stored, library.store.drafts) == (None, 0)
 
 
 # Limits
@@ -116,9 +121,9 @@ async def test_an_arrival_that_never_gets_a_name_is_not_stored() -> None:
 @pytest.mark.parametrize("sizes", [[1000], [999, 1], [1] * 1000, [0, 1000, 0], [500, 500]], ids=len)
 async def test_a_file_of_exactly_the_limit_passes(sizes: list[int], declared: bool) -> None:
     """Case 37."""
-    intake = an_intake(max_upload=1000)
+    library = a_library(max_upload=1000)
     size = 1000 if declared else None
-    arrival = await taken(intake, [bytes(n) for n in sizes], declared=size)
+    arrival = await taken(library, [bytes(n) for n in sizes], declared=size)
     assert arrival.failure is None
     assert arrival.stored.size == 1000
 
@@ -127,12 +132,12 @@ async def test_a_file_of_exactly_the_limit_passes(sizes: list[int], declared: bo
 @pytest.mark.parametrize("sizes", [[1001], [1000, 1], [1] * 1001, [500, 501], [1, 5000]], ids=len)
 async def test_a_file_of_one_byte_more_does_not(sizes: list[int]) -> None:
     """Cases 8 and 37: no length is declared; it counts while it arrives."""
-    intake = an_intake(max_upload=1000)
-    arrival = await taken(intake, [bytes(n) for n in sizes])
+    library = a_library(max_upload=1000)
+    arrival = await taken(library, [bytes(n) for n in sizes])
     assert isinstance(arrival.failure, TooLarge)
     assert arrival.failure.limit == 1000
-    assert (arrival.stored, intake.store.content(HELLO)) == (None, None)
-    assert intake.store.drafts == 0
+    assert (arrival.stored, library.store.content(HELLO)) == (None, None)
+    assert library.store.drafts == 0
 
 
 @asynchronous
@@ -141,30 +146,30 @@ async def test_a_declared_size_over_the_limit_is_refused_before_anything_is_writ
     declared: int,
 ) -> None:
     """Cases 6 and 37."""
-    intake = an_intake(max_upload=1000)
-    with arriving(intake, declared=declared) as arrival:
+    library = a_library(max_upload=1000)
+    with arriving(library, declared=declared) as arrival:
         await arrival.prepare()
         assert isinstance(arrival.failure, TooLarge)
-    assert "append" not in intake.store.asked
-    assert intake.store.drafts == 0
+    assert "append" not in library.store.asked
+    assert library.store.drafts == 0
 
 
 @asynchronous
 async def test_more_than_was_declared_still_counts_against_the_limit() -> None:
     """Case 9."""
-    arrival = await taken(an_intake(max_upload=1000), [bytes(600), bytes(600)], declared=10)
+    arrival = await taken(a_library(max_upload=1000), [bytes(600), bytes(600)], declared=10)
     assert isinstance(arrival.failure, TooLarge)
 
 
 @asynchronous
 async def test_it_is_the_decoded_bytes_that_count() -> None:
-    halving = Coding(decode=lambda piece: piece[::2], measure=lambda piece: len(piece) // 2)
-    intake = an_intake(max_upload=1000)
-    arrival = await taken(intake, [b"ab" * 400, b"cd" * 600], coding=halving)
+    halving = ContentCoding(decode=lambda piece: piece[::2], measure=lambda piece: len(piece) // 2)
+    library = a_library(max_upload=1000)
+    arrival = await taken(library, [b"ab" * 400, b"cd" * 600], coding=halving)
     assert arrival.stored.size == 1000
-    assert intake.store.content(HELLO) == b"a" * 400 + b"c" * 600
+    assert library.store.content(HELLO) == b"a" * 400 + b"c" * 600
     other = named("prompts/en/other.mp3")
-    arrival = await taken(intake, [b"ab" * 1001], other, coding=halving)
+    arrival = await taken(library, [b"ab" * 1001], other, coding=halving)
     assert isinstance(arrival.failure, TooLarge)
 
 
@@ -175,11 +180,11 @@ async def test_what_cannot_be_decoded_is_the_failure_of_that_file() -> None:
             raise Malformed("broken")
         return piece
 
-    intake = an_intake()
-    coding = Coding(decode=decode, measure=len)
-    arrival = await taken(intake, [b"whole", b"broken", b"whole"], coding=coding)
+    library = a_library()
+    coding = ContentCoding(decode=decode, measure=len)
+    arrival = await taken(library, [b"whole", b"broken", b"whole"], coding=coding)
     assert isinstance(arrival.failure, Malformed)
-    assert (intake.store.content(HELLO), intake.store.drafts) == (None, 0)
+    assert (library.store.content(HELLO), library.store.drafts) == (None, 0)
 
 
 # The order of judgement
@@ -217,16 +222,16 @@ ORDER = list(FAILURES)
 @pytest.mark.parametrize("first", range(len(ORDER)), ids=[each.__name__ for each in ORDER])
 def test_of_two_failures_the_one_that_is_judged_first_is_told(first: int, second: int) -> None:
     """The order of docs/http.md, Storing, rule 7."""
-    intake = an_intake()
-    with intake.arrival(SOURCE, caller=SOURCE) as arrival:
+    library = a_library()
+    with library.arrival(SOURCE, caller=SOURCE) as arrival:
         for each in (ORDER[first], ORDER[second]):
             FAILURES[each](arrival)
         assert type(arrival.failure) is ORDER[min(first, second)]
-    assert intake.store.drafts == 0
+    assert library.store.drafts == 0
 
 
 def test_of_two_failures_of_one_kind_the_first_is_told() -> None:
-    with an_intake().arrival(SOURCE, caller=SOURCE) as arrival:
+    with a_library().arrival(SOURCE, caller=SOURCE) as arrival:
         arrival.fail(Malformed("first"))
         arrival.fail(Malformed("second"))
         assert arrival.failure is not None
@@ -235,19 +240,19 @@ def test_of_two_failures_of_one_kind_the_first_is_told() -> None:
 
 @asynchronous
 async def test_a_format_that_is_not_supported_is_judged_before_a_declared_size() -> None:
-    intake = an_intake(max_upload=1000)
-    with arriving(intake, named("a/x.exe"), declared=1001) as arrival:
+    library = a_library(max_upload=1000)
+    with arriving(library, named("a/x.exe"), declared=1001) as arrival:
         await arrival.prepare()
     assert isinstance(arrival.failure, FormatNotSupported)
-    assert intake.store.asked == []
+    assert library.store.asked == []
 
 
 @asynchronous
 async def test_a_declared_size_is_judged_before_space_and_before_the_name_that_is_taken() -> None:
-    intake = an_intake(WatchedStore(capacity=500), max_upload=1000)
-    await taken(intake, [b"first"])
+    library = a_library(WatchedStore(capacity=500), max_upload=1000)
+    await taken(library, [b"first"])
     for declared, error in ((1001, TooLarge), (None, AlreadyExists)):
-        with arriving(intake, declared=declared) as arrival:
+        with arriving(library, declared=declared) as arrival:
             await arrival.prepare()
         assert isinstance(arrival.failure, error)
 
@@ -255,11 +260,11 @@ async def test_a_declared_size_is_judged_before_space_and_before_the_name_that_i
 @asynchronous
 async def test_a_size_is_judged_before_a_name_that_is_taken_although_that_was_known_first() -> None:
     """A part of a form goes on arriving after it has failed, and may turn out too large."""
-    intake = an_intake(max_upload=1000)
-    await taken(intake, [b"first"])
-    arrival = await taken(intake, [bytes(600), bytes(400)])
+    library = a_library(max_upload=1000)
+    await taken(library, [b"first"])
+    arrival = await taken(library, [bytes(600), bytes(400)])
     assert isinstance(arrival.failure, AlreadyExists)
-    arrival = await taken(intake, [bytes(600), bytes(401)])
+    arrival = await taken(library, [bytes(600), bytes(401)])
     assert isinstance(arrival.failure, TooLarge)
 
 
@@ -271,21 +276,21 @@ async def test_a_size_is_judged_before_space_however_the_file_was_cut(
     pieces: list[list[int]],
 ) -> None:
     """1,100 bytes, where 1,000 are allowed and there is room for 50."""
-    intake = an_intake(WatchedStore(capacity=50), max_upload=1000)
-    with arriving(intake) as arrival:
+    library = a_library(WatchedStore(capacity=50), max_upload=1000)
+    with arriving(library) as arrival:
         for sizes in pieces:
             await arrival.write([bytes(size) for size in sizes])
         await arrival.end()
-        await intake.publish([arrival])
+        await library.publish([arrival])
     assert isinstance(arrival.failure, TooLarge)
 
 
 @asynchronous
 async def test_a_failure_that_is_judged_before_the_size_is_not_replaced_by_it() -> None:
-    intake = an_intake(max_upload=10)
-    arrival = await taken(intake, [bytes(600), bytes(600)], named("a/x.exe"))
+    library = a_library(max_upload=10)
+    arrival = await taken(library, [bytes(600), bytes(600)], named("a/x.exe"))
     assert isinstance(arrival.failure, FormatNotSupported)
-    assert "append" not in intake.store.asked
+    assert "append" not in library.store.asked
 
 
 @asynchronous
@@ -298,12 +303,12 @@ async def test_a_failure_that_is_judged_before_the_size_is_not_replaced_by_it() 
 async def test_a_name_that_cannot_be_is_a_failure_at_the_latest_when_it_is_published(
     name: MediaName, error: type[MediaError], declared: int | None
 ) -> None:
-    intake = an_intake()
-    await taken(intake, [b"first"])
-    arrival = await taken(intake, [b"other"], name, declared=declared)
+    library = a_library()
+    await taken(library, [b"first"])
+    arrival = await taken(library, [b"other"], name, declared=declared)
     assert isinstance(arrival.failure, error)
-    assert intake.store.content(HELLO) == b"first"
-    assert intake.store.drafts == 0
+    assert library.store.content(HELLO) == b"first"
+    assert library.store.drafts == 0
 
 
 @asynchronous
@@ -314,10 +319,10 @@ async def test_a_name_that_cannot_be_is_a_failure_at_the_latest_when_it_is_publi
 async def test_a_name_is_looked_at_first_where_that_can_save_something(
     declared: int | None, looks: bool
 ) -> None:
-    intake = an_intake()
-    with arriving(intake, declared=declared) as arrival:
+    library = a_library()
+    with arriving(library, declared=declared) as arrival:
         await arrival.prepare()
-    assert ("prepare" in intake.store.asked) is looks
+    assert ("prepare" in library.store.asked) is looks
 
 
 # Space, and other failures while it arrives
@@ -326,12 +331,12 @@ async def test_a_name_is_looked_at_first_where_that_can_save_something(
 @asynchronous
 async def test_no_space_in_the_middle_is_the_failure_and_the_rest_is_dropped() -> None:
     """Case 10."""
-    intake = an_intake(WatchedStore(capacity=100))
-    arrival = await taken(intake, [bytes(60)] * 10)
+    library = a_library(WatchedStore(capacity=100))
+    arrival = await taken(library, [bytes(60)] * 10)
     assert isinstance(arrival.failure, NoSpace)
-    assert intake.store.drafts == 0
-    assert intake.store.asked.count("append") <= 3
-    arrival = await taken(intake, [bytes(100)])
+    assert library.store.drafts == 0
+    assert library.store.asked.count("append") <= 3
+    arrival = await taken(library, [bytes(100)])
     assert arrival.failure is None
 
 
@@ -348,10 +353,10 @@ async def test_a_fault_of_the_store_is_an_incident_of_that_file(
     def fault() -> None:
         raise OSError("a fault")
 
-    intake = an_intake(Faulty())
-    arrival = await taken(intake, [b"hello"])
+    library = a_library(Faulty())
+    arrival = await taken(library, [b"hello"])
     assert isinstance(arrival.failure, InternalError)
-    assert intake.uploads == 0
+    assert library.uploads == 0
     (event,) = nothing_left_behind
     assert event["incident"] == arrival.failure.incident
     assert "a fault" in event["why"]
@@ -368,16 +373,16 @@ async def test_a_fault_in_publishing_one_file_leaves_the_others_alone(
                 raise OSError("a fault")
             return super().publish(name, content, replacing)
 
-    intake = an_intake(Faulty())
+    library = a_library(Faulty())
     with ExitStack() as arriving_all:
         arrivals = []
         for filename in ("one.wav", "two.wav", "three.wav"):
-            arrival = arriving_all.enter_context(intake.arrival("somewhere", caller=SOURCE))
+            arrival = arriving_all.enter_context(library.arrival("somewhere", caller=SOURCE))
             arrival.named("a", filename)
             await arrival.write([b"x"])
             await arrival.end()
             arrivals.append(arrival)
-        await intake.publish(arrivals)
+        await library.publish(arrivals)
     assert [arrival.stored is not None for arrival in arrivals] == [True, False, True]
     assert isinstance(arrivals[1].failure, InternalError)
     assert len(nothing_left_behind) == 1
@@ -386,50 +391,50 @@ async def test_a_fault_in_publishing_one_file_leaves_the_others_alone(
 
 @asynchronous
 async def test_the_next_bytes_are_received_while_the_last_are_written() -> None:
-    intake = an_intake(WatchedStore(holding=("append",)))
-    with arriving(intake) as arrival:
+    library = a_library(WatchedStore(holding=("append",)))
+    with arriving(library) as arrival:
         first, last = b"first" * WORTH_WRITING_BYTES, b"second" * WORTH_WRITING_BYTES
         await arrival.write([first])  # comes back although nothing is written yet
         second = ensureDeferred(arrival.write([last]))
         assert not second.called
-        assert intake.store.asked == ["append"]
-        intake.store.go_on()
+        assert library.store.asked == ["append"]
+        library.store.go_on()
         await second
-        assert intake.store.asked == ["append", "append"]
+        assert library.store.asked == ["append", "append"]
         await arrival.end()
-        await intake.publish([arrival])
-    assert intake.store.content(HELLO) == first + last
+        await library.publish([arrival])
+    assert library.store.content(HELLO) == first + last
 
 
 @asynchronous
 @pytest.mark.parametrize("size", [1, 64, 5000, WORTH_WRITING_BYTES - 1])
 async def test_small_pieces_are_written_together(size: int) -> None:
     """Case 85. Each job of a disk's thread has its price."""
-    intake = an_intake(WatchedStore())
+    library = a_library(WatchedStore())
     sizes = [size] * (4 * WORTH_WRITING_BYTES // size) + [1]
     content = random.Random(size).randbytes(sum(sizes))
     begin = 0
-    with arriving(intake) as arrival:
+    with arriving(library) as arrival:
         for each in sizes:
             await arrival.write([content[begin : begin + each]])
             begin += each
         await arrival.end()
-        appends = intake.store.asked.count("append")
+        appends = library.store.asked.count("append")
         assert sum(sizes) / (2 * WORTH_WRITING_BYTES) <= appends <= 1 + 4
-        await intake.publish([arrival])
-    assert intake.store.content(HELLO) == content
+        await library.publish([arrival])
+    assert library.store.content(HELLO) == content
 
 
 @asynchronous
 async def test_a_file_whose_few_bytes_fail_at_its_end_is_not_stored() -> None:
-    intake = an_intake(WatchedStore())
-    with arriving(intake) as arrival:
+    library = a_library(WatchedStore())
+    with arriving(library) as arrival:
         await arrival.write([b"few"])
-        assert intake.store.asked == []
+        assert library.store.asked == []
         arrival.fail(Malformed("it is another one"))
         await arrival.end()
-        await intake.publish([arrival])
-    assert intake.store.asked == []
+        await library.publish([arrival])
+    assert library.store.asked == []
     assert arrival.stored is None
 
 
@@ -438,28 +443,28 @@ async def test_a_file_whose_few_bytes_fail_at_its_end_is_not_stored() -> None:
 
 @asynchronous
 async def test_one_upload_more_than_there_may_be_is_told_when_to_come_again() -> None:
-    intake = an_intake(max_uploads=3)
+    library = a_library(max_uploads=3)
     with ExitStack() as uploads:
         for n in range(3):
-            uploads.enter_context(await intake.upload(*UPLOAD))
-            assert intake.uploads == n + 1
-        with pytest.raises(Busy) as refused, await intake.upload(*UPLOAD):
+            uploads.enter_context(await library.upload(*UPLOAD))
+            assert library.uploads == n + 1
+        with pytest.raises(Busy) as refused, await library.upload(*UPLOAD):
             pytest.fail("it was let in")
         assert int(refused.value.headers["Retry-After"]) > 0
-        assert intake.uploads == 3
-    assert intake.uploads == 0
-    with await intake.upload(*UPLOAD):
-        assert intake.uploads == 1
+        assert library.uploads == 3
+    assert library.uploads == 0
+    with await library.upload(*UPLOAD):
+        assert library.uploads == 1
 
 
 @asynchronous
 @pytest.mark.parametrize("error", [TooLarge(1), CancelledError(), OSError("a fault")], ids=repr)
 async def test_an_upload_that_ends_in_an_exception_gives_its_place_back(error: Exception) -> None:
-    intake = an_intake(max_uploads=1)
+    library = a_library(max_uploads=1)
     for _ in range(3):
-        with pytest.raises(type(error)), await intake.upload(*UPLOAD):
+        with pytest.raises(type(error)), await library.upload(*UPLOAD):
             raise error
-    assert intake.uploads == 0
+    assert library.uploads == 0
 
 
 # What is left of an arrival
@@ -472,10 +477,10 @@ async def test_an_arrival_that_is_left_by_an_exception_leaves_nothing(
     error: Exception, steps: int
 ) -> None:
     """Case 1."""
-    intake = an_intake()
+    library = a_library()
 
     async def upload() -> None:
-        with arriving(intake) as arrival:
+        with arriving(library) as arrival:
             todo = [
                 arrival.prepare,
                 lambda: arrival.write([b"hello"]),
@@ -488,64 +493,64 @@ async def test_an_arrival_that_is_left_by_an_exception_leaves_nothing(
 
     with pytest.raises(type(error)):
         await upload()
-    assert (intake.store.drafts, intake.store.content(HELLO)) == (0, None)
+    assert (library.store.drafts, library.store.content(HELLO)) == (0, None)
 
 
 @asynchronous
 async def test_a_write_that_fails_when_nobody_cares_any_more_is_not_left_unhandled() -> None:
-    intake = an_intake(WatchedStore(capacity=3, holding=("append",)))
-    with arriving(intake) as arrival:
+    library = a_library(WatchedStore(capacity=3, holding=("append",)))
+    with arriving(library) as arrival:
         await arrival.write([b"more than there is room for"])
-    intake.store.go_on()
-    assert intake.store.drafts == 0
+    library.store.go_on()
+    assert library.store.drafts == 0
 
 
 @asynchronous
 async def test_an_arrival_that_was_received_and_not_published_leaves_nothing() -> None:
-    intake = an_intake()
-    with arriving(intake) as arrival:
+    library = a_library()
+    with arriving(library) as arrival:
         await arrival.write([b"hello"])
         await arrival.end()
-    assert (intake.store.drafts, intake.store.content(HELLO)) == (0, None)
+    assert (library.store.drafts, library.store.content(HELLO)) == (0, None)
 
 
 @asynchronous
 async def test_one_that_failed_is_dropped_and_the_others_are_stored() -> None:
     names = [named(f"form/{n}.mp3") for n in range(4)]
-    intake = an_intake(max_upload=10)
-    await taken(intake, [b"there"], names[1])
+    library = a_library(max_upload=10)
+    await taken(library, [b"there"], names[1])
     arrivals = []
     with ExitStack() as form:
         for n, name in enumerate(names):
-            arrival = form.enter_context(intake.arrival(SOURCE, caller=SOURCE))
+            arrival = form.enter_context(library.arrival(SOURCE, caller=SOURCE))
             arrivals.append(arrival)
             arrival.accepted(name)
             await arrival.write([bytes(11) if n == 2 else b"%d" % n])
             await arrival.end()
-        await intake.publish(arrivals)
+        await library.publish(arrivals)
     assert [type(arrival.failure) for arrival in arrivals] == [
         type(None),
         AlreadyExists,
         TooLarge,
         type(None),
     ]
-    assert [intake.store.content(name) for name in names] == [b"0", b"there", None, b"3"]
-    assert intake.store.drafts == 0
+    assert [library.store.content(name) for name in names] == [b"0", b"there", None, b"3"]
+    assert library.store.drafts == 0
 
 
 @asynchronous
 async def test_two_files_of_one_name_in_one_form_are_one_file_and_one_failure() -> None:
     """Case 2."""
-    intake = an_intake()
+    library = a_library()
     with ExitStack() as form:
-        arrivals = [form.enter_context(arriving(intake)) for _ in range(2)]
+        arrivals = [form.enter_context(arriving(library)) for _ in range(2)]
         for arrival, content in zip(arrivals, (b"first", b"second"), strict=True):
             await arrival.write([content])
             await arrival.end()
-        await intake.publish(arrivals)
+        await library.publish(arrivals)
     assert arrivals[0].stored is not None
     assert isinstance(arrivals[1].failure, AlreadyExists)
-    assert intake.store.content(HELLO) == b"first"
+    assert library.store.content(HELLO) == b"first"
 
 
 # A publish, once begun
@@ -553,63 +558,63 @@ async def test_two_files_of_one_name_in_one_form_are_one_file_and_one_failure() 
 
 @asynchronous
 async def test_a_publish_goes_on_to_its_last_file_when_its_waiter_is_cancelled() -> None:
-    intake = an_intake(WatchedStore(holding=("publish",)))
+    library = a_library(WatchedStore(holding=("publish",)))
     names = [named(f"form/{n}.mp3") for n in range(3)]
 
     async def upload() -> None:
-        with await intake.upload(*UPLOAD), ExitStack() as form:
-            arrivals = [form.enter_context(arriving(intake, name)) for name in names]
+        with await library.upload(*UPLOAD), ExitStack() as form:
+            arrivals = [form.enter_context(arriving(library, name)) for name in names]
             for arrival in arrivals:
                 await arrival.write([b"hello"])
                 await arrival.end()
-            await intake.publish(arrivals)
+            await library.publish(arrivals)
 
     uploading = ensureDeferred(upload())
-    assert len(intake.store.held) == 1
+    assert len(library.store.held) == 1
     uploading.cancel()
     with pytest.raises(CancelledError):
         await uploading
-    assert intake.uploads == 0
-    quiet = intake.quiet()
+    assert library.uploads == 0
+    quiet = library.quiet()
     assert not quiet.called
-    assert [intake.store.content(name) for name in names] == [None] * 3
-    intake.store.go_on()
+    assert [library.store.content(name) for name in names] == [None] * 3
+    library.store.go_on()
     assert quiet.called
-    assert [intake.store.content(name) for name in names] == [b"hello"] * 3
-    assert intake.store.drafts == 0
+    assert [library.store.content(name) for name in names] == [b"hello"] * 3
+    assert library.store.drafts == 0
 
 
 @asynchronous
 async def test_a_stop_publishes_the_file_that_it_finds_under_way_and_no_further_one() -> None:
-    intake = an_intake(WatchedStore(holding=("publish",)))
+    library = a_library(WatchedStore(holding=("publish",)))
     with ExitStack() as form:
-        arrivals = [form.enter_context(arriving(intake, named(f"form/{n}.mp3"))) for n in range(3)]
+        arrivals = [form.enter_context(arriving(library, named(f"form/{n}.mp3"))) for n in range(3)]
         for arrival in arrivals:
             await arrival.write([b"hello"])
             await arrival.end()
-        publishing = ensureDeferred(intake.publish(arrivals))
-        assert intake.under_way == ["'form/0.mp3' and 2 more of a form"]
-        intake.hurry()
-        intake.store.go_on()
+        publishing = ensureDeferred(library.publish(arrivals))
+        assert library.under_way == ["'form/0.mp3' and 2 more of a form"]
+        library.hurry()
+        library.store.go_on()
         await publishing
     assert [arrival.stored is not None for arrival in arrivals] == [True, False, False]
     assert [type(arrival.failure) for arrival in arrivals[1:]] == [Stopping, Stopping]
-    assert intake.store.content(named("form/1.mp3")) is None
-    assert intake.quiet().called
+    assert library.store.content(named("form/1.mp3")) is None
+    assert library.quiet().called
 
 
 @asynchronous
 async def test_a_publish_that_fails_after_its_waiter_left_is_let_go_of(logged: list[str]) -> None:
-    intake = an_intake(WatchedStore(holding=("publish",)))
-    publishing = ensureDeferred(taken(intake, [b"second"]))
-    first = await _stored_directly(intake.store, HELLO)
+    library = a_library(WatchedStore(holding=("publish",)))
+    publishing = ensureDeferred(taken(library, [b"second"]))
+    first = await _stored_directly(library.store, HELLO)
     publishing.cancel()
     with pytest.raises(CancelledError):
         await publishing
-    intake.store.go_on()
-    assert intake.store.content(HELLO) == first
-    assert intake.store.drafts == 0
-    assert intake.quiet().called
+    library.store.go_on()
+    assert library.store.content(HELLO) == first
+    assert library.store.drafts == 0
+    assert library.quiet().called
 
 
 async def _stored_directly(store: WatchedStore, name: MediaName) -> bytes:
@@ -621,11 +626,11 @@ async def _stored_directly(store: WatchedStore, name: MediaName) -> bytes:
 
 @asynchronous
 async def test_quiet_fires_at_once_when_nothing_is_published_and_waits_for_all_that_is() -> None:
-    intake = an_intake(WatchedStore(holding=("publish",)))
-    assert intake.quiet().called
-    uploads = [ensureDeferred(taken(intake, [b"x"], named(f"a/{n}.mp3"))) for n in range(3)]
-    quiet = [intake.quiet(), intake.quiet()]
-    for go_on in intake.store.held:
+    library = a_library(WatchedStore(holding=("publish",)))
+    assert library.quiet().called
+    uploads = [ensureDeferred(taken(library, [b"x"], named(f"a/{n}.mp3"))) for n in range(3)]
+    quiet = [library.quiet(), library.quiet()]
+    for go_on in library.store.held:
         assert not any(each.called for each in quiet)
         go_on()
     assert all(each.called for each in quiet)
@@ -635,17 +640,17 @@ async def test_quiet_fires_at_once_when_nothing_is_published_and_waits_for_all_t
 
 @asynchronous
 async def test_what_is_under_way_is_named() -> None:
-    intake = an_intake(WatchedStore(holding=("publish",)))
-    uploads = [ensureDeferred(taken(intake, [b"x"], named(f"a/{n}.mp3"))) for n in range(2)]
-    assert intake.under_way == ["'a/0.mp3'", "'a/1.mp3'"]
-    waiting = intake.quiet()
+    library = a_library(WatchedStore(holding=("publish",)))
+    uploads = [ensureDeferred(taken(library, [b"x"], named(f"a/{n}.mp3"))) for n in range(2)]
+    assert library.under_way == ["'a/0.mp3'", "'a/1.mp3'"]
+    waiting = library.quiet()
     waiting.cancel()
     with pytest.raises(CancelledError):
         await waiting
-    intake.store.go_on()
+    library.store.go_on()
     for upload in uploads:
         await upload
-    assert intake.under_way == []
+    assert library.under_way == []
 
 
 # The log
@@ -655,7 +660,7 @@ async def test_what_is_under_way_is_named() -> None:
 async def test_the_log_tells_when_a_file_begins_to_arrive_and_when_it_is_stored(
     logged: list[str],
 ) -> None:
-    await taken(an_intake(), [b"hello"])
+    await taken(a_library(), [b"hello"])
     arriving_line, stored_line = logged
     assert arriving_line.startswith("arriving: ")
     assert stored_line.startswith("stored: ")
@@ -670,19 +675,19 @@ async def test_events_of_refused_uploads_are_marked_and_those_of_faults_are_not(
     warnings: list[LogEvent],
 ) -> None:
     """Case 91: the log drops the former first."""
-    await taken(an_intake(max_upload=3), [b"hello"])
-    with pytest.raises(CancelledError), arriving(an_intake()):
+    await taken(a_library(max_upload=3), [b"hello"])
+    with pytest.raises(CancelledError), arriving(a_library()):
         raise CancelledError
-    await taken(an_intake(WatchedStore(capacity=3)), [b"hello"])  # the disk is full
+    await taken(a_library(WatchedStore(capacity=3)), [b"hello"])  # the disk is full
     assert [event["is_refusal"] for event in warnings] == [True, True, False]
 
 
 @asynchronous
 async def test_the_log_tells_why_a_file_was_not_stored(logged: list[str]) -> None:
-    await taken(an_intake(max_upload=3), [b"hello"])
+    await taken(a_library(max_upload=3), [b"hello"])
     assert logged[-1].startswith("not stored: ")
     assert "limit of 3 bytes" in logged[-1]
-    with pytest.raises(CancelledError), arriving(an_intake()):
+    with pytest.raises(CancelledError), arriving(a_library()):
         raise CancelledError
     assert logged[-1].startswith("not stored: ")
     assert "its connection was lost" in logged[-1]
@@ -693,8 +698,8 @@ async def test_the_log_has_one_line_for_each_reason_for_which_files_of_a_form_ar
     logged: list[str],
 ) -> None:
     """Case 85. A small form can have 256 files: so many lines would take long."""
-    intake = an_intake()
-    arrivals = [intake.arrival(SOURCE, caller=SOURCE) for _ in range(256)]
+    library = a_library()
+    arrivals = [library.arrival(SOURCE, caller=SOURCE) for _ in range(256)]
     for n, arrival in enumerate(arrivals):
         arrival.named("a", f"{n}.exe" if n % 2 else f".{n}.mp3")
     turns: list[int] = []
@@ -702,13 +707,13 @@ async def test_the_log_has_one_line_for_each_reason_for_which_files_of_a_form_ar
     async def turn() -> None:
         turns.append(len(logged))
 
-    await intake.publish(arrivals, turn)
+    await library.publish(arrivals, turn)
     hidden, unsupported = logged
     assert "'a/.0.mp3' and 127 more of a form" in hidden
     assert "'a/1.exe' and 127 more of a form" in unsupported
     assert SOURCE in hidden
     assert turns == [0] * 255
-    await intake.publish([arrivals[0]])
+    await library.publish([arrivals[0]])
     assert "more of a form" not in logged[-1]
 
 
@@ -716,7 +721,7 @@ async def test_the_log_has_one_line_for_each_reason_for_which_files_of_a_form_ar
 async def test_an_arrival_that_has_failed_has_no_draft() -> None:
     """Case 85."""
     store = WatchedStore()
-    with an_intake(store).arrival(SOURCE, caller=SOURCE) as arrival:
+    with a_library(store).arrival(SOURCE, caller=SOURCE) as arrival:
         assert store.drafts == 0
         arrival.named("a", "b.exe")
         await arrival.write([b"content"])
@@ -728,7 +733,7 @@ async def test_an_arrival_that_has_failed_has_no_draft() -> None:
 @asynchronous
 async def test_a_name_of_a_client_cannot_break_a_line_of_the_log(logged: list[str]) -> None:
     """Case 35."""
-    with an_intake().arrival(SOURCE, caller=SOURCE) as arrival:
+    with a_library().arrival(SOURCE, caller=SOURCE) as arrival:
         arrival.named("a\nstored: forged", "x\r\n\x1b[31m.mp3")
     (line,) = logged
     assert line.isprintable()
@@ -738,12 +743,12 @@ async def test_a_name_of_a_client_cannot_break_a_line_of_the_log(logged: list[st
 async def test_the_log_does_not_deny_what_is_stored_after_its_client_went(
     logged: list[str],
 ) -> None:
-    intake = an_intake(WatchedStore(holding=("publish",)))
-    uploading = ensureDeferred(taken(intake, [b"hello"]))
+    library = a_library(WatchedStore(holding=("publish",)))
+    uploading = ensureDeferred(taken(library, [b"hello"]))
     uploading.cancel()
     with pytest.raises(CancelledError):
         await uploading
-    intake.store.go_on()
+    library.store.go_on()
     assert [line.split(":")[0] for line in logged] == ["arriving", "stored"]
 
 
@@ -751,14 +756,14 @@ async def test_the_log_does_not_deny_what_is_stored_after_its_client_went(
 async def test_the_log_tells_of_a_publish_that_failed_after_its_client_went(
     logged: list[str],
 ) -> None:
-    intake = an_intake(WatchedStore(holding=("publish",)))
-    publishing = ensureDeferred(taken(intake, [b"second"]))
-    await _stored_directly(intake.store, HELLO)
+    library = a_library(WatchedStore(holding=("publish",)))
+    publishing = ensureDeferred(taken(library, [b"second"]))
+    await _stored_directly(library.store, HELLO)
     publishing.cancel()
     with pytest.raises(CancelledError):
         await publishing
     logged.clear()
-    intake.store.go_on()
+    library.store.go_on()
     (line,) = logged
     assert line.startswith("not stored: ")
     assert "exists already" in line
@@ -770,17 +775,17 @@ async def test_the_log_tells_of_a_publish_that_failed_after_its_client_went(
 @asynchronous
 async def test_a_slow_upload_of_the_largest_share_gives_way(logged: list[str]) -> None:
     """Case 86."""
-    intake = an_intake(max_uploads=3)
+    library = a_library(max_uploads=3)
     slow, fast, unknown = Content(65.0), Content(1e6), Content(None)
     with ExitStack() as uploads:
         for content in (fast, slow, unknown):
-            uploads.enter_context(await intake.upload("a", "192.0.2.7", content))
-        with await intake.upload("b", "192.0.2.8", Content()):
+            uploads.enter_context(await library.upload("a", "192.0.2.7", content))
+        with await library.upload("b", "192.0.2.8", Content()):
             assert [each.told for each in (fast, slow, unknown)] == [0, 1, 0]
-            assert intake.uploads == 3
+            assert library.uploads == 3
             with pytest.raises(Busy):
-                uploads.enter_context(await intake.upload("b", "192.0.2.8", Content()))
-    assert intake.uploads == 0
+                uploads.enter_context(await library.upload("b", "192.0.2.8", Content()))
+    assert library.uploads == 0
     assert logged == [
         "gave way: the slowest upload of 192.0.2.7, to a caller that has fewer",
     ]
@@ -789,14 +794,14 @@ async def test_a_slow_upload_of_the_largest_share_gives_way(logged: list[str]) -
 @asynchronous
 async def test_the_place_of_an_import_is_as_fast_as_its_upstream() -> None:
     """Case 86: the request itself was received long ago."""
-    intake = an_intake(max_uploads=2, max_imports=2)
+    library = a_library(max_uploads=2, max_imports=2)
     request, upstream = Content(None), Content(65.0)
     with (
-        await intake.upload("a", SOURCE, request) as place,
-        await intake.upload("a", SOURCE, Content(None)),
-        await intake.importing("a", SOURCE, upstream),
+        await library.upload("a", SOURCE, request) as place,
+        await library.upload("a", SOURCE, Content(None)),
+        await library.importing("a", SOURCE, upstream),
         place.lent_to(upstream),
-        await intake.upload("b", SOURCE, Content()),
+        await library.upload("b", SOURCE, Content()),
     ):
         assert (request.told, upstream.told) == (0, 1)
 
@@ -805,20 +810,20 @@ async def test_the_place_of_an_import_is_as_fast_as_its_upstream() -> None:
 async def test_an_import_waits_for_its_second_place_and_keeps_the_first() -> None:
     """Case 86: the place of an upload comes first, so imports never wait for each other."""
     clock = Clock()
-    intake = Intake(WatchedStore(), Limits(max_uploads=16, max_imports=2), clock)
+    library = Library(WatchedStore(), UploadLimits(max_uploads=16, max_imports=2), clock)
     held = ExitStack()
     for _ in range(2):
-        held.enter_context(await intake.upload("a", SOURCE, Content(math.inf)))
-        held.enter_context(await intake.importing("a", SOURCE, Content(1e6)))
-    with await intake.upload("b", SOURCE, Content(math.inf)):
-        importing = outcome(ensureDeferred(intake.importing("b", SOURCE, Content())))
-        assert (importing, intake.imports.waiting) == ([], 1)
+        held.enter_context(await library.upload("a", SOURCE, Content(math.inf)))
+        held.enter_context(await library.importing("a", SOURCE, Content(1e6)))
+    with await library.upload("b", SOURCE, Content(math.inf)):
+        importing = outcome(ensureDeferred(library.importing("b", SOURCE, Content())))
+        assert (importing, library.imports.waiting) == ([], 1)
         clock.pump([0.25] * 7)
         (place,) = importing
         with place:
-            assert (intake.imports.used, intake.uploads) == (2, 3)
+            assert (library.imports.used, library.uploads) == (2, 3)
     held.close()
-    assert (intake.imports.used, intake.uploads, clock.getDelayedCalls()) == (0, 0, [])
+    assert (library.imports.used, library.uploads, clock.getDelayedCalls()) == (0, 0, [])
 
 
 @asynchronous
@@ -827,12 +832,12 @@ async def test_a_file_of_a_form_waits_for_its_descriptor_while_its_caller_is_bel
 ):
     """Case 90. Forms that are slow but steady keep no other caller's files out."""
     clock = Clock()
-    intake = Intake(WatchedStore(), Limits(), clock)
-    intake.form_files.total = 32
+    library = Library(WatchedStore(), UploadLimits(), clock)
+    library.form_files.total = 32
     large, mine = Content(17_000.0), Content()
-    intake.form_files.take("a", large, 32)
-    form = intake.form_files.take("b", mine, 4)
-    holding = outcome(ensureDeferred(intake.form_file(form)))
+    library.form_files.take("a", large, 32)
+    form = library.form_files.take("b", mine, 4)
+    holding = outcome(ensureDeferred(library.form_file(form)))
     assert (holding, large.told) == ([], 0)
     clock.pump([0.25] * 2)
     assert (holding, large.told, form.amount) == ([None], 1, 5)
@@ -845,7 +850,7 @@ async def test_a_file_of_a_form_waits_for_its_descriptor_while_its_caller_is_bel
 def test_imports_may_take_half_of_the_places_unless_it_is_said(
     uploads: int, imports: int | None, total: int
 ) -> None:
-    assert an_intake(max_uploads=uploads, max_imports=imports).imports.total == total
+    assert a_library(max_uploads=uploads, max_imports=imports).imports.total == total
 
 
 def test_the_files_of_forms_share_a_quarter_of_the_descriptors(
@@ -854,9 +859,9 @@ def test_the_files_of_forms_share_a_quarter_of_the_descriptors(
     """Case 90."""
     limits = [(1024, 1 << 20)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[0])
-    intake = an_intake()
-    assert intake.form_files.total == 256
+    library = a_library()
+    assert library.form_files.total == 256
     for limit, total in ((4096, 1024), (1 << 20, 64 * 256), (resource.RLIM_INFINITY, 64 * 256)):
         limits[0] = (limit, 1 << 20)
-        intake.divide_descriptors()
-        assert intake.form_files.total == total
+        library.divide_descriptors()
+        assert library.form_files.total == total

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedmedia.errors import TooManyUnfinished
-from twistedmedia.library.quota import Unfinished
+from twistedmedia.library.quota import UploadQuota
 
 ME, OTHER = "me", "somebody else"
 
 
 def test_a_caller_may_have_some_and_no_more() -> None:
-    unfinished = Unfinished(2)
+    unfinished = UploadQuota(2)
     unfinished.begin("a", ME)
     unfinished.begin("b", ME)
     with pytest.raises(TooManyUnfinished) as caught:
@@ -29,14 +29,14 @@ def test_a_caller_may_have_some_and_no_more() -> None:
 
 
 def test_one_who_may_have_none_has_none() -> None:
-    unfinished = Unfinished(0)
+    unfinished = UploadQuota(0)
     with pytest.raises(TooManyUnfinished):
         unfinished.begin("a", ME)
     assert "a" not in unfinished
 
 
 def test_what_is_there_counts_however_many_there_are() -> None:
-    unfinished = Unfinished(1)
+    unfinished = UploadQuota(1)
     for upload in "abc":
         unfinished.add(upload, ME)
     for upload in "abc":
@@ -48,7 +48,7 @@ def test_what_is_there_counts_however_many_there_are() -> None:
 
 def test_what_ends_while_stock_is_taken_does_not_count() -> None:
     """Nothing would end it again."""
-    unfinished = Unfinished(2)
+    unfinished = UploadQuota(2)
     unfinished.begin("begun since", ME)
     unfinished.begin("ended since", ME)
     unfinished.end("ended since")
@@ -65,7 +65,7 @@ def test_what_ends_while_stock_is_taken_does_not_count() -> None:
 
 
 def test_what_is_added_twice_counts_once_and_is_whose_it_was_first() -> None:
-    unfinished = Unfinished(2)
+    unfinished = UploadQuota(2)
     unfinished.begin("a", ME)
     unfinished.add("a", ME)
     unfinished.add("a", OTHER)
@@ -77,7 +77,7 @@ def test_what_is_added_twice_counts_once_and_is_whose_it_was_first() -> None:
 
 
 def test_what_ends_twice_or_was_never_there_ends_nothing_else() -> None:
-    unfinished = Unfinished(1)
+    unfinished = UploadQuota(1)
     unfinished.begin("a", ME)
     unfinished.end("b")
     unfinished.end("b")
@@ -91,9 +91,9 @@ def test_what_ends_twice_or_was_never_there_ends_nothing_else() -> None:
 
 
 def test_nothing_is_kept_of_callers_who_have_none() -> None:
-    unfinished = Unfinished(1)
+    unfinished = UploadQuota(1)
     with pytest.raises(TooManyUnfinished):
-        Unfinished(0).begin("a", ME)
+        UploadQuota(0).begin("a", ME)
     for n in range(100):
         unfinished.begin(str(n), f"caller {n}")
     for n in range(100):
@@ -116,7 +116,7 @@ STEPS = st.lists(
 def test_it_is_what_a_dict_of_all_of_them_would_be(
     steps: list[tuple[str, str, str]], most: int
 ) -> None:
-    unfinished, all_of_them = Unfinished(most), dict[str, str]()
+    unfinished, all_of_them = UploadQuota(most), dict[str, str]()
     for step, upload, caller in steps:
         has = list(all_of_them.values()).count(caller)
         if step == "end":

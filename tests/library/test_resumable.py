@@ -47,11 +47,11 @@ from twistedmedia.errors import (
 from twistedmedia.http.body import Body, BodyMemory
 from twistedmedia.http.tus import Checksum
 from twistedmedia.library import resumable as resuming
-from twistedmedia.library.library import Intake
-from twistedmedia.library.resumable import Part, Progress, Uploads
-from twistedmedia.library.upload import Checking, Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.resumable import ResumableUploads, UploadPart, UploadProgress
+from twistedmedia.library.upload import AudioCheckMode, UploadLimits
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Condition, Plan
+from twistedmedia.store.interface import Condition, UploadSpec
 from twistedmedia.store.local.directory import DirectoryStore
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
 
@@ -98,9 +98,9 @@ class Service:
         self.store: Any = store or MemoryStore()
         self.now_s = time.time()
         self.stepped_s = 0.0  # by so much the wall clock was set
-        self.intake = Intake(self.store, Limits(**limits))
-        self.uploads = Uploads(
-            self.intake,
+        self.library = Library(self.store, UploadLimits(**limits))
+        self.uploads = ResumableUploads(
+            self.library,
             self.store.kept,
             expiry_s=3600,
             max_unfinished=max_unfinished,
@@ -115,10 +115,10 @@ class Service:
         name: MediaName = HELLO,
         sha256: str | None = None,
         caller: str = ME,
-        part: Part | None = None,
-    ) -> Deferred[Progress]:
-        plan = Plan(name, length, sha256, caller, "a note")
-        return self.uploads.create(SOURCE, caller, plan, part or Part(0, body(*pieces)))
+        part: UploadPart | None = None,
+    ) -> Deferred[UploadProgress]:
+        plan = UploadSpec(name, length, sha256, caller, "a note")
+        return self.uploads.create(SOURCE, caller, plan, part or UploadPart(0, body(*pieces)))
 
     def created(self, *args: Any, **options: Any) -> str:
         """The id of a new upload."""
@@ -126,13 +126,13 @@ class Service:
 
     def adding(
         self, upload: str, offset: int, *pieces: bytes, **options: Any
-    ) -> Deferred[Progress]:
-        return self.uploads.add(SOURCE, upload, Part(offset, body(*pieces), **options))
+    ) -> Deferred[UploadProgress]:
+        return self.uploads.add(SOURCE, upload, UploadPart(offset, body(*pieces), **options))
 
-    def added(self, upload: str, offset: int, *pieces: bytes, **options: Any) -> Progress:
+    def added(self, upload: str, offset: int, *pieces: bytes, **options: Any) -> UploadProgress:
         return result(self.adding(upload, offset, *pieces, **options))
 
-    def look(self, upload: str) -> Progress:
+    def look(self, upload: str) -> UploadProgress:
         return result(self.uploads.look(SOURCE, upload))
 
     def offset(self, upload: str) -> int:
@@ -177,7 +177,7 @@ def test_parts_add_up_to_the_file(service: Service, size: int) -> None:
 def test_a_new_upload_is_empty_and_says_until_when_it_is_kept(service: Service) -> None:
     progress = result(service.creating())
     expires_s = pytest.approx(service.now_s + 3600, abs=30)
-    told = Progress(progress.upload, 0, 11, "a note", expires_s=expires_s)
+    told = UploadProgress(progress.upload, 0, 11, "a note", expires_s=expires_s)
     assert progress == told
     service.now_s += 60
     assert service.look(progress.upload) == told, "to look is not to add"
@@ -246,7 +246,7 @@ def test_what_comes_behind_the_end_of_what_is_stored_is_too_large(
     coming = body(surplus, open_end=True, length=size if declared else None)
     coming.end()
     with pytest.raises(TooLarge) as caught:
-        result(service.uploads.add(SOURCE, upload, Part(11, coming)))
+        result(service.uploads.add(SOURCE, upload, UploadPart(11, coming)))
     assert (caught.value.status, caught.value.limit) == (413, 11)
     assert service.look(upload).stored == HELLO
     assert service.added(upload, 11).stored == HELLO
@@ -286,7 +286,9 @@ def breaking_off(
 ) -> Any:
     """What adding a part comes to whose connection is lost after the pieces."""
     coming = body(open_end=True, length=length)
-    adding = outcome(service.uploads.add(SOURCE, upload, Part(offset, coming, checksum=checksum)))
+    adding = outcome(
+        service.uploads.add(SOURCE, upload, UploadPart(offset, coming, checksum=checksum))
+    )
     for piece in pieces:
         coming.feed(piece)
     assert not adding
@@ -326,7 +328,7 @@ def test_a_part_that_breaks_off_after_its_last_byte_is_the_last_one(service: Ser
 def test_a_creation_that_breaks_off_leaves_nothing(service: Service) -> None:
     """Nobody knows its id."""
     coming = body(b"hello", open_end=True, length=11)
-    creating = outcome(service.creating(part=Part(0, coming)))
+    creating = outcome(service.creating(part=UploadPart(0, coming)))
     coming.fail(ConnectionLost())
     assert creating[0].check(ConnectionLost)
     assert result(service.store.kept.callers()) == {}
@@ -342,7 +344,7 @@ def test_more_than_was_declared_is_refused_and_nothing_of_it_kept(
     coming = body(b" world", b"!", open_end=True, length=7 if declared else None)
     coming.end()
     with pytest.raises(TooLarge):
-        result(service.uploads.add(SOURCE, upload, Part(5, coming)))
+        result(service.uploads.add(SOURCE, upload, UploadPart(5, coming)))
     assert service.offset(upload) == 5
     assert service.added(upload, 5, b" world").stored == HELLO
     assert service.content() == WHOLE
@@ -373,9 +375,9 @@ def test_a_part_that_is_not_what_its_checksum_says_is_not_kept_and_comes_again(
 
 def test_the_checksum_is_of_the_part_also_with_a_creation(service: Service) -> None:
     with pytest.raises(ChecksumMismatch):
-        service.created(part=Part(0, body(b"jello"), checksum=of_sha1(b"hello")))
+        service.created(part=UploadPart(0, body(b"jello"), checksum=of_sha1(b"hello")))
     assert service.unfinished() == 0
-    upload = service.created(part=Part(0, body(b"hello"), checksum=of_sha1(b"hello")))
+    upload = service.created(part=UploadPart(0, body(b"hello"), checksum=of_sha1(b"hello")))
     assert service.added(upload, 5, b" world").stored == HELLO
 
 
@@ -587,7 +589,7 @@ def test_other_content_of_that_name_is_another_file(service: Service) -> None:
 
 
 def test_what_is_no_audio_is_refused_at_its_end_and_dropped() -> None:
-    service = Service(checking=Checking.REJECT)
+    service = Service(checking=AudioCheckMode.REJECT)
     upload = service.created(11, b"hello")
     with pytest.raises(NotAudio):
         service.added(upload, 5, b" world")
@@ -597,7 +599,7 @@ def test_what_is_no_audio_is_refused_at_its_end_and_dropped() -> None:
 
 
 def test_what_is_audio_is_stored_whatever_its_parts() -> None:
-    service = Service(checking=Checking.REJECT)
+    service = Service(checking=AudioCheckMode.REJECT)
     content = frames(20)
     upload = service.created(len(content))
     for offset in range(0, len(content), 1000):
@@ -607,7 +609,7 @@ def test_what_is_audio_is_stored_whatever_its_parts() -> None:
 
 @pytest.mark.parametrize("good", [True, False])
 def test_what_nobody_remembers_is_looked_at_once_more(good: bool) -> None:
-    service = Service(checking=Checking.REJECT)
+    service = Service(checking=AudioCheckMode.REJECT)
     first, last = frames(10) if good else bytes(4000), frames(10)
     upload = service.created(len(first + last), first)
     forget(service, upload)
@@ -624,7 +626,7 @@ def forget(service: Service, upload: str) -> None:
     """Drop what the store remembers of an upload's parts, as it does when there are many."""
     draft = service.store.kept.resume(upload, None, provisional=False)
     result(draft.resume())
-    result(draft.put_down(undo=False))
+    result(draft.release(undo=False))
 
 
 @asynchronous
@@ -633,21 +635,21 @@ async def test_a_restart_forgets_no_byte_and_judges_all_of_them(tmp_path: Path, 
     """Case 3."""
     first, last = frames(10) if good else bytes(4000), frames(10)
     content = first + last
-    plan = Plan(HELLO, len(content), hashlib.sha256(content).hexdigest(), ME, "")
+    plan = UploadSpec(HELLO, len(content), hashlib.sha256(content).hexdigest(), ME, "")
     upload = ""
     for piece in (first, last[:100], last[100:]):
         store = DirectoryStore(reactor, str(tmp_path / "media"), durable=False)
         store.start()
-        intake = Intake(store, Limits(checking=Checking.REJECT))
-        uploads = Uploads(intake, store.kept)
+        library = Library(store, UploadLimits(checking=AudioCheckMode.REJECT))
+        uploads = ResumableUploads(library, store.kept)
         try:
             if not upload:
-                progress = await uploads.create(SOURCE, ME, plan, Part(0, body(piece)))
+                progress = await uploads.create(SOURCE, ME, plan, UploadPart(0, body(piece)))
                 upload = progress.upload
             else:
                 offset = (await uploads.look(SOURCE, upload)).offset
                 assert offset == content.index(piece, offset)
-                progress = await uploads.add(SOURCE, upload, Part(offset, body(piece)))
+                progress = await uploads.add(SOURCE, upload, UploadPart(offset, body(piece)))
             assert progress.stored == (HELLO if progress.offset == len(content) else None)
         except NotAudio:
             assert (good, piece) == (False, last[100:])
@@ -675,12 +677,14 @@ class Boot(FailingCalls):
 
 
 @asynccontextmanager
-async def machine(root: Path, boot: str = "first", **options: Any) -> AsyncIterator[Uploads]:
+async def machine(
+    root: Path, boot: str = "first", **options: Any
+) -> AsyncIterator[ResumableUploads]:
     """Uploads of a service that runs in that boot of its machine."""
     store = DirectoryStore(reactor, str(root), calls=Boot(boot), **options)
     store.start()
     try:
-        yield Uploads(Intake(store, Limits()), store.kept)
+        yield ResumableUploads(Library(store, UploadLimits()), store.kept)
     finally:
         await store.stop()
 
@@ -703,8 +707,8 @@ async def goes_on_after_power_came_back(root: Path, upload: str, *, at: int) -> 
     async with machine(root, "second") as uploads:
         assert (await uploads.look(SOURCE, upload)).offset == at
         with pytest.raises(WrongOffset, match=f"at byte {at};"):
-            await uploads.add(SOURCE, upload, Part(at + 1, body(b"x")))
-        rest = Part(at, body(CONTENT[at:]), length=len(CONTENT))
+            await uploads.add(SOURCE, upload, UploadPart(at + 1, body(b"x")))
+        rest = UploadPart(at, body(CONTENT[at:]), length=len(CONTENT))
         assert (await uploads.add(SOURCE, upload, rest)).stored == HELLO
     assert (root / "prompts/en/hello.mp3").read_bytes() == CONTENT
 
@@ -714,9 +718,9 @@ def in_pieces(start: int, end: int, size: int = 100_000) -> Iterator[bytes]:
         yield CONTENT[at : min(at + size, end)]
 
 
-async def begun_on(uploads: Uploads, length: int | None = len(CONTENT)) -> str:
-    plan = Plan(HELLO, length, None, ME, "")
-    return (await uploads.create(SOURCE, ME, plan, Part(0, body()))).upload
+async def begun_on(uploads: ResumableUploads, length: int | None = len(CONTENT)) -> str:
+    plan = UploadSpec(HELLO, length, None, ME, "")
+    return (await uploads.create(SOURCE, ME, plan, UploadPart(0, body()))).upload
 
 
 @asynchronous
@@ -734,7 +738,7 @@ async def test_a_power_cut_takes_no_more_of_acknowledged_parts_than_is_synced_at
         for start in range(0, size, step):
             end = min(start + step, size)
             checksum = of_sha1(CONTENT[start:end]) if checked else None
-            part = Part(start, body(*in_pieces(start, end)), checksum=checksum)
+            part = UploadPart(start, body(*in_pieces(start, end)), checksum=checksum)
             assert (await uploads.add(SOURCE, upload, part)).offset == end
     synced = lose_power(root, upload)
     assert size - MIB < synced <= size
@@ -752,7 +756,7 @@ async def test_a_power_cut_in_the_middle_of_a_part_takes_no_more_of_it(
     async with machine(root) as uploads:
         upload = await begun_on(uploads)
         coming = body(open_end=True, length=len(CONTENT))
-        adding = outcome(uploads.add(SOURCE, upload, Part(0, coming)))
+        adding = outcome(uploads.add(SOURCE, upload, UploadPart(0, coming)))
         path = root / f".twistedmedia/uploads/{upload}.bytes"
         for piece in in_pieces(0, size, MIB // 4):
             coming.feed(piece)
@@ -792,7 +796,7 @@ async def test_a_power_cut_takes_nothing_of_what_a_client_may_have_thrown_away(
         upload = await begun_on(uploads, None if how == "of unknown length" else len(CONTENT))
         for start in range(0, size, 300_000):
             end = min(start + 300_000, size)
-            await uploads.add(SOURCE, upload, Part(start, body(CONTENT[start:end])))
+            await uploads.add(SOURCE, upload, UploadPart(start, body(CONTENT[start:end])))
             if how == "looked at":
                 assert (await uploads.look(SOURCE, upload)).offset == end
             assert synced_in(root, upload) == end
@@ -805,7 +809,7 @@ async def test_without_a_power_cut_nothing_is_lost_though_nothing_is_synced(tmp_
     root, size = tmp_path / "media", 1_234_567
     async with machine(root) as uploads:
         upload = await begun_on(uploads)
-        await uploads.add(SOURCE, upload, Part(0, body(CONTENT[:size])))
+        await uploads.add(SOURCE, upload, UploadPart(0, body(CONTENT[:size])))
     assert synced_in(root, upload) == 0
     async with machine(root) as uploads:
         assert (await uploads.look(SOURCE, upload)).offset == size
@@ -820,7 +824,7 @@ async def test_in_a_store_that_is_not_durable_a_power_cut_takes_all(
     root = tmp_path / "media"
     async with machine(root, durable=False) as uploads:
         upload = await begun_on(uploads)
-        await uploads.add(SOURCE, upload, Part(0, body(*in_pieces(0, 3 * MIB))))
+        await uploads.add(SOURCE, upload, UploadPart(0, body(*in_pieces(0, 3 * MIB))))
         assert (await uploads.look(SOURCE, upload)).offset == 3 * MIB
     assert lose_power(root, upload) == 0
     await goes_on_after_power_came_back(root, upload, at=0)
@@ -840,15 +844,15 @@ async def test_what_is_odd_about_one_upload_hinders_no_other_from_counting_and_e
     async with machine(root) as uploads:
         usual = [await begun_on(uploads) for _ in range(5)]
         for upload in usual:
-            await uploads.add(SOURCE, upload, Part(0, body(WHOLE)))
+            await uploads.add(SOURCE, upload, UploadPart(0, body(WHOLE)))
     for n in range(5):
         path = folder / f"{n:032x}{odd}"
         path.symlink_to("nonsense") if link else path.mkdir()
     store = DirectoryStore(reactor, str(root), calls=Boot("first"))
     store.start()
     now_s = time.time()
-    uploads = Uploads(
-        Intake(store, Limits()),
+    uploads = ResumableUploads(
+        Library(store, UploadLimits()),
         store.kept,
         max_unfinished=6,
         now_s=lambda: now_s,
@@ -889,8 +893,11 @@ async def test_what_is_begun_in_the_course_of_a_sweep_outlives_it(
     store = DirectoryStore(reactor, str(root), durable=False, calls=calls)
     store.start()
     ahead_s = 0
-    uploads = Uploads(
-        Intake(store, Limits()), store.kept, expiry_s=3600, now_s=lambda: time.time() + ahead_s
+    uploads = ResumableUploads(
+        Library(store, UploadLimits()),
+        store.kept,
+        expiry_s=3600,
+        now_s=lambda: time.time() + ahead_s,
     )
     try:
         if during == "adjusting":
@@ -901,8 +908,8 @@ async def test_what_is_begun_in_the_course_of_a_sweep_outlives_it(
         await held
         ahead_s = 0
         begun = await begun_on(uploads)
-        plan = Plan(HELLO, len(WHOLE), None, OTHER, "")
-        whole = (await uploads.create(SOURCE, OTHER, plan, Part(0, body(WHOLE)))).upload
+        plan = UploadSpec(HELLO, len(WHOLE), None, OTHER, "")
+        whole = (await uploads.create(SOURCE, OTHER, plan, UploadPart(0, body(WHOLE)))).upload
         calls.release()
         await sweeping
         assert (await uploads.look(SOURCE, begun)).offset == 0
@@ -922,17 +929,17 @@ async def test_a_part_that_comes_while_its_upload_is_about_to_expire_is_kept(
     store = DirectoryStore(reactor, str(root), durable=False, calls=calls)
     store.start()
     ahead_s = 0
-    uploads = Uploads(
-        Intake(store, Limits()), store.kept, expiry_s=10, now_s=lambda: time.time() + ahead_s
+    uploads = ResumableUploads(
+        Library(store, UploadLimits()), store.kept, expiry_s=10, now_s=lambda: time.time() + ahead_s
     )
     try:
         upload = await begun_on(uploads)
-        await uploads.add(SOURCE, upload, Part(0, body(b"hello")))
+        await uploads.add(SOURCE, upload, UploadPart(0, body(b"hello")))
         os.utime(root / f".twistedmedia/uploads/{upload}.bytes", (0, 0))
         held = calls.hold("open", where=lambda name, *_: name == f"{upload}.bytes")
         sweeping = Deferred.fromCoroutine(uploads.sweep())
         await held
-        await uploads.add(SOURCE, upload, Part(5, body(b" world")))
+        await uploads.add(SOURCE, upload, UploadPart(5, body(b" world")))
         calls.release()
         await sweeping
         assert (await uploads.look(SOURCE, upload)).offset == 11
@@ -1016,7 +1023,7 @@ def test_where_no_space_is_left_what_fits_is_kept_and_goes_on_later() -> None:
     coming = body(*[b"x" * 10] * 9, open_end=True, length=None)
     coming.end()
     with pytest.raises(NoSpace):
-        result(service.uploads.add(SOURCE, upload, Part(0, coming)))
+        result(service.uploads.add(SOURCE, upload, UploadPart(0, coming)))
     offset = service.offset(upload)
     assert 0 <= offset <= 50
     with pytest.raises(NoSpace):  # it is declared: nothing of it has to come
@@ -1044,7 +1051,7 @@ def test_a_part_that_hangs_is_superseded_by_a_look_and_its_bytes_are_kept(
     """Case 28."""
     upload = service.created(11, b"hello")
     hanging = body(b" w", open_end=True, length=6)
-    adding = outcome(service.uploads.add(SOURCE, upload, Part(5, hanging, checksum=checksum)))
+    adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(5, hanging, checksum=checksum)))
     assert not adding
     offset = service.offset(upload)
     assert offset == (7 if checksum is None else 5)
@@ -1060,7 +1067,7 @@ def test_the_newest_of_many_parts_is_served(service: Service) -> None:
     adding = []
     for offset in range(5):
         coming = body(WHOLE[offset : offset + 1], open_end=True, length=11 - offset)
-        adding.append(outcome(service.uploads.add(SOURCE, upload, Part(offset, coming))))
+        adding.append(outcome(service.uploads.add(SOURCE, upload, UploadPart(offset, coming))))
     assert [bool(each) for each in adding] == [True] * 4 + [False]
     assert all(each[0].check(Superseded) for each in adding[:-1])
     assert service.offset(upload) == 5
@@ -1071,7 +1078,7 @@ def test_a_part_that_hangs_is_superseded_by_the_end(service: Service) -> None:
     """Case 30."""
     upload = service.created(11, b"hello")
     hanging = body(b" w", open_end=True, length=6)
-    adding = outcome(service.uploads.add(SOURCE, upload, Part(5, hanging)))
+    adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(5, hanging)))
     result(service.uploads.end(SOURCE, upload))
     assert adding[0].check(Superseded)
     with pytest.raises(NotFound):
@@ -1127,7 +1134,7 @@ def test_a_publish_is_not_broken_off_and_whoever_comes_waits_for_it() -> None:
     looking = outcome(service.uploads.look(SOURCE, upload))
     assert (adding, looking) == ([], [])
     service.store.go_on()
-    assert adding == looking == [Progress(upload, 11, 11, "a note", stored=HELLO)]
+    assert adding == looking == [UploadProgress(upload, 11, 11, "a note", stored=HELLO)]
 
 
 def test_a_part_does_not_wait_for_an_older_request_and_holds_nothing() -> None:
@@ -1148,11 +1155,11 @@ def test_a_part_does_not_wait_for_an_older_request_and_holds_nothing() -> None:
         if complete:
             coming.end()
         with pytest.raises(StillEnding):
-            result(service.uploads.add(SOURCE, upload, Part(0, coming)))
+            result(service.uploads.add(SOURCE, upload, UploadPart(0, coming)))
         assert (memory.allowance, coming.outlives) == (allowance, False)
     assert (adding, looking) == ([], []), "the one at work publishes, and the other waits for it"
     service.store.go_on()
-    assert adding == looking == [Progress(upload, 11, 11, "a note", stored=HELLO)]
+    assert adding == looking == [UploadProgress(upload, 11, 11, "a note", stored=HELLO)]
 
 
 def test_of_a_thousand_requests_that_come_during_a_publish_one_waits() -> None:
@@ -1168,11 +1175,11 @@ def test_of_a_thousand_requests_that_come_during_a_publish_one_waits() -> None:
             else service.adding(upload, 11, length=11)
         )
         asked.append(outcome(asking))
-        assert len(service.intake.under_way) == 3, "with the publish"
+        assert len(service.library.under_way) == 3, "with the publish"
     assert all(each[0].check(Superseded) for each in asked[:-1])
     service.store.go_on()
-    assert adding == asked[-1] == [Progress(upload, 11, 11, "a note", stored=HELLO)]
-    assert service.intake.under_way == []
+    assert adding == asked[-1] == [UploadProgress(upload, 11, 11, "a note", stored=HELLO)]
+    assert service.library.under_way == []
 
 
 # Clients that leave
@@ -1182,7 +1189,7 @@ def test_a_part_whose_client_leaves_goes_on_to_its_end(service: Service) -> None
     """Klein cancels its handler; the connection then fails the body."""
     upload = service.created()
     coming = body(b"hello", open_end=True, length=11)
-    adding = service.uploads.add(SOURCE, upload, Part(0, coming))
+    adding = service.uploads.add(SOURCE, upload, UploadPart(0, coming))
     adding.cancel()
     with pytest.raises(CancelledError):
         result(adding)
@@ -1197,7 +1204,7 @@ def test_the_last_part_is_published_though_nobody_waits_for_it() -> None:
     adding.cancel()
     with pytest.raises(CancelledError):
         result(adding)
-    quiet = outcome(service.intake.quiet())
+    quiet = outcome(service.library.quiet())
     assert (quiet, service.content()) == ([], None)
     service.store.go_on()
     assert (quiet, service.content()) == ([None], WHOLE)
@@ -1228,8 +1235,8 @@ def test_a_service_that_stops_waits_for_what_is_under_way(service: Service) -> N
     """Case 47."""
     upload = service.created()
     coming = body(b"hello", open_end=True, length=11)
-    adding = outcome(service.uploads.add(SOURCE, upload, Part(0, coming)))
-    quiet = outcome(service.intake.quiet())
+    adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(0, coming)))
+    quiet = outcome(service.library.quiet())
     assert quiet == []
     coming.fail(ConnectionLost())
     assert (quiet, len(adding)) == ([None], 1)
@@ -1243,7 +1250,7 @@ def test_what_has_been_written_is_dropped_from_memory(service: Service) -> None:
     upload = service.created(1 << 20)
     for offset, fails in ((0, False), (7, False), (20_000, True)):
         coming = Body(None, memory, Flow())
-        adding = outcome(service.uploads.add(SOURCE, upload, Part(offset, coming)))
+        adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(offset, coming)))
         coming.feed(bytes(20_000))
         if fails:
             coming.fail(ConnectionLost())
@@ -1264,7 +1271,7 @@ def test_as_many_as_may_upload_do_and_one_more_is_told_to_come_back() -> None:
     service = Service(max_uploads=1)
     first, second = service.created(), service.created(name=named("a/second.mp3"))
     coming = body(b"hello", open_end=True, length=11)
-    adding = outcome(service.uploads.add(SOURCE, first, Part(0, coming)))
+    adding = outcome(service.uploads.add(SOURCE, first, UploadPart(0, coming)))
     with pytest.raises(Busy):
         service.added(second, 0, b"hello")
     with pytest.raises(Busy):
@@ -1294,7 +1301,7 @@ def test_a_caller_may_leave_some_unfinished_and_no_more() -> None:
 
 
 def test_uploads_that_end_badly_do_not_count() -> None:
-    service = Service(max_unfinished=1, checking=Checking.REJECT)
+    service = Service(max_unfinished=1, checking=AudioCheckMode.REJECT)
     for _ in range(3):
         upload = service.created(11, b"hello")
         with pytest.raises(NotAudio):
@@ -1426,7 +1433,7 @@ def test_what_is_being_written_to_does_not_expire() -> None:
     service.uploads.start(clock)
     upload = service.created()
     coming = body(b"hello", open_end=True, length=11)
-    adding = outcome(service.uploads.add(SOURCE, upload, Part(0, coming)))
+    adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(0, coming)))
     service.now_s += 10_000
     clock.advance(360)
     coming.feed(b" world")
@@ -1518,11 +1525,11 @@ async def test_on_a_disk_another_file_of_the_same_size_is_not_what_was_uploaded(
     root = tmp_path / "media"
     async with machine(root) as uploads:
         progress = await uploads.create(
-            SOURCE, ME, Plan(HELLO, 12, None, ME, ""), Part(0, body(WHOLE))
+            SOURCE, ME, UploadSpec(HELLO, 12, None, ME, ""), UploadPart(0, body(WHOLE))
         )
         upload = progress.upload
         if not killed:
-            assert (await uploads.add(SOURCE, upload, Part(11, body(b"!")))).stored == HELLO
+            assert (await uploads.add(SOURCE, upload, UploadPart(11, body(b"!")))).stored == HELLO
     if killed:
         bytes_ = root / f".twistedmedia/uploads/{upload}.bytes"
         with bytes_.open("ab") as file:
@@ -1532,11 +1539,11 @@ async def test_on_a_disk_another_file_of_the_same_size_is_not_what_was_uploaded(
     async with machine(root) as uploads:
         for _ in range(2):
             assert (await uploads.look(SOURCE, upload)).stored == HELLO
-        assert (await uploads.add(SOURCE, upload, Part(12, body()))).stored == HELLO
-        await uploads.intake.store.delete(HELLO)
+        assert (await uploads.add(SOURCE, upload, UploadPart(12, body()))).stored == HELLO
+        await uploads.library.store.delete(HELLO)
         with pytest.raises(NotFound):
             await uploads.look(SOURCE, upload)
-        draft = uploads.intake.store.begin()
+        draft = uploads.library.store.begin()
         await draft.append([b"hello there!"])
         await draft.publish(HELLO)
         for _ in range(2):
@@ -1560,7 +1567,7 @@ def no_turn_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     service = request.node.funcargs.get("service")
     if service is not None:
         assert service.uploads._turns._lines == {}
-        assert service.intake.uploads == 0
+        assert service.library.uploads == 0
         for upload in list(result(service.store.kept.callers())):
             result(service.uploads.end(SOURCE, upload))
         stored = sum(media.size for media in service.store._files.values())

@@ -10,14 +10,14 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from tests.http.connection import outcome, result
 from twistedmedia.errors import StillEnding, Superseded
-from twistedmedia.library.takeover import Turns
+from twistedmedia.library.takeover import TakeoverLock
 
 
 class Guest:
     """Somebody who takes a turn, and stays until `leave`, whatever he is told."""
 
     def __init__(
-        self, turns: Turns, key: str = "key", *, polite: bool = False, waits: bool = True
+        self, turns: TakeoverLock, key: str = "key", *, polite: bool = False, waits: bool = True
     ) -> None:
         """A `polite` one leaves when he is told to."""
         self.is_in = False
@@ -27,7 +27,7 @@ class Guest:
         self._staying: Deferred[None] = Deferred()
         self.came_to = outcome(ensureDeferred(self._visit(turns, key)))
 
-    async def _visit(self, turns: Turns, key: str) -> str:
+    async def _visit(self, turns: TakeoverLock, key: str) -> str:
         async with turns.take(key, self._tell, waits=self._waits):
             self.is_in = True
             try:
@@ -53,12 +53,12 @@ class Guest:
         return bool(self.came_to) and bool(self.came_to[0].check(Superseded))
 
 
-def left_in(turns: Turns) -> dict[str, Any]:
+def left_in(turns: TakeoverLock) -> dict[str, Any]:
     return turns._lines
 
 
 def test_one_who_comes_alone_is_let_in_at_once_and_told_nothing() -> None:
-    turns = Turns()
+    turns = TakeoverLock()
     guest = Guest(turns)
     assert guest.is_in
     guest.leave()
@@ -66,7 +66,7 @@ def test_one_who_comes_alone_is_let_in_at_once_and_told_nothing() -> None:
 
 
 def test_one_after_the_other_is_nobodys_trouble() -> None:
-    turns = Turns()
+    turns = TakeoverLock()
     for _ in range(3):
         guest = Guest(turns)
         assert guest.is_in
@@ -76,7 +76,7 @@ def test_one_after_the_other_is_nobodys_trouble() -> None:
 
 def test_who_is_in_is_told_once_and_waited_for() -> None:
     """Case 28."""
-    turns = Turns()
+    turns = TakeoverLock()
     first, second = Guest(turns), Guest(turns)
     assert (first.is_in, second.is_in) == (True, False)
     assert [type(each) for each in first.told] == [Superseded]
@@ -88,7 +88,7 @@ def test_who_is_in_is_told_once_and_waited_for() -> None:
 
 def test_one_who_leaves_when_he_is_told_keeps_nobody_waiting() -> None:
     """Case 28."""
-    turns = Turns()
+    turns = TakeoverLock()
     first, second = Guest(turns, polite=True), Guest(turns)
     assert (first.was_superseded, second.is_in) == (True, True)
     second.leave()
@@ -97,7 +97,7 @@ def test_one_who_leaves_when_he_is_told_keeps_nobody_waiting() -> None:
 
 @pytest.mark.parametrize("waiting", [2, 3, 10])
 def test_of_many_who_come_only_the_last_one_is_let_in(waiting: int) -> None:
-    turns = Turns()
+    turns = TakeoverLock()
     first = Guest(turns)
     guests = [Guest(turns) for _ in range(waiting)]
     assert not any(guest.is_in for guest in guests)
@@ -113,7 +113,7 @@ def test_of_many_who_come_only_the_last_one_is_let_in(waiting: int) -> None:
 @pytest.mark.parametrize("waiting", [100, 150, 5000])
 def test_a_newer_one_ends_the_wait_of_the_one_before_it_at_once(waiting: int) -> None:
     """Case 84."""
-    turns = Turns()
+    turns = TakeoverLock()
     first = Guest(turns)
     guests = [Guest(turns) for _ in range(waiting)]
     assert all(guest.was_superseded for guest in guests[:-1])
@@ -126,7 +126,7 @@ def test_a_newer_one_ends_the_wait_of_the_one_before_it_at_once(waiting: int) ->
 
 def test_the_depth_of_a_wake_up_does_not_grow_with_those_who_come() -> None:
     """Case 84: each comes again as soon as it is told to leave, as pipelined requests do."""
-    turns = Turns()
+    turns = TakeoverLock()
     came: list[Guest] = []
 
     class Persistent(Guest):
@@ -151,7 +151,7 @@ def test_the_depth_of_a_wake_up_does_not_grow_with_those_who_come() -> None:
 @pytest.mark.parametrize("length", [3, 5000])
 def test_a_chain_of_those_who_come_back_elsewhere_is_woken_in_a_loop(length: int) -> None:
     """Case 84: as pipelined requests do, each at another upload as soon as it has its answer."""
-    turns = Turns()
+    turns = TakeoverLock()
     at_work = [Guest(turns, str(number)) for number in range(length)]
     ended: list[int] = []
     followers: list[Guest] = []
@@ -178,7 +178,7 @@ def test_a_chain_of_those_who_come_back_elsewhere_is_woken_in_a_loop(length: int
 
 def test_one_who_comes_while_the_next_is_being_let_in_gets_the_turn() -> None:
     """The one who leaves comes back in the same call: the one he made room for is superseded."""
-    turns = Turns()
+    turns = TakeoverLock()
     back: list[Guest] = []
 
     class Returning(Guest):
@@ -196,7 +196,7 @@ def test_one_who_comes_while_the_next_is_being_let_in_gets_the_turn() -> None:
 
 def test_one_who_never_waits_is_refused_at_once_and_has_the_holder_told() -> None:
     """Case 84: as one does that has content."""
-    turns = Turns()
+    turns = TakeoverLock()
     first = Guest(turns)
     refused = [Guest(turns, waits=False) for _ in range(2)]
     assert all(guest.came_to[0].check(StillEnding) for guest in refused)
@@ -211,7 +211,7 @@ def test_one_who_never_waits_is_refused_at_once_and_has_the_holder_told() -> Non
 
 
 def test_one_who_never_waits_is_let_in_when_the_holder_leaves_at_once() -> None:
-    turns = Turns()
+    turns = TakeoverLock()
     first, second = Guest(turns, polite=True), Guest(turns, waits=False)
     assert (first.was_superseded, second.is_in) == (True, True)
     second.leave()
@@ -219,7 +219,7 @@ def test_one_who_never_waits_is_let_in_when_the_holder_leaves_at_once() -> None:
 
 
 def test_of_those_who_come_one_by_one_each_ends_the_one_before() -> None:
-    turns = Turns()
+    turns = TakeoverLock()
     guests = [Guest(turns, polite=True) for _ in range(10)]
     assert [guest.is_in for guest in guests] == [False] * 9 + [True]
     assert all(guest.was_superseded for guest in guests[:-1])
@@ -228,7 +228,7 @@ def test_of_those_who_come_one_by_one_each_ends_the_one_before() -> None:
 
 
 def test_one_who_comes_while_another_is_on_his_way_out_waits_for_that() -> None:
-    turns = Turns()
+    turns = TakeoverLock()
     first, second = Guest(turns), Guest(turns)
     first.leave()
     third = Guest(turns)
@@ -241,7 +241,7 @@ def test_one_who_comes_while_another_is_on_his_way_out_waits_for_that() -> None:
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_who_leaves_in_a_failure_has_left(waits: bool) -> None:
-    turns = Turns()
+    turns = TakeoverLock()
     first = Guest(turns)
     second = Guest(turns) if waits else None
     first.leave(ZeroDivisionError())
@@ -254,7 +254,7 @@ def test_who_leaves_in_a_failure_has_left(waits: bool) -> None:
 
 def test_one_who_is_let_in_by_a_failure_of_one_who_waited_is_no_second_one() -> None:
     """The superseded one that waited ends only when the one before has."""
-    turns = Turns()
+    turns = TakeoverLock()
     first, _, third = Guest(turns), Guest(turns), Guest(turns)
     assert (first.is_in, third.is_in) == (True, False)
     first.leave(ZeroDivisionError())
@@ -264,7 +264,7 @@ def test_one_who_is_let_in_by_a_failure_of_one_who_waited_is_no_second_one() -> 
 
 
 def test_keys_have_nothing_to_do_with_each_other() -> None:
-    turns = Turns()
+    turns = TakeoverLock()
     guests = {key: Guest(turns, key) for key in ("a", "b", "")}
     assert all(guest.is_in and not guest.told for guest in guests.values())
     other = Guest(turns, "a")
@@ -278,10 +278,10 @@ def test_keys_have_nothing_to_do_with_each_other() -> None:
 
 
 def test_one_who_takes_two_turns_needs_two_keys() -> None:
-    async def visit(turns: Turns, goes_on: Callable[[Exception], None]) -> bool:
+    async def visit(turns: TakeoverLock, goes_on: Callable[[Exception], None]) -> bool:
         async with turns.take("a", goes_on), turns.take("b", goes_on):
             return set(left_in(turns)) == {"a", "b"}
 
-    turns = Turns()
+    turns = TakeoverLock()
     assert result(ensureDeferred(visit(turns, lambda _: None)))
     assert left_in(turns) == {}

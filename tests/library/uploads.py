@@ -9,12 +9,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from tests.support import named
-from twistedmedia.deferreds import shielded
+from twistedmedia.deferreds import shield
 from twistedmedia.errors import NotFound
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Condition, Draft, Listed, Media, Sealed, Stored
+from twistedmedia.store.interface import Condition, Draft, Listed, Media, Sealed, StoredFile
 from twistedmedia.store.memory import MemoryStore
 
 HELLO = named("prompts/en/hello.mp3")
@@ -40,7 +40,9 @@ class WatchedStore:
     def open(self, name: MediaName, *, caller: str) -> Deferred[Media]:
         return self._store.open(name, caller=caller)
 
-    def recognise(self, name: MediaName, sha256: str, *, caller: str) -> Deferred[Stored | None]:
+    def recognise(
+        self, name: MediaName, sha256: str, *, caller: str
+    ) -> Deferred[StoredFile | None]:
         return self.ask("recognise", lambda: self._store.recognise(name, sha256, caller=caller))
 
     def delete(
@@ -58,7 +60,7 @@ class WatchedStore:
         gate: Deferred[None] = Deferred()
         gate.addCallback(lambda _: work())
         self.held.append(lambda: gate.callback(None))
-        return shielded(gate)
+        return shield(gate)
 
     def go_on(self) -> None:
         """Do what is held, and hold nothing more."""
@@ -90,7 +92,7 @@ class WatchedDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._store.ask("seal", self._draft.seal)
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
         return self._store.ask("publish", lambda: self._draft.publish(name, replacing))
 
     def discard(self) -> None:
@@ -100,25 +102,25 @@ class WatchedDraft:
         self._draft.discard()
 
 
-def an_intake(store: Any = None, **limits: Any) -> Intake:
-    return Intake(store or WatchedStore(), Limits(**limits))
+def a_library(store: Any = None, **limits: Any) -> Library:
+    return Library(store or WatchedStore(), UploadLimits(**limits))
 
 
 @contextmanager
-def arriving(intake: Intake, name: MediaName = HELLO, **options: Any) -> Iterator[Any]:
-    with intake.arrival(SOURCE, caller=SOURCE, **options) as arrival:
+def arriving(library: Library, name: MediaName = HELLO, **options: Any) -> Iterator[Any]:
+    with library.arrival(SOURCE, caller=SOURCE, **options) as arrival:
         arrival.accepted(name)
         yield arrival
 
 
 async def taken(
-    intake: Intake, pieces: Iterable[bytes], name: MediaName = HELLO, **options: Any
+    library: Library, pieces: Iterable[bytes], name: MediaName = HELLO, **options: Any
 ) -> Any:
     """An arrival of `pieces`, each written by itself, to its end."""
-    with arriving(intake, name, **options) as arrival:
+    with arriving(library, name, **options) as arrival:
         await arrival.prepare()
         for piece in pieces:
             await arrival.write([piece])
         await arrival.end()
-        await intake.publish([arrival])
+        await library.publish([arrival])
     return arrival

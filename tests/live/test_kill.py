@@ -20,19 +20,19 @@ HIDDEN_DRAFTS = """
     from twisted.internet import reactor
     from twisted.internet.endpoints import TCP4ServerEndpoint
 
-    from twistedmedia.library.library import Intake, Limits
+    from twistedmedia.library.library import Library, UploadLimits
     from twistedmedia.service.service import Listening, MediaService
     from twistedmedia.store.local.directory import DirectoryStore
     from twistedmedia.web.tree import media_resource
     from twistedmedia.http.site import MediaSite
 
     store = DirectoryStore(reactor, ROOT, unnamed_drafts=False)
-    intake = Intake(store, Limits())
+    library = Library(store, UploadLimits())
     endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
     application = Application("media")
-    site = MediaSite(media_resource(intake), reactor)
+    site = MediaSite(media_resource(library), reactor)
     listening = Listening(endpoint, "--port", is_open=False)
-    MediaService(reactor, [listening], site, intake, store).setServiceParent(application)
+    MediaService(reactor, [listening], site, library, store).setServiceParent(application)
 """
 
 

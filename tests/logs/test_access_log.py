@@ -22,8 +22,8 @@ from tests.http.test_site import CHUNKED, GET, GOT, MIB, Gate, Serving, head, pu
 from tests.support import asynchronous
 from twistedmedia.errors import ConfigurationError
 from twistedmedia.http.addresses import parse_proxies
-from twistedmedia.http.admission import Bounds
-from twistedmedia.http.timeouts import Patience
+from twistedmedia.http.admission import ConnectionLimits
+from twistedmedia.http.timeouts import Timeouts
 from twistedmedia.logs import access_log
 from twistedmedia.logs.access_log import STDOUT, AccessLog
 from twistedmedia.logs.spool import LAST_WAIT_S
@@ -578,7 +578,7 @@ def test_a_refused_head_is_logged_without_a_request(sent: bytes, status: int) ->
 
 
 def test_a_head_that_is_late_and_a_connection_too_many_are_logged_as_well() -> None:
-    serving, log = logging(bounds=Bounds(connections=1), patience=Patience(header_s=1))
+    serving, log = logging(bounds=ConnectionLimits(connections=1), timeouts=Timeouts(header_s=1))
     late, too_many = serving.connect(), serving.connect()
     late.send(b"GET")
     serving.clock.pump([0.5] * 4)
@@ -590,7 +590,7 @@ def test_a_head_that_is_late_and_a_connection_too_many_are_logged_as_well() -> N
 
 @pytest.mark.parametrize("content", [b"zz\r\n", b""], ids=["malformed", "late"])
 def test_a_plain_resource_whose_content_is_refused_is_logged_once(content: bytes) -> None:
-    serving, log = logging(patience=Patience(stall_s=1))
+    serving, log = logging(timeouts=Timeouts(stall_s=1))
     connection = serving.connect()
     connection.send(head("Transfer-Encoding: chunked", path="/plain") + content)
     serving.clock.pump([0.5] * 4)

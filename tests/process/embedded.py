@@ -14,9 +14,9 @@ from twisted.python.log import startLogging
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from twistedmedia import DirectoryStore, Intake, MediaSite, media_resource
-from twistedmedia.http.timeouts import Patience
-from twistedmedia.library.upload import Limits
+from twistedmedia import DirectoryStore, Library, MediaSite, media_resource
+from twistedmedia.http.timeouts import Timeouts
+from twistedmedia.library.upload import UploadLimits
 
 
 class Echo(Resource):
@@ -51,12 +51,12 @@ def main() -> None:
         child = Resource()
         at.putChild(parent, child)
         at = child
-    at.putChild(last, media_resource(Intake(store, Limits())))
+    at.putChild(last, media_resource(Library(store, UploadLimits())))
     startLogging(sys.stdout, setStdout=False)
     reactor.callWhenRunning(store.start)
     reactor.addSystemEventTrigger("after", "shutdown", print, "Server Shut Down.")
-    patience = {} if options.stall is None else {"patience": Patience(stall_s=options.stall)}
-    site = {"MediaSite": MediaSite, "Site": Site}[options.site](root, **patience)
+    timeouts = {} if options.stall is None else {"timeouts": Timeouts(stall_s=options.stall)}
+    site = {"MediaSite": MediaSite, "Site": Site}[options.site](root, **timeouts)
     reactor.listenTCP(0, site, interface="127.0.0.1")
     if options.tls:
         certificate = KeyPair.generate().selfSignedCert(1, CN="localhost")

@@ -419,7 +419,7 @@ import sys
 from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort
 from twistedmedia.service.endpoints import endpoint_from
-from twistedmedia.library.library import Intake, Limits
+from twistedmedia.library.library import Library, UploadLimits
 from twistedmedia.service.service import Listening, MediaService
 from twistedmedia.store.local.directory import DirectoryStore
 from twistedmedia.web.tree import media_resource
@@ -430,10 +430,10 @@ class FullSite(MediaSite):
         return True
 
 store = DirectoryStore(reactor, "media")
-intake = Intake(store, Limits())
-site = FullSite(media_resource(intake), reactor)
+library = Library(store, UploadLimits())
+site = FullSite(media_resource(library), reactor)
 listening = [Listening(endpoint_from(reactor, text), "--listen", False) for text in sys.argv[1:]]
-MediaService(reactor, listening, site, intake, store).privilegedStartService()
+MediaService(reactor, listening, site, library, store).privilegedStartService()
 ports = [reader for reader in reactor.getReaders() if IListeningPort.providedBy(reader)]
 assert len(ports) == len(listening)
 assert [port.factory.buildProtocol(port.getHost()) for port in ports] == [None] * len(ports)

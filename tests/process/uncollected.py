@@ -19,14 +19,14 @@ from twisted.internet.ssl import KeyPair
 from twisted.python.log import startLogging
 from twisted.web.resource import Resource
 
-from twistedmedia import DirectoryStore, Intake, MediaSite, media_resource
-from twistedmedia.fetch.certificates import Trust
-from twistedmedia.fetch.fetcher import Fetcher, Terms
-from twistedmedia.fetch.policy import Policy, parse_opening
-from twistedmedia.fetch.resolver import Lookups
+from twistedmedia import DirectoryStore, Library, MediaSite, media_resource
+from twistedmedia.fetch.certificates import CertificateVerifier
+from twistedmedia.fetch.fetcher import Fetcher, FetchLimits
+from twistedmedia.fetch.policy import Policy, parse_allow_rule
+from twistedmedia.fetch.resolver import Resolver
 from twistedmedia.http.body import BodyMemory
-from twistedmedia.library.resumable import Uploads
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.resumable import ResumableUploads
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.web.tree import Fetches
 
 _CONTENT_BYTES = 2048  # names, headers and the like are smaller
@@ -61,20 +61,20 @@ def _described(found: Iterable[object]) -> dict[str, Any]:
 def main() -> None:
     """Serve the root that the command line names, by TCP and by TLS."""
     store = DirectoryStore(reactor, sys.argv[1])
-    intake = Intake(store, Limits())
+    library = Library(store, UploadLimits())
     fetcher = Fetcher(
         reactor,
-        lookups=Lookups(reactor),
-        trust=Trust(),
-        policy=Policy((parse_opening("127.0.0.1"),)),
+        resolver=Resolver(reactor),
+        trust=CertificateVerifier(),
+        policy=Policy((parse_allow_rule("127.0.0.1"),)),
         connections=100,
         memory=BodyMemory(),
     )
-    fetches = Fetches(fetcher, asking=Terms(5, 5, 64 << 20), importing=Terms(10, 5))
-    uploads = Uploads(intake, store.kept)
+    fetches = Fetches(fetcher, asking=FetchLimits(5, 5, 64 << 20), importing=FetchLimits(10, 5))
+    uploads = ResumableUploads(library, store.kept)
     root = Resource()
     root.putChild(b"garbage", Garbage())
-    root.putChild(b"api", media_resource(intake, fetches, uploads=uploads))
+    root.putChild(b"api", media_resource(library, fetches, uploads=uploads))
     startLogging(sys.stdout, setStdout=False)
 
     def start() -> None:

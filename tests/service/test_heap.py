@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from twistedmedia.service.process import LOOK_S, TRIMS, WORTH_BYTES, Heap, Trimming, find_heap
+from twistedmedia.service.process import LOOK_S, TRIMS, WORTH_BYTES, Heap, HeapTrimmer, find_heap
 
 BLOCKS = 4000
 BLOCK_BYTES = 20_000
@@ -51,7 +51,7 @@ class Service:
     def __init__(self) -> None:
         self.loop = Loop()
         self.heap = Counted()
-        self.trimming = Trimming(self.loop, self.heap)
+        self.trimming = HeapTrimmer(self.loop, self.heap)
         self.trimming.start()
 
     def trims_with(self, free: int, looks: int = 2 + TRIMS) -> int:
@@ -99,7 +99,7 @@ def test_what_is_used_within_a_second_is_kept() -> None:
 def test_what_is_free_at_the_start_is_no_reason() -> None:
     heap, loop = Counted(), Loop()
     heap.free = 9 * WORTH_BYTES
-    Trimming(loop, heap).start()
+    HeapTrimmer(loop, heap).start()
     loop.pump([LOOK_S] * 5)
     assert heap.trims == 0
 
@@ -147,7 +147,7 @@ def test_a_system_without_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twistedmedia.service.process.ctypes.CDLL", lambda name: object())
     assert find_heap() is None
     loop = Loop()
-    trimming = Trimming(loop, find_heap())
+    trimming = HeapTrimmer(loop, find_heap())
     trimming.start()
     assert loop.getDelayedCalls() == []
     trimming.stop()

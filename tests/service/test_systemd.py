@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
-from twistedmedia.service.systemd import Notifier
+from twistedmedia.service.systemd import SystemdNotifier
 
 WATCHED_S = 20
 STOPPING = "STOPPING=1\nEXTEND_TIMEOUT_USEC=40500000"
@@ -61,7 +61,7 @@ def systemd(
 
 def test_systemd_is_told_when_requests_are_answered_and_when_no_more_are(systemd: Systemd) -> None:
     clock = Clock()
-    notifier = Notifier(clock)
+    notifier = SystemdNotifier(clock)
     assert systemd.told() == []
     notifier.ready()
     assert systemd.told() == ["READY=1"]
@@ -81,7 +81,7 @@ def test_the_watchdog_is_fed_in_half_its_time_until_all_has_ended(
     if pid is not None:
         monkeypatch.setenv("WATCHDOG_PID", pid)
     clock = Clock()
-    notifier = Notifier(clock)
+    notifier = SystemdNotifier(clock)
     clock.advance(WATCHED_S)
     notifier.ready()
     assert systemd.told() == ["READY=1", "WATCHDOG=1"]
@@ -105,7 +105,7 @@ def test_the_watchdog_is_fed_although_a_loop_was_late(
     """Once, not for each beat that it has missed."""
     monkeypatch.setenv("WATCHDOG_USEC", str(WATCHED_S * 1_000_000))
     clock = Clock()
-    notifier = Notifier(clock)
+    notifier = SystemdNotifier(clock)
     notifier.ready()
     systemd.told()
     clock.advance(WATCHED_S * 3)
@@ -135,7 +135,7 @@ def test_a_watchdog_that_is_not_for_us_is_not_fed(
         if value is not None:
             monkeypatch.setenv(name, value)
     clock = Clock()
-    notifier = Notifier(clock)
+    notifier = SystemdNotifier(clock)
     notifier.ready()
     clock.advance(WATCHED_S)
     assert systemd.told() == ["READY=1"]
@@ -151,7 +151,7 @@ def test_without_systemd_nothing_is_said(
         monkeypatch.setenv("NOTIFY_SOCKET", address)
     monkeypatch.setenv("WATCHDOG_USEC", "1000000")
     clock = Clock()
-    notifier = Notifier(clock)
+    notifier = SystemdNotifier(clock)
     notifier.ready()
     assert clock.getDelayedCalls() == []
     notifier.stopping(40.5)
@@ -165,7 +165,7 @@ def test_a_systemd_that_is_not_there_is_a_warning_and_no_more(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NOTIFY_SOCKET", address)
-    notifier = Notifier(Clock())
+    notifier = SystemdNotifier(Clock())
     notifier.ready()
     assert [event["state"] for event in warnings] == ["READY=1"]
     assert warnings[0]["why"]
@@ -181,7 +181,7 @@ def test_a_systemd_that_does_not_listen_makes_nobody_wait(
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(5)  # of a socket that would wait, so that this test can fail
     try:
-        notifier = Notifier(Clock())
+        notifier = SystemdNotifier(Clock())
         while not warnings:
             notifier.stopping(40.5)
         notifier.stopped()

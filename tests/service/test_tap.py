@@ -25,12 +25,12 @@ from tests.support import asynchronous
 from twistedmedia import __version__
 from twistedmedia.fairness.loop_queue import FURTHER, TURN_S
 from twistedmedia.fetch.fetcher import Upstream
-from twistedmedia.fetch.policy import parse_opening
+from twistedmedia.fetch.policy import parse_allow_rule
 from twistedmedia.fetch.urls import parse_url
 from twistedmedia.http.addresses import NO_PROXIES, Proxies, parse_proxies
-from twistedmedia.http.timeouts import Patience
-from twistedmedia.library.resumable import Uploads
-from twistedmedia.library.upload import Checking, Limits
+from twistedmedia.http.timeouts import Timeouts
+from twistedmedia.library.resumable import ResumableUploads
+from twistedmedia.library.upload import AudioCheckMode, UploadLimits
 from twistedmedia.service.process import set_switch_interval
 from twistedmedia.service.tap import Options, makeService
 
@@ -44,7 +44,7 @@ DEFAULTS = {
     "max-uploads": 64,
     "max-imports": None,
     "busy-rate": 16 << 10,
-    "check": Checking.FLAG,
+    "check": AudioCheckMode.FLAG,
     "disk-threads": 5,
     "durable": True,
     "upstream": None,
@@ -84,8 +84,8 @@ VALUES = [
     ("max-form", "500 MB", 500 * 10**6),
     ("max-uploads", "1", 1),
     ("max-uploads", "10000", 10000),
-    ("check", "off", Checking.OFF),
-    ("check", "reject", Checking.REJECT),
+    ("check", "off", AudioCheckMode.OFF),
+    ("check", "reject", AudioCheckMode.REJECT),
     ("disk-threads", "1", 1),
     ("disk-threads", "32", 32),
     ("upstream", "http://127.0.0.1:9000/a?b", Upstream(parse_url("http://127.0.0.1:9000/a?b"))),
@@ -97,10 +97,10 @@ VALUES = [
         Upstream(parse_url("http://example.org/"), "Basic bWU6c0BjcmV0"),
     ),
     ("upstream", "", None),
-    ("fetch-allow", "10.0.0.0/8", (parse_opening("10.0.0.0/8"),)),
-    ("fetch-allow", "[fd00::/8]:8080", (parse_opening("[fd00::/8]:8080"),)),
-    ("fetch-allow", "*.example.org:443", (parse_opening("*.example.org:443"),)),
-    ("fetch-allow", " localhost ", (parse_opening("localhost"),)),
+    ("fetch-allow", "10.0.0.0/8", (parse_allow_rule("10.0.0.0/8"),)),
+    ("fetch-allow", "[fd00::/8]:8080", (parse_allow_rule("[fd00::/8]:8080"),)),
+    ("fetch-allow", "*.example.org:443", (parse_allow_rule("*.example.org:443"),)),
+    ("fetch-allow", " localhost ", (parse_allow_rule("localhost"),)),
     ("fetch-allow", "", ()),
     ("fetch-timeout", "1", 1),
     ("fetch-timeout", "90s", 90),
@@ -529,7 +529,7 @@ def test_places_to_fetch_from_are_given_one_by_one_or_with_commas_in_the_environ
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     places = ["10.0.0.0/8", "[fd00::/8]:8080", "*.example.org:443", "::1"]
-    openings = tuple(map(parse_opening, places))
+    openings = tuple(map(parse_allow_rule, places))
     assert parsed(*[f"--fetch-allow={place}" for place in places])["fetch-allow"] == openings
     for text in (",".join(places), " , ".join(["", *places, ""])):
         monkeypatch.setenv("TWISTEDMEDIA_FETCH_ALLOW", text)
@@ -540,7 +540,7 @@ def test_a_place_on_the_command_line_stands_instead_of_those_in_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TWISTEDMEDIA_FETCH_ALLOW", "10.0.0.0/8,example.org")
-    assert parsed("--fetch-allow", "::1")["fetch-allow"] == (parse_opening("::1"),)
+    assert parsed("--fetch-allow", "::1")["fetch-allow"] == (parse_allow_rule("::1"),)
     assert parsed("--fetch-allow", "")["fetch-allow"] == ()
 
 
@@ -556,7 +556,7 @@ def test_one_bad_place_of_several_is_one_too_many(
 
 
 def test_what_is_parsed_twice_is_not_there_twice() -> None:
-    assert parsed("--fetch-allow", "::1")["fetch-allow"] == (parse_opening("::1"),)
+    assert parsed("--fetch-allow", "::1")["fetch-allow"] == (parse_allow_rule("::1"),)
     assert parsed()["fetch-allow"] == ()
 
 
@@ -668,23 +668,23 @@ def test_the_access_log_is_resolved_where_the_start_is_made(
 
 
 def test_the_defaults_of_patience_are_those_of_a_site_that_is_embedded() -> None:
-    options, patience = parsed(), Patience()
+    options, timeouts = parsed(), Timeouts()
     assert (options["header-timeout"], options["stall"], options["min-rate"]) == (
-        patience.header_s,
-        patience.stall_s,
-        patience.min_rate,
+        timeouts.header_s,
+        timeouts.stall_s,
+        timeouts.min_rate,
     )
-    assert options["keep-alive"] == patience.idle_s
+    assert options["keep-alive"] == timeouts.idle_s
 
 
 def test_the_defaults_of_shares_are_those_of_one_who_embeds_them() -> None:
-    options, limits = parsed(), Limits()
+    options, limits = parsed(), UploadLimits()
     assert (options["max-imports"], options["busy-rate"]) == (limits.max_imports, limits.busy_rate)
 
 
 def test_the_defaults_of_uploads_are_those_of_one_who_embeds_them() -> None:
     options = parsed()
-    defaults = inspect.signature(Uploads).parameters
+    defaults = inspect.signature(ResumableUploads).parameters
     assert options["upload-expiry"] == defaults["expiry_s"].default
     assert options["max-unfinished"] == defaults["max_unfinished"].default
 

@@ -17,9 +17,9 @@ from tests.store.local.faults import FailingCalls
 from tests.store.local.test_resumable_drafts import HELLO, UPLOAD, begun, going_on, let_go
 from tests.support import asynchronous
 from twistedmedia.errors import NotFound
-from twistedmedia.store.clock_steps import Reading, moved
-from twistedmedia.store.interface import Fate
-from twistedmedia.store.local.record_files import Clocks
+from twistedmedia.store.clock_steps import ClockReading, adjusted_time
+from twistedmedia.store.interface import UploadStatus
+from twistedmedia.store.local.record_files import ClockFile
 from twistedmedia.store.local.syscalls import SystemCalls
 
 S = 10**9
@@ -258,7 +258,7 @@ async def test_a_step_leaves_the_time_of_a_published_file(start: Any, root: Path
     after = await store.open(HELLO)
     assert (after.etag, after.modified_ns) == (before.etag, before.modified_ns)
     kept = await store.kept.find(UPLOAD)
-    assert (kept.fate, kept.etag) == (Fate.STORED, before.etag)
+    assert (kept.fate, kept.etag) == (UploadStatus.STORED, before.etag)
 
 
 @asynchronous
@@ -305,35 +305,35 @@ times = st.integers(0, 1 << 62)
 def test_no_time_is_moved_into_the_future_or_to_before_it_was(
     time_ns: int, step_ns: int, now_ns: int
 ) -> None:
-    after = moved(time_ns, step_ns, now_ns)
+    after = adjusted_time(time_ns, step_ns, now_ns)
     assert 0 <= after <= now_ns
     # Its age is not more than it was, whether the event came before the step or after it.
     age = (now_ns - step_ns) - time_ns if time_ns <= now_ns - step_ns else 0
     assert now_ns - after <= max(0, age, now_ns - time_ns if step_ns <= 0 else 0)
 
 
-readings = st.builds(Reading, st.sampled_from(["a", "b"]), times, times)
+readings = st.builds(ClockReading, st.sampled_from(["a", "b"]), times, times)
 
 
 @settings(deadline=None)
 @given(readings, readings)
-def test_a_reading_is_kept_as_it_is(first: Reading, second: Reading) -> None:
-    assert Reading.parse(str(first)) == first
+def test_a_reading_is_kept_as_it_is(first: ClockReading, second: ClockReading) -> None:
+    assert ClockReading.parse(str(first)) == first
     assert first.step_to(first) == 0
     with TemporaryDirectory() as folder:
         fd = os.open(folder, os.O_RDONLY)
-        clocks = Clocks(SystemCalls(), fd)
+        clocks = ClockFile(SystemCalls(), fd)
         assert clocks.step_to(first) is None
         clocks.note(first)
         assert clocks.step_to(second) == first.step_to(second)
-        assert Clocks(SystemCalls(), fd).step_to(second) == first.step_to(second)
+        assert ClockFile(SystemCalls(), fd).step_to(second) == first.step_to(second)
         os.close(fd)
 
 
 @pytest.mark.parametrize("text", ["", "a", "a 1", "a b c", "a 1 2 3", "a 1 \udc80"])
 def test_a_text_that_is_not_a_reading_is_none(tmp_path: Path, text: str) -> None:
-    assert Reading.parse(text) is None
+    assert ClockReading.parse(text) is None
     (tmp_path / "clock").write_bytes(os.fsencode(text))
     fd = os.open(tmp_path, os.O_RDONLY)
-    assert Clocks(SystemCalls(), fd).step_to(Reading("a", 1, 1)) is None
+    assert ClockFile(SystemCalls(), fd).step_to(ClockReading("a", 1, 1)) is None
     os.close(fd)

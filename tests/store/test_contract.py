@@ -13,19 +13,21 @@ from twisted.internet.defer import DeferredList, gatherResults
 from tests.store.conftest import CAPACITY
 from tests.support import asynchronous, named
 from twistedmedia.errors import AlreadyExists, NameConflict, NoSpace, NotFound, TooLarge
-from twistedmedia.store.interface import Stored
+from twistedmedia.store.interface import StoredFile
 
 HELLO = named("prompts/en/hello.mp3")
 FOLDER = named("prompts/en")  # as if it were a file
 
 
-async def stored(store: Any, name: Any, content: bytes | Iterable[bytes] = b"content") -> Stored:
+async def stored(
+    store: Any, name: Any, content: bytes | Iterable[bytes] = b"content"
+) -> StoredFile:
     """`content` stored under `name`."""
     draft = store.begin()
     try:
         await draft.append([content] if isinstance(content, bytes) else content)
         await draft.seal()
-        published: Stored = await draft.publish(name)
+        published: StoredFile = await draft.publish(name)
         return published
     finally:
         draft.discard()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from twistedmedia.store.validators import Instants, etag_of
+from twistedmedia.store.validators import UniqueTimestamps, etag_of
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_no_two_instants_are_the_same_whatever_the_clock_does(
 ) -> None:
     left = iter(clock)
     monkeypatch.setattr(time, "time_ns", lambda: next(left))
-    made = Instants()
+    made = UniqueTimestamps()
     assert [made.now_ns() for _ in clock] == instants
 
 

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia.errors import Malformed, MissingArgument, NameNotAllowed
-from twistedmedia.web.arguments import MAX_FIELD_BYTES, Fields
+from twistedmedia.web.arguments import MAX_FIELD_BYTES, Arguments
 
 NAMES = ("directory", "filename")
 
 
-def fields_of(query: dict[bytes, list[bytes]] | None = None) -> Fields:
-    return Fields(query or {}, NAMES)
+def fields_of(query: dict[bytes, list[bytes]] | None = None) -> Arguments:
+    return Arguments(query or {}, NAMES)
 
 
 def test_a_field_of_the_query_has_its_value() -> None:

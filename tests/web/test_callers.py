@@ -12,10 +12,10 @@ from tests.http.connection import Connection, result
 from tests.web.test_tus_uploads import HELLO, SHA256, TUS, WHOLE, Service, metadata
 from twistedmedia.http.header_fields import repr_digest
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.resumable import Uploads
-from twistedmedia.library.upload import Limits
-from twistedmedia.store.interface import Plan
+from twistedmedia.library.library import Library
+from twistedmedia.library.resumable import ResumableUploads
+from twistedmedia.library.upload import UploadLimits
+from twistedmedia.store.interface import UploadSpec
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
 
@@ -54,10 +54,10 @@ class NotedService(Service):
         self.noted: list[tuple[str, str]] = []
         self.store = inner = MemoryStore()
         store: Any = Noting(inner, self.noted)
-        intake = Intake(store, Limits())
+        library = Library(store, UploadLimits())
         kept: Any = Noting(inner.kept, self.noted)
         self.site = MediaSite(
-            media_resource(intake, None, None, Uploads(intake, kept)), reactor=self.clock
+            media_resource(library, None, None, ResumableUploads(library, kept)), reactor=self.clock
         )
 
     def connect(self) -> Connection:
@@ -123,7 +123,7 @@ def test_an_upload_that_is_complete_and_was_not_published(service: NotedService)
     """Its service was killed. It is published when somebody looks at it."""
     upload = "a" * 32
     kept = service.store.kept
-    result(kept.create(upload, Plan(HELLO, len(WHOLE), None, CLIENT, "")))
+    result(kept.create(upload, UploadSpec(HELLO, len(WHOLE), None, CLIENT, "")))
     draft = kept.resume(upload, None, provisional=False)
     result(draft.resume())
     result(draft.append([WHOLE]))

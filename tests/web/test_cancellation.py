@@ -18,14 +18,14 @@ from twisted.python.failure import Failure
 
 from tests.http.connection import Connection, chunked, outcome, result
 from tests.support import named
-from twistedmedia.fairness.places import Places
+from twistedmedia.fairness.places import Slots
 from twistedmedia.http.body import BodyMemory
 from twistedmedia.http.header_fields import repr_digest
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Batch, Condition, Draft, Listed, Media, Sealed, Stored
+from twistedmedia.store.interface import Batch, Condition, Draft, Listed, Media, Sealed, StoredFile
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
 
@@ -60,7 +60,9 @@ class HeldStore:
 
         return self.do("open", opened, unclaimed=lambda media: media.close())
 
-    def recognise(self, name: MediaName, sha256: str, *, caller: str) -> Deferred[Stored | None]:
+    def recognise(
+        self, name: MediaName, sha256: str, *, caller: str
+    ) -> Deferred[StoredFile | None]:
         return self.do("recognise", lambda: self._inner.recognise(name, sha256, caller=caller))
 
     def delete(
@@ -131,7 +133,7 @@ class HeldDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._do("seal", lambda: self._inner.seal())
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
         return self._do("publish", lambda: self._inner.publish(name, replacing))
 
     def discard(self) -> None:
@@ -206,8 +208,8 @@ class Service:
         self.has_sent_all = False
         self.clock = Clock()
         self.memory = BodyMemory(each=ALLOWANCE)
-        self.intake = Intake(self.store, Limits())
-        tree = media_resource(self.intake)
+        self.library = Library(self.store, UploadLimits())
+        tree = media_resource(self.library)
         self.site = MediaSite(tree, reactor=self.clock, memory=self.memory)
         self.connection = Connection(self.site, self.clock)
 
@@ -246,8 +248,8 @@ class Service:
     def assert_nothing_stays(self) -> None:
         assert self.store.drafts_open == 0
         assert self.store.media_open == 0
-        assert self.intake.uploads == 0
-        assert outcome(self.intake.quiet()) == [None]
+        assert self.library.uploads == 0
+        assert outcome(self.library.quiet()) == [None]
         assert self.memory.allowance == ALLOWANCE
         assert self.site.channels == set()
         assert self.clock.getDelayedCalls() == []
@@ -479,7 +481,7 @@ def test_an_upload_that_is_cut_off_at_any_step_leaves_all_of_its_files_or_none(
     for steps in range(1, Service(already).play(pieces, store_first) + 1):
         service = Service(already)
         service.play(pieces, store_first, steps)
-        published = service.store.begun("publish") or not outcome(service.intake.quiet())
+        published = service.store.begun("publish") or not outcome(service.library.quiet())
         outcomes.add(published)
         service.cut()
         service.assert_nothing_stays()
@@ -546,7 +548,7 @@ def test_a_write_that_fails_after_the_client_has_gone_is_nobodys_failure(case: s
 def test_uploads_that_are_cut_off_make_room_for_others() -> None:
     pieces = STORING["PUT"][0]
     service = Service({})
-    service.intake.places = Places(1, 0.0)
+    service.library.places = Slots(1, 0.0)
     service.play(pieces[:2], True)
     waiting = Connection(service.site, service.clock)
     waiting.send(pieces[0])

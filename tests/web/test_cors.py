@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.http.connection import Answer, Connection, result
 from tests.web.test_csrf import LOOPBACK
 from tests.web.test_tus_uploads import NAMED, PART, TUS, WHOLE, Service
-from twistedmedia.web.cross_site import Strangers, parse_origins
+from twistedmedia.web.cross_site import CsrfPolicy, parse_origins
 
 APP = "https://app.example"
 OTHER_APP = "http://localhost:3000"
@@ -30,7 +30,7 @@ FOREIGN = [
 @pytest.fixture
 def service() -> Service:
     """One to which three origins are known."""
-    return Service(Strangers(origins=frozenset({APP, OTHER_APP, CAPACITOR})))
+    return Service(CsrfPolicy(origins=frozenset({APP, OTHER_APP, CAPACITOR})))
 
 
 def shared(answer: Answer) -> dict[str, str]:

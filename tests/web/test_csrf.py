@@ -12,14 +12,14 @@ from twisted.internet.task import Clock
 from tests.http.connection import HERE, NO_ADDRESS, PEER, Answer, Connection
 from twistedmedia.http.addresses import parse_proxies
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.memory import MemoryStore
-from twistedmedia.web.cross_site import Strangers
+from twistedmedia.web.cross_site import CsrfPolicy
 from twistedmedia.web.tree import media_resource
 
 LOOPBACK = IPv4Address("TCP", "127.0.0.1", 8000)
-OPEN = Strangers(is_open=True)
+OPEN = CsrfPolicy(is_open=True)
 
 SAFE = ["GET", "HEAD", "OPTIONS"]
 UNSAFE = {"PUT": "/media/a/b.mp3", "POST": "/media", "DELETE": "/media/a/b.mp3"}
@@ -29,13 +29,13 @@ def asked(
     method: str,
     *headers: str,
     version: str = "HTTP/1.1",
-    strangers: Strangers | None = None,
+    csrf: CsrfPolicy | None = None,
     peer: Any = PEER,
     here: Any = HERE,
 ) -> Answer:
     """The answer to a request that changes nothing, whether it may or not."""
     clock = Clock()
-    tree = media_resource(Intake(MemoryStore(), Limits()), None, strangers)
+    tree = media_resource(Library(MemoryStore(), UploadLimits()), None, csrf)
     connection = Connection(MediaSite(tree, reactor=clock), clock, None, peer, here)
     path = UNSAFE.get(method, "/health")
     lines = [f"{method} {path} {version}", *headers, "", ""]
@@ -96,13 +96,13 @@ SITES = [
 ]
 
 
-@pytest.mark.parametrize("strangers", [None, OPEN], ids=["closed", "open"])
+@pytest.mark.parametrize("csrf", [None, OPEN], ids=["closed", "open"])
 @pytest.mark.parametrize("method", UNSAFE)
 @pytest.mark.parametrize(("headers", "is_own"), SITES)
 def test_a_page_of_another_site_may_not_change_anything(
-    headers: tuple[str, ...], is_own: bool, method: str, strangers: Strangers | None
+    headers: tuple[str, ...], is_own: bool, method: str, csrf: CsrfPolicy | None
 ) -> None:
-    answer = asked(method, "Host: localhost:8000", *headers, strangers=strangers)
+    answer = asked(method, "Host: localhost:8000", *headers, csrf=csrf)
     assert is_refused(answer) is not is_own
     if not is_own:
         assert b"another site" in answer.content
@@ -125,7 +125,7 @@ def test_a_page_of_another_site_may_read(headers: tuple[str, ...], method: str) 
     ],
 )
 def test_a_page_is_our_own_when_it_has_our_host(host: str, origin: str, is_own: bool) -> None:
-    answer = asked("DELETE", f"Host: {host}", f"Origin: {origin}", strangers=OPEN)
+    answer = asked("DELETE", f"Host: {host}", f"Origin: {origin}", csrf=OPEN)
     assert is_refused(answer) is not is_own
 
 
@@ -175,7 +175,7 @@ def test_on_a_loopback_address_only_names_of_loopback_addresses_are_answered(
 @hosts
 def test_a_target_that_names_its_host_gets_around_nothing(host: str, is_ours: bool) -> None:
     clock = Clock()
-    tree = media_resource(Intake(MemoryStore(), Limits()))
+    tree = media_resource(Library(MemoryStore(), UploadLimits()))
     connection = Connection(MediaSite(tree, reactor=clock), clock, None, LOOPBACK, LOOPBACK)
     line = f"GET http://{host}/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     connection.send(line.encode())
@@ -191,10 +191,10 @@ def test_who_names_no_host_is_no_browser() -> None:
 @pytest.mark.parametrize("host", THEIRS)
 def test_those_who_may_use_any_name(host: str) -> None:
     """Of a service that is open to everybody, of trusted proxies, and on other addresses."""
-    trusting = Strangers(proxies=parse_proxies(["127.0.0.1"]))
+    trusting = CsrfPolicy(proxies=parse_proxies(["127.0.0.1"]))
     for answer in (
-        asked("GET", f"Host: {host}", here=LOOPBACK, peer=LOOPBACK, strangers=OPEN),
-        asked("GET", f"Host: {host}", here=LOOPBACK, peer=LOOPBACK, strangers=trusting),
+        asked("GET", f"Host: {host}", here=LOOPBACK, peer=LOOPBACK, csrf=OPEN),
+        asked("GET", f"Host: {host}", here=LOOPBACK, peer=LOOPBACK, csrf=trusting),
         asked("GET", f"Host: {host}", here=HERE),
         asked("GET", f"Host: {host}", here=IPv6Address("TCP", "2001:db8::1", 80)),
         asked("GET", f"Host: {host}", here=NO_ADDRESS, peer=NO_ADDRESS),
@@ -203,14 +203,14 @@ def test_those_who_may_use_any_name(host: str) -> None:
 
 
 def test_a_proxy_that_is_not_trusted_may_not() -> None:
-    trusting = Strangers(proxies=parse_proxies(["127.0.0.2", "unix"]))
+    trusting = CsrfPolicy(proxies=parse_proxies(["127.0.0.2", "unix"]))
     answer = asked(
         "GET",
         "Host: evil.example",
         "X-Forwarded-For: 127.0.0.2",
         here=LOOPBACK,
         peer=LOOPBACK,
-        strangers=trusting,
+        csrf=trusting,
     )
     assert is_refused(answer)
     assert b"localhost" in answer.content

@@ -6,13 +6,13 @@ import pytest
 from twisted.internet.defer import CancelledError, ensureDeferred
 
 from tests.library.test_library import logged  # noqa: F401  # a fixture
-from tests.library.uploads import SOURCE, WatchedStore, an_intake
+from tests.library.uploads import SOURCE, WatchedStore, a_library
 from tests.support import asynchronous
 from twistedmedia.errors import Busy, Malformed
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
 from twistedmedia.http.forms import FormEvent, PartBegins, PartEnds
 from twistedmedia.library.upload import WORTH_PREPARING_BYTES
-from twistedmedia.web.form_parts import Parts
+from twistedmedia.web.form_parts import FormParts
 
 DIRECTORY = [PartBegins("directory", None), b"a", PartEnds()]
 FILENAME = [PartBegins("filename", None), b"c.wav", PartEnds()]
@@ -25,11 +25,11 @@ class Form:
     def __init__(self, holds: int = 1 << 30) -> None:
         """`holds` files may be held open."""
         self.store = WatchedStore()
-        self.intake = an_intake(self.store)
+        self.library = a_library(self.store)
         self.turns = self.turns_to_drop = self.held = 0
         self._holds = holds
-        self.parts = Parts(
-            lambda: self.intake.arrival(SOURCE, caller=SOURCE),
+        self.parts = FormParts(
+            lambda: self.library.arrival(SOURCE, caller=SOURCE),
             self._hold,
             self._turn,
             self._turn_to_drop,
@@ -42,7 +42,7 @@ class Form:
     async def publish(self) -> list[int | None]:
         """Publish all files, and return the codes of those that failed."""
         await self.parts.name_files()
-        await self.intake.publish(self.parts.files)
+        await self.library.publish(self.parts.files)
         return [file.failure.code if file.failure else None for file in self.parts.files]
 
     async def _hold(self) -> None:
@@ -200,7 +200,7 @@ async def test_a_form_that_is_left_while_its_last_file_is_written_names_it(
 ) -> None:
     form = Form()
     form.store = WatchedStore(holding=("append",))
-    form.intake = an_intake(form.store)
+    form.library = a_library(form.store)
 
     async def receive() -> None:
         try:

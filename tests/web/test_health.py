@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from tests.http.connection import Answer, Connection
 from twistedmedia.errors import StorageFailed
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.interface import Reserved, StorageState
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
@@ -45,7 +45,7 @@ class Asking:
 
     def __init__(self, store: MemoryStore) -> None:
         self.clock = Clock()
-        self.site = MediaSite(media_resource(Intake(store, Limits())), reactor=self.clock)
+        self.site = MediaSite(media_resource(Library(store, UploadLimits())), reactor=self.clock)
         self.connection = Connection(self.site, self.clock)
 
     def send(self, target: str) -> None:

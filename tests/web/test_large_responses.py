@@ -15,8 +15,8 @@ from tests.support import named
 from tests.web.test_listing_pages import BUSY_RATE, NEXT, PAGE, Service, page_of
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
 from twistedmedia.web.tree import media_resource
 
@@ -30,7 +30,7 @@ class Forms:
         self.clock = Clock()
         self.store = MemoryStore()
         self.responses = Shares(1 << 20, BUSY_RATE)
-        tree = media_resource(Intake(self.store, Limits()), responses=self.responses)
+        tree = media_resource(Library(self.store, UploadLimits()), responses=self.responses)
         self.site = MediaSite(tree, reactor=self.clock)
 
     def post(self, host: str, name: str, window: int | None = 0) -> Connection:

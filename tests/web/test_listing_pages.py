@@ -16,8 +16,8 @@ from twisted.logger import LogEvent
 from tests.http.connection import Connection, outcome, result
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.names import media_name
 from twistedmedia.store.interface import Batch, Listed
 from twistedmedia.store.memory import MemoryStore
@@ -85,8 +85,8 @@ class Service:
         for n in range(NAMES):
             self.store.put(f"{n}{'x' * 200}.wav")
         self.responses = Shares(1 << 30, BUSY_RATE)
-        intake = Intake(self.store, Limits())
-        self.tree = media_resource(intake, responses=self.responses)
+        library = Library(self.store, UploadLimits())
+        self.tree = media_resource(library, responses=self.responses)
         self.site = MediaSite(self.tree, reactor=self.clock)
         self.size = len(self.whole(PAGE, "192.0.2.99"))
         self.responses.total = int(self.size * pages)
@@ -318,7 +318,7 @@ def stepped(service: Service) -> Service:
     store._files = service.store._files
     service.store = store
     service.site = MediaSite(
-        media_resource(Intake(store, Limits()), responses=service.responses),
+        media_resource(Library(store, UploadLimits()), responses=service.responses),
         reactor=service.clock,
     )
     service.responses.total = service.size * 8

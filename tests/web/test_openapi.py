@@ -16,13 +16,13 @@ from twisted.web.resource import Resource
 
 from tests.http.connection import Connection
 from twistedmedia import __version__, errors
-from twistedmedia.fairness.places import Places
-from twistedmedia.fetch.fetcher import Terms
+from twistedmedia.fairness.places import Slots
+from twistedmedia.fetch.fetcher import FetchLimits
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.resumable import Uploads
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.resumable import ResumableUploads
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import Fetches, MediaResource, media_resource
 
@@ -50,13 +50,13 @@ def test_what_is_served_is_what_is_written() -> None:
 def whole_tree() -> MediaResource:
     """A tree that has all routes."""
     clock = Clock()
-    places = Places(1, 0.0, clock)
+    places = Slots(1, 0.0, clock)
     fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, places=places)
-    terms = Terms(1, 1)
-    intake = Intake(MemoryStore(), Limits())
+    terms = FetchLimits(1, 1)
+    library = Library(MemoryStore(), UploadLimits())
     uploads: Any = None
     fetches = Fetches(fetcher, terms, terms)
-    return media_resource(intake, fetches, uploads=Uploads(intake, uploads))
+    return media_resource(library, fetches, uploads=ResumableUploads(library, uploads))
 
 
 def routes() -> dict[str, set[str]]:
@@ -155,7 +155,7 @@ def test_the_version_is_that_of_the_package() -> None:
 
 def connected(prefix: Sequence[bytes] = ()) -> Connection:
     """A connection to a tree that is mounted under `prefix`."""
-    tree: Resource = media_resource(Intake(MemoryStore(), Limits()))
+    tree: Resource = media_resource(Library(MemoryStore(), UploadLimits()))
     for segment in reversed(prefix):
         below, tree = tree, Resource()
         tree.putChild(segment, below)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twistedmedia.web.rendering import FairJobs
+from twistedmedia.web.rendering import FairScheduler
 
 
 class Work:
@@ -12,7 +12,7 @@ class Work:
         self,
         name: str,
         started: list[str],
-        ends_in: FairJobs | None = None,
+        ends_in: FairScheduler | None = None,
         *,
         is_short: bool = True,
     ) -> None:
@@ -28,7 +28,7 @@ class Work:
 
 
 def test_a_caller_has_one_job_running_and_leaves_the_other_place_to_others() -> None:
-    queue, started = FairJobs(2), list[str]()
+    queue, started = FairScheduler(2), list[str]()
     for name in ("a1", "a2", "b1", "c1"):
         queue.add(name[0], Work(name, started))
     assert started == ["a1", "b1"]
@@ -36,7 +36,7 @@ def test_a_caller_has_one_job_running_and_leaves_the_other_place_to_others() -> 
 
 def test_callers_take_turns_whoever_has_more_jobs() -> None:
     """Case 87."""
-    queue, started = FairJobs(1), list[str]()
+    queue, started = FairScheduler(1), list[str]()
     for n in range(100):
         queue.add("a", Work(f"a{n}", started))
     for name in ("b0", "b1", "c0"):
@@ -47,7 +47,7 @@ def test_callers_take_turns_whoever_has_more_jobs() -> None:
 
 
 def test_a_job_that_was_removed_is_not_started() -> None:
-    queue, started = FairJobs(1), list[str]()
+    queue, started = FairScheduler(1), list[str]()
     first, second, third = (Work(f"a{n}", started) for n in range(3))
     for job in (first, second, third):
         queue.add("a", job)
@@ -62,7 +62,7 @@ def test_a_job_that_was_removed_is_not_started() -> None:
 
 
 def test_any_number_of_jobs_that_end_at_once_is_started() -> None:
-    queue, started = FairJobs(1), list[str]()
+    queue, started = FairScheduler(1), list[str]()
     queue.add("a", Work("first", started))
     for n in range(5000):
         queue.add(str(n % 3), Work(str(n), started, ends_in=queue))
@@ -73,7 +73,7 @@ def test_any_number_of_jobs_that_end_at_once_is_started() -> None:
 
 def test_the_caller_that_used_least_time_is_next() -> None:
     """Case 87. Jobs that take long do not count as one turn each."""
-    queue, started = FairJobs(1), list[str]()
+    queue, started = FairScheduler(1), list[str]()
     for name in ("a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"):
         queue.add(name[0], Work(name, started))
     takes_s = {"a": 0.35, "b": 0.1}
@@ -83,7 +83,7 @@ def test_the_caller_that_used_least_time_is_next() -> None:
 
 
 def test_a_job_that_is_begun_goes_before_the_others_of_its_caller() -> None:
-    queue, started = FairJobs(1), list[str]()
+    queue, started = FairScheduler(1), list[str]()
     jobs = [Work(f"a{n}", started) for n in range(3)]
     for job in jobs:
         queue.add("a", job)
@@ -95,7 +95,7 @@ def test_a_job_that_is_begun_goes_before_the_others_of_its_caller() -> None:
 
 def test_what_a_caller_used_long_ago_does_not_count() -> None:
     """A caller that works all the time does not wait until all others used as much."""
-    queue, started = FairJobs(1), list[str]()
+    queue, started = FairScheduler(1), list[str]()
     queue.add("a", Work("a", started))
     for n in range(40):
         queue.add("b", Work(f"b{n}", started))
@@ -107,7 +107,7 @@ def test_what_a_caller_used_long_ago_does_not_count() -> None:
 
 
 def test_of_callers_that_used_as_much_one_with_a_short_job_is_next() -> None:
-    queue, started = FairJobs(1), list[str]()
+    queue, started = FairScheduler(1), list[str]()
     for name in ("a", "b", "c"):
         queue.add(name, Work(name, started, is_short=False))
     queue.add("d", Work("d", started))
@@ -121,7 +121,7 @@ def test_of_callers_that_used_as_much_one_with_a_short_job_is_next() -> None:
 
 
 def test_what_was_used_while_nobody_waited_does_not_count() -> None:
-    queue, started = FairJobs(1), list[str]()
+    queue, started = FairScheduler(1), list[str]()
     queue.add("a", Work("a1", started))
     queue.ended("a", 5)
     queue.add("b", Work("b1", started))
@@ -133,7 +133,7 @@ def test_what_was_used_while_nobody_waited_does_not_count() -> None:
 
 def test_a_caller_that_is_gone_is_forgotten() -> None:
     """While others work all the time."""
-    queue, started = FairJobs(2), list[str]()
+    queue, started = FairScheduler(2), list[str]()
     queue.add("busy", Work("busy", started))
     for n in range(100):
         queue.add(f"gone {n}", Work("gone", started))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twistedmedia.fetch.cache import Origin, Outcome
+from twistedmedia.fetch.cache import FetchOutcome, Origin
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.web.time_cost_page import PAGE_POLICY, time_cost_page
 
@@ -24,7 +24,7 @@ LABELS = ["Redirects", "Look-up", "Connection", "TLS", "Waiting", "Content"]
 class Page(HTMLParser):
     """A page as a browser takes it apart."""
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: FetchOutcome) -> None:
         super().__init__(convert_charrefs=True)
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.texts: dict[str, list[str]] = {}  # by the path of the element that holds them
@@ -69,8 +69,8 @@ def outcome(
     origin: Origin = Origin.MISS,
     status: int = 200,
     size: int = 5120,
-) -> Outcome:
-    return Outcome(url, status, size, timings, origin)
+) -> FetchOutcome:
+    return FetchOutcome(url, status, size, timings, origin)
 
 
 TAGS = [tag for tag, _ in Page(outcome(timings=WHOLE)).tags]

@@ -15,8 +15,8 @@ from tests.http.connection import Answer, Connection, chunked, result
 from tests.support import named
 from twistedmedia.http.header_fields import repr_digest
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
 
@@ -43,12 +43,16 @@ def holding(content: bytes) -> MemoryStore:
 
 
 def asked(
-    line: str, *headers: str, content: bytes = b"", store: Any = None, limits: Limits | None = None
+    line: str,
+    *headers: str,
+    content: bytes = b"",
+    store: Any = None,
+    limits: UploadLimits | None = None,
 ) -> Answer:
     """The answer to one request of a tree in which HELLO is stored."""
     store = store or holding(b"hello")
     clock = Clock()
-    tree = media_resource(Intake(store, limits or Limits(max_upload=1000, max_form=3000)))
+    tree = media_resource(Library(store, limits or UploadLimits(max_upload=1000, max_form=3000)))
     connection = Connection(MediaSite(tree, reactor=clock), clock)
     lines = [f"{line} HTTP/1.1", *headers]
     if not any(header.lower().startswith("host:") for header in headers):
@@ -172,7 +176,7 @@ def test_a_client_that_waits_need_not_send_what_is_stored_already(framing: str) 
         framing,
         f"Repr-Digest: {digest}",
         "Expect: 100-continue",
-        limits=Limits(max_upload=3_000_000),
+        limits=UploadLimits(max_upload=3_000_000),
     )
     assert (answer.status, json.loads(answer.content)["files"][0]["identical"]) == (200, True)
 
@@ -210,8 +214,8 @@ def test_expectations_that_are_empty_or_doubled_are_met(
 ) -> None:
     """Case 53."""
     clock = Clock()
-    intake = Intake(MemoryStore(), Limits())
-    connection = Connection(MediaSite(media_resource(intake), reactor=clock), clock)
+    library = Library(MemoryStore(), UploadLimits())
+    connection = Connection(MediaSite(media_resource(library), reactor=clock), clock)
     lines = [f"PUT {URL} HTTP/1.1", "Host: localhost", *expectations, "Content-Length: 3"]
     connection.send("\r\n".join([*lines, "", ""]).encode())
     go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -266,7 +270,7 @@ def test_a_put_without_a_chunk_is_an_empty_file() -> None:
 def test_a_client_that_takes_nothing_has_one_large_answer_kept_for_it() -> None:
     """Cases 46 and 87: however many requests it sends ahead."""
     clock = Clock()
-    tree = media_resource(Intake(holding(b"hello"), Limits()))
+    tree = media_resource(Library(holding(b"hello"), UploadLimits()))
     connection = Connection(MediaSite(tree, reactor=clock), clock, window=0)
     request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     connection.send(request * 1000)

@@ -9,8 +9,8 @@ from tests.process.exchange import MULTIPART, form, part, request
 from tests.turning import TurningClock
 from twistedmedia.fairness.loop_queue import TURN_S
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
 
@@ -24,7 +24,7 @@ PARTS = [part("a", "", b"") for _ in range(256)] + [part("b", None, b"x") for _ 
 def test_a_form_of_many_parts_is_decoded_in_many_turns(count: int) -> None:
     """Case 85."""
     clock = TurningClock(LOOK_S)
-    site = MediaSite(media_resource(Intake(MemoryStore(), Limits())), reactor=clock)
+    site = MediaSite(media_resource(Library(MemoryStore(), UploadLimits())), reactor=clock)
     forms = [Connection(site, clock) for _ in range(count)]
     for connection in forms:
         connection.send(request("POST", "/media", form(*PARTS), {"Content-Type": MULTIPART}))

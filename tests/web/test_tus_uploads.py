@@ -20,11 +20,11 @@ from twisted.web.resource import Resource
 from tests.http.connection import Answer, Connection, chunked, outcome, result
 from tests.support import named
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
-from twistedmedia.library.resumable import Uploads
-from twistedmedia.library.upload import Limits
+from twistedmedia.library.library import Library
+from twistedmedia.library.resumable import ResumableUploads
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
-from twistedmedia.web.cross_site import Strangers
+from twistedmedia.web.cross_site import CsrfPolicy
 from twistedmedia.web.tree import media_resource
 
 HELLO = named("prompts/en/hello.mp3")
@@ -54,7 +54,7 @@ class Service:
 
     def __init__(
         self,
-        strangers: Strangers | None = None,
+        csrf: CsrfPolicy | None = None,
         mounted_at: str = "",
         max_unfinished: int = 1000,
         drafts: Callable[[Any], Any] = lambda kept: kept,
@@ -65,9 +65,9 @@ class Service:
         self.store = MemoryStore()
         self.mounted_at = mounted_at
         self.drafts = drafts(self.store.kept)
-        intake = Intake(self.store, Limits(**limits))
-        uploads = Uploads(intake, self.drafts, max_unfinished=max_unfinished)
-        tree: Any = media_resource(intake, None, strangers, uploads)
+        library = Library(self.store, UploadLimits(**limits))
+        uploads = ResumableUploads(library, self.drafts, max_unfinished=max_unfinished)
+        tree: Any = media_resource(library, None, csrf, uploads)
         for segment in reversed(mounted_at.split("/")[1:]):
             outer = Resource()
             outer.putChild(unquote(segment).encode(), tree)
@@ -452,7 +452,7 @@ def test_another_version_is_refused_and_nothing_happens(service: Service, method
 
 def test_without_uploads_there_are_none() -> None:
     clock = Clock()
-    site = MediaSite(media_resource(Intake(MemoryStore(), Limits())), reactor=clock)
+    site = MediaSite(media_resource(Library(MemoryStore(), UploadLimits())), reactor=clock)
     for method in ("POST", "OPTIONS", "HEAD", "PATCH"):
         connection = Connection(site, clock)
         connection.send(f"{method} /uploads/x HTTP/1.1\r\nHost: a\r\n\r\n".encode())

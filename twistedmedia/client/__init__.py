@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 _EXPORTS = {
     "ClientError": "twistedmedia.client.errors",
-    "Damaged": "twistedmedia.client.errors",
-    "Garbled": "twistedmedia.client.errors",
+    "IntegrityError": "twistedmedia.client.errors",
+    "InvalidResponse": "twistedmedia.client.errors",
     "LocalFailure": "twistedmedia.client.errors",
     "NotAService": "twistedmedia.client.errors",
     "Refused": "twistedmedia.client.errors",
@@ -25,7 +25,7 @@ _EXPORTS = {
     "Health": "twistedmedia.client.outcomes",
     "Page": "twistedmedia.client.outcomes",
     "Stored": "twistedmedia.client.outcomes",
-    "Patience": "twistedmedia.client.idle_timeouts",
+    "ClientTimeouts": "twistedmedia.client.idle_timeouts",
     "UploadRecords": "twistedmedia.client.upload_records",
     "Retries": "twistedmedia.client.retries",
 }
@@ -34,13 +34,13 @@ __all__ = list(_EXPORTS)
 
 if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.client.errors import ClientError as ClientError
-    from twistedmedia.client.errors import Damaged as Damaged
-    from twistedmedia.client.errors import Garbled as Garbled
+    from twistedmedia.client.errors import IntegrityError as IntegrityError
+    from twistedmedia.client.errors import InvalidResponse as InvalidResponse
     from twistedmedia.client.errors import LocalFailure as LocalFailure
     from twistedmedia.client.errors import NotAService as NotAService
     from twistedmedia.client.errors import Refused as Refused
     from twistedmedia.client.errors import Unreachable as Unreachable
-    from twistedmedia.client.idle_timeouts import Patience as Patience
+    from twistedmedia.client.idle_timeouts import ClientTimeouts as ClientTimeouts
     from twistedmedia.client.media import MediaClient as MediaClient
     from twistedmedia.client.outcomes import Downloaded as Downloaded
     from twistedmedia.client.outcomes import Entry as Entry

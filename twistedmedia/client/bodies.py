@@ -17,14 +17,14 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from twistedmedia.client.bounds import SMALL_PIECE_BYTES, SMALL_PIECES
-from twistedmedia.client.errors import Garbled
+from twistedmedia.client.errors import InvalidResponse
 from twistedmedia.client.local_files import LocalFile, changed
 
 # What may wait unread. A thread writes about as much in one job.
 MOST_UNREAD_BYTES = 512 << 10
 
 
-class Content(Protocol):
+class ResponseContent(Protocol):
     """Receives the content of a response; one reader reads it."""
 
     transport: Any
@@ -64,7 +64,7 @@ class Content(Protocol):
         self._pieces += 1
         self._received_bytes += len(data)
         if self._pieces > SMALL_PIECES + self._received_bytes // SMALL_PIECE_BYTES:
-            self._finish(Failure(Garbled("the answer comes in pieces that are too small")))
+            self._finish(Failure(InvalidResponse("the answer comes in pieces that are too small")))
             self.transport.stopProducing()
             return
         self._unread.append(data)

@@ -9,7 +9,7 @@ from twistedmedia.client.bounds import MAX_PAGE_BYTES, MOST_LISTED
 from twistedmedia.client.errors import NOT_FOUND, Refused, TooManyEntries
 from twistedmedia.client.locations import Service, folders_at, sendable
 from twistedmedia.client.outcomes import Entry, Page, page
-from twistedmedia.client.requester import Asking
+from twistedmedia.client.requester import Requester
 from twistedmedia.names import MAX_NAME_BYTES, is_segment
 
 # Called with a directory and the number of entries in it that are not listed.
@@ -18,7 +18,7 @@ _ALLOW_MORE = "allow more of them (most=...), or name the directories one by one
 _WALK = "take them one by one (MediaClient.walk), or name the directories one by one"
 
 
-async def page_of(asking: Asking, service: Service, directory: str, after: str | None) -> Page:
+async def page_of(asking: Requester, service: Service, directory: str, after: str | None) -> Page:
     """The page of the listing of `directory` that begins behind the name `after`.
 
     :raises Refused: with status 404 when there is no such directory.
@@ -45,7 +45,7 @@ class _Place:
 
 
 async def walk(
-    asking: Asking,
+    asking: Requester,
     service: Service,
     directory: str,
     *,
@@ -99,7 +99,7 @@ async def walk(
 
 
 async def entries(
-    asking: Asking, service: Service, directory: str, recursive: bool, left_out: LeftOut
+    asking: Requester, service: Service, directory: str, recursive: bool, left_out: LeftOut
 ) -> list[Entry]:
     """What `walk` gives, as one list.
 

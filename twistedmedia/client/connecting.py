@@ -37,7 +37,7 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-from twistedmedia.client.errors import Garbled, LocalFailure, local_failure
+from twistedmedia.client.errors import InvalidResponse, LocalFailure, local_failure
 from twistedmedia.client.local_files import path_of
 from twistedmedia.http.heads import MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES, ResponseHeads
 
@@ -150,7 +150,7 @@ class _Connection(ProtocolWrapper):
         """Say why, if it is because of a head that was too large."""
         if self._heads.are_too_large:
             reason = Failure(
-                Garbled(
+                InvalidResponse(
                     "the answer is not the service's: it begins with more than"
                     f" {MAX_RESPONSE_HEAD_BYTES >> 10} KiB of headers, or more than {MAX_INTERIM}"
                     " interim responses"

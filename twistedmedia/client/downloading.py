@@ -13,18 +13,18 @@ from twistedmedia.client.bounds import (
 )
 from twistedmedia.client.errors import (
     ClientError,
-    Damaged,
-    Garbled,
+    IntegrityError,
+    InvalidResponse,
     LocalFailure,
     Refused,
     local_failure,
 )
 from twistedmedia.client.locations import Service
 from twistedmedia.client.outcomes import Downloaded
-from twistedmedia.client.partial_downloads import Note, Part
-from twistedmedia.client.requester import Asking
+from twistedmedia.client.partial_downloads import PartialDownload, PartialNote
+from twistedmedia.client.requester import Requester
 from twistedmedia.client.responses import (
-    Answer,
+    ServiceResponse,
     check_is_file,
     content_range,
     count,
@@ -41,7 +41,7 @@ Progress = Callable[[int, int | None], None]
 
 
 async def download(
-    asking: Asking,
+    asking: Requester,
     service: Service,
     name: MediaName,
     path: str | Path,
@@ -50,12 +50,14 @@ async def download(
     within: str | Path | None,
 ) -> Downloaded:
     """As `MediaClient.download`."""
-    part = await opened_in_thread(asking.reactor, lambda: Part(path, within), Part.close)
+    part = await opened_in_thread(
+        asking.reactor, lambda: PartialDownload(path, within), PartialDownload.close
+    )
     return await _Download(asking, service.media(name), part, progress, max_size).run()
 
 
 async def download_stream(
-    asking: Asking,
+    asking: Requester,
     service: Service,
     name: MediaName,
     descriptor: int,
@@ -70,9 +72,9 @@ async def download_stream(
 class _Download:
     def __init__(
         self,
-        asking: Asking,
+        asking: Requester,
         url: str,
-        part: Part | Outlet,
+        part: PartialDownload | Outlet,
         progress: Progress,
         max_size: int | None,
     ) -> None:
@@ -106,7 +108,7 @@ class _Download:
                 await self._attempt()
                 await self._verify()
                 break
-            except Damaged:
+            except IntegrityError:
                 if isinstance(self._part, Outlet):  # what it was given is gone
                     raise
                 await self._call(self._part.begin, None)
@@ -144,18 +146,18 @@ class _Download:
                 headers = {"Range": f"bytes={part.size}-", "If-Range": note.etag}
         await self._asking.receive(self._url, headers, self._begin, self._take)
         if self._size is not None and part.size != self._size:
-            raise Damaged(f"{part.size} bytes came instead of {self._size}")
+            raise IntegrityError(f"{part.size} bytes came instead of {self._size}")
 
-    async def _begin(self, answer: Answer) -> None:
+    async def _begin(self, answer: ServiceResponse) -> None:
         part = self._part
         if answer.status == 206:
             start, self._size = content_range(answer.headers)
             same = part.note is not None and part.note.size == self._size
             if not same or start != part.size:
-                raise Garbled("the answer is not the part of the file that was asked for")
+                raise InvalidResponse("the answer is not the part of the file that was asked for")
             assert part.note is not None
             if strong_etag(answer.headers) not in (None, part.note.etag):  # RFC 9110, 15.3.7.3
-                raise Damaged("what came is of another version of the file")
+                raise IntegrityError("what came is of another version of the file")
             if self._digest is None:
                 self._digest = await self._call(part.digest)
         else:
@@ -163,7 +165,7 @@ class _Download:
             self._size = count(answer.headers, "Content-Length")
             etag = strong_etag(answer.headers)
             can_resume = etag is not None and self._size is not None
-            note = Note(self._url, etag or "", self._size or 0) if can_resume else None
+            note = PartialNote(self._url, etag or "", self._size or 0) if can_resume else None
             await self._call(part.begin, note)
             self._digest = await self._call(part.digest)
         await self._check_fits()
@@ -205,7 +207,7 @@ class _Download:
         end = self._part.size + size
         if self._size is not None:
             if end > self._size:
-                raise Garbled(f"more content comes than the {self._size} bytes of the file")
+                raise InvalidResponse(f"more content comes than the {self._size} bytes of the file")
             return
         target = self._part.target
         most = MOST_UNSAID_BYTES if self._max_size is None else self._max_size
@@ -223,7 +225,7 @@ class _Download:
 
     async def _verify(self) -> None:
         if self._declared is not None and self._digest.hexdigest() != self._declared:
-            raise Damaged("what came is not what the service says it is: its digest differs")
+            raise IntegrityError("what came is not what the service says it is: its digest differs")
 
     async def _call(self, work: Callable[..., T], *args: Any) -> T:
         try:

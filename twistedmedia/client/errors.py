@@ -72,11 +72,11 @@ class Unreachable(ClientError):
         self.is_passing = is_passing
 
 
-class Garbled(ClientError):
+class InvalidResponse(ClientError):
     """The answer makes no sense: what answers is not the service, or something changes answers."""
 
 
-class Damaged(ClientError):
+class IntegrityError(ClientError):
     """What was downloaded is not what the service says that it sent."""
 
 

@@ -19,7 +19,7 @@ from twistedmedia.client.errors import Unreachable
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ClientTimeouts:
     """Times in seconds.
 
     `connect_s`: until a connection is there. `stall_s`: content that neither comes nor goes.
@@ -44,7 +44,7 @@ class Patience:
 T = TypeVar("T")
 
 
-class Watch:
+class IdleTimer:
     """`expired` is whether it has ended a wait, `cancelled` whether the waiting caller has."""
 
     def __init__(self, reactor: Any) -> None:
@@ -105,7 +105,7 @@ class Watch:
         waiting.cancel()
 
 
-class Pace:
+class LeastPace:
     """How fast content arrives: at least `least` bytes a second on average, over every `window_s`
     seconds of waiting for it. The time in which the reader does something else does not count.
     """
@@ -117,7 +117,7 @@ class Pace:
         self._waited_s = 0.0
         self._received = 0
 
-    async def over(self, watch: Watch, reading: Deferred[list[bytes]]) -> list[bytes]:
+    async def over(self, watch: IdleTimer, reading: Deferred[list[bytes]]) -> list[bytes]:
         """What `reading` fires with. `watch` ends it if nothing arrives for `window_s` seconds.
 
         :raises Unreachable: when too few bytes have arrived.

@@ -17,13 +17,13 @@ from twistedmedia.client import browsing, downloading, outcomes
 from twistedmedia.client.bounds import MOST_ENTRIES, check_function, check_kind, check_number, wrong
 from twistedmedia.client.connecting import new_agent, new_pool
 from twistedmedia.client.errors import ClientError, Refused, Unreachable
-from twistedmedia.client.idle_timeouts import Patience
+from twistedmedia.client.idle_timeouts import ClientTimeouts
 from twistedmedia.client.locations import name_of, sendable, service, text_of
 from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Health, Page, Stored
-from twistedmedia.client.requester import Asking
+from twistedmedia.client.requester import Requester
 from twistedmedia.client.retries import Retries
 from twistedmedia.client.upload_records import NoRecords, Record
-from twistedmedia.client.uploading import Uploading, check_etag
+from twistedmedia.client.uploading import Uploader, check_etag
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class MediaClient:
         agent: IAgent | None = None,
         cacert: str | Path | None = None,
         retries: Retries | None = None,
-        patience: Patience | None = None,
+        timeouts: ClientTimeouts | None = None,
         waiting: Callable[[ClientError, float], None] | None = None,
     ) -> None:
         """`url` is where the service is mounted: `http://127.0.0.1:8000`. `agent` makes the
@@ -60,10 +60,10 @@ class MediaClient:
         :raises NotAService: when the URL is not one of a service; it is a ValueError as well.
         :raises LocalFailure: when `cacert` cannot be read, or an argument is of a wrong type.
         """
-        patience = Patience() if patience is None else patience
+        timeouts = ClientTimeouts() if timeouts is None else timeouts
         retries = Retries() if retries is None else retries
         waiting = (lambda error, wait_s: None) if waiting is None else waiting
-        check_kind(patience, Patience, "patience")
+        check_kind(timeouts, ClientTimeouts, "timeouts")
         check_kind(retries, Retries, "retries")
         check_function(waiting, "waiting")
         if not IReactorTime.providedBy(reactor):
@@ -74,16 +74,16 @@ class MediaClient:
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
             self._pool = new_pool(reactor)
-            agent = new_agent(reactor, self._pool, patience.connect_s, cacert)
-        self._asking = Asking(
+            agent = new_agent(reactor, self._pool, timeouts.connect_s, cacert)
+        self._asking = Requester(
             reactor,
             self._service.url,
             agent,
-            patience,
+            timeouts,
             retries,
             waiting,
         )
-        self._uploading = Uploading(self._asking, self._service)
+        self._uploading = Uploader(self._asking, self._service)
 
     def upload(
         self,
@@ -360,7 +360,7 @@ class MediaClient:
                 {"Content-Type": "application/x-www-form-urlencoded"},
                 urlencode(fields).encode(),
                 hoped_for=(200, 201),
-                answer_s=self._asking.patience.import_s,
+                answer_s=self._asking.timeouts.import_s,
             )
         )
         found = outcomes.stored(answer.payload, "")
@@ -375,7 +375,7 @@ class MediaClient:
 
     async def _health(self) -> Health:
         url = self._service.health
-        answer = await self._asking.ask("GET", url, answer_s=self._asking.patience.health_s)
+        answer = await self._asking.ask("GET", url, answer_s=self._asking.timeouts.health_s)
         return outcomes.health(answer.payload)
 
     async def _close(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from twistedmedia.client.bounds import MOST_ON_A_PAGE
-from twistedmedia.client.errors import Garbled
+from twistedmedia.client.errors import InvalidResponse
 from twistedmedia.names import MAX_SEGMENT_BYTES
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ def stored(payload: Mapping[str, Any], url: str, size: int | None = None) -> Sto
     """
     files = payload.get("files")
     if not isinstance(files, list) or len(files) != 1 or not isinstance(files[0], dict):
-        raise Garbled("the service's answer does not say what it has stored")
+        raise InvalidResponse("the service's answer does not say what it has stored")
     entry = files[0]
     audio = entry.get("audio")
     sha256 = _member(entry, "sha256", str)
@@ -144,7 +144,9 @@ def stored(payload: Mapping[str, Any], url: str, size: int | None = None) -> Sto
         problem=str(audio.get("problem")) if isinstance(audio, dict) else None,
     )
     if _SHA256.fullmatch(sha256) is None or size not in (None, found.size):
-        raise Garbled("the service says that it has stored something other than what was sent")
+        raise InvalidResponse(
+            "the service says that it has stored something other than what was sent"
+        )
     return found
 
 
@@ -155,14 +157,16 @@ def page(payload: Mapping[str, Any], directory: str, after: str | None = None) -
     """
     listed = _member(payload, "entries", list)
     if len(listed) > MOST_ON_A_PAGE:
-        raise Garbled(f"the service's listing has a page of more than {MOST_ON_A_PAGE} entries")
+        raise InvalidResponse(
+            f"the service's listing has a page of more than {MOST_ON_A_PAGE} entries"
+        )
     entries = [_entry(entry, directory, after) for entry in listed]
     following = payload.get("next")
     if following is not None:
         if not isinstance(following, str) or not _is_unicode(following):
-            raise Garbled("the service's listing is not well formed")
+            raise InvalidResponse("the service's listing is not well formed")
         if not entries or (after is not None and following <= after):  # in the order of UTF-8
-            raise Garbled(_ENDLESS)
+            raise InvalidResponse(_ENDLESS)
     left_out = _count(payload, "left_out") if "left_out" in payload else 0
     return Page(entries, following, left_out)
 
@@ -182,7 +186,7 @@ def health(payload: Mapping[str, Any]) -> Health:
     """
     free, storage = payload.get("free"), payload.get("storage")
     if not (storage is None or isinstance(storage, str)):
-        raise Garbled("the service's answer has a 'storage' that is not text")
+        raise InvalidResponse("the service's answer has a 'storage' that is not text")
     return Health(
         version=_member(payload, "version", str),
         uptime_s=_seconds(payload, "uptime"),
@@ -214,14 +218,14 @@ def fetched(payload: Mapping[str, Any]) -> Fetched:
 
 def _entry(entry: object, directory: str, after: str | None) -> Entry:
     if not isinstance(entry, dict):
-        raise Garbled("the service's listing is not well formed")
+        raise InvalidResponse("the service's listing is not well formed")
     name = _member(entry, "name", str)
     if after is not None and name <= after:
-        raise Garbled(_ENDLESS)
+        raise InvalidResponse(_ENDLESS)
     bare = name.removesuffix("/")
     size = len(bare.encode("utf-8", "surrogatepass"))
     if not bare or "/" in bare or size > MAX_SEGMENT_BYTES:
-        raise Garbled("the service's listing contains an invalid name")
+        raise InvalidResponse("the service's listing contains an invalid name")
     if name != bare:
         return Entry(directory, bare, True)
     return Entry(
@@ -237,23 +241,23 @@ def _entry(entry: object, directory: str, after: str | None) -> Entry:
 def _member(payload: Mapping[str, Any], key: str, kind: type[T]) -> T:
     value = payload.get(key)
     if not isinstance(value, kind):
-        raise Garbled(f"the service's answer has no '{key}'")
+        raise InvalidResponse(f"the service's answer has no '{key}'")
     return value
 
 
 def _count(payload: Mapping[str, Any], key: str) -> int:
     value = _member(payload, key, int)
     if not 0 <= value <= _MOST or isinstance(value, bool):
-        raise Garbled(f"the service's answer has a '{key}' that is not a count")
+        raise InvalidResponse(f"the service's answer has a '{key}' that is not a count")
     return value
 
 
 def _seconds(payload: Mapping[str, Any], key: str) -> float:
     value = payload.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise Garbled(f"the service's answer has no '{key}'")
+        raise InvalidResponse(f"the service's answer has no '{key}'")
     if not 0 <= value <= _MOST:  # nor is NaN
-        raise Garbled(f"the service's answer has a '{key}' that is not a time")
+        raise InvalidResponse(f"the service's answer has a '{key}' that is not a time")
     return float(value)
 
 

@@ -24,7 +24,7 @@ _MAX_NOTE_BYTES = 64 << 10  # a URL and an entity tag, each from a head of at mo
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class PartialNote:
     """Which file at the service the part is of: resumed only while it still is that one."""
 
     url: str
@@ -32,10 +32,10 @@ class Note:
     size: int
 
 
-class Part:
+class PartialDownload:
     """The part of `target`, open and locked. `size` is how many bytes of `note`'s file it has."""
 
-    note: Note | None = None
+    note: PartialNote | None = None
     size: int = 0
 
     def __init__(self, path: str | Path, within: str | Path | None = None) -> None:
@@ -63,7 +63,7 @@ class Part:
             self.close()
             raise
 
-    def begin(self, note: Note | None) -> None:
+    def begin(self, note: PartialNote | None) -> None:
         """Begin anew, with the file that `note` is of; without a note it cannot be resumed."""
         os.ftruncate(self._descriptor, 0)  # first: a note is never of other bytes
         self.size, self.note = 0, note
@@ -186,10 +186,10 @@ def _names(target: str) -> tuple[str, str]:
     return part, note
 
 
-def _note(content: bytes | None) -> Note | None:
+def _note(content: bytes | None) -> PartialNote | None:
     try:
         found = json.loads(content or b"")
-        note = Note(found["url"], found["etag"], found["size"])
+        note = PartialNote(found["url"], found["etag"], found["size"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     strings = isinstance(note.url, str) and isinstance(note.etag, str)

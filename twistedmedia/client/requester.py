@@ -15,13 +15,13 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from twistedmedia import __version__
-from twistedmedia.client.bodies import Content, FileContent
+from twistedmedia.client.bodies import FileContent, ResponseContent
 from twistedmedia.client.bounds import LEAST_BYTES_PER_S, MAX_ANSWER_BYTES
-from twistedmedia.client.errors import ClientError, Garbled
+from twistedmedia.client.errors import ClientError, InvalidResponse
 from twistedmedia.client.failures import broken
-from twistedmedia.client.idle_timeouts import Pace, Patience, Watch
+from twistedmedia.client.idle_timeouts import ClientTimeouts, IdleTimer, LeastPace
 from twistedmedia.client.local_files import LocalFile
-from twistedmedia.client.responses import Answer, refusal
+from twistedmedia.client.responses import ServiceResponse, refusal
 from twistedmedia.client.retries import Backoff, Retries
 from twistedmedia.client.streams import SentStream
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _USER_AGENT = f"twistedmedia/{__version__}".encode()
 
 
-class Asking:
+class Requester:
     """Requests by one agent, with one patience, to `service`, whose URL errors name. `waiting` is
     told of each failure that is not to stand, and of the seconds until the next attempt.
     """
@@ -40,12 +40,12 @@ class Asking:
         reactor: Any,
         service: str,
         agent: IAgent,
-        patience: Patience,
+        timeouts: ClientTimeouts,
         retries: Retries,
         waiting: Callable[[ClientError, float], None],
     ) -> None:
         self.reactor = reactor
-        self.patience = patience
+        self.timeouts = timeouts
         self.retries = retries
         self._service = service
         self._http = HTTPClient(_Identity(agent))
@@ -61,7 +61,7 @@ class Asking:
         hoped_for: tuple[int, ...] = (200,),
         answer_s: float | None = None,
         most_bytes: int = MAX_ANSWER_BYTES,
-    ) -> Answer:
+    ) -> ServiceResponse:
         """Make a request once. Returns the answer, whose status is one of those that are
         `hoped_for`. It has to begin within `answer_s` seconds, and has `most_bytes` at most.
 
@@ -69,7 +69,7 @@ class Asking:
         :raises Unreachable: when there was no whole answer.
         :raises Garbled: when the answer is larger than any answer is.
         """
-        watch = Watch(self.reactor)
+        watch = IdleTimer(self.reactor)
         try:
             response = await self._respond(watch, method, url, headers, content, answer_s)
             answer = await self._whole(watch, response, most_bytes)
@@ -83,7 +83,7 @@ class Asking:
         self,
         url: str,
         headers: Mapping[str, str],
-        begin: Callable[[Answer], Awaitable[None]],
+        begin: Callable[[ServiceResponse], Awaitable[None]],
         take: Callable[[list[bytes]], Awaitable[None]],
     ) -> None:
         """GET `url` once: `begin` is given the answer without its content when it is a 200 or a
@@ -92,16 +92,16 @@ class Asking:
         :raises Refused: when the status is another one.
         :raises Unreachable: when the content did not come to its end.
         """
-        watch = Watch(self.reactor)
-        content: Content | None = None
+        watch = IdleTimer(self.reactor)
+        content: ResponseContent | None = None
         try:
             response = await self._respond(watch, "GET", url, headers, None, None)
             if response.code not in (200, 206):
                 answer = await self._whole(watch, response, MAX_ANSWER_BYTES)
                 raise refusal(answer, url, _text(response.phrase), time.time())
-            content = Content()
+            content = ResponseContent()
             response.deliverBody(content)
-            await begin(Answer(response.code, _fields(response)))
+            await begin(ServiceResponse(response.code, _fields(response)))
             pace = self._pace()
             while pieces := await pace.over(watch, content.read()):
                 await take(pieces)
@@ -131,7 +131,7 @@ class Asking:
         await deferLater(self.reactor, wait_s)
 
     def _broken(
-        self, error: Exception, watch: Watch, content: bytes | SentFile | SentStream | None
+        self, error: Exception, watch: IdleTimer, content: bytes | SentFile | SentStream | None
     ) -> Exception:
         if isinstance(content, SentFile | SentStream) and content.fault is not None:
             return content.fault
@@ -139,17 +139,17 @@ class Asking:
 
     def _respond(
         self,
-        watch: Watch,
+        watch: IdleTimer,
         method: str,
         url: str,
         headers: Mapping[str, str] | None,
         content: bytes | SentFile | SentStream | None,
         answer_s: float | None,
     ) -> Awaitable[IResponse]:
-        limit_s = self.patience.answer_s if answer_s is None else answer_s
+        limit_s = self.timeouts.answer_s if answer_s is None else answer_s
         data: bytes | IBodyProducer | None = None
         if isinstance(content, SentFile | SentStream):
-            data = content.producer(watch, self.patience.stall_s, limit_s)
+            data = content.producer(watch, self.timeouts.stall_s, limit_s)
         else:
             data = content
         asked: Deferred[Any] = self._http.request(
@@ -163,11 +163,13 @@ class Asking:
         )
         return watch.over(asked, limit_s)
 
-    def _pace(self) -> Pace:
-        return Pace(self.reactor, LEAST_BYTES_PER_S, self.patience.stall_s)
+    def _pace(self) -> LeastPace:
+        return LeastPace(self.reactor, LEAST_BYTES_PER_S, self.timeouts.stall_s)
 
-    async def _whole(self, watch: Watch, response: IResponse, most_bytes: int) -> Answer:
-        content = Content()
+    async def _whole(
+        self, watch: IdleTimer, response: IResponse, most_bytes: int
+    ) -> ServiceResponse:
+        content = ResponseContent()
         response.deliverBody(content)
         received = bytearray()
         pace = self._pace()
@@ -175,10 +177,10 @@ class Asking:
             while pieces := await pace.over(watch, content.read()):
                 received += b"".join(pieces)
                 if len(received) > most_bytes:
-                    raise Garbled("the answer is larger than any answer of the service")
+                    raise InvalidResponse("the answer is larger than any answer of the service")
         finally:
             content.abandon()
-        return Answer(response.code, _fields(response), bytes(received))
+        return ServiceResponse(response.code, _fields(response), bytes(received))
 
 
 class SentFile:
@@ -197,7 +199,7 @@ class SentFile:
         self._length = length
         self._moved = moved
 
-    def producer(self, watch: Watch, stall_s: float, answer_s: float) -> IBodyProducer:
+    def producer(self, watch: IdleTimer, stall_s: float, answer_s: float) -> IBodyProducer:
         """The same for Twisted's client. While it goes, `watch` waits for `stall_s`, and after
         that for `answer_s`.
         """
@@ -261,10 +263,10 @@ class _Identity:
 def _as_it_is(response: IResponse) -> IResponse:
     codings = response.headers.getRawHeaders(b"Content-Encoding", [])
     if any(coding.strip().lower() not in (b"", b"identity") for coding in codings):
-        content = Content()
+        content = ResponseContent()
         response.deliverBody(content)
         content.abandon()
-        raise Garbled("the answer comes in a coding that was not asked for")
+        raise InvalidResponse("the answer comes in a coding that was not asked for")
     return response
 
 

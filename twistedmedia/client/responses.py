@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from twistedmedia import errors
 from twistedmedia.client.bounds import MOST_REASON_CHARACTERS
-from twistedmedia.client.errors import Garbled, Refused
+from twistedmedia.client.errors import InvalidResponse, Refused
 from twistedmedia.http.header_fields import declared_sha256
 
 _MULTI_STATUS = 207  # of several files some failed; the code is that of the first (docs/http.md)
@@ -27,7 +27,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServiceResponse:
     """An answer with all of its content. `headers` by their names in lower case."""
 
     status: int
@@ -42,13 +42,13 @@ class Answer:
         """
         found = _object(self.content)
         if found is None:
-            raise Garbled(
+            raise InvalidResponse(
                 f"the answer (HTTP {self.status}) is not the service's: it is not a JSON object"
             )
         return found
 
 
-def refusal(answer: Answer, url: str, phrase: str, now_s: float) -> Refused:
+def refusal(answer: ServiceResponse, url: str, phrase: str, now_s: float) -> Refused:
     """The error that an answer with another status than was hoped for is.
 
     The service redirects from `url`, the name of a directory, to the same name with a slash at its
@@ -98,7 +98,7 @@ def count(headers: Mapping[str, str], name: str) -> int | None:
     if field is None:
         return None
     if _COUNT.fullmatch(field) is None:
-        raise Garbled(f"the answer's {name} is not a number")
+        raise InvalidResponse(f"the answer's {name} is not a number")
     return int(field)
 
 
@@ -109,13 +109,13 @@ def content_range(headers: Mapping[str, str]) -> tuple[int, int | None]:
     """
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if match is None:
-        raise Garbled("the answer does not say which part of the file it is")
+        raise InvalidResponse("the answer does not say which part of the file it is")
     first, last = int(match[1]), int(match[2])
     if match[3] == "*":
         return first, None
     whole = int(match[3])
     if not first <= last == whole - 1:
-        raise Garbled("the answer is not the part of the file that was asked for")
+        raise InvalidResponse("the answer is not the part of the file that was asked for")
     return first, whole
 
 
@@ -136,7 +136,7 @@ def check_is_file(headers: Mapping[str, str]) -> None:
     :raises Garbled: when there is no entity tag.
     """
     if "etag" not in headers:
-        raise Garbled("the answer does not describe a file of the service: it has no ETag")
+        raise InvalidResponse("the answer does not describe a file of the service: it has no ETag")
 
 
 def strong_etag(headers: Mapping[str, str]) -> str | None:

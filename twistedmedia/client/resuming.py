@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 
 from twistedmedia.client import resuming as tus
 from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
-from twistedmedia.client.errors import ClientError, Garbled, Refused
+from twistedmedia.client.errors import ClientError, InvalidResponse, Refused
 from twistedmedia.client.local_files import LocalFile
 from twistedmedia.client.locations import Service
-from twistedmedia.client.requester import Asking, SentFile
+from twistedmedia.client.requester import Requester, SentFile
 from twistedmedia.client.responses import count
 from twistedmedia.client.retries import Backoff
 from twistedmedia.client.threads import in_thread
@@ -59,7 +59,9 @@ def offset_in(headers: Mapping[str, str], size: int, missing: int | None = None)
     length = count(headers, "Upload-Length")
     offset = missing if offset is None else offset
     if offset is None or offset > size or length not in (None, size):
-        raise Garbled("what the service says about the upload is contradictory or incomplete")
+        raise InvalidResponse(
+            "what the service says about the upload is contradictory or incomplete"
+        )
     return offset
 
 
@@ -76,7 +78,7 @@ class Resumable:
 
     def __init__(
         self,
-        asking: Asking,
+        asking: Requester,
         service: Service,
         file: LocalFile,
         name: MediaName,
@@ -157,7 +159,7 @@ class Resumable:
         )
         reached = tus.offset_in(answer.headers, size)
         if reached - offset < min(LEAST_PROGRESS_BYTES, size - offset):
-            raise Garbled(
+            raise InvalidResponse(
                 "the service took what was sent, and has no more than before, or a few bytes more"
             )
         return reached
@@ -192,7 +194,7 @@ class Resumable:
         if known is not None:
             try:
                 self._url = self._service.upload(known)
-            except Garbled:
+            except InvalidResponse:
                 await self._forget()
 
     async def _forget(self) -> None:

@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-from twistedmedia.client.errors import Damaged, LocalFailure, local_failure
-from twistedmedia.client.idle_timeouts import Watch
-from twistedmedia.client.partial_downloads import Note
+from twistedmedia.client.errors import IntegrityError, LocalFailure, local_failure
+from twistedmedia.client.idle_timeouts import IdleTimer
+from twistedmedia.client.partial_downloads import PartialNote
 from twistedmedia.client.threads import in_thread
 
 _PIECE_BYTES = 256 << 10
@@ -46,7 +46,7 @@ class SentStream:
         self._moved = moved
         self._digest = hashlib.sha256()
         self._is_stopped = False
-        self._watch: Watch
+        self._watch: IdleTimer
         self._stall_s = self._answer_s = 0.0
 
     @property
@@ -54,7 +54,7 @@ class SentStream:
         """The digest of what was sent, in hex."""
         return self._digest.hexdigest()
 
-    def producer(self, watch: Watch, stall_s: float, answer_s: float) -> IBodyProducer:
+    def producer(self, watch: IdleTimer, stall_s: float, answer_s: float) -> IBodyProducer:
         """The same for Twisted's client. `watch` waits for the service, not for the descriptor."""
         self._watch, self._stall_s, self._answer_s = watch, stall_s, answer_s
         producer: IBodyProducer = _Content(self)
@@ -188,7 +188,7 @@ class Outlet:
     continued after a break, but not begun anew. The methods block.
     """
 
-    note: Note | None = None
+    note: PartialNote | None = None
     size = 0
 
     def __init__(self, descriptor: int) -> None:
@@ -197,13 +197,13 @@ class Outlet:
         self._digest = hashlib.sha256()
         self._is_stopped = False
 
-    def begin(self, note: Note | None) -> None:
+    def begin(self, note: PartialNote | None) -> None:
         """Begin, with the file that `note` is of.
 
         :raises Damaged: when something was given away before.
         """
         if self.size:
-            raise Damaged(
+            raise IntegrityError(
                 f"the download broke off after {self.size} bytes and cannot be continued: the file"
                 " at the service is not the same, or the service cannot send a part of it"
             )
@@ -217,7 +217,7 @@ class Outlet:
 
         :raises Damaged: always.
         """
-        raise Damaged(
+        raise IntegrityError(
             f"the connection broke after all {self.size} bytes were written, so it is not known"
             " whether they are right; download the file again"
         )

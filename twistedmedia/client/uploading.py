@@ -10,8 +10,8 @@ from twistedmedia.client.bounds import check_kind
 from twistedmedia.client.browsing import page_of
 from twistedmedia.client.errors import (
     NOT_FOUND,
-    Damaged,
-    Garbled,
+    IntegrityError,
+    InvalidResponse,
     LocalFailure,
     Refused,
     Unreachable,
@@ -19,9 +19,9 @@ from twistedmedia.client.errors import (
 from twistedmedia.client.local_files import LocalFile, changed, open_file, path_of
 from twistedmedia.client.locations import Service, name_of, text_of
 from twistedmedia.client.outcomes import Found, Stored, stored
-from twistedmedia.client.requester import Asking, SentFile
+from twistedmedia.client.requester import Requester, SentFile
 from twistedmedia.client.responses import (
-    Answer,
+    ServiceResponse,
     check_is_file,
     count,
     declared_digest,
@@ -46,10 +46,10 @@ _NAME_TAKEN, _DIGEST_MISMATCH = 501, 508
 _STRONG_ETAG = re.compile('"[\x21\x23-\x7e]*"')
 
 
-class Uploading:
+class Uploader:
     """Stores local files at the service."""
 
-    def __init__(self, asking: Asking, service: Service) -> None:
+    def __init__(self, asking: Requester, service: Service) -> None:
         self._asking = asking
         self._service = service
         self._confirmed: set[tuple[str, ...]] = set()  # directories, see _confirm
@@ -127,7 +127,9 @@ class Uploading:
             stream.stop()
         kept = stored(answer.payload, url, stream.sent)
         if kept.sha256 != stream.sha256:
-            raise Damaged("what the service has stored is not what was sent: its digest differs")
+            raise IntegrityError(
+                "what the service has stored is not what was sent: its digest differs"
+            )
         return kept
 
     async def find(self, name: MediaName, *, digest: bool = False) -> Found | None:
@@ -212,7 +214,7 @@ class Uploading:
             etag = None
             try:  # it is stored; what else there is to know may be asked for once
                 found = await self.find(name)
-            except (Refused, Unreachable, Garbled):
+            except (Refused, Unreachable, InvalidResponse):
                 break
             if found is not None and found.sha256 in (None, sha256):
                 etag = found.etag
@@ -289,7 +291,7 @@ class Uploading:
         self._confirmed.add(name.folders)
 
 
-def found_in(answer: Answer) -> Found:
+def found_in(answer: ServiceResponse) -> Found:
     """What the headers of an answer say about the file that it is about.
 
     :raises Garbled: when it is not about a file of the service.

@@ -89,7 +89,7 @@ CROWD = 8  # so many steps that wait take some turns of the loop
 FIRST, FURTHER = 32, 2
 
 
-class FairQueue:
+class LoopQueue:
     """Steps of work by client, which is told by its address."""
 
     def __init__(
@@ -225,7 +225,7 @@ PAUSE_S = 0.001
 CLIENTS = 4
 
 
-class Dropping:
+class DiscardQueue:
     """Pieces that wait to be dropped, by client, which is told by its address."""
 
     def __init__(self, clock: IReactorTime) -> None:

@@ -21,7 +21,7 @@ MOST_AT_ONCE = 6000
 MOST_A_SECOND = 500
 
 
-class TinyPieces:
+class TinyChunkLimit:
     """Counts the tiny pieces of one content. A leaky bucket: it holds `most_at_once` pieces, and
     `MOST_A_SECOND` leave it. Pieces of `tiny_bytes` and more on average do not count.
     """
@@ -44,7 +44,7 @@ class TinyPieces:
         return self._count > self._most_at_once
 
 
-class Waiting:
+class PeerWait:
     """The time in which one peer waits, measured from one `taken_s` to the next."""
 
     __slots__ = ("_now_s", "_reasons", "_since_s", "_waited_s")

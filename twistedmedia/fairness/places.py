@@ -1,7 +1,7 @@
 """Waiting for a part of a scarce thing, instead of being refused.
 
 `shares` says what each caller holds, and what ends for a request that waits. Here are two ways to
-wait, both for two seconds at most: `Places` of uploads, imports and fetches, which go to the caller
+wait, both for two seconds at most: `Slots` of uploads, imports and fetches, which go to the caller
 that holds least, and `grow` for everything else.
 """
 
@@ -43,7 +43,7 @@ async def grow(share: Share, amount: int, clock: IReactorTime | None) -> None:
         waited_s += TICK_S
 
 
-class Places:
+class Slots:
     """`total` places, and the requests that wait for one.
 
     The share of a caller is `total` divided by the number of callers that hold places or wait for

@@ -41,10 +41,10 @@ from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from twistedmedia.errors import AddressRefused, UpstreamFailed
-from twistedmedia.fairness.loop_queue import FairQueue
+from twistedmedia.fairness.loop_queue import LoopQueue
 from twistedmedia.fetch.hops import Connecting, Connection, Hop
 from twistedmedia.fetch.policy import Address, Policy
-from twistedmedia.fetch.resolver import Lookups
+from twistedmedia.fetch.resolver import Resolver
 from twistedmedia.fetch.urls import Url
 from twistedmedia.http.heads import MAX_RESPONSE_HEAD_BYTES
 
@@ -60,24 +60,24 @@ _NO_CODING = re.compile(
 KEEP_S = 30  # an idle connection; most servers close theirs after 60 s or more
 
 
-class Guard:
+class PolicyAgent:
     """Makes requests under one policy. See `agent`."""
 
     def __init__(
         self,
         reactor: Any,
         policy: Policy,
-        lookups: Lookups,
+        resolver: Resolver,
         trust: IPolicyForHTTPS,
         connections: int,
-        queue: FairQueue,
+        queue: LoopQueue,
     ) -> None:
         """`trust` says whose certificates are believed; `connections` is how many idle ones are
         kept in all. Content that takes long to parse takes turns in `queue`.
         """
         self._reactor = reactor
         self._policy = policy
-        self._lookups = lookups
+        self._resolver = resolver
         self._trust = trust
         self._pool = _Pool(reactor, connections)
         self._queue = queue
@@ -98,7 +98,7 @@ class Guard:
 
     async def connect(self, url: Url, hop: Hop, factory: Any) -> IProtocol:
         """A connection to the host and port of `url`, with TLS where it asks for that."""
-        addresses = await self._lookups.addresses(url.host, hop.looks_up_for)
+        addresses = await self._resolver.addresses(url.host, hop.looks_up_for)
         hop.lookup = hop.clock()
         if not self._policy.admits_all(url.host, addresses, url.port):
             raise AddressRefused(url.origin)
@@ -165,7 +165,7 @@ def _uncoded(response: IResponse) -> IResponse:
 class _Way:
     """The way of one hop to its connection, as Twisted's pool asks for it."""
 
-    def __init__(self, guard: Guard, url: Url, hop: Hop) -> None:
+    def __init__(self, guard: PolicyAgent, url: Url, hop: Hop) -> None:
         self.hop = hop
         self._guard = guard
         self._url = url

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
 from twistedmedia.errors import Busy
-from twistedmedia.fetch.fetcher import Fetcher, Terms
+from twistedmedia.fetch.fetcher import Fetcher, FetchLimits
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import Url
 
@@ -33,7 +33,7 @@ class Origin(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FetchOutcome:
     """What a fetch came to. `url` is where redirects have led, `size` that of the content in bytes,
     and `timings` begin when it was asked for, or later: a wait for a place does not count.
     """
@@ -51,10 +51,10 @@ class _Asking:
 
     since_s: float
     origin: Origin
-    asked: Deferred[Outcome]
+    asked: Deferred[FetchOutcome]
     caller: str
 
-    def tell(self, result: Outcome | Failure, begun_s: float) -> None:
+    def tell(self, result: FetchOutcome | Failure, begun_s: float) -> None:
         """Pass on the result of the fetch that began at `begun_s`, if it is still waited for."""
         if self.asked.called:
             return
@@ -70,14 +70,16 @@ class _Flight:
     def __init__(self, begun: float) -> None:
         self.begun = begun
         self.landed = False
-        self.waiting: dict[Deferred[Outcome], _Asking] = {}  # in the order in which they asked
+        self.waiting: dict[Deferred[FetchOutcome], _Asking] = {}  # in the order in which they asked
         self.work: Deferred[None]
 
 
-class Sharing:
+class FetchCache:
     """Fetches for many."""
 
-    def __init__(self, fetcher: Fetcher, terms: Terms, max_outcomes: int = MAX_OUTCOMES) -> None:
+    def __init__(
+        self, fetcher: Fetcher, terms: FetchLimits, max_outcomes: int = MAX_OUTCOMES
+    ) -> None:
         """At most `max_outcomes` are kept, those that were asked for last."""
         self.fetcher = fetcher
         self._terms = terms
@@ -85,11 +87,11 @@ class Sharing:
         self._max = max_outcomes
         self._flights: dict[Url | None, _Flight] = {}
         # With when it was begun, and until when it is fresh.
-        self._kept: OrderedDict[Url | None, tuple[Outcome, float, float]] = OrderedDict()
+        self._kept: OrderedDict[Url | None, tuple[FetchOutcome, float, float]] = OrderedDict()
 
     def ask(
         self, url: Url | None, caller: str = "", *, fresh: bool = False, keep: bool = True
-    ) -> Deferred[Outcome]:
+    ) -> Deferred[FetchOutcome]:
         """The outcome of fetching `url`, or the upstream's own if it is None, for `caller`. With
         `fresh` it is fetched for this one, whatever is kept or under way; without `keep` it is not
         kept then.
@@ -98,7 +100,7 @@ class Sharing:
         who wait for it, and ends it when nobody does.
         """
         now = self._clock()
-        asked: Deferred[Outcome]
+        asked: Deferred[FetchOutcome]
         kept = None if fresh else self._fresh(url, now)
         if kept is not None:
             asked = Deferred()
@@ -115,7 +117,7 @@ class Sharing:
             joined.work = ensureDeferred(self._fly(url, joined, keep or not fresh))
         return asked
 
-    def _fresh(self, url: Url | None, now: float) -> Outcome | None:
+    def _fresh(self, url: Url | None, now: float) -> FetchOutcome | None:
         kept = self._kept.get(url)
         if kept is None:
             return None
@@ -128,7 +130,7 @@ class Sharing:
 
     async def _fly(self, url: Url | None, flight: _Flight, keep: bool) -> None:
         """Fetch, and tell all who wait what it comes to."""
-        result: Outcome | Failure
+        result: FetchOutcome | Failure
         while True:
             caller = next(iter(flight.waiting.values())).caller
             try:
@@ -150,7 +152,7 @@ class Sharing:
         self._tell(list(waiting.values()), result, flight.begun)
         del result  # a failure refers to this frame
 
-    def _tell(self, waiting: list[_Asking], result: Outcome | Failure, begun_s: float) -> None:
+    def _tell(self, waiting: list[_Asking], result: FetchOutcome | Failure, begun_s: float) -> None:
         """Answer those that wait, in turns of their callers; the first one has its turn now."""
         if len(waiting) == 1:
             waiting[0].tell(result, begun_s)
@@ -164,7 +166,7 @@ class Sharing:
         self._tell_some(first, result, begun_s)
 
     def _tell_some(
-        self, waiting: deque[_Asking], result: Outcome | Failure, begun_s: float
+        self, waiting: deque[_Asking], result: FetchOutcome | Failure, begun_s: float
     ) -> None:
         """Answer requests of one caller while the step has time."""
         ends_s = self._clock() + _ANSWERS_S
@@ -174,7 +176,7 @@ class Sharing:
             self._tell_later(waiting, result, begun_s)
 
     def _tell_later(
-        self, waiting: deque[_Asking], result: Outcome | Failure, begun_s: float
+        self, waiting: deque[_Asking], result: FetchOutcome | Failure, begun_s: float
     ) -> None:
         step = partial(self._tell_some, waiting, result, begun_s)
         self.fetcher.queue.add(waiting[0].caller, step)
@@ -191,18 +193,20 @@ class Sharing:
         self._tell(refused, failure, flight.begun)
         return bool(flight.waiting)
 
-    async def _fetch(self, url: Url | None, caller: str, flight: _Flight) -> tuple[Outcome, int]:
+    async def _fetch(
+        self, url: Url | None, caller: str, flight: _Flight
+    ) -> tuple[FetchOutcome, int]:
         size = 0
         async with self.fetcher.open(url, self._terms, caller=caller) as response:
             flight.begun = response.begun_s
             async for chunks in response.body:
                 size += sum(map(len, chunks))
-            outcome = Outcome(
+            outcome = FetchOutcome(
                 str(response.url), response.status, size, response.timings, Origin.MISS
             )
             return outcome, response.lifetime_s
 
-    def _keep(self, url: Url | None, begun: float, outcome: Outcome, lifetime_s: int) -> None:
+    def _keep(self, url: Url | None, begun: float, outcome: FetchOutcome, lifetime_s: int) -> None:
         if url in self._kept and self._kept[url][1] > begun:
             return  # one that was begun later has ended before
         self._kept.pop(url, None)
@@ -212,7 +216,7 @@ class Sharing:
             if len(self._kept) > self._max:
                 self._kept.popitem(last=False)
 
-    def _leave(self, url: Url | None, flight: _Flight, asked: Deferred[Outcome]) -> None:
+    def _leave(self, url: Url | None, flight: _Flight, asked: Deferred[FetchOutcome]) -> None:
         flight.waiting.pop(asked, None)
         if not flight.waiting and not flight.landed:
             if self._flights.get(url) is flight:
@@ -220,9 +224,9 @@ class Sharing:
             flight.work.cancel()
 
 
-def _seen(outcome: Outcome, later: float, origin: Origin) -> Outcome:
+def _seen(outcome: FetchOutcome, later: float, origin: Origin) -> FetchOutcome:
     """The outcome as it was for one who asked `later` seconds after the fetch began."""
     if later == 0 and origin is outcome.origin:
         return outcome
     timings = outcome.timings.since(later)
-    return Outcome(outcome.url, outcome.status, outcome.size, timings, origin)
+    return FetchOutcome(outcome.url, outcome.status, outcome.size, timings, origin)

@@ -24,7 +24,7 @@ from twistedmedia.errors import UpstreamFailed
 
 
 @implementer(IPolicyForHTTPS)
-class Trust:
+class CertificateVerifier:
     """Makes what sets connections up."""
 
     def __init__(self, authorities: Any = None) -> None:

@@ -11,7 +11,7 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from twistedmedia.errors import MediaError, UpstreamFailed, UpstreamTooSlow
-from twistedmedia.fairness.pace import TinyPieces, Waiting
+from twistedmedia.fairness.pace import PeerWait, TinyChunkLimit
 from twistedmedia.fetch.hops import Hop
 from twistedmedia.fetch.upstream_errors import of_content
 from twistedmedia.http.body import Body, BodyMemory
@@ -41,7 +41,7 @@ def gave_way() -> UpstreamTooSlow:
     )
 
 
-class Content(Protocol):
+class UpstreamContent(Protocol):
     """Receives the content of the response on `hop` into `body`."""
 
     def __init__(
@@ -60,9 +60,9 @@ class Content(Protocol):
         self._limit = limit
         self._rate = LeastRate(LEAST_BYTES_PER_S, RATE_WINDOW_S)
         self._pieces = self._before_run = 0
-        self._tiny = TinyPieces(_TINY_PIECES)
+        self._tiny = TinyChunkLimit(_TINY_PIECES)
         self._held = False
-        self._waiting = Waiting(reactor.seconds)
+        self._waiting = PeerWait(reactor.seconds)
         self._watch: IDelayedCall | None = None
 
     def connectionMade(self) -> None:

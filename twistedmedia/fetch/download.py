@@ -12,7 +12,7 @@ from typing import Self
 from twisted.internet.task import deferLater
 
 from twistedmedia.errors import Busy, UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
-from twistedmedia.fetch.fetcher import Fetcher, Response, Terms
+from twistedmedia.fetch.fetcher import Fetcher, FetchLimits, Response
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import Url
 from twistedmedia.limits import RECENT_S
@@ -33,7 +33,7 @@ class Download:
     content.
     """
 
-    def __init__(self, fetcher: Fetcher, url: Url, terms: Terms, caller: str = "") -> None:
+    def __init__(self, fetcher: Fetcher, url: Url, terms: FetchLimits, caller: str = "") -> None:
         """The fetch counts as one of `caller`."""
         self.length: int | None = None
         self.received = 0

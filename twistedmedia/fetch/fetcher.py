@@ -28,16 +28,16 @@ from twistedmedia.errors import (
     UpstreamFailed,
     UpstreamTooSlow,
 )
-from twistedmedia.fairness.loop_queue import FairQueue
-from twistedmedia.fairness.places import Places
-from twistedmedia.fetch.agent import Guard
-from twistedmedia.fetch.content import Content, too_large
+from twistedmedia.fairness.loop_queue import LoopQueue
+from twistedmedia.fairness.places import Slots
+from twistedmedia.fetch.agent import PolicyAgent
+from twistedmedia.fetch.content import UpstreamContent, too_large
 from twistedmedia.fetch.freshness import lifetime_s
 from twistedmedia.fetch.hops import Hop
 from twistedmedia.fetch.policy import Policy, origin_only
-from twistedmedia.fetch.resolver import Lookups
+from twistedmedia.fetch.resolver import Resolver
 from twistedmedia.fetch.timings import Timings
-from twistedmedia.fetch.upstream_errors import told, was_cancelled
+from twistedmedia.fetch.upstream_errors import translate, was_cancelled
 from twistedmedia.fetch.urls import Url, resolve
 from twistedmedia.http.body import Body, BodyMemory
 from twistedmedia.limits import RECENT_S
@@ -60,7 +60,7 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class FetchLimits:
     """How long a fetch may take, in all and to the final headers, in seconds, and how many bytes of
     content it may bring; None where somebody else counts them.
     """
@@ -77,31 +77,31 @@ class Fetcher:
         self,
         reactor: Any,
         *,
-        lookups: Lookups,
+        resolver: Resolver,
         trust: IPolicyForHTTPS,
         policy: Policy,
         upstream: Upstream | None = None,
         connections: int,
         memory: BodyMemory,
         busy_rate: float = BUSY_RATE,
-        queue: FairQueue | None = None,
+        queue: LoopQueue | None = None,
     ) -> None:
         """At most `connections` fetches go on at once, and an eighth as many again of callers that
         have few. `memory` is what content may take that nobody has read. `busy_rate`, in bytes a
         second, keeps the place of a fetch while other callers have none. Requests to upstreams and
         their responses take turns in `queue`, which may be that of a site.
         """
-        self.queue = queue = queue or FairQueue(reactor)
+        self.queue = queue = queue or LoopQueue(reactor)
         self.reactor = reactor
         self._memory = memory
         self._upstream = upstream
-        self.places = Places(connections, busy_rate, reactor)
-        self._strangers = Guard(reactor, policy, lookups, trust, connections, queue)
+        self.places = Slots(connections, busy_rate, reactor)
+        self._csrf = PolicyAgent(reactor, policy, resolver, trust, connections, queue)
         # Connections that only the upstream may have are kept apart from those of strangers' URLs.
-        self._own = self._strangers
+        self._own = self._csrf
         if upstream is not None:
             own = origin_only(upstream.url.host, upstream.url.port)
-            self._own = Guard(reactor, own, lookups, trust, connections, queue)
+            self._own = PolicyAgent(reactor, own, resolver, trust, connections, queue)
 
     @property
     def fetches(self) -> int:
@@ -117,7 +117,7 @@ class Fetcher:
     async def open(
         self,
         url: Url | None,
-        terms: Terms,
+        terms: FetchLimits,
         headers: Mapping[str, str] | None = None,
         caller: str = "",
     ) -> AsyncIterator[Response]:
@@ -130,14 +130,14 @@ class Fetcher:
         :raises Busy: if there is no place for one more, or if the fetch had to give its place to
             another caller.
         """
-        fetch = _Fetch(self.reactor, self._memory, self._strangers, self.queue, terms, caller)
+        fetch = _Fetch(self.reactor, self._memory, self._csrf, self.queue, terms, caller)
         own = self._upstream
         place = ensureDeferred(self.places.take(caller, fetch))
         in_turn = not place.called  # several that waited may get their places at once
         with await place:
             try:
                 if url is not None:
-                    yield await fetch.respond(self._strangers, url, headers or {}, in_turn=in_turn)
+                    yield await fetch.respond(self._csrf, url, headers or {}, in_turn=in_turn)
                 else:
                     assert own is not None, "no URL, and no upstream"
                     credentials = {"Authorization": own.authorization} if own.authorization else {}
@@ -147,8 +147,8 @@ class Fetcher:
 
     async def close(self) -> None:
         """Close the connections that no fetch uses."""
-        await self._strangers.close()
-        if self._own is not self._strangers:
+        await self._csrf.close()
+        if self._own is not self._csrf:
             await self._own.close()
 
 
@@ -188,16 +188,16 @@ class _Fetch:
         self,
         reactor: Any,
         memory: BodyMemory,
-        strangers: Guard,
-        queue: FairQueue,
-        terms: Terms,
+        csrf: PolicyAgent,
+        queue: LoopQueue,
+        terms: FetchLimits,
         caller: str,
     ) -> None:
-        """`strangers` makes the requests to where redirects lead."""
+        """`csrf` makes the requests to where redirects lead."""
         self.lifetime_s = 1 << 31
         self._reactor = reactor
         self._memory = memory
-        self._strangers = strangers
+        self._csrf = csrf
         self._queue = queue
         self._terms = terms
         self._caller = caller
@@ -206,7 +206,7 @@ class _Fetch:
         self._redirected: float | None = None
         self._hop = Hop(self._clock, caller)
         self._requesting: Deferred[Any] | None = None
-        self._content: Content | None = None
+        self._content: UpstreamContent | None = None
         self._broken: MediaError | None = None  # why it was broken off
         self._deadlines: list[IDelayedCall] = []
 
@@ -223,7 +223,7 @@ class _Fetch:
         self._break_off(Busy(RETRY_AFTER_S))
 
     async def respond(
-        self, guard: Guard, at: Url, headers: Mapping[str, str], *, in_turn: bool
+        self, guard: PolicyAgent, at: Url, headers: Mapping[str, str], *, in_turn: bool
     ) -> Response:
         """The final response, after redirects; `guard` makes the first request. It begins now, or
         when it is the caller's turn, as each further request does.
@@ -246,7 +246,7 @@ class _Fetch:
             to = _followed(location, at)
             if to.origin != at.origin:  # credentials do not come along, nor back
                 headers = {name: headers[name] for name in headers if name != "Authorization"}
-            at, guard, in_turn = to, self._strangers, True
+            at, guard, in_turn = to, self._csrf, True
         raise UpstreamFailed(f"redirects more than {MAX_REDIRECTS} times")
 
     def end(self) -> None:
@@ -276,12 +276,12 @@ class _Fetch:
         )
 
     async def _request(
-        self, guard: Guard, at: Url, headers: Mapping[str, str], *, in_turn: bool
+        self, guard: PolicyAgent, at: Url, headers: Mapping[str, str], *, in_turn: bool
     ) -> IResponse:
         """One hop: the response when its head is complete."""
         caller = self._caller
         # Whatever a caller has looked up, it does not hold up the pages of the service's upstream.
-        looks_up_for = caller if guard is self._strangers else ""
+        looks_up_for = caller if guard is self._csrf else ""
         for anew in (False, True):
             hop = self._hop = Hop(self._clock, caller, looks_up_for, anew=anew)
             try:
@@ -299,7 +299,7 @@ class _Fetch:
                     raise CancelledError from error
                 if hop.reused and hop.first_byte is None:
                     continue  # the upstream has closed it just now
-                raise told(error, hop) from error
+                raise translate(error, hop) from error
             finally:
                 self._requesting = None
             return response
@@ -312,7 +312,9 @@ class _Fetch:
             raise UpstreamFailed("does not respond in HTTP")
         if limit is not None and length is not None and length > limit:
             raise too_large(limit)
-        content = self._content = Content(self._reactor, self._hop, length, self._memory, limit)
+        content = self._content = UpstreamContent(
+            self._reactor, self._hop, length, self._memory, limit
+        )
         response.deliverBody(content)
         return Response(self, at, response.code, response.headers, length, content.body)
 

@@ -16,7 +16,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twistedmedia.fairness.loop_queue import TURN_OF_FEW_S, FairQueue
+from twistedmedia.fairness.loop_queue import TURN_OF_FEW_S, LoopQueue
 from twistedmedia.http.heads import ResponseHeads
 
 _LITTLE_BYTES = 4 << 10
@@ -279,7 +279,7 @@ class Connecting(WrappingFactory[Connection]):
 
     noisy = False
 
-    def __init__(self, factory: Any, hop: Hop, queue: FairQueue) -> None:
+    def __init__(self, factory: Any, hop: Hop, queue: LoopQueue) -> None:
         super().__init__(factory)
         self.queue = queue
         factory.noisy = False  # else two lines in the log for each connection

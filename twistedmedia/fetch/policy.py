@@ -80,7 +80,7 @@ def is_public(address: Address) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class AllowRule:
     """What is open besides the public addresses: a network, or, without one, a host by its name,
     `*.` before it for all names below it. On one port, or on every one.
     """
@@ -104,7 +104,7 @@ _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
 _WITH_PORT = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([0-9]{1,5}))?")
 
 
-def parse_opening(text: str) -> Opening:
+def parse_allow_rule(text: str) -> AllowRule:
     """The opening that `text` describes: "10.0.0.0/8", "[fd00::/8]:8080", "*.example.org:443".
 
     :raises ValueError: with a sentence that says what is wrong.
@@ -119,12 +119,12 @@ def parse_opening(text: str) -> Opening:
         raise ValueError(f"{port} is not a port; it is a number from 1 to 65535")
     place = match[1] or match[2]
     if match[1] or "/" in place:
-        return Opening(_parse_network(place), port=port)
+        return AllowRule(_parse_network(place), port=port)
     star, name = ("*.", place[2:]) if place.startswith("*.") else ("", place)
     host = normal_host(name)
     if _ENDS_IN_A_NUMBER.search(host):  # then it is no name (WHATWG URL, 3.5)
-        return Opening(_parse_network(star + host), port=port)
-    return Opening(None, star + host, port)
+        return AllowRule(_parse_network(star + host), port=port)
+    return AllowRule(None, star + host, port)
 
 
 def _parse_network(text: str) -> Network:
@@ -142,7 +142,7 @@ class Policy:
     the openings add.
     """
 
-    openings: tuple[Opening, ...] = ()
+    openings: tuple[AllowRule, ...] = ()
     public: bool = True
 
     def admits(self, host: str, address: Address, port: int) -> bool:
@@ -163,9 +163,9 @@ class Policy:
 def origin_only(host: str, port: int) -> Policy:
     """A policy that admits this origin, wherever it is, and nothing else."""
     try:
-        opening = Opening(_plain_network(ip_network(ip_address(host))), port=port)
+        opening = AllowRule(_plain_network(ip_network(ip_address(host))), port=port)
     except ValueError:
-        opening = Opening(None, host, port)
+        opening = AllowRule(None, host, port)
     return Policy((opening,), public=False)
 
 

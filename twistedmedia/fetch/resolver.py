@@ -27,7 +27,7 @@ AT_ONCE = 500
 Resolve = Callable[..., Sequence[tuple[Any, Any, Any, Any, Any]]]
 
 
-class Lookups:
+class Resolver:
     """Looks names up. Those who ask for the same name at once share one look-up; what it says is
     not kept, since the next connection is to be judged by what is true then.
 

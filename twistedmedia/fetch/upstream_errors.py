@@ -32,7 +32,7 @@ from twistedmedia.fetch.hops import Hop
 from twistedmedia.http.heads import MAX_FIELDS, MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES
 
 
-def told(error: Exception, hop: Hop) -> Exception:
+def translate(error: Exception, hop: Hop) -> Exception:
     """What to tell of `error`, which ended the request of `hop` before its headers were complete;
     `error` itself when it is a fault of ours.
     """

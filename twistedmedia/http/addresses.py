@@ -35,7 +35,7 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
 
 
 @lru_cache(maxsize=4096)
-def customer_of(host: str) -> str:
+def rate_limit_key(host: str) -> str:
     """Whose `host` is, so far as its address tells: what is counted by address is counted by it."""
     address = address_of(host)
     if isinstance(address, IPv6Address):

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twistedmedia.errors import RETRY_AFTER_S, TooManyConnections
 from twistedmedia.fairness import descriptors
 from twistedmedia.fairness.shares import Holder, Share, Shares
-from twistedmedia.http.addresses import LOCAL, Proxies, customer_of
+from twistedmedia.http.addresses import LOCAL, Proxies, rate_limit_key
 from twistedmedia.http.timeouts import progress_of
 from twistedmedia.limits import RECENT_S, RecentRate
 
@@ -41,7 +41,7 @@ _ANOTHER_RESPONSE_S = 10 * RECENT_S
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ConnectionLimits:
     """Connections that there may be, in all and from one address, and refused ones that are told
     why: each of these keeps its descriptor for some seconds. More are closed without an answer.
     """
@@ -50,13 +50,13 @@ class Bounds:
     per_address: int = 2_000
     refused: int = 128
 
-    def within(self, limit: int | None) -> Bounds:
+    def within(self, limit: int | None) -> ConnectionLimits:
         """These bounds, lowered for a process that may have `limit` descriptors."""
         if limit is None:
             return self
         refused = min(self.refused, _reserved(limit) // 2)
         room = limit * _CONNECTIONS_PART[0] // _CONNECTIONS_PART[1] - refused
-        return Bounds(
+        return ConnectionLimits(
             max(1, min(self.connections, room * _TOTAL_PART[0] // _TOTAL_PART[1])),
             max(1, min(self.per_address, limit // _ADDRESS_PART)),
             refused,
@@ -77,7 +77,9 @@ class Admission:
 
     _log = Logger()
 
-    def __init__(self, bounds: Bounds, proxies: Proxies, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, bounds: ConnectionLimits, proxies: Proxies, now_s: Callable[[], float]
+    ) -> None:
         """Trusted `proxies`, and peers on UNIX sockets, may have as many connections as there are:
         each of those counts as a caller of its own, so none gives way.
         """
@@ -115,7 +117,7 @@ class Admission:
             self._exempt += 1
             caller = f"{host} {self._exempt}"
         else:
-            caller = customer_of(host)
+            caller = rate_limit_key(host)
             if self.is_at_its_bound(host):
                 raise TooManyConnections(RETRY_AFTER_S)
         guest = _Guest(self, host, connection, is_exempt)
@@ -128,7 +130,7 @@ class Admission:
 
     def is_at_its_bound(self, host: str) -> bool:
         """Whether the address `host` has as many connections as it may."""
-        held = self.shares.held_by(customer_of(host))
+        held = self.shares.held_by(rate_limit_key(host))
         return held >= self.bounds.per_address and not self._is_exempt(host)
 
     def _is_exempt(self, host: str) -> bool:

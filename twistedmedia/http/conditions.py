@@ -110,7 +110,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ResponsePlan:
     """What to answer: `status` 200, 206 or 304, and the half-open span `start` to `stop` in bytes,
     which with 304 is empty.
     """
@@ -126,7 +126,7 @@ class Plan:
         return self.stop - self.start
 
 
-def plan(conditions: Conditions, size: int, etag: str, modified_s: int, now_s: int) -> Plan:
+def plan(conditions: Conditions, size: int, etag: str, modified_s: int, now_s: int) -> ResponsePlan:
     """What to send of a file of `size` bytes to a GET; to a HEAD, whose `range` is None.
 
     `modified_s` is when the file was modified and `now_s` the clock, both in seconds since the
@@ -140,9 +140,9 @@ def plan(conditions: Conditions, size: int, etag: str, modified_s: int, now_s: i
     if not conditions._is_the_one_meant(etag, modified_s, now_s):
         raise PreconditionFailed
     if conditions._is_known(etag, modified_s, now_s):
-        return Plan(304, 0, 0)
+        return ResponsePlan(304, 0, 0)
     if conditions.range is None or not conditions._keep_range(etag, modified_s, now_s):
-        return Plan(200, 0, size)
+        return ResponsePlan(200, 0, size)
     return _plan_range(conditions.range, size)
 
 
@@ -154,8 +154,8 @@ def format_date(seconds: int) -> str:
     return formatdate(min(max(seconds, _FIRST_DATE_S), LAST_DATE_S), usegmt=True)
 
 
-def _plan_range(header: str, size: int) -> Plan:
-    whole = Plan(200, 0, size)
+def _plan_range(header: str, size: int) -> ResponsePlan:
+    whole = ResponsePlan(200, 0, size)
     match = _RANGE.fullmatch(header.strip(_OWS))
     if match is None:
         return whole
@@ -175,7 +175,7 @@ def _plan_range(header: str, size: int) -> Plan:
         if start >= size:
             raise RangeNotSatisfiable(size)
         stop = min(stop, size)
-    return Plan(206, start, stop, f"bytes {start}-{stop - 1}/{size}")
+    return ResponsePlan(206, start, stop, f"bytes {start}-{stop - 1}/{size}")
 
 
 def _position(digits: str) -> int:

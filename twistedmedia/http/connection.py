@@ -32,8 +32,8 @@ from zope.interface import implementer
 
 from twistedmedia.errors import GaveWay, Malformed, MediaError, TooSlow
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
-from twistedmedia.fairness.pace import Waiting
-from twistedmedia.http.addresses import LOCAL, customer_of, peer_host
+from twistedmedia.fairness.pace import PeerWait
+from twistedmedia.http.addresses import LOCAL, peer_host, rate_limit_key
 from twistedmedia.http.body import Body
 from twistedmedia.http.framing import BrokenFraming, Chunked, Counted
 from twistedmedia.http.heads import Head, HeadReader
@@ -47,7 +47,7 @@ from twistedmedia.http.lingering import (
 )
 from twistedmedia.http.request import SAFE_METHODS, StreamingRequest, last_response
 from twistedmedia.http.timeouts import progress_of
-from twistedmedia.http.transport import Outgoing, below_tls
+from twistedmedia.http.transport import ResponseBuffer, below_tls
 from twistedmedia.limits import RECENT_S
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class MediaChannel(http.HTTPChannel):
     _is_half_closed = False  # nothing more will be received
     _lost: Failure | None = None  # why the connection was lost
     _lingering: Lingering
-    _outgoing: Outgoing
-    _waiting: Waiting  # of the peer, for us
+    _outgoing: ResponseBuffer
+    _waiting: PeerWait  # of the peer, for us
 
     @property
     def plain_socket(self) -> Any | None:
@@ -148,11 +148,11 @@ class MediaChannel(http.HTTPChannel):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     async def turn(self) -> None:
-        await self.site.queue.turn(customer_of(self._client_host))
+        await self.site.queue.turn(rate_limit_key(self._client_host))
 
     def begin_soon(self, step: Callable[[], None]) -> None:
         """Have `step` begin the request in progress, in a later turn of the loop."""
-        self.site.queue.add(customer_of(self._client_host), step, is_first=True)
+        self.site.queue.add(rate_limit_key(self._client_host), step, is_first=True)
 
     def pace(self) -> float | None:
         if self._lingering.lasts_s >= RECENT_S:  # it has its response
@@ -181,7 +181,7 @@ class MediaChannel(http.HTTPChannel):
         self._was_full = False
         return full
 
-    def is_idle_too_long(self) -> None:
+    def on_idle_timeout(self) -> None:
         if self._has_unseen_input():
             self.site.senders.await_request(self)
         elif progress_of(self).lags:  # it is still taking the last answer
@@ -190,7 +190,7 @@ class MediaChannel(http.HTTPChannel):
         else:
             self.loseConnection()
 
-    def head_is_late(self) -> None:
+    def on_head_timeout(self) -> None:
         if self._has_unseen_input():
             self.site.senders.await_head(self)
         elif self.is_full:  # until it takes its answers nothing more of it is read
@@ -288,8 +288,8 @@ class MediaChannel(http.HTTPChannel):
         self._heads = HeadReader()
         self._lingering = Lingering(self.site.reactor, self.site.lingerers)
         self._parting = Parting(self.callLater)
-        self._outgoing = Outgoing(self.transport, self.site.outbox)
-        self._waiting = Waiting(self.site.reactor.seconds)
+        self._outgoing = ResponseBuffer(self.transport, self.site.outbox)
+        self._waiting = PeerWait(self.site.reactor.seconds)
         # Now: a head that waits for its turn may begin when there is no socket to ask any more.
         self._host = super().getHost()
         self._request_piece = getattr(self.transport, "bufferSize", 1 << 16)
@@ -428,7 +428,7 @@ class MediaChannel(http.HTTPChannel):
             self._linger_long()
         if not self._lingering.waits:
             self._lingering.wait()
-            self.site.dropping.add(customer_of(self._client_host), self._drop_more)
+            self.site.dropping.add(rate_limit_key(self._client_host), self._drop_more)
         self._networkProducer.pauseProducing()
 
     def _drop_more(self) -> bool:
@@ -442,7 +442,7 @@ class MediaChannel(http.HTTPChannel):
         """There is much to drop: wait if there is of too many connections of the client."""
         # Those that were turned away have a bound of their own.
         if not self.persistent and self.site.has_place(self):
-            client = customer_of(self._client_host)
+            client = rate_limit_key(self._client_host)
             self._lingering.enter(client, self._linger_on, self._hang_up)
 
     def _hang_up(self) -> None:
@@ -501,7 +501,7 @@ class MediaChannel(http.HTTPChannel):
             client = self._client_host
             if self.line_mode:  # behind a proxy the next request may be another client's
                 client = self.site.client_of_head(self.peer_host, self._buffer)
-            self.site.queue.add(customer_of(client), self._go_on, is_first=is_first)
+            self.site.queue.add(rate_limit_key(client), self._go_on, is_first=is_first)
 
     def _go_on(self) -> None:
         self._is_queued = False
@@ -601,7 +601,7 @@ class MediaChannel(http.HTTPChannel):
         if (
             self._framing.is_flood
             and not self._broken
-            and self.site.queue.is_crowded_by(customer_of(self._client_host))
+            and self.site.queue.is_crowded_by(rate_limit_key(self._client_host))
         ):
             self._break_content(GaveWay(_SMALL_CHUNKS))
         self._drop(size)
@@ -665,7 +665,7 @@ class MediaChannel(http.HTTPChannel):
         if self._broken or unasked or rest > LINGER_BYTES:
             self.persistent = False
         elif rest > PIECE_BYTES and self.persistent:
-            self.persistent = self._lingering.keep(customer_of(self._client_host))
+            self.persistent = self._lingering.keep(rate_limit_key(self._client_host))
 
     def requestDone(self, request: StreamingRequest) -> None:
         body = request.body

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import NamedTuple
 
-from twistedmedia.fairness.pace import TINY_BYTES, TinyPieces
+from twistedmedia.fairness.pace import TINY_BYTES, TinyChunkLimit
 from twistedmedia.http.heads import MAX_LENGTH_BYTES, is_field
 
 MAX_SIZE_LINE_BYTES = 1024  # of a size, with the extensions that nobody uses
@@ -57,7 +57,7 @@ class Counted:
         """`length` in bytes, not 0. `now_s` is any clock that never goes back."""
         self._left = length
         self._now_s = now_s
-        self._tiny = TinyPieces()
+        self._tiny = TinyChunkLimit()
 
     def feed(self, data: bytes) -> Taken:
         """Take the content that `data` begins with.
@@ -98,8 +98,10 @@ class Chunked:
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         """`now_s` is any clock that never goes back."""
         self._now_s = now_s
-        self._tiny = TinyPieces()
-        self._small = TinyPieces(_FLOOD_CHUNKS, tiny_bytes=2 * _DENSE_BYTES)  # two lines a chunk
+        self._tiny = TinyChunkLimit()
+        self._small = TinyChunkLimit(
+            _FLOOD_CHUNKS, tiny_bytes=2 * _DENSE_BYTES
+        )  # two lines a chunk
         self._next = _Next.SIZE
         self._left = 0  # of the chunk
         self._kept = b""  # a line that has not ended

@@ -53,7 +53,7 @@ class _Client:
     waiting: dict[Lingering, _Waiting] = field(default_factory=dict)
 
 
-class Lingerers:
+class LingeringConnections:
     """The connections that linger and of which much is dropped, by client. When too many of a
     client will be closed, the last ones are not read until others have ended. When too many wait,
     the one that has waited longest is closed.
@@ -108,7 +108,7 @@ class Lingering:
     read: a peer that sends all it has before it reads the response finds no reset connection.
     """
 
-    def __init__(self, clock: IReactorTime, lingerers: Lingerers) -> None:
+    def __init__(self, clock: IReactorTime, lingerers: LingeringConnections) -> None:
         self._clock = clock
         self._lingerers = lingerers
         self._client = ""

@@ -12,17 +12,17 @@ from twisted.web import server
 from twisted.web.resource import IResource
 
 from twistedmedia.errors import MediaError
-from twistedmedia.fairness.loop_queue import Dropping, FairQueue
+from twistedmedia.fairness.loop_queue import DiscardQueue, LoopQueue
 from twistedmedia.fairness.shares import Share
 from twistedmedia.http.addresses import NO_PROXIES, Proxies, peer_host
-from twistedmedia.http.admission import Admission, Bounds
+from twistedmedia.http.admission import Admission, ConnectionLimits
 from twistedmedia.http.body import BodyMemory
 from twistedmedia.http.connection import MediaChannel
 from twistedmedia.http.heads import forwarded_in
-from twistedmedia.http.lingering import Lingerers
+from twistedmedia.http.lingering import LingeringConnections
 from twistedmedia.http.request import StreamingRequest
-from twistedmedia.http.timeouts import Patience, SlowReaders, SlowSenders, descriptor_of
-from twistedmedia.http.transport import Outbox, below_tls
+from twistedmedia.http.timeouts import RequestTimeouts, StallDetector, Timeouts, descriptor_of
+from twistedmedia.http.transport import WriteCoalescer, below_tls
 from twistedmedia.logs.access_log import AccessLog
 
 _NOTHING = (b"",)
@@ -43,30 +43,32 @@ class MediaSite(server.Site):
         reactor: IReactorTime | None = None,
         *,
         memory: BodyMemory | None = None,
-        patience: Patience | None = None,
-        bounds: Bounds | None = None,
+        timeouts: Timeouts | None = None,
+        bounds: ConnectionLimits | None = None,
         proxies: Proxies | None = None,
         access_log: AccessLog | None = None,
-        queue: FairQueue | None = None,
+        queue: LoopQueue | None = None,
     ) -> None:
         """`reactor` is the global one unless given. `proxies` are trusted to say whom they ask for.
         `access_log` is opened and closed by whoever made it. `queue` has the turns of the clients;
         a `Fetcher` may share it.
         """
-        patience = patience or Patience()
+        timeouts = timeouts or Timeouts()
         # The base class's timeout is a timer for each connection, which every request moves.
         super().__init__(resource, StreamingRequest, reactor=reactor, timeout=None)
-        self.slow_readers = SlowReaders(self.reactor, patience.stall_s)
-        self.senders = SlowSenders(self.reactor, patience)
-        self.outbox = Outbox(self.reactor)
-        self.queue = queue or FairQueue(self.reactor)
-        self.dropping = Dropping(self.reactor)
-        self.lingerers = Lingerers()
+        self.slow_readers = StallDetector(self.reactor, timeouts.stall_s)
+        self.senders = RequestTimeouts(self.reactor, timeouts)
+        self.outbox = WriteCoalescer(self.reactor)
+        self.queue = queue or LoopQueue(self.reactor)
+        self.dropping = DiscardQueue(self.reactor)
+        self.lingerers = LingeringConnections()
         self.body_memory = memory or BodyMemory()
         self.channels: set[MediaChannel] = set()
         self.is_closing = False
         self._proxies = NO_PROXIES if proxies in (None, NO_PROXIES) else proxies
-        self.admission = Admission(bounds or Bounds(), self._proxies, self.reactor.seconds)
+        self.admission = Admission(
+            bounds or ConnectionLimits(), self._proxies, self.reactor.seconds
+        )
         self._places: dict[MediaChannel, Share] = {}  # of those that were not turned away
         self._turned_away = 0
         self._access_log = access_log

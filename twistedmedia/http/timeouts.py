@@ -37,7 +37,7 @@ _WINDOW_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """What is asked of a peer.
 
     `header_s`: within that the whole head of a request has to come, counted from its first byte;
@@ -61,7 +61,7 @@ class Patience:
 MOST_A_TURN = 50
 
 
-class Rounds:
+class PeriodicScan:
     """Has somebody look, again and again, for as long as there is anything to see."""
 
     def __init__(self, clock: IReactorTime, every_s: float, look: Callable[[float], bool]) -> None:
@@ -106,10 +106,10 @@ class Sender(Protocol):
     def was_full(self) -> bool:
         """Whether it did not take its answers since this was asked last. Nothing was read then."""
 
-    def is_idle_too_long(self) -> None:
+    def on_idle_timeout(self) -> None:
         """No request has begun."""
 
-    def head_is_late(self) -> None:
+    def on_head_timeout(self) -> None:
         """The head is not complete."""
 
     def content_is_late(self) -> None:
@@ -124,18 +124,18 @@ class _Content:
     excused: bool = False  # in this window
 
 
-class SlowSenders:
+class RequestTimeouts:
     """Whom we wait for, and since when."""
 
-    def __init__(self, clock: IReactorTime, patience: Patience) -> None:
+    def __init__(self, clock: IReactorTime, timeouts: Timeouts) -> None:
         self._clock = clock
-        self._patience = patience
+        self._timeouts = timeouts
         self._idle: dict[Sender, float] = {}
         self._heads: dict[Sender, float] = {}
         self._contents: dict[Sender, _Content] = {}
-        shortest_s = min(patience.header_s, patience.idle_s, patience.window_s)
+        shortest_s = min(timeouts.header_s, timeouts.idle_s, timeouts.window_s)
         every_s = min(shortest_s / _LOOKS, _LONGEST_ROUND_S)
-        self._rounds = Rounds(clock, every_s, self._look_at_all)
+        self._rounds = PeriodicScan(clock, every_s, self._look_at_all)
 
     def await_request(self, sender: Sender) -> None:
         """`sender` may begin a request."""
@@ -150,8 +150,8 @@ class SlowSenders:
 
     def await_content(self, sender: Sender) -> None:
         """The content of `sender`'s request is to come."""
-        window_s = self._patience.window_s
-        rate = LeastRate(self._patience.min_rate, window_s)
+        window_s = self._timeouts.window_s
+        rate = LeastRate(self._timeouts.min_rate, window_s)
         rate.kept(sender.content_received, excused=True)
         now_s = self._clock.seconds()
         sender.waited_s()  # before this content
@@ -190,18 +190,18 @@ class SlowSenders:
             self._rounds.end()
 
     def _look_at_all(self, now_s: float) -> bool:
-        idle = _overdue(self._idle, now_s - self._patience.idle_s)
-        late = _overdue(self._heads, now_s - self._patience.header_s)
+        idle = _overdue(self._idle, now_s - self._timeouts.idle_s)
+        late = _overdue(self._heads, now_s - self._timeouts.header_s)
         for sender, content in self._contents.items():
             _note(sender, content, now_s)
         due = [sender for sender, content in self._contents.items() if now_s >= content.ends_s]
         # Some may have left meanwhile, because of what another was told.
         for sender in idle[:MOST_A_TURN]:
             if self._idle.pop(sender, None) is not None:
-                sender.is_idle_too_long()
+                sender.on_idle_timeout()
         for sender in late[:MOST_A_TURN]:
             if self._heads.pop(sender, None) is not None:
-                sender.head_is_late()
+                sender.on_head_timeout()
         for sender in due[:MOST_A_TURN]:
             self._judge(sender, now_s)
         return max(len(idle), len(late), len(due)) > MOST_A_TURN
@@ -210,7 +210,7 @@ class SlowSenders:
         content = self._contents.get(sender)
         if content is None:
             return
-        content.ends_s = now_s + self._patience.window_s
+        content.ends_s = now_s + self._timeouts.window_s
         excused, content.excused = content.excused, False
         if not content.rate.kept(sender.content_received, excused):
             del self._contents[sender]
@@ -242,7 +242,7 @@ _ALL_BYTES = 32 << 20  # what is read for all of them, unless they are more than
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
 
 
-class Progress(NamedTuple):
+class TcpProgress(NamedTuple):
     """A number that grows when a peer takes bytes, and whether there are any that it could take."""
 
     taken: int
@@ -255,7 +255,7 @@ class _Reader:
     since_s: float
 
 
-class SlowReaders:
+class StallDetector:
     """The connections that let an answer wait, each cut off when it takes nothing for too long."""
 
     _log = Logger()
@@ -264,7 +264,7 @@ class SlowReaders:
         self._clock = clock
         self._stall_s = stall_s
         self._readers: dict[Any, _Reader] = {}
-        self._rounds = Rounds(clock, stall_s / _LOOKS_IN_STALL, self._look_at_all)
+        self._rounds = PeriodicScan(clock, stall_s / _LOOKS_IN_STALL, self._look_at_all)
 
     def watch(self, channel: Any) -> None:
         """`channel` has more to send than its peer takes now. May be called again."""
@@ -307,7 +307,7 @@ class SlowReaders:
         return False
 
 
-def progress_of(channel: Any) -> Progress:
+def progress_of(channel: Any) -> TcpProgress:
     """How the peer of `channel` gets on: on TCP by what it has acknowledged, elsewhere by what was
     handed to the transport, which is paused by a peer that takes nothing.
     """
@@ -316,14 +316,14 @@ def progress_of(channel: Any) -> Progress:
         try:
             info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
             unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
-            return Progress(acknowledged, bool(unacknowledged or unsent))
+            return TcpProgress(acknowledged, bool(unacknowledged or unsent))
         except (OSError, struct.error):
             pass  # a UNIX socket, or an old kernel
     transport = below_tls(channel.transport)
     taken = sum(request.sentLength for request in channel.requests)
     if isinstance(transport, FileDescriptor):  # what was written comes in blocks; some of it waits
         taken -= len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-    return Progress(taken, channel.is_full)
+    return TcpProgress(taken, channel.is_full)
 
 
 def socket_of(transport: Any) -> Any | None:

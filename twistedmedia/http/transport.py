@@ -27,21 +27,21 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from twistedmedia.fairness.loop_queue import FairQueue
-from twistedmedia.http.addresses import customer_of, peer_host
+from twistedmedia.fairness.loop_queue import LoopQueue
+from twistedmedia.http.addresses import peer_host, rate_limit_key
 
 _AT_ONCE = 64  # the first one of a long turn must not wait for its end
 _COLLECTED_BYTES = 64 << 10  # of one connection
 
 
-class Outbox:
+class WriteCoalescer:
     """The connections that have something to send in this turn of the loop."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._due: list[Outgoing] = []
+        self._due: list[ResponseBuffer] = []
 
-    def add(self, outgoing: Outgoing) -> None:
+    def add(self, outgoing: ResponseBuffer) -> None:
         """It has something to send now, and had nothing before. It may be told at once."""
         if not self._due:
             self._clock.callLater(0, self._send_all)
@@ -55,12 +55,12 @@ class Outbox:
         _send(due)
 
 
-class Outgoing:
+class ResponseBuffer:
     """What one connection has to send. Nothing else may write to its transport, unless `send` was
     called before.
     """
 
-    def __init__(self, transport: Any, outbox: Outbox) -> None:
+    def __init__(self, transport: Any, outbox: WriteCoalescer) -> None:
         self._transport = transport
         self._outbox = outbox
         self._head = b""
@@ -134,7 +134,7 @@ def below_tls(transport: Any) -> Any:
     return transport
 
 
-def _send(due: list[Outgoing]) -> None:
+def _send(due: list[ResponseBuffer]) -> None:
     for outgoing in due:
         outgoing.send()
 
@@ -151,7 +151,7 @@ _HANDSHAKE = 22
 _REST_TURNS = 4
 
 
-def decrypt_in_turns(port: Any, queue: FairQueue) -> None:
+def decrypt_in_turns(port: Any, queue: LoopQueue) -> None:
     """Have `port` decrypt what comes on its connections in the turns of `queue`, if it uses TLS.
     It must have accepted none yet.
     """
@@ -196,7 +196,7 @@ class _Decrypting(BufferingTLSTransport):
 
     transport: Any
 
-    def __init__(self, factory: TLSMemoryBIOFactory, protocol: Any, queue: FairQueue) -> None:
+    def __init__(self, factory: TLSMemoryBIOFactory, protocol: Any, queue: LoopQueue) -> None:
         super().__init__(factory, protocol)
         self._queue = queue
         self._records = Records()
@@ -226,7 +226,7 @@ class _Decrypting(BufferingTLSTransport):
     def _wait(self) -> None:
         self.transport.pauseProducing()
         peer: Any = self.transport.getPeer()
-        client = customer_of(peer_host(getattr(peer, "host", None)))
+        client = rate_limit_key(peer_host(getattr(peer, "host", None)))
         self._queue.add(client, self._go_on, is_first=not self._is_open)
 
     def _go_on(self) -> None:

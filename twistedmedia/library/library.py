@@ -19,13 +19,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedmedia.deferreds import shielded
+from twistedmedia.deferreds import shield
 from twistedmedia.errors import RETRY_AFTER_S, MediaError, Stopping
 from twistedmedia.fairness import descriptors
-from twistedmedia.fairness.places import Places, grow
+from twistedmedia.fairness.places import Slots, grow
 from twistedmedia.fairness.shares import Holder, Share, Shares
 from twistedmedia.http.forms import MAX_FILE_PARTS
-from twistedmedia.library.upload import PLAIN, Arrival, Coding, Limits
+from twistedmedia.library.upload import PLAIN, ContentCoding, Upload, UploadLimits
 from twistedmedia.store.interface import KeptDraft, Store
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ T = TypeVar("T")
 _FORMS_PART = 4
 
 
-class Place:
+class UploadSlot:
     """The place of one upload or import: a `shares.Holder`, as fast as what it takes content from.
     It logs when it gives way. A `with` statement releases it at its end.
     """
@@ -60,10 +60,10 @@ class Place:
         )
         self._content.give_way()
 
-    async def take(self, places: Places, caller: str) -> Self:
+    async def take(self, places: Slots, caller: str) -> Self:
         """Take one of `places`. The wait may be cancelled.
 
-        :raises Busy: as `Places.take`.
+        :raises Busy: as `Slots.take`.
         """
         self._share = await places.take(caller, self)
         return self
@@ -90,7 +90,7 @@ class Place:
             self._content = before
 
 
-class Intake:
+class Library:
     """Takes files into a store. `places` of uploads, `imports`, and `form_files` that are held open
     are shared among the callers.
 
@@ -100,13 +100,15 @@ class Intake:
 
     _log = Logger()
 
-    def __init__(self, store: Store, limits: Limits, clock: IReactorTime | None = None) -> None:
+    def __init__(
+        self, store: Store, limits: UploadLimits, clock: IReactorTime | None = None
+    ) -> None:
         """`clock` is the reactor. Without it no request waits for a place: see `places`."""
         self.store = store
         self.limits = limits
-        self.places = Places(limits.max_uploads, limits.busy_rate, clock)
+        self.places = Slots(limits.max_uploads, limits.busy_rate, clock)
         imports = limits.max_imports or max(1, limits.max_uploads // 2)
-        self.imports = Places(imports, limits.busy_rate, clock)
+        self.imports = Slots(imports, limits.busy_rate, clock)
         self.form_files = Shares(self._most_form_files(), limits.busy_rate)
         self._clock = clock
         self._unbroken: dict[object, object] = {}  # what each is, by a key of its own
@@ -118,20 +120,20 @@ class Intake:
         """How many requests are uploading."""
         return self.places.used
 
-    async def upload(self, caller: str, source: str, content: Holder) -> Place:
+    async def upload(self, caller: str, source: str, content: Holder) -> UploadSlot:
         """A place for a request of `caller` that uploads `content`, for a `with` statement.
         `source` is its address. The wait for the place may be cancelled.
 
-        :raises Busy: as `Places.take`.
+        :raises Busy: as `Slots.take`.
         """
-        return await Place("upload", source, content).take(self.places, caller)
+        return await UploadSlot("upload", source, content).take(self.places, caller)
 
-    async def importing(self, caller: str, source: str, content: Holder) -> Place:
+    async def importing(self, caller: str, source: str, content: Holder) -> UploadSlot:
         """A place for a request of `caller` that imports `content`, as for `upload`.
 
-        :raises Busy: as `Places.take`.
+        :raises Busy: as `Slots.take`.
         """
-        return await Place("import", source, content).take(self.imports, caller)
+        return await UploadSlot("import", source, content).take(self.imports, caller)
 
     async def form_file(self, form: Share) -> None:
         """Have `form`, a share of `form_files`, hold one more file. The wait for it may be
@@ -156,14 +158,14 @@ class Intake:
         *,
         caller: str,
         declared: int | None = None,
-        coding: Coding = PLAIN,
+        coding: ContentCoding = PLAIN,
         draft: KeptDraft | None = None,
-    ) -> Arrival:
-        """A file begins to arrive, or goes on; see `Arrival`."""
-        return Arrival(self.store, self.limits, source, caller, declared, coding, draft)
+    ) -> Upload:
+        """A file begins to arrive, or goes on; see `Upload`."""
+        return Upload(self.store, self.limits, source, caller, declared, coding, draft)
 
     async def publish(
-        self, arrivals: list[Arrival], turn: Callable[[], Awaitable[None]] | None = None
+        self, arrivals: list[Upload], turn: Callable[[], Awaitable[None]] | None = None
     ) -> None:
         """Publish the arrivals that have not failed, in their order. Once begun this goes on to the
         end, also if nobody waits any more. Those that fail have a `failure` then, the others
@@ -181,7 +183,7 @@ class Intake:
         self._unbroken[key] = what
         working = ensureDeferred(work)
         working.addBoth(self._ended, key)
-        return shielded(working, unclaimed=self._unclaimed)
+        return shield(working, unclaimed=self._unclaimed)
 
     @property
     def under_way(self) -> list[str]:
@@ -200,10 +202,10 @@ class Intake:
         self._is_hurried = True
 
     async def _publish(
-        self, arrivals: list[Arrival], turn: Callable[[], Awaitable[None]] | None
+        self, arrivals: list[Upload], turn: Callable[[], Awaitable[None]] | None
     ) -> None:
         # Of a form with many files one line for each reason: a small request can have 256 of them.
-        failed: dict[str, list[Arrival]] = {}
+        failed: dict[str, list[Upload]] = {}
         try:
             for arrival in arrivals:
                 if turn is not None and arrival is not arrivals[0]:
@@ -239,7 +241,7 @@ class Intake:
 class _Publish:
     """A publish, as the log names it."""
 
-    arrivals: list[Arrival]
+    arrivals: list[Upload]
 
     def __str__(self) -> str:
         more = len(self.arrivals) - 1

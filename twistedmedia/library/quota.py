@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from twistedmedia.errors import TooManyUnfinished
 
 
-class Unfinished:
+class UploadQuota:
     """Unfinished uploads by their ids, and whose they are. One caller may have `most`."""
 
     def __init__(self, most: int) -> None:

@@ -32,16 +32,22 @@ from twistedmedia.errors import (
     TooLarge,
     WrongOffset,
 )
-from twistedmedia.http.addresses import customer_of
+from twistedmedia.http.addresses import rate_limit_key
 from twistedmedia.http.body import Body
 from twistedmedia.http.tus import Checksum
-from twistedmedia.library.library import Intake
-from twistedmedia.library.quota import Unfinished
-from twistedmedia.library.takeover import Turns
-from twistedmedia.library.upload import Arrival
+from twistedmedia.library.library import Library
+from twistedmedia.library.quota import UploadQuota
+from twistedmedia.library.takeover import TakeoverLock
+from twistedmedia.library.upload import Upload
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Fate, Kept, KeptDraft, KeptDrafts, Plan
+from twistedmedia.store.interface import (
+    KeptDraft,
+    KeptDrafts,
+    UploadSpec,
+    UploadState,
+    UploadStatus,
+)
 
 # What a client is told is in whole seconds, and its clock may be a little off.
 _EXPIRED_FOR_S = 60
@@ -52,7 +58,7 @@ _MOST_BETWEEN_SWEEPS_S = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class UploadProgress:
     """How far an upload is: `offset` of `length` bytes, None while nobody knows how many. While it
     is unfinished it is dropped at `expires_s`, in seconds since the epoch; `stored` is its name
     once it is stored. `note` is its plan's.
@@ -67,7 +73,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class UploadPart:
     """What one request adds, from `offset` on. `length` is that of the whole upload, where the
     request tells it.
     """
@@ -78,7 +84,7 @@ class Part:
     checksum: Checksum | None = None
 
 
-class Uploads:
+class ResumableUploads:
     """The uploads of one intake's store.
 
     Of the requests for one upload one is at work and at most one waits, without content: see
@@ -90,7 +96,7 @@ class Uploads:
 
     def __init__(
         self,
-        intake: Intake,
+        library: Library,
         drafts: KeptDrafts,
         *,
         expiry_s: float = 24 * 3600,
@@ -102,13 +108,13 @@ class Uploads:
         `max_unfinished` of them. `now_s` is seconds since the epoch, which may be set at any time;
         `monotonic_s` is a clock that is never set.
         """
-        self.intake = intake
+        self.library = library
         self._expiry_s = expiry_s
         self._drafts = drafts
-        self._unfinished = Unfinished(max_unfinished)
+        self._unfinished = UploadQuota(max_unfinished)
         self._now_s = now_s
         self._monotonic_s = monotonic_s
-        self._turns = Turns()
+        self._turns = TakeoverLock()
         self._counted = False
         self._adjusted_s: float | None = None  # wall time less monotonic time, at the last sweep
         self._sweeping = LoopingCall(self._sweep)
@@ -124,16 +130,18 @@ class Uploads:
         if self._sweeping.running:
             self._sweeping.stop()
 
-    def create(self, source: str, caller: str, plan: Plan, part: Part) -> Deferred[Progress]:
+    def create(
+        self, source: str, caller: str, plan: UploadSpec, part: UploadPart
+    ) -> Deferred[UploadProgress]:
         """Begin an upload, with a first part, which may be empty. `source` is an address for the
         log, `caller` whose upload it counts as. Fires when that part is done with.
 
         Fails with the errors of an upload by PUT, and `TooManyUnfinished`; then there is none.
         """
         request = _Request(token_hex(16), caller, plan.name)
-        return self.intake.unbroken(self._create(source, plan, part, request), request)
+        return self.library.unbroken(self._create(source, plan, part, request), request)
 
-    def add(self, source: str, upload: str, part: Part) -> Deferred[Progress]:
+    def add(self, source: str, upload: str, part: UploadPart) -> Deferred[UploadProgress]:
         """Add a part. When that was the last one, fires after the file is published.
 
         Fails with `NotFound`, `WrongOffset`, `Superseded` by a newer request, `StillEnding` while
@@ -141,24 +149,24 @@ class Uploads:
         where the name is another file's. Of a part that breaks off what came is kept, unless it has
         a checksum.
         """
-        request = _Request(upload, customer_of(source))
-        return self.intake.unbroken(self._in_turn(source, part, request), request)
+        request = _Request(upload, rate_limit_key(source))
+        return self.library.unbroken(self._in_turn(source, part, request), request)
 
-    def look(self, source: str, upload: str) -> Deferred[Progress]:
+    def look(self, source: str, upload: str) -> Deferred[UploadProgress]:
         """How far an upload is. One that is complete is published first.
 
         Fails with `NotFound`, `NameTaken`, `Superseded`, and what a publish fails with.
         """
-        request = _Request(upload, customer_of(source))
-        return self.intake.unbroken(self._look(source, request), request)
+        request = _Request(upload, rate_limit_key(source))
+        return self.library.unbroken(self._look(source, request), request)
 
     def end(self, source: str, upload: str) -> Deferred[None]:
         """Drop an upload. A file that it has become stays.
 
         Fails with `NotFound`.
         """
-        request = _Request(upload, customer_of(source))
-        return self.intake.unbroken(self._end(request), request)
+        request = _Request(upload, rate_limit_key(source))
+        return self.library.unbroken(self._end(request), request)
 
     async def sweep(self) -> None:
         """Drop what nobody has added to for so long that it has expired. A wall clock that was set
@@ -193,10 +201,12 @@ class Uploads:
         self._unfinished.take_stock(await self._drafts.callers())
         self._counted = True
 
-    async def _create(self, source: str, plan: Plan, part: Part, request: _Request) -> Progress:
+    async def _create(
+        self, source: str, plan: UploadSpec, part: UploadPart, request: _Request
+    ) -> UploadProgress:
         upload, caller = request.upload, request.caller
         # Only to look.
-        with self.intake.arrival(source, declared=plan.length, caller=caller) as arrival:
+        with self.library.arrival(source, declared=plan.length, caller=caller) as arrival:
             arrival.sha256 = plan.sha256
             arrival.accepted(plan.name)
             await arrival.prepare(awaited=True)
@@ -218,7 +228,7 @@ class Uploads:
             await self._forget(request)
             raise
 
-    async def _in_turn(self, source: str, part: Part, request: _Request) -> Progress:
+    async def _in_turn(self, source: str, part: UploadPart, request: _Request) -> UploadProgress:
         upload, body = request.upload, part.body
         try:
             # A waiting request holds no content, so one that has some does not wait. It would be
@@ -227,43 +237,43 @@ class Uploads:
                 body.outlives = True  # the bytes that arrive are read, however soon the client goes
                 kept = await self._drafts.find(upload, caller=request.caller)
                 request.name = kept.plan.name
-                if kept.fate is not Fate.UNFINISHED:
+                if kept.fate is not UploadStatus.UNFINISHED:
                     progress = await self._ended(request, kept)
                     self._judged(kept, part)
                     if await body.read():
                         raise TooLarge(kept.size, "the upload")
                     return progress
                 plan = self._judged(kept, part)
-                with await self.intake.upload(request.caller, source, body):
+                with await self.library.upload(request.caller, source, body):
                     return await self._receive(source, kept.plan, plan, part, request)
         finally:
             body.drop()
 
-    async def _look(self, source: str, request: _Request) -> Progress:
+    async def _look(self, source: str, request: _Request) -> UploadProgress:
         upload = request.upload
         async with self._turns.take(upload, _goes_on):
             kept = await self._drafts.find(upload, synced=True, caller=request.caller)
             request.name = kept.plan.name
-            if kept.fate is not Fate.UNFINISHED:
+            if kept.fate is not UploadStatus.UNFINISHED:
                 return await self._ended(request, kept)
             if kept.size != kept.plan.length:
                 return self._unfinished_at(
                     upload, kept.plan, kept.size, self._touched_s(upload, kept.modified_ns)
                 )
             draft = self._drafts.resume(upload, None, provisional=False, caller=kept.plan.caller)
-            arrival = self.intake.arrival(source, caller=request.caller, draft=draft)
+            arrival = self.library.arrival(source, caller=request.caller, draft=draft)
             try:
                 await arrival.resume(kept.plan.name)
                 return await self._publish(kept.plan, arrival, draft, request)
             finally:
-                await draft.put_down(undo=False)
+                await draft.release(undo=False)
 
     async def _end(self, request: _Request) -> None:
         async with self._turns.take(request.upload, _goes_on):
             if not await self._forget(request):
                 raise NotFound("there is no such upload")
 
-    def _judged(self, kept: Kept, part: Part) -> Plan:
+    def _judged(self, kept: UploadState, part: UploadPart) -> UploadSpec:
         """The plan, with what the part says of it, if the part fits to it."""
         _judge_offset(kept, part)
         plan = kept.plan
@@ -272,7 +282,7 @@ class Uploads:
                 raise Malformed(f"the Upload-Length was said to be {plan.length}")
             if part.length < kept.size:
                 raise Malformed(f"the Upload-Length is less than the {kept.size} bytes here")
-            ByteBudget(self.intake.limits.max_upload).spend(part.length)
+            ByteBudget(self.library.limits.max_upload).spend(part.length)
             plan = replace(plan, length=part.length)
         coming = part.body.length or 0
         if plan.length is not None and kept.size + coming > plan.length:
@@ -280,14 +290,14 @@ class Uploads:
         return plan
 
     async def _receive(
-        self, source: str, before: Plan, plan: Plan, part: Part, request: _Request
-    ) -> Progress:
+        self, source: str, before: UploadSpec, plan: UploadSpec, part: UploadPart, request: _Request
+    ) -> UploadProgress:
         upload = request.upload
         provisional = part.checksum is not None
         draft = self._drafts.resume(
             upload, part.body.length, provisional=provisional, caller=plan.caller
         )
-        arrival = self.intake.arrival(source, caller=request.caller, draft=draft)
+        arrival = self.library.arrival(source, caller=request.caller, draft=draft)
         if part.checksum is not None:
             arrival.checksum = part.checksum.begin()
         undo = False
@@ -323,15 +333,15 @@ class Uploads:
             return progress
         finally:
             self._unfinished.wrote(upload, self._monotonic_s())
-            await draft.put_down(undo=undo)
+            await draft.release(undo=undo)
 
     async def _publish(
-        self, plan: Plan, arrival: Arrival, draft: KeptDraft, request: _Request
-    ) -> Progress:
+        self, plan: UploadSpec, arrival: Upload, draft: KeptDraft, request: _Request
+    ) -> UploadProgress:
         upload, caller = request.upload, request.caller
         arrival.sha256 = plan.sha256
-        await self.intake.publish([arrival])
-        await draft.put_down(undo=False)
+        await self.library.publish([arrival])
+        await draft.release(undo=False)
         if arrival.stored is not None:
             if arrival.identical:  # another's, of the same content
                 await self._drafts.settle(upload, arrival.stored.etag, caller=caller)
@@ -347,11 +357,11 @@ class Uploads:
             await self._forget(request)
         raise failure
 
-    async def _ended(self, request: _Request, kept: Kept) -> Progress:
+    async def _ended(self, request: _Request, kept: UploadState) -> UploadProgress:
         """What there is to say of an upload that is not unfinished."""
-        if kept.fate is Fate.TAKEN:
+        if kept.fate is UploadStatus.TAKEN:
             raise NameTaken
-        media = await self.intake.store.open(kept.plan.name, caller=request.caller)
+        media = await self.library.store.open(kept.plan.name, caller=request.caller)
         media.close()
         if media.size != kept.plan.length or kept.etag not in (None, media.etag):
             raise NotFound("what was uploaded is no longer there")
@@ -374,8 +384,12 @@ class Uploads:
             touched_s += now_s - monotonic_s - self._adjusted_s
         return touched_s
 
-    def _unfinished_at(self, upload: str, plan: Plan, size: int, touched_s: float) -> Progress:
-        return Progress(upload, size, plan.length, plan.note, expires_s=touched_s + self._expiry_s)
+    def _unfinished_at(
+        self, upload: str, plan: UploadSpec, size: int, touched_s: float
+    ) -> UploadProgress:
+        return UploadProgress(
+            upload, size, plan.length, plan.note, expires_s=touched_s + self._expiry_s
+        )
 
 
 @dataclass(slots=True)
@@ -395,7 +409,7 @@ _PASSING = (NoSpace, StorageFailed, Busy, InternalError)
 
 
 async def _read(
-    arrival: Arrival, body: Body, length: int | None, *, provisional: bool
+    arrival: Upload, body: Body, length: int | None, *, provisional: bool
 ) -> Exception | None:
     """Write what comes; why it broke off, if it did, or failed."""
     size = arrival.size
@@ -415,11 +429,11 @@ async def _read(
     return None
 
 
-def _stored(upload: str, plan: Plan) -> Progress:
-    return Progress(upload, plan.length or 0, plan.length, plan.note, stored=plan.name)
+def _stored(upload: str, plan: UploadSpec) -> UploadProgress:
+    return UploadProgress(upload, plan.length or 0, plan.length, plan.note, stored=plan.name)
 
 
-def _judge_offset(kept: Kept, part: Part) -> None:
+def _judge_offset(kept: UploadState, part: UploadPart) -> None:
     if part.offset != kept.size:
         raise WrongOffset(kept.size)
 

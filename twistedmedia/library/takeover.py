@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twistedmedia.errors import StillEnding, Superseded
 
 
-class Turns:
+class TakeoverLock:
     """Turns at keys. A newcomer asks the holder of its key to leave, and waits until it has left: a
     client that comes back does not wait for what is left of its last request.
 

@@ -31,9 +31,9 @@ from twistedmedia.errors import (
 )
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.limits import ByteBudget
-from twistedmedia.logs.incidents import fault
+from twistedmedia.logs.incidents import report_incident
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.store.interface import Condition, Draft, KeptDraft, Store, Stored
+from twistedmedia.store.interface import Condition, Draft, KeptDraft, Store, StoredFile
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ _MANY_PIECES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Coding:
+class ContentCoding:
     """How a front end's bytes become the file's: `decode` one piece, or `measure` what it gives.
 
     `decode` runs where the store writes, off the event loop.
@@ -56,10 +56,10 @@ class Coding:
     measure: Callable[[bytes], int]
 
 
-PLAIN = Coding(decode=lambda piece: piece, measure=len)
+PLAIN = ContentCoding(decode=lambda piece: piece, measure=len)
 
 
-class Checking(Enum):
+class AudioCheckMode(Enum):
     """What is done about bytes that are not the audio that the name promises."""
 
     OFF = "off"
@@ -68,7 +68,7 @@ class Checking(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class UploadLimits:
     """`formats` are extensions in lower case, `max_upload` is in bytes, `max_form` too, and
     `max_uploads` is how many requests may upload at once. `checking` is about audio. `media_types`
     are those of files, by extension, whether they may be stored or are only served. `max_imports`
@@ -80,7 +80,7 @@ class Limits:
     max_upload: int = 2 << 30
     max_form: int = 8 << 30
     max_uploads: int = 64
-    checking: Checking = Checking.FLAG
+    checking: AudioCheckMode = AudioCheckMode.FLAG
     media_types: Mapping[str, str] = field(default_factory=lambda: MEDIA_TYPES)
     max_imports: int | None = None
     busy_rate: int = 16 << 10
@@ -93,7 +93,7 @@ class _Looked:
     check: AudioCheck | None
 
 
-class Arrival:
+class Upload:
     """One file on its way in. Use it as a context manager: at the end of that nothing is left of it
     but what was published.
 
@@ -114,11 +114,11 @@ class Arrival:
     def __init__(
         self,
         store: Store,
-        limits: Limits,
+        limits: UploadLimits,
         source: str,
         caller: str,
         declared: int | None = None,
-        coding: Coding = PLAIN,
+        coding: ContentCoding = PLAIN,
         draft: KeptDraft | None = None,
     ) -> None:
         """`source` is an address for the log, `declared` the size in bytes where that is known.
@@ -131,7 +131,7 @@ class Arrival:
         self.sha256: str | None = None
         self.replacing: Condition | None = None
         self.failure: MediaError | None = None
-        self.stored: Stored | None = None
+        self.stored: StoredFile | None = None
         self.identical = False
         self.problem: str | None = None
         self.checksum: Any = None
@@ -361,7 +361,7 @@ class Arrival:
             self.fail(error)
         except Exception:  # noqa: BLE001  # logged and answered as a fault of ours
             doing = f"storing {self.directory}/{self.filename}"
-            self.fail(fault(self._log, repr(doing), Failure()))
+            self.fail(report_incident(self._log, repr(doing), Failure()))
         return None
 
     async def _recognise(self) -> None:
@@ -397,7 +397,7 @@ class Arrival:
             self._reviewed = await self._outcome(draft.review(take)) is True
 
     def _new_check(self) -> AudioCheck | None:
-        return None if self._limits.checking is Checking.OFF else AudioCheck()
+        return None if self._limits.checking is AudioCheckMode.OFF else AudioCheck()
 
     async def _judge_content(self, name: MediaName) -> None:
         """What is judged when the content is whole, and after whether the name is free."""
@@ -417,7 +417,7 @@ class Arrival:
     def _audio_error(self, name: MediaName) -> MediaError | None:
         if self._check is not None:
             self.problem = self._check.problem(name.extension)
-            if self.problem is not None and self._limits.checking is Checking.REJECT:
+            if self.problem is not None and self._limits.checking is AudioCheckMode.REJECT:
                 return NotAudio(self.problem)
         return None
 
@@ -426,7 +426,7 @@ class Arrival:
         if self._draft is not None:
             self._draft.discard()
 
-    def _log_stored(self, stored: Stored) -> None:
+    def _log_stored(self, stored: StoredFile) -> None:
         self._log.info(
             "{what}: {name!r}, {size} bytes, from {source}{problem}",
             what="stored before" if self.identical else "replaced" if self.replacing else "stored",

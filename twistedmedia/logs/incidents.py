@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twistedmedia.errors import InternalError
 
 
-def fault(log: Logger, doing: str, failure: Failure) -> InternalError:
+def report_incident(log: Logger, doing: str, failure: Failure) -> InternalError:
     """Log `failure` as an incident that happened when `doing`, and give the error to tell."""
     error = InternalError(token_hex(8))
     log.error(

@@ -15,11 +15,11 @@ from twisted.python import usage
 
 from twistedmedia import __version__
 from twistedmedia.fetch.fetcher import Upstream
-from twistedmedia.fetch.policy import Opening, parse_opening
+from twistedmedia.fetch.policy import AllowRule, parse_allow_rule
 from twistedmedia.fetch.urls import parse_url, without_credentials
 from twistedmedia.formats import parse_formats
 from twistedmedia.http.addresses import parse_proxies
-from twistedmedia.library.upload import Checking
+from twistedmedia.library.upload import AudioCheckMode
 from twistedmedia.limits import parse_duration, parse_size
 from twistedmedia.logs.access_log import STDOUT
 from twistedmedia.web.cross_site import parse_origins
@@ -50,11 +50,13 @@ def _count(text: str, most: int = 10_000) -> int:
 _connections = partial(_count, most=1_000_000)
 
 
-def _checking(text: str) -> Checking:
+def _checking(text: str) -> AudioCheckMode:
     try:
-        return Checking(text)
+        return AudioCheckMode(text)
     except ValueError:
-        raise ValueError(f"{text!r} is none of {', '.join(c.value for c in Checking)}") from None
+        raise ValueError(
+            f"{text!r} is none of {', '.join(c.value for c in AudioCheckMode)}"
+        ) from None
 
 
 def _interface(text: str) -> str:
@@ -130,13 +132,13 @@ def _upstream(text: str) -> Upstream | None:
         raise ValueError(f"it cannot be fetched: {error}") from error
 
 
-def _openings(texts: Iterable[str]) -> tuple[Opening, ...]:
+def _openings(texts: Iterable[str]) -> tuple[AllowRule, ...]:
     return tuple(_opening(text.strip()) for text in texts if text.strip())
 
 
-def _opening(text: str) -> Opening:
+def _opening(text: str) -> AllowRule:
     try:
-        return parse_opening(text)
+        return parse_allow_rule(text)
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from error
 

@@ -27,7 +27,7 @@ WORTH_BYTES = 2 << 20
 TRIMS = 10  # one after each look: what a crowd has left goes little by little, with its timers
 
 
-class Trimming:
+class HeapTrimmer:
     """Looks about once a second whether the heap has more free bytes than before, and trims it, in
     a thread, when they are many and stay free from one look to the next.
     """

@@ -20,15 +20,15 @@ from twistedmedia.fairness import descriptors
 from twistedmedia.fetch.fetcher import Fetcher
 from twistedmedia.http.site import MediaSite
 from twistedmedia.http.transport import decrypt_in_turns
-from twistedmedia.library.library import Intake
-from twistedmedia.library.resumable import Uploads
+from twistedmedia.library.library import Library
+from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.logs.access_log import AccessLog
 from twistedmedia.logs.event_log import EventLog
 from twistedmedia.service.endpoints import put_turnstile, url_of, why_not
-from twistedmedia.service.process import Trimming, find_heap, set_switch_interval
+from twistedmedia.service.process import HeapTrimmer, find_heap, set_switch_interval
 from twistedmedia.service.signals import Signals, ignore_deadly
 from twistedmedia.service.stopping import Step, take_steps
-from twistedmedia.service.systemd import Notifier
+from twistedmedia.service.systemd import SystemdNotifier
 from twistedmedia.store.local.directory import DirectoryStore
 
 # What the steps of stopping may take besides the grace: 10 s together. A healthy disk takes
@@ -81,10 +81,10 @@ class MediaService(Service):
         reactor: Any,
         endpoints: Sequence[Listening],
         site: MediaSite,
-        intake: Intake,
+        library: Library,
         store: DirectoryStore,
         *,
-        uploads: Uploads | None = None,
+        uploads: ResumableUploads | None = None,
         fetcher: Fetcher | None = None,
         access_log: AccessLog | None = None,
         event_log: EventLog | None = None,
@@ -99,7 +99,7 @@ class MediaService(Service):
         self._reactor = reactor
         self._endpoints = endpoints
         self._site = site
-        self._intake = intake
+        self._library = library
         self._store = store
         self._uploads = uploads
         self._fetcher = fetcher
@@ -109,8 +109,8 @@ class MediaService(Service):
         self._open_to = open_to
         self._variables = variables or {}
         self._ports: list[Any] = []
-        self._notifier = Notifier(reactor)
-        self._trimming = Trimming(reactor, find_heap())
+        self._notifier = SystemdNotifier(reactor)
+        self._trimming = HeapTrimmer(reactor, find_heap())
         self._signals = Signals(reactor, self._hurry, self._reopen)
 
     def privilegedStartService(self) -> None:
@@ -185,11 +185,11 @@ class MediaService(Service):
 
     def _prepare_descriptors(self) -> None:
         """Raise the limit of descriptors, and divide them. Warn if they are few."""
-        uploads = self._intake.limits.max_uploads
+        uploads = self._library.limits.max_uploads
         admission = self._site.admission
         wanted = max(uploads * _DESCRIPTORS_AN_UPLOAD, admission.wanted.descriptors)
         descriptors.raise_limit(wanted)
-        self._intake.divide_descriptors()
+        self._library.divide_descriptors()
         admission.divide_descriptors()
         limit = descriptors.limit()
         if limit is not None and limit < wanted:
@@ -205,7 +205,7 @@ class MediaService(Service):
                 wanted=wanted,
                 total=admission.bounds.connections,
                 per_address=admission.bounds.per_address,
-                files=self._intake.form_files.total,
+                files=self._library.form_files.total,
             )
 
     def stopService(self) -> Deferred[None]:
@@ -224,7 +224,7 @@ class MediaService(Service):
         self._notifier.stopped()
 
     def _steps(self) -> list[Step]:
-        site, intake, store = self._site, self._intake, self._store
+        site, library, store = self._site, self._library, self._store
         ports, self._ports = self._ports, []
         steps = [
             Step("closing the ports", lambda: _close(ports), _AT_ONCE_S),
@@ -252,7 +252,7 @@ class MediaService(Service):
                 "finishing uploads and publishes",
                 self._finish,
                 _PUBLISH_S,
-                lambda: [*intake.under_way, *store.jobs],
+                lambda: [*library.under_way, *store.jobs],
             ),
             Step("ending the disk threads", store.stop, _DISK_S, lambda: store.jobs),
         ]
@@ -263,21 +263,21 @@ class MediaService(Service):
     async def _dismiss(self) -> None:
         """Wait for the last connection to be gone."""
         closed = self._site.close()
-        patience = self._reactor.callLater(self._grace_s, self._hurry)
+        timeouts = self._reactor.callLater(self._grace_s, self._hurry)
         self._log.info(
             "stopping: {count} connections have {grace_s:g} s",
             count=len(self._site.channels),
             grace_s=self._grace_s,
         )
         await closed
-        if patience.active():
-            patience.cancel()
+        if timeouts.active():
+            timeouts.cancel()
 
     def _finish(self) -> Deferred[None]:
         """No client is left: end what only clients wait for, and wait for the rest."""
         self._store.hurry()
-        self._intake.hurry()
-        return self._intake.quiet()
+        self._library.hurry()
+        return self._library.quiet()
 
     def _hurry(self) -> None:
         """Grace is over, or a second signal has come."""

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedmedia.deferreds import shielded
+from twistedmedia.deferreds import shield
 
 _log = Logger()
 _MOST_NAMED = 10  # of what a step still waits for
@@ -35,7 +35,7 @@ async def take_steps(clock: IReactorTime, steps: Sequence[Step]) -> None:
     """
     for step in steps:
         try:
-            done = shielded(maybeDeferred(step.act), unclaimed=_ended_late)
+            done = shield(maybeDeferred(step.act), unclaimed=_ended_late)
             await done.addTimeout(step.limit_s, clock)
         except TimeoutError:
             _log.warn(

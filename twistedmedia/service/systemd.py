@@ -13,7 +13,7 @@ from twisted.logger import Logger
 _BEATS = 2  # in the time after which systemd takes us for dead (sd_watchdog_enabled(3))
 
 
-class Notifier:
+class SystemdNotifier:
     """Says to systemd that the service is ready, alive, and stopping.
 
     The watchdog is fed by the event loop: when that hangs, systemd starts the service anew.

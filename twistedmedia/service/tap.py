@@ -12,20 +12,20 @@ from twisted.application.service import IService
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 
 from twistedmedia.clock import use_monotonic_time
-from twistedmedia.fairness.loop_queue import FairQueue
+from twistedmedia.fairness.loop_queue import LoopQueue
 from twistedmedia.fairness.shares import Shares
-from twistedmedia.fetch.certificates import Trust
-from twistedmedia.fetch.fetcher import Fetcher, Terms
+from twistedmedia.fetch.certificates import CertificateVerifier
+from twistedmedia.fetch.fetcher import Fetcher, FetchLimits
 from twistedmedia.fetch.policy import Policy
-from twistedmedia.fetch.resolver import Lookups
+from twistedmedia.fetch.resolver import Resolver
 from twistedmedia.formats import MEDIA_TYPES
-from twistedmedia.http.admission import Bounds
+from twistedmedia.http.admission import ConnectionLimits
 from twistedmedia.http.body import BodyMemory
 from twistedmedia.http.site import MediaSite
-from twistedmedia.http.timeouts import Patience
-from twistedmedia.library.library import Intake
-from twistedmedia.library.resumable import Uploads
-from twistedmedia.library.upload import Limits
+from twistedmedia.http.timeouts import Timeouts
+from twistedmedia.library.library import Library
+from twistedmedia.library.resumable import ResumableUploads
+from twistedmedia.library.upload import UploadLimits
 from twistedmedia.logs.access_log import AccessLog
 from twistedmedia.logs.event_log import EventLog
 from twistedmedia.service.endpoints import BACKLOG, endpoint_from
@@ -33,7 +33,7 @@ from twistedmedia.service.options import Options
 from twistedmedia.service.process import set_switch_interval
 from twistedmedia.service.service import Listening, MediaService
 from twistedmedia.store.local.directory import DirectoryStore
-from twistedmedia.web.cross_site import Strangers
+from twistedmedia.web.cross_site import CsrfPolicy
 from twistedmedia.web.tree import Fetches, media_resource
 
 __all__ = ["Options", "makeService"]
@@ -58,7 +58,7 @@ def makeService(options: Options) -> IService:
         threads=options["disk-threads"],
         durable=bool(options["durable"]),
     )
-    limits = Limits(
+    limits = UploadLimits(
         formats=frozenset(options["formats"]),
         max_upload=options["max-upload"],
         max_form=options["max-form"],
@@ -68,38 +68,38 @@ def makeService(options: Options) -> IService:
         max_imports=options["max-imports"],
         busy_rate=options["busy-rate"],
     )
-    intake = Intake(store, limits, reactor)
-    uploads = Uploads(
-        intake,
+    library = Library(store, limits, reactor)
+    uploads = ResumableUploads(
+        library,
         store.kept,
         expiry_s=options["upload-expiry"],
         max_unfinished=options["max-unfinished"],
     )
-    queue = FairQueue(reactor, set_switch_interval)
+    queue = LoopQueue(reactor, set_switch_interval)
     fetches = None if options["no-fetch"] else _fetches(options, reactor, queue)
     access_log = None
     if options["access-log"] is not None:
         access_log = AccessLog(reactor, options["access-log"])
     event_log = EventLog()
     proxies = options["trusted-proxy"]
-    strangers = Strangers(bool(options["open"]), proxies, options["cors-origin"])
+    csrf = CsrfPolicy(bool(options["open"]), proxies, options["cors-origin"])
     site = MediaSite(
         media_resource(
-            intake,
+            library,
             fetches,
-            strangers,
+            csrf,
             uploads,
             Shares(options["response-memory"], options["busy-rate"]),
             lambda: event_log.dropped,
         ),
         reactor,
-        patience=Patience(
+        timeouts=Timeouts(
             header_s=options["header-timeout"],
             idle_s=options["keep-alive"],
             stall_s=options["stall"],
             min_rate=options["min-rate"],
         ),
-        bounds=Bounds(options["max-connections"], options["max-per-address"]),
+        bounds=ConnectionLimits(options["max-connections"], options["max-per-address"]),
         proxies=proxies,
         access_log=access_log,
         queue=queue,
@@ -109,7 +109,7 @@ def makeService(options: Options) -> IService:
         reactor,
         _endpoints(options, reactor),
         site,
-        intake,
+        library,
         store,
         uploads=uploads,
         fetcher=None if fetches is None else fetches.fetcher,
@@ -142,11 +142,11 @@ def _open_to(options: Options) -> str:
     return "read, write and delete" if options["no-fetch"] else "read, write, delete and fetch"
 
 
-def _fetches(options: Options, reactor: Any, queue: FairQueue) -> Fetches:
+def _fetches(options: Options, reactor: Any, queue: LoopQueue) -> Fetches:
     fetcher = Fetcher(
         reactor,
-        lookups=Lookups(reactor),
-        trust=Trust(),
+        resolver=Resolver(reactor),
+        trust=CertificateVerifier(),
         policy=Policy(options["fetch-allow"]),
         upstream=options["upstream"],
         connections=options["fetch-connections"],
@@ -157,8 +157,8 @@ def _fetches(options: Options, reactor: Any, queue: FairQueue) -> Fetches:
     timeout_s = options["fetch-timeout"]
     return Fetches(
         fetcher,
-        asking=Terms(timeout_s, timeout_s, options["fetch-max"]),
-        importing=Terms(max(IMPORT_S, timeout_s), timeout_s),
+        asking=FetchLimits(timeout_s, timeout_s, options["fetch-max"]),
+        importing=FetchLimits(max(IMPORT_S, timeout_s), timeout_s),
     )
 
 

@@ -14,7 +14,7 @@ _STEP_NS = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClockReading:
     """What two clocks said at one moment, in nanoseconds: the monotonic one, in the boot of the
     machine with the id `boot`, and the wall clock.
     """
@@ -23,7 +23,7 @@ class Reading:
     monotonic_ns: int
     wall_ns: int
 
-    def step_to(self, later: Reading) -> int:
+    def step_to(self, later: ClockReading) -> int:
         """By how many nanoseconds the wall clock moved more than time passed until `later`.
 
         A reboot makes the time between unknown. It counts as none, so that nothing gets older
@@ -46,7 +46,7 @@ class Reading:
             return None
 
 
-def moved(time_ns: int, step_ns: int, now_ns: int) -> int:
+def adjusted_time(time_ns: int, step_ns: int, now_ns: int) -> int:
     """The wall time of an event that was noted as `time_ns`, after a step of the clock by `step_ns`
     to `now_ns`. The event may have come after the step. It is never in the future, and never
     earlier than it was.

@@ -33,7 +33,7 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredFile:
     """A file that was published. `etag` is a strong entity tag with quotes (RFC 9110, 8.8.3)."""
 
     name: MediaName
@@ -43,7 +43,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListedFile:
     """A file in a listing: its filename, size in bytes, modification time in nanoseconds since the
     epoch, and entity tag.
     """
@@ -71,13 +71,13 @@ class Batch:
     follow. The last batch has the `end` of the page.
     """
 
-    entries: tuple[Entry | str, ...]
+    entries: tuple[ListedFile | str, ...]
     left: int
     end: PageEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class UploadSpec:
     """What an upload that goes over many requests is to become: a file `name` of `length` bytes,
     None while that is not known. `sha256` is the digest in hex that was declared, if one was,
     `caller` whose upload it is, and `note` whatever its front end wants to know again.
@@ -90,7 +90,7 @@ class Plan:
     note: str
 
 
-class Fate(Enum):
+class UploadStatus(Enum):
     """What has become of an upload."""
 
     UNFINISHED = "unfinished"
@@ -99,14 +99,14 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class UploadState:
     """An upload that is kept between requests: `size` bytes of it are here and count. `modified_ns`
     is when it was last written to, in nanoseconds since the epoch. `etag` is the entity tag of the
     file that it has become, None where that is not known.
     """
 
-    plan: Plan
-    fate: Fate
+    plan: UploadSpec
+    fate: UploadStatus
     size: int
     modified_ns: int
     etag: str | None = None
@@ -146,7 +146,7 @@ class Draft(Protocol):
     def seal(self) -> Deferred[Sealed]:
         """Make the content final and, in a durable store, bring it to stable storage."""
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
         """Give the draft its name, if nothing has that name: of any number of drafts exactly one
         wins. With `replacing`, if a file has that name of which this is true: it is replaced in one
         step. Seals the draft first, where that was not done. Fires when the name is on stable
@@ -183,7 +183,7 @@ class KeptDraft(Draft, Protocol):
         `memory` is remembered for the next one to resume it, while there is room.
         """
 
-    def put_down(self, *, undo: bool) -> Deferred[None]:
+    def release(self, *, undo: bool) -> Deferred[None]:
         """Let go of the draft; `undo` what was written since it was resumed. Fires when it may be
         resumed again.
         """
@@ -283,13 +283,13 @@ class KeptDrafts(Protocol):
     `caller` says whose work a method does, as in `Store`.
     """
 
-    def create(self, upload: str, plan: Plan, etag: str | None = None) -> Deferred[None]:
+    def create(self, upload: str, plan: UploadSpec, etag: str | None = None) -> Deferred[None]:
         """Begin an upload of that id; with `etag`, one that is stored already, as that file.
 
         Fails with `NoSpace`.
         """
 
-    def find(self, upload: str, *, synced: bool = False, caller: str) -> Deferred[Kept]:
+    def find(self, upload: str, *, synced: bool = False, caller: str) -> Deferred[UploadState]:
         """What is known of an upload, whatever has become of it. If it is to be `synced`, that is
         on stable storage in a durable store.
 
@@ -380,7 +380,9 @@ class Store(Protocol):
     def open(self, name: MediaName, *, caller: str) -> Deferred[Media]:
         """Fails with `NotFound`; when the name is a directory's, with `IsDirectory`."""
 
-    def recognise(self, name: MediaName, sha256: str, *, caller: str) -> Deferred[Stored | None]:
+    def recognise(
+        self, name: MediaName, sha256: str, *, caller: str
+    ) -> Deferred[StoredFile | None]:
         """The file of that name if its content has that digest, None if not, or if there is none.
         When this fires with a file, that is on stable storage, in a durable store.
         """

@@ -27,15 +27,15 @@ from twistedmedia.store.interface import (
     Batch,
     Condition,
     Draft,
-    Entry,
     Listed,
+    ListedFile,
     Media,
     PageEnd,
     Sealed,
-    Stored,
+    StoredFile,
 )
 from twistedmedia.store.memory_uploads import MemoryKeptDrafts
-from twistedmedia.store.validators import Instants, etag_of
+from twistedmedia.store.validators import UniqueTimestamps, etag_of
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class MemoryStore:
         self._capacity = capacity
         self._taken = 0  # by published files, drafts, and what drafts have declared
         self._files: dict[MediaName, MemoryMedia] = {}
-        self._instants = Instants()
+        self._instants = UniqueTimestamps()
         self.kept = MemoryKeptDrafts(self)
 
     def start(self) -> None:
@@ -64,11 +64,11 @@ class MemoryStore:
 
     def recognise(
         self, name: MediaName, sha256: str, *, caller: str = ""
-    ) -> Deferred[Stored | None]:
+    ) -> Deferred[StoredFile | None]:
         media = self._files.get(name)
         if media is None or media.hash() != sha256:
             return succeed(None)
-        return succeed(Stored(name, media.size, sha256, media.etag))
+        return succeed(StoredFile(name, media.size, sha256, media.etag))
 
     def delete(
         self, name: MediaName, condition: Condition | None = None, *, caller: str = ""
@@ -98,10 +98,10 @@ class MemoryStore:
         return media is not None
 
     def _batches(self, folders: tuple[str, ...], after: str, limit: int) -> Iterator[Batch]:
-        found: dict[str, Entry | str] = {}
+        found: dict[str, ListedFile | str] = {}
         for name, media in self._files.items():
             if name.folders == folders:
-                entry = Entry(name.filename, media.size, media.modified_ns, media.etag)
+                entry = ListedFile(name.filename, media.size, media.modified_ns, media.etag)
                 found[name.filename] = entry
             elif name.folders[: len(folders)] == folders:
                 directory = name.folders[len(folders)] + "/"
@@ -187,13 +187,13 @@ class MemoryDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._unless_closed(lambda: Sealed(len(self._content), self._sha256()))
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
-        def publish() -> Stored:
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
+        def publish() -> StoredFile:
             self._reserve(len(self._content))
             media = self._store.publish(name, bytes(self._content), replacing)
             self._store.take(media.size - self._reserved)
             self._closed = True
-            return Stored(name, media.size, self._sha256(), media.etag)
+            return StoredFile(name, media.size, self._sha256(), media.etag)
 
         return self._unless_closed(publish)
 

@@ -14,9 +14,17 @@ from twisted.internet.defer import Deferred, execute
 
 from twistedmedia.errors import NotFound
 from twistedmedia.names import MediaName
-from twistedmedia.store.clock_steps import Reading, moved
-from twistedmedia.store.interface import Condition, Fate, Kept, Plan, Resumed, Sealed, Stored
-from twistedmedia.store.validators import Instants
+from twistedmedia.store.clock_steps import ClockReading, adjusted_time
+from twistedmedia.store.interface import (
+    Condition,
+    Resumed,
+    Sealed,
+    StoredFile,
+    UploadSpec,
+    UploadState,
+    UploadStatus,
+)
+from twistedmedia.store.validators import UniqueTimestamps
 
 if TYPE_CHECKING:
     from twistedmedia.store.memory import MemoryStore
@@ -37,8 +45,8 @@ def _done(method: Callable[P, T]) -> Callable[P, Deferred[T]]:
 
 @dataclass
 class _Upload:
-    plan: Plan
-    fate: Fate
+    plan: UploadSpec
+    fate: UploadStatus
     modified_ns: int
     content: bytearray = field(default_factory=bytearray)  # as far as it counts
     memory: object | None = None
@@ -52,20 +60,20 @@ class MemoryKeptDrafts:
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
         self.uploads: dict[str, _Upload] = {}
-        self.instants = Instants()
-        self._last_reading: Reading | None = None
+        self.instants = UniqueTimestamps()
+        self._last_reading: ClockReading | None = None
 
     @_done
-    def create(self, upload: str, plan: Plan, etag: str | None = None) -> None:
-        fate = Fate.UNFINISHED if etag is None else Fate.STORED
+    def create(self, upload: str, plan: UploadSpec, etag: str | None = None) -> None:
+        fate = UploadStatus.UNFINISHED if etag is None else UploadStatus.STORED
         self.uploads[upload] = _Upload(plan, fate, self.instants.now_ns(), etag=etag)
 
     @_done
-    def find(self, upload: str, *, synced: bool = False, caller: str = "") -> Kept:
+    def find(self, upload: str, *, synced: bool = False, caller: str = "") -> UploadState:
         found = self.get(upload)
-        ended = found.fate is not Fate.UNFINISHED
+        ended = found.fate is not UploadStatus.UNFINISHED
         size = found.plan.length or 0 if ended else len(found.content)
-        return Kept(found.plan, found.fate, size, found.modified_ns, found.etag)
+        return UploadState(found.plan, found.fate, size, found.modified_ns, found.etag)
 
     def resume(
         self, upload: str, declared: int | None, *, provisional: bool, caller: str = ""
@@ -80,8 +88,11 @@ class MemoryKeptDrafts:
     @_done
     def settle(self, upload: str, etag: str | None, *, caller: str = "") -> None:
         found = self.uploads.get(upload)
-        if found is not None and found.fate is Fate.UNFINISHED:
-            found.fate, found.etag = Fate.TAKEN if etag is None else Fate.STORED, etag
+        if found is not None and found.fate is UploadStatus.UNFINISHED:
+            found.fate, found.etag = (
+                UploadStatus.TAKEN if etag is None else UploadStatus.STORED,
+                etag,
+            )
             self._drop_content(found)
 
     @_done
@@ -103,10 +114,10 @@ class MemoryKeptDrafts:
 
     @_done
     def adjust(self, wall_ns: int, monotonic_ns: int) -> None:
-        now = Reading("", monotonic_ns, wall_ns)
+        now = ClockReading("", monotonic_ns, wall_ns)
         step_ns = self._last_reading.step_to(now) if self._last_reading else 0
         for upload in self.uploads.values():
-            upload.modified_ns = moved(upload.modified_ns, step_ns, wall_ns)
+            upload.modified_ns = adjusted_time(upload.modified_ns, step_ns, wall_ns)
         self._last_reading = now
 
     @_done
@@ -114,7 +125,7 @@ class MemoryKeptDrafts:
         return {
             upload: found.plan.caller
             for upload, found in self.uploads.items()
-            if found.fate is Fate.UNFINISHED
+            if found.fate is UploadStatus.UNFINISHED
         }
 
     def get(self, upload: str) -> _Upload:
@@ -156,7 +167,7 @@ class MemoryKeptDraft:
     @_done
     def resume(self) -> Resumed:
         upload = self._drafts.get(self._id)
-        if upload.fate is not Fate.UNFINISHED or upload.is_held:
+        if upload.fate is not UploadStatus.UNFINISHED or upload.is_held:
             raise NotFound("there is no such upload; it may have expired")
         self._store.take(self._declared)
         size = len(upload.content)
@@ -196,13 +207,13 @@ class MemoryKeptDraft:
         return self._sealed()
 
     @_done
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Stored:
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> StoredFile:
         upload, sealed = self._require(), self._sealed()
         media = self._store.publish(name, bytes(self._content), replacing)
-        upload.fate, upload.etag, upload.content = Fate.STORED, media.etag, bytearray()
+        upload.fate, upload.etag, upload.content = UploadStatus.STORED, media.etag, bytearray()
         self._reserved -= sealed.size  # which are the media's
         self.discard()
-        return Stored(name, sealed.size, sealed.sha256, media.etag)
+        return StoredFile(name, sealed.size, sealed.sha256, media.etag)
 
     @_done
     def sync(self) -> None:
@@ -215,7 +226,7 @@ class MemoryKeptDraft:
         self.discard()
 
     @_done
-    def put_down(self, *, undo: bool) -> None:
+    def release(self, *, undo: bool) -> None:
         if undo and self._held is not None:
             del self._content[self._began_at :]
         self.discard()

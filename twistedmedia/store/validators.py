@@ -6,7 +6,7 @@ import threading
 import time
 
 
-class Instants:
+class UniqueTimestamps:
     """Moments for modification times, no two of them the same: a file system's own clock can stand
     still for milliseconds, in which a file of the same size would get the tag of the one before it.
     """

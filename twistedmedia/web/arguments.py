@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from twisted.web.server import Request
 
 from twistedmedia.errors import BadRequest, Malformed, MissingArgument, UnsupportedContent
-from twistedmedia.http.addresses import customer_of
+from twistedmedia.http.addresses import rate_limit_key
 from twistedmedia.http.conditions import Conditions
 from twistedmedia.http.forms import decode_urlencoded
 from twistedmedia.names import MediaName, decode, media_name_from_path, url_path
@@ -108,13 +108,13 @@ def client_address(request: Request) -> str:
 
 def caller_of(request: Request) -> str:
     """In whose share counts what the request takes."""
-    return customer_of(client_address(request))
+    return rate_limit_key(client_address(request))
 
 
 MAX_FIELD_BYTES = 8 << 10  # as sent; a name of 1,024 bytes takes 3,072 with every byte escaped
 
 
-class Fields:
+class Arguments:
     """Fields by name, each given at most once, in the query or in the form."""
 
     def __init__(self, query: Mapping[bytes, Sequence[bytes]], names: Sequence[str]) -> None:

@@ -113,7 +113,7 @@ def _granted(asked: str | None) -> str:
     return ", ".join([*_MAY_SEND, *dict.fromkeys(more[:_MOST_ASKED])])
 
 
-class OriginSharing:
+class CorsPolicy:
     """Tells browsers that pages of some origins may ask, and see what is answered."""
 
     def __init__(self, origins: frozenset[str]) -> None:
@@ -154,7 +154,7 @@ _OWN = frozenset({"same-origin", "none"})
 
 
 @dataclass(frozen=True, slots=True)
-class Strangers:
+class CsrfPolicy:
     """Tells who is one. `is_open`: everybody who can connect may do everything, whatever name they
     know us by. Under which name trusted `proxies` are known is their business. Pages of `origins`
     are none, wherever they come from.

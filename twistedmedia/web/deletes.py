@@ -20,7 +20,7 @@ from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
 from twistedmedia.store.interface import Store
 from twistedmedia.web.arguments import (
-    Fields,
+    Arguments,
     caller_of,
     client_address,
     condition_of_change,
@@ -33,7 +33,7 @@ from twistedmedia.web.routing import Reply, add_route, respond
 MAX_FORM_BYTES = 8 << 10
 
 
-class Deleting:
+class DeleteRoutes:
     """`DELETE /media/<directory>/<filename>`, and `DELETE /media` with the two as fields."""
 
     _log = Logger()
@@ -55,7 +55,7 @@ class Deleting:
 
     async def delete_fields(self, request: Request) -> Reply:
         """The fields `directory` and `filename`, of the query or of a form, name the file."""
-        fields = Fields(request.args, ("directory", "filename"))
+        fields = Arguments(request.args, ("directory", "filename"))
         await self._read_form(request, fields)
         name = media_name(fields.require("directory"), fields.require("filename"))
         return await self._delete(request, name)
@@ -69,7 +69,7 @@ class Deleting:
             )
         return respond(deleted_answer(deleted))
 
-    async def _read_form(self, request: Request, fields: Fields) -> None:
+    async def _read_form(self, request: Request, fields: Arguments) -> None:
         decoder = UrlencodedDecoder()
         budget = ByteBudget(MAX_FORM_BYTES, "the form")
         field = ""

@@ -12,7 +12,7 @@ from twisted.web.server import Request
 
 from twistedmedia.errors import IsDirectory, MissingArgument
 from twistedmedia.formats import UNKNOWN_TYPE
-from twistedmedia.http.conditions import Plan, format_date, plan
+from twistedmedia.http.conditions import ResponsePlan, format_date, plan
 from twistedmedia.http.header_fields import repr_digest, wants_sha256
 from twistedmedia.http.sending import send
 from twistedmedia.names import MediaName, folders_from_path, media_name_from_path
@@ -38,7 +38,7 @@ _UNTRUSTED = {
 }
 
 
-class Reading:
+class DownloadRoutes:
     """`GET` and `HEAD` of `/media/<directory>/<filename>` and `/media/<directory>/`."""
 
     def __init__(
@@ -124,7 +124,9 @@ def _validators(etag: str, modified_s: int) -> dict[str, str]:
     }
 
 
-def _about(name: MediaName, what: Plan, media_type: str, *, attachment: bool) -> dict[str, str]:
+def _about(
+    name: MediaName, what: ResponsePlan, media_type: str, *, attachment: bool
+) -> dict[str, str]:
     headers = {
         **_UNTRUSTED,
         "Accept-Ranges": "bytes",

@@ -19,11 +19,11 @@ from twistedmedia.errors import (
     Malformed,
     MissingArgument,
 )
-from twistedmedia.fetch.cache import Outcome, Sharing
+from twistedmedia.fetch.cache import FetchCache, FetchOutcome
 from twistedmedia.fetch.freshness import asks_for_fresh, forbids_keeping
 from twistedmedia.fetch.urls import Url, parse_url
 from twistedmedia.web.arguments import caller_of, client_address, has_query_key, header
-from twistedmedia.web.cross_site import Strangers
+from twistedmedia.web.cross_site import CsrfPolicy
 from twistedmedia.web.routing import Reply, add_route, respond
 from twistedmedia.web.time_cost_page import PAGE_POLICY, time_cost_page
 
@@ -32,15 +32,15 @@ T = TypeVar("T")
 JSON, PAGE = "application/json", "text/html"
 
 
-class Fetching:
+class FetchRoutes:
     """`GET /fetch`, and `GET /` where there is an upstream."""
 
     _log = Logger()
 
-    def __init__(self, sharing: Sharing | None, strangers: Strangers) -> None:
-        """Without `sharing` nothing is fetched, and never for `strangers`."""
+    def __init__(self, sharing: FetchCache | None, csrf: CsrfPolicy) -> None:
+        """Without `sharing` nothing is fetched, and never for `csrf`."""
         self._sharing = sharing
-        self._strangers = strangers
+        self._csrf = csrf
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
@@ -62,9 +62,9 @@ class Fetching:
         return await self._answer(request, sharing, None, preferred)
 
     async def _answer(
-        self, request: Request, sharing: Sharing, url: Url | None, media_type: str
+        self, request: Request, sharing: FetchCache, url: Url | None, media_type: str
     ) -> Reply:
-        self._strangers.refuse_embedded(request)
+        self._csrf.refuse_embedded(request)
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
         keep = not forbids_keeping(cache_control)
@@ -109,7 +109,7 @@ def log_refused(log: Logger, error: AddressRefused, request: Request) -> None:
     )
 
 
-def _url_asked_for(request: Request, sharing: Sharing) -> Url | None:
+def _url_asked_for(request: Request, sharing: FetchCache) -> Url | None:
     values = request.args.get(b"url", [])
     if len(values) > 1:
         raise Malformed("the argument 'url' is given twice")
@@ -129,7 +129,7 @@ def _preferred(accept: str | None, *offered: str) -> str:
     return accepted.best_match(offered, offered[0]) or offered[0]
 
 
-def _json(outcome: Outcome) -> Reply:
+def _json(outcome: FetchOutcome) -> Reply:
     answer = fetched_answer(
         outcome.url,
         outcome.status,
@@ -141,7 +141,7 @@ def _json(outcome: Outcome) -> Reply:
     return respond(answer)
 
 
-def _page(outcome: Outcome) -> Reply:
+def _page(outcome: FetchOutcome) -> Reply:
     body = time_cost_page(outcome)
     headers = {
         "Content-Type": "text/html; charset=utf-8",

@@ -8,9 +8,9 @@ from twistedmedia.errors import BadRequest, Malformed, MediaError, UnsupportedCo
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
 from twistedmedia.http.forms import FormEvent, PartBegins, PartEnds
 from twistedmedia.http.header_fields import content_type_of, declared_sha256, sha256_from_hex
-from twistedmedia.library.upload import WORTH_PREPARING_BYTES, Arrival
+from twistedmedia.library.upload import WORTH_PREPARING_BYTES, Upload
 from twistedmedia.names import media_name
-from twistedmedia.web.arguments import MAX_FIELD_BYTES, Fields
+from twistedmedia.web.arguments import MAX_FIELD_BYTES, Arguments
 from twistedmedia.web.imports import ARGUMENTS
 
 _OF_FILES = ("directory", "filename", "sha256")
@@ -23,14 +23,14 @@ _PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
 _TYPES_OF_FILES = ("audio/", "video/", "application/octet-stream")
 
 
-class Parts:
+class FormParts:
     """The parts of one form. `files` are the files that were received whole, in their order. A file
     part without filename and content does not count: browsers send it for a field without a file.
     """
 
     def __init__(
         self,
-        begin: Callable[[], Arrival],
+        begin: Callable[[], Upload],
         hold: Callable[[], Awaitable[None]],
         turn: Callable[[], Awaitable[None]],
         turn_to_drop: Callable[[], Awaitable[None]],
@@ -40,8 +40,8 @@ class Parts:
         between files that are named or left. `turn_to_drop` is awaited for each `PIECE_BYTES` of
         content that nobody needs.
         """
-        self.files: list[Arrival] = []
-        self._begun: list[Arrival] = []  # those that do not count, too
+        self.files: list[Upload] = []
+        self._begun: list[Upload] = []  # those that do not count, too
         self._begin_arrival = begin
         self._hold = hold
         self._turn = turn
@@ -49,7 +49,7 @@ class Parts:
         self._dropped = 0  # bytes since the last turn to drop them
         self._texts: list[tuple[str, bytearray]] = []  # of arguments only
         self._text = bytearray()  # of the part that is being received, if it is a text
-        self._file: Arrival | None = None  # of that part, if it is a file
+        self._file: Upload | None = None  # of that part, if it is a file
         self._is_untouched = False  # the file has neither a filename nor content
         self._is_held = False  # `_hold` was asked for it, whatever came of that
         self._pieces: list[bytes] = []  # of the file, not written yet
@@ -86,7 +86,7 @@ class Parts:
         """Whether the form has that argument."""
         return any(each == name for each, _ in self._texts)
 
-    def arguments(self, fields: Fields, names: Sequence[str] = ARGUMENTS) -> Fields:
+    def arguments(self, fields: Arguments, names: Sequence[str] = ARGUMENTS) -> Arguments:
         """`fields`, with those arguments of `names` that the form has.
 
         :raises Malformed: when one is given twice, or too long.
@@ -113,7 +113,7 @@ class Parts:
         :raises Malformed: when an argument is given twice, or too long.
         :raises BadRequest: when one that is about one file stands in a form of several.
         """
-        fields = self.arguments(Fields({}, ()), _OF_FILES)
+        fields = self.arguments(Arguments({}, ()), _OF_FILES)
         if len(self.files) > 1:
             for name in filter(fields.has, _OF_ONE_FILE):
                 raise BadRequest(
@@ -145,11 +145,11 @@ class Parts:
             file.fail(error)
         self._judge(file)
 
-    def _judge(self, file: Arrival) -> None:
+    def _judge(self, file: Upload) -> None:
         """Fail `file` now if its name is bad whatever text parts are still to come. A part
         `directory` may come for all files of the form, and a part `filename` for its only one.
         """
-        fields = self.arguments(Fields({}, ()), _OF_NAMES)
+        fields = self.arguments(Arguments({}, ()), _OF_NAMES)
         has_directory = fields.has("directory")
         has_filename = fields.has("filename") or bool(self.files)
         if has_directory and has_filename:
@@ -189,7 +189,7 @@ class Parts:
             await file.write(pieces)
 
 
-def _name(file: Arrival, fields: Fields) -> None:
+def _name(file: Upload, fields: Arguments) -> None:
     """Give `file` its name, and its digest. Fields that are given count, else those of its part."""
     try:
         if fields.has("directory"):

@@ -15,10 +15,10 @@ from twisted.web.server import Request
 from twistedmedia import __version__
 from twistedmedia.answers import OK, Answer
 from twistedmedia.errors import RETRY_AFTER_S, Stopping, StorageFailed
-from twistedmedia.fairness.places import Places
+from twistedmedia.fairness.places import Slots
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.site import MediaSite
-from twistedmedia.library.library import Intake
+from twistedmedia.library.library import Library
 from twistedmedia.store.interface import StorageState, WatchedStore
 from twistedmedia.web.routing import Reply, add_route, respond
 
@@ -28,20 +28,20 @@ _SILENT = f"it does not answer within {_ANSWERS_S:g} s"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class Health:
+class HealthRoutes:
     """`GET` and `HEAD` of `/health`, for people, and of `/ready`, for load balancers."""
 
     def __init__(
         self,
-        intake: Intake,
+        library: Library,
         responses: Shares,
         dropped_events: Callable[[], int],
-        fetches: Places | None = None,
+        fetches: Slots | None = None,
     ) -> None:
         """`responses` are the shares of the memory of responses. `dropped_events` tells how many
         events could not be logged. `fetches` are the places of fetches, if the service fetches.
         """
-        self._intake = intake
+        self._library = library
         self._responses = responses
         self._dropped_events = dropped_events
         self._fetches = fetches
@@ -62,7 +62,7 @@ class Health:
             **OK,
             "version": __version__,
             "uptime": round(time.monotonic() - self._begun_s, 3),
-            "uploads": self._intake.uploads,
+            "uploads": self._library.uploads,
             "storage": "ok" if failure is None else failure.reason,
             "free": storage.free,
             "connections": len(site.channels) if isinstance(site, MediaSite) else None,
@@ -89,16 +89,16 @@ class Health:
     def _shares(self, site: object) -> dict[str, dict[str, int]]:
         """Of each scarce thing how much is used, and by how many callers."""
         shares = {
-            "uploads": self._intake.places.figures,
-            "imports": self._intake.imports.figures,
-            "descriptors": self._intake.form_files.figures,
+            "uploads": self._library.places.figures,
+            "imports": self._library.imports.figures,
+            "descriptors": self._library.form_files.figures,
             "responses": self._responses.figures,
         }
         if self._fetches is not None:
             shares["fetches"] = self._fetches.figures
         if isinstance(site, MediaSite):
             shares["connections"] = site.admission.shares.figures
-        store = self._intake.store
+        store = self._library.store
         if isinstance(store, WatchedStore):
             # Without a total: `free` says how much is left, if the storage knows.
             reserved = store.reserved
@@ -110,7 +110,7 @@ class Health:
         return shares
 
     async def _look(self, request: Request) -> StorageState:
-        store = self._intake.store
+        store = self._library.store
         if not isinstance(store, WatchedStore):
             return StorageState(None)
         assert request.site is not None, "it is being rendered"

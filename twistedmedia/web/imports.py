@@ -12,35 +12,35 @@ from twisted.web.server import Request
 from twistedmedia.errors import AddressRefused, Malformed, MediaError, MissingArgument
 from twistedmedia.fetch.content import gave_way
 from twistedmedia.fetch.download import Download
-from twistedmedia.fetch.fetcher import Fetcher, Terms
+from twistedmedia.fetch.fetcher import Fetcher, FetchLimits
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import Url
 from twistedmedia.http.body import Body
 from twistedmedia.http.header_fields import sha256_from_hex
-from twistedmedia.library.library import Intake, Place
-from twistedmedia.library.upload import Arrival
+from twistedmedia.library.library import Library, UploadSlot
+from twistedmedia.library.upload import Upload
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import media_name
-from twistedmedia.web.arguments import Fields, caller_of, client_address
+from twistedmedia.web.arguments import Arguments, caller_of, client_address
 from twistedmedia.web.fetches import log_refused, url_to_fetch
 
 ARGUMENTS = ("url", "directory", "filename", "sha256")
 MAX_JSON_BYTES = 32 << 10
 
 
-class Importing:
+class ImportRoutes:
     """Stores what URLs give."""
 
     _log = Logger()
 
-    def __init__(self, intake: Intake, fetcher: Fetcher, terms: Terms) -> None:
-        self._intake = intake
+    def __init__(self, library: Library, fetcher: Fetcher, terms: FetchLimits) -> None:
+        self._library = library
         self._fetcher = fetcher
         self._terms = terms
 
     async def store(
-        self, request: Request, fields: Fields, place: Place
-    ) -> tuple[Arrival, Timings | None]:
+        self, request: Request, fields: Arguments, place: UploadSlot
+    ) -> tuple[Upload, Timings | None]:
         """Fetch the URL that `fields` give and publish what comes; also what the fetch has cost, if
         there was one. `place` is the place of the request among the uploads; it is as fast as the
         upstream. Imports have places of their own besides: they cost a caller next to nothing.
@@ -53,24 +53,24 @@ class Importing:
         sha256 = sha256_from_hex(fields.require("sha256")) if fields.has("sha256") else None
         timings = None
         source = f"{client_address(request)} by {url.origin}"
-        with self._intake.arrival(source, caller=caller_of(request)) as arrival:
+        with self._library.arrival(source, caller=caller_of(request)) as arrival:
             arrival.sha256 = sha256
             arrival.named(directory, filename)
             await arrival.prepare(awaited=True)
             arrival.raise_failure()
             if not arrival.identical:
                 timings = await self._transfer(request, url, arrival, place)
-            await self._intake.publish([arrival])
+            await self._library.publish([arrival])
             arrival.raise_failure()
         return arrival, timings
 
     async def _transfer(
-        self, request: Request, url: Url, arrival: Arrival, place: Place
+        self, request: Request, url: Url, arrival: Upload, place: UploadSlot
     ) -> Timings:
         transfer = _Transfer(Download(self._fetcher, url, self._terms, caller_of(request)))
         source = client_address(request)
         with (
-            await self._intake.importing(caller_of(request), source, transfer),
+            await self._library.importing(caller_of(request), source, transfer),
             place.lent_to(transfer),
         ):
             try:
@@ -88,7 +88,7 @@ class _Transfer:
         self._under_way: Deferred[Timings] | None = None
         self._gave_way = False
 
-    async def carry_out(self, arrival: Arrival) -> Timings:
+    async def carry_out(self, arrival: Upload) -> Timings:
         """What it cost.
 
         :raises UpstreamTooSlow: also when it was told to give way.
@@ -111,7 +111,7 @@ class _Transfer:
         if self._under_way is not None:
             self._under_way.cancel()
 
-    async def _carry_out(self, arrival: Arrival) -> Timings:
+    async def _carry_out(self, arrival: Upload) -> Timings:
         async with self._download as download:
             if download.length is not None:
                 await arrival.declare(download.length)
@@ -124,7 +124,7 @@ class _Transfer:
             return download.timings
 
 
-async def read_json(body: Body, fields: Fields) -> None:
+async def read_json(body: Body, fields: Arguments) -> None:
     """Read the arguments of an import from a JSON object.
 
     :raises Malformed: when it is none, or one of them is no text, or given twice.
@@ -151,7 +151,7 @@ async def read_json(body: Body, fields: Fields) -> None:
             fields.begin(name)
 
 
-def _give(fields: Fields, name: str, value: Any) -> None:
+def _give(fields: Arguments, name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise Malformed(f"the argument '{name}' is no text")
     fields.begin(name)

@@ -19,7 +19,7 @@ from twistedmedia.fairness.places import grow
 from twistedmedia.fairness.shares import Share, Shares
 from twistedmedia.http.connection import MediaChannel
 from twistedmedia.http.sending import send
-from twistedmedia.http.timeouts import Rounds, progress_of
+from twistedmedia.http.timeouts import PeriodicScan, progress_of
 from twistedmedia.limits import RECENT_S, RecentRate
 from twistedmedia.packed import pack
 from twistedmedia.store.memory import MemoryMedia
@@ -36,7 +36,7 @@ class LargeResponses:
     def __init__(self, memory: Shares) -> None:
         self.memory = memory
         self._sent: dict[LargeResponse, None] = {}
-        self._rounds: Rounds | None = None
+        self._rounds: PeriodicScan | None = None
 
     def of(self, content: bytes) -> LargeResponse:
         """An answer that one request is sent."""
@@ -45,7 +45,7 @@ class LargeResponses:
     def add(self, response: LargeResponse, clock: Any) -> None:
         """It is being sent from now on: look how fast it is taken. Idempotent."""
         if self._rounds is None:
-            self._rounds = Rounds(clock, RECENT_S / 3, self._look_at_all)
+            self._rounds = PeriodicScan(clock, RECENT_S / 3, self._look_at_all)
         self._sent[response] = None
         self._rounds.begin()
 

@@ -12,7 +12,7 @@ from twistedmedia.answers import OK, encode
 from twistedmedia.errors import BadRequest
 from twistedmedia.http.conditions import LAST_DATE_S
 from twistedmedia.names import decode, url_path
-from twistedmedia.store.interface import Batch, Entry
+from twistedmedia.store.interface import Batch, ListedFile
 from twistedmedia.web.arguments import mounted_at
 from twistedmedia.web.listing_pages import Listings, Which
 from twistedmedia.web.routing import Reply
@@ -68,7 +68,7 @@ class PageText:
         self._base = f"{which.mounted}/{prefix}"
         head = {**OK, "directory": "/".join(which.folders)}
         self._before = f'{encode(head)[:-1]}, "entries": [\n'
-        self._last: Entry | str | None = None
+        self._last: ListedFile | str | None = None
 
     def of(self, batch: Batch) -> Iterator[bytes]:
         """The part that `batch` is, the next one of the page."""
@@ -80,13 +80,13 @@ class PageText:
             before = "" if self._last is not None else self._before
             last = self._last if batch.end.more else None
             tail = {
-                "next": last.filename if isinstance(last, Entry) else last,
+                "next": last.filename if isinstance(last, ListedFile) else last,
                 "left_out": batch.end.left_out,
             }
             yield f"{before}\n], {encode(tail)[1:]}\n".encode()
 
 
-def _listed(entry: Entry | str, base: str) -> str:
+def _listed(entry: ListedFile | str, base: str) -> str:
     if isinstance(entry, str):
         return encode({"name": entry, "url": f"{base}{url_path([entry[:-1]])}/"})
     return encode(

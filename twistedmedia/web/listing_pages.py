@@ -23,12 +23,12 @@ from twisted.web.server import Request
 from twistedmedia.errors import RETRY_AFTER_S, BadRequest, Busy
 from twistedmedia.fairness.shares import LONGEST_WAIT_S, Share
 from twistedmedia.http.connection import MediaChannel
-from twistedmedia.http.timeouts import Rounds
+from twistedmedia.http.timeouts import PeriodicScan
 from twistedmedia.packed import Packing, pieces_of
 from twistedmedia.store.interface import Batch, Listed, Store
 from twistedmedia.web.arguments import caller_of
 from twistedmedia.web.large_responses import SMALL_BYTES, LargeResponse, LargeResponses
-from twistedmedia.web.rendering import FairJobs
+from twistedmedia.web.rendering import FairScheduler
 
 # All threads compute with the same lock, which the event loop needs as well.
 _RENDERED_AT_ONCE = 2
@@ -77,14 +77,14 @@ class Listings:
         self.memory = responses.memory
         self.text = text
         self.sizes = _Sizes()
-        self.queue = FairJobs(_RENDERED_AT_ONCE)
+        self.queue = FairScheduler(_RENDERED_AT_ONCE)
         self._responses = responses
         self._joinable: dict[Which, _Rendering] = {}  # they have not begun
         self._begun: dict[Which, _Rendering] = {}
         # They wait for memory: so many bytes.
         self._aside: dict[_Rendering, int] = {}
         self._ended_s = -_SOON_S  # when the last rendering that held memory ended
-        self._rounds: Rounds | None = None
+        self._rounds: PeriodicScan | None = None
         self._waits_for: Counter[str] = Counter()  # how many pages each caller waits for
         # Those that are being sent: a reference count ends them, since they are in no cycle.
         self._pages: WeakValueDictionary[Which, LargeResponse] = WeakValueDictionary()
@@ -157,7 +157,7 @@ class Listings:
         if may_wait:
             self._aside[rendering] = amount
             if self._rounds is None:
-                self._rounds = Rounds(clock, _SOON_S / 5, self._try_again)
+                self._rounds = PeriodicScan(clock, _SOON_S / 5, self._try_again)
             self._rounds.begin()
         return may_wait
 

@@ -14,7 +14,7 @@ from twistedmedia.web.arguments import mounted_at
 from twistedmedia.web.routing import Reply, add_route, respond
 
 
-class Describing:
+class OpenApiRoutes:
     """`GET /openapi.json`."""
 
     def __init__(self) -> None:

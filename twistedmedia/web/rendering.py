@@ -24,13 +24,13 @@ class Job(Protocol):
         """Whether it has few steps."""
 
     def step(self, caller: str) -> None:
-        """Begin the next step, in the turn of `caller`. The job is not in the queue any more: add
-        it again if there is another step. Call `FairJobs.ended` with `caller` when the step has
-        ended, or from here. Must not raise.
+        """Begin the next step, in the turn of `caller`. The job has left the queue: add it again if
+        there is another step. Call `FairScheduler.ended` with `caller` when the step has ended, or
+        from here. Must not raise.
         """
 
 
-class FairJobs:
+class FairScheduler:
     """Runs at most `most` steps at a time, of each caller one."""
 
     def __init__(self, most: int) -> None:

@@ -30,7 +30,7 @@ from twistedmedia.answers import Answer, error_answer
 from twistedmedia.deferreds import drop_traceback
 from twistedmedia.errors import BadRequest, Busy, MediaError, MethodNotAllowed, NotFound
 from twistedmedia.http.request import SAFE_METHODS
-from twistedmedia.logs.incidents import fault
+from twistedmedia.logs.incidents import report_incident
 from twistedmedia.web.arguments import caller_of
 from twistedmedia.web.large_responses import SMALL_BYTES, LargeResponses
 
@@ -161,7 +161,7 @@ class RoutedResource(Resource):
         failure = Failure(error)
         if request._disconnected:  # the handler was cancelled, or could not go on
             if not isinstance(error, (CancelledError, MediaError, ConnectionLost)):
-                fault(self._log, f"after the client of {request.uri!r} had left", failure)
+                report_incident(self._log, f"after the client of {request.uri!r} had left", failure)
             return None
         if request.startedWriting:
             self._break_off(request, failure)
@@ -170,7 +170,7 @@ class RoutedResource(Resource):
 
     def _break_off(self, request: Any, failure: Failure) -> None:
         """What was begun cannot be answered otherwise any more."""
-        fault(self._log, f"an answer to {request.method!r} {request.uri!r}", failure)
+        report_incident(self._log, f"an answer to {request.method!r} {request.uri!r}", failure)
         request.transport.abortConnection()
 
 
@@ -203,7 +203,7 @@ def reply_to(request: Request, failure: Failure) -> Reply:
         error = _of_routing(error)
     if not isinstance(error, MediaError):
         doing = f"{request.method.decode('ascii', 'replace')} {request.uri!r}"
-        error = fault(_log, doing, failure)
+        error = report_incident(_log, doing, failure)
     return respond(error_answer(error))
 
 

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
 
-from twistedmedia.fetch.cache import Origin, Outcome
+from twistedmedia.fetch.cache import FetchOutcome, Origin
 
 _WIDTH, _HEIGHT = 640, 28  # of the bar, in the units of its drawing
 # Each phase, what people call it, and its colour, which is told apart on light and on dark.
@@ -46,7 +46,7 @@ PAGE_POLICY = (
 )
 
 
-def time_cost_page(outcome: Outcome) -> bytes:
+def time_cost_page(outcome: FetchOutcome) -> bytes:
     """The page for `outcome`, in UTF-8."""
     phases = list(outcome.timings.durations())
     number, unit = _time(outcome.timings.total)

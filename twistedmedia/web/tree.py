@@ -16,23 +16,23 @@ from twistedmedia.errors import (
     NameNotAllowed,
 )
 from twistedmedia.fairness.shares import Shares
-from twistedmedia.fetch.cache import Sharing
-from twistedmedia.fetch.fetcher import Fetcher, Terms
+from twistedmedia.fetch.cache import FetchCache
+from twistedmedia.fetch.fetcher import Fetcher, FetchLimits
 from twistedmedia.http.body import IStreamsBody
-from twistedmedia.library.library import Intake
-from twistedmedia.library.resumable import Uploads
+from twistedmedia.library.library import Library
+from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.web.arguments import header, segments_below
-from twistedmedia.web.cross_site import OriginSharing, Strangers
-from twistedmedia.web.deletes import Deleting
-from twistedmedia.web.downloads import Reading
-from twistedmedia.web.fetches import Fetching
-from twistedmedia.web.health import Health
-from twistedmedia.web.imports import Importing
+from twistedmedia.web.cross_site import CorsPolicy, CsrfPolicy
+from twistedmedia.web.deletes import DeleteRoutes
+from twistedmedia.web.downloads import DownloadRoutes
+from twistedmedia.web.fetches import FetchRoutes
+from twistedmedia.web.health import HealthRoutes
+from twistedmedia.web.imports import ImportRoutes
 from twistedmedia.web.large_responses import LargeResponses
-from twistedmedia.web.openapi import Describing
+from twistedmedia.web.openapi import OpenApiRoutes
 from twistedmedia.web.routing import Reply, RoutedResource, reply_to
-from twistedmedia.web.tus_uploads import Uploading, mark
-from twistedmedia.web.uploads import Storing
+from twistedmedia.web.tus_uploads import TusRoutes, mark
+from twistedmedia.web.uploads import UploadRoutes
 
 # Five of the largest pages that are common, or one of 10,000 names that are all as long as they
 # may be.
@@ -46,8 +46,8 @@ class Fetches:
     """
 
     fetcher: Fetcher
-    asking: Terms
-    importing: Terms
+    asking: FetchLimits
+    importing: FetchLimits
 
 
 class _AnyPath(PathConverter):
@@ -58,23 +58,23 @@ class _AnyPath(PathConverter):
 
 
 def media_resource(
-    intake: Intake,
+    library: Library,
     fetches: Fetches | None = None,
-    strangers: Strangers | None = None,
-    uploads: Uploads | None = None,
+    csrf: CsrfPolicy | None = None,
+    uploads: ResumableUploads | None = None,
     responses: Shares | None = None,
     dropped_events: Callable[[], int] = lambda: 0,
 ) -> MediaResource:
-    """The tree for `intake` and its store. Without `fetches` it fetches nothing, without `uploads`
-    none goes over many requests. `strangers` says who may not ask: unless given, pages of other
+    """The tree for `library` and its store. Without `fetches` it fetches nothing, without `uploads`
+    none goes over many requests. `csrf` says who may not ask: unless given, pages of other
     sites and whoever knows a loopback address by another name. `responses` are the shares of the
     memory of responses, `RESPONSE_MEMORY` bytes unless given. `dropped_events` tells how many
     events could not be logged, for `/health`.
     """
     if responses is None:
-        responses = Shares(RESPONSE_MEMORY, intake.limits.busy_rate)
+        responses = Shares(RESPONSE_MEMORY, library.limits.busy_rate)
     large = LargeResponses(responses)
-    strangers = strangers or Strangers()
+    csrf = csrf or CsrfPolicy()
     app = Klein()
     # Klein's redirects name the host and port that a client claims; and no path here has a twin.
     app.url_map.strict_slashes = False
@@ -82,36 +82,36 @@ def media_resource(
     app.url_map.converters = {**app.url_map.converters, "path": _AnyPath}
     importing = sharing = fetch_places = None
     if fetches is not None:
-        importing = Importing(intake, fetches.fetcher, fetches.importing)
-        sharing = Sharing(fetches.fetcher, fetches.asking)
+        importing = ImportRoutes(library, fetches.fetcher, fetches.importing)
+        sharing = FetchCache(fetches.fetcher, fetches.asking)
         fetch_places = fetches.fetcher.places
     for family in (
-        Storing(intake, importing),
-        Reading(intake.store, intake.limits.media_types, large),
-        Deleting(intake.store),
-        Fetching(sharing, strangers),
-        Health(intake, responses, dropped_events, fetch_places),
-        Describing(),
+        UploadRoutes(library, importing),
+        DownloadRoutes(library.store, library.limits.media_types, large),
+        DeleteRoutes(library.store),
+        FetchRoutes(sharing, csrf),
+        HealthRoutes(library, responses, dropped_events, fetch_places),
+        OpenApiRoutes(),
     ):
         family.add_to(app)
     if uploads is not None:
-        Uploading(uploads).add_to(app)
-    return MediaResource(app, strangers, large)
+        TusRoutes(uploads).add_to(app)
+    return MediaResource(app, csrf, large)
 
 
 @implementer(IStreamsBody)
 class MediaResource(RoutedResource):
     """Routes whose requests stream, and are checked before."""
 
-    def __init__(self, app: Klein, strangers: Strangers, responses: LargeResponses) -> None:
+    def __init__(self, app: Klein, csrf: CsrfPolicy, responses: LargeResponses) -> None:
         super().__init__(app, reply_to, responses)
-        self._strangers = strangers
-        self._sharing = OriginSharing(strangers.origins)
+        self._csrf = csrf
+        self._sharing = CorsPolicy(csrf.origins)
 
     def check(self, request: Any) -> Reply | None:
         mark(request)
         preflight = self._sharing.answer(request)
-        self._strangers.refuse(request)
+        self._csrf.refuse(request)
         _refuse(request)
         return preflight
 

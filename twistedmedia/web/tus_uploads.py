@@ -28,9 +28,9 @@ from twistedmedia.http.tus import (
     parse_length,
     parse_metadata,
 )
-from twistedmedia.library.resumable import Part, Progress, Uploads
+from twistedmedia.library.resumable import ResumableUploads, UploadPart, UploadProgress
 from twistedmedia.names import MediaName, decode, is_upload, media_name, media_name_from_path
-from twistedmedia.store.interface import Plan
+from twistedmedia.store.interface import UploadSpec
 from twistedmedia.web.arguments import (
     caller_of,
     client_address,
@@ -45,12 +45,12 @@ from twistedmedia.web.routing import Reply, add_route, respond
 _NO_CACHE = {"Cache-Control": "no-store"}
 
 
-class Uploading:
+class TusRoutes:
     """`/uploads/`: `POST` there, or below it at the path of a directory, begins an upload. Its own
     URL has `HEAD`, `PATCH` and `DELETE`.
     """
 
-    def __init__(self, uploads: Uploads) -> None:
+    def __init__(self, uploads: ResumableUploads) -> None:
         self._uploads = uploads
 
     def add_to(self, app: Klein) -> None:
@@ -67,7 +67,7 @@ class Uploading:
             "Tus-Version": VERSION,
             "Tus-Extension": EXTENSIONS,
             "Tus-Checksum-Algorithm": ",".join(ALGORITHMS),
-            "Tus-Max-Size": str(self._uploads.intake.limits.max_upload),
+            "Tus-Max-Size": str(self._uploads.library.limits.max_upload),
             "Allow": "OPTIONS, POST, HEAD, PATCH, DELETE",
         }
         return Reply(204, headers, b"")
@@ -108,7 +108,7 @@ class Uploading:
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}")
         refuse_what_is_no_file(request)
         length = header(request, "upload-length")
-        part = Part(
+        part = UploadPart(
             parse_bytes("Upload-Offset", header(request, "upload-offset")),
             body_of(request),
             None if length is None else parse_bytes("Upload-Length", length),
@@ -144,8 +144,10 @@ class Uploading:
         refuse_what_is_no_file(request)
         source = client_address(request)
         caller = caller_of(request)
-        plan = Plan(_name(request, metadata), length, sha256, caller, note)
-        progress = await self._uploads.create(source, caller, plan, Part(0, body, None, checksum))
+        plan = UploadSpec(_name(request, metadata), length, sha256, caller, note)
+        progress = await self._uploads.create(
+            source, caller, plan, UploadPart(0, body, None, checksum)
+        )
         url = f"{mounted_at(request)}/{progress.upload}"
         headers = {
             "Location": url,
@@ -167,7 +169,7 @@ def _begin(request: Request) -> None:
     check_version(header(request, "tus-resumable"))
 
 
-def _ahead(request: Request, progress: Progress) -> dict[str, str]:
+def _ahead(request: Request, progress: UploadProgress) -> dict[str, str]:
     """Where the upload leads, or until when it is there."""
     if progress.stored is not None:
         return {"Content-Location": media_url(request, progress.stored)}

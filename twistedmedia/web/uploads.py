@@ -31,11 +31,11 @@ from twistedmedia.http.forms import (
     decoded_size,
 )
 from twistedmedia.http.header_fields import content_type_of, declared_sha256, sha256_from_hex
-from twistedmedia.library.library import Intake, Place
-from twistedmedia.library.upload import Arrival, Coding
+from twistedmedia.library.library import Library, UploadSlot
+from twistedmedia.library.upload import ContentCoding, Upload
 from twistedmedia.limits import ByteBudget
 from twistedmedia.web.arguments import (
-    Fields,
+    Arguments,
     caller_of,
     client_address,
     condition_of_change,
@@ -45,19 +45,19 @@ from twistedmedia.web.arguments import (
     refuse_what_is_no_file,
 )
 from twistedmedia.web.fetches import JSON, fetching_or_forbidden
-from twistedmedia.web.form_parts import Parts
-from twistedmedia.web.imports import ARGUMENTS, Importing, read_json
+from twistedmedia.web.form_parts import FormParts
+from twistedmedia.web.imports import ARGUMENTS, ImportRoutes, read_json
 from twistedmedia.web.routing import Reply, add_route, respond
 
-_URLENCODED = Coding(decode=decode_urlencoded, measure=decoded_size)
+_URLENCODED = ContentCoding(decode=decode_urlencoded, measure=decoded_size)
 
 
-class Storing:
+class UploadRoutes:
     """`PUT /media/<directory>/<filename>` and `POST /media`."""
 
-    def __init__(self, intake: Intake, importing: Importing | None) -> None:
+    def __init__(self, library: Library, importing: ImportRoutes | None) -> None:
         """Without `importing` no URL is fetched."""
-        self._intake = intake
+        self._library = library
         self._importing = importing
 
     def add_to(self, app: Klein) -> None:
@@ -76,8 +76,8 @@ class Storing:
         body = body_of(request)
         source, caller = client_address(request), caller_of(request)
         with (
-            await self._intake.upload(caller, source, body),
-            self._intake.arrival(source, declared=body.length, caller=caller) as arrival,
+            await self._library.upload(caller, source, body),
+            self._library.arrival(source, declared=body.length, caller=caller) as arrival,
         ):
             arrival.sha256, arrival.replacing = sha256, replacing
             arrival.accepted(name)
@@ -89,7 +89,7 @@ class Storing:
                     await arrival.write(chunks)
                     arrival.raise_failure()
             await arrival.end()
-            await self._intake.publish([arrival])
+            await self._library.publish([arrival])
             arrival.raise_failure()
         return _stored(request, [arrival])
 
@@ -98,9 +98,9 @@ class Storing:
         media_type, parameters = content_type_of(header(request, "content-type"))
         refuse_what_is_no_file(request)
         body = body_of(request)
-        if body.length is not None and body.length > self._intake.limits.max_form:
-            raise TooLarge(self._intake.limits.max_form, "the form")
-        with await self._intake.upload(caller_of(request), client_address(request), body) as place:
+        if body.length is not None and body.length > self._library.limits.max_form:
+            raise TooLarge(self._library.limits.max_form, "the form")
+        with await self._library.upload(caller_of(request), client_address(request), body) as place:
             if media_type == MULTIPART:
                 decoder = MultipartDecoder(parameters.get("boundary"))
                 return await self._multipart(request, body, decoder, place)
@@ -113,7 +113,7 @@ class Storing:
         raise UnsupportedContent(f"send {MULTIPART}, {URLENCODED} or {JSON}")
 
     async def _multipart(
-        self, request: Request, body: Body, decoder: MultipartDecoder, place: Place
+        self, request: Request, body: Body, decoder: MultipartDecoder, place: UploadSlot
     ) -> Reply:
         """Each file part is a file: the part's name is the directory, its filename the filename,
         unless text parts say otherwise. Without any, the text parts may be the arguments of an
@@ -121,10 +121,10 @@ class Storing:
         """
         source, caller = client_address(request), caller_of(request)
         site: Any = request.site  # a `MediaSite`, since there is a body
-        with self._intake.form_files.take(caller, place, 0) as files:
-            parts = Parts(
-                lambda: self._intake.arrival(source, caller=caller),
-                lambda: self._intake.form_file(files),
+        with self._library.form_files.take(caller, place, 0) as files:
+            parts = FormParts(
+                lambda: self._library.arrival(source, caller=caller),
+                lambda: self._library.form_file(files),
                 body.turn,
                 lambda: site.dropping.turn(caller),
             )
@@ -134,23 +134,25 @@ class Storing:
                 decoder.end()
                 if parts.files:
                     await parts.name_files()
-                    await self._intake.publish(parts.files, body.turn)
+                    await self._library.publish(parts.files, body.turn)
                     return _stored(request, parts.files)
             except Exception as error:  # also when the client has left
-                await self._intake.unbroken(parts.leave(error), "the files of a form, to drop them")
+                await self._library.unbroken(
+                    parts.leave(error), "the files of a form, to drop them"
+                )
                 raise
         if not parts.has("url"):
             raise EmptyUpload
         return await self._import(request, parts.arguments(_named_in_query(request)), place)
 
-    async def _urlencoded(self, request: Request, body: Body, place: Place) -> Reply:
+    async def _urlencoded(self, request: Request, body: Body, place: UploadSlot) -> Reply:
         """The fields `directory`, `filename` and `body` are a file, in any order. With `url` in
         place of `body` they are an import.
         """
         fields = _named_in_query(request)
         decoder = UrlencodedDecoder()
         source, caller = client_address(request), caller_of(request)
-        with self._intake.arrival(source, coding=_URLENCODED, caller=caller) as arrival:
+        with self._library.arrival(source, coding=_URLENCODED, caller=caller) as arrival:
             field = ""
             empty = True
             async for chunks in self._counted(body):
@@ -176,12 +178,12 @@ class Storing:
             if not fields.has("url"):
                 await arrival.end()  # what is wrong with the content is told before the name
                 _named_by(fields, arrival, empty)
-                await self._intake.publish([arrival])
+                await self._library.publish([arrival])
                 arrival.raise_failure()
                 return _stored(request, [arrival])
         return await self._import(request, fields, place)
 
-    async def _import(self, request: Request, fields: Fields, place: Place) -> Reply:
+    async def _import(self, request: Request, fields: Arguments, place: UploadSlot) -> Reply:
         if fields.has("body") and fields.has("url"):
             raise Malformed("send either the body or the url, not both")
         importing = fetching_or_forbidden(self._importing)
@@ -189,17 +191,17 @@ class Storing:
         return _stored(request, [arrival], timings)
 
     async def _counted(self, body: Body) -> AsyncIterator[list[bytes]]:
-        budget = ByteBudget(self._intake.limits.max_form, "the form")
+        budget = ByteBudget(self._library.limits.max_form, "the form")
         async for chunks in body:
             budget.spend(sum(map(len, chunks)))
             yield chunks
 
 
-def _named_in_query(request: Request) -> Fields:
-    return Fields(request.args, ("directory", "filename"))
+def _named_in_query(request: Request) -> Arguments:
+    return Arguments(request.args, ("directory", "filename"))
 
 
-def _named_by(fields: Fields, arrival: Arrival, empty: bool) -> None:
+def _named_by(fields: Arguments, arrival: Upload, empty: bool) -> None:
     try:
         if fields.has("sha256"):
             arrival.sha256 = sha256_from_hex(fields.require("sha256"))
@@ -212,7 +214,7 @@ def _named_by(fields: Fields, arrival: Arrival, empty: bool) -> None:
         arrival.named(directory, filename)
 
 
-def _stored(request: Request, arrivals: list[Arrival], timings: Timings | None = None) -> Reply:
+def _stored(request: Request, arrivals: list[Upload], timings: Timings | None = None) -> Reply:
     return respond(
         stored_answer(
             [_outcome(arrival) for arrival in arrivals],
@@ -222,7 +224,7 @@ def _stored(request: Request, arrivals: list[Arrival], timings: Timings | None =
     )
 
 
-def _outcome(arrival: Arrival) -> FileOutcome:
+def _outcome(arrival: Upload) -> FileOutcome:
     stored = arrival.stored
     if stored is None:
         return FileOutcome(arrival.directory, arrival.filename, failure=arrival.failure)

@@ -28,7 +28,7 @@ from tests.store.test_contract import content_of, stored
 from tests.support import asynchronous, named
 from twistedmedia.errors import ConfigurationError
 from twistedmedia.store.local.directory import DirectoryStore
-from twistedmedia.store.local.record_files import Texts
+from twistedmedia.store.local.record_files import SymlinkTexts
 from twistedmedia.store.local.syscalls import SystemCalls
 
 FOLDER = ".twistedmedia/uploads"
@@ -228,13 +228,13 @@ def test_a_file_for_a_text_that_cannot_be_written_leaves_the_old_one(
     tmp_path: Path, operation: str
 ) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
-    Texts(SystemCalls(), fd, links=False).replace("a", "old")
+    SymlinkTexts(SystemCalls(), fd, links=False).replace("a", "old")
     calls = LackingCalls(operation, error=errno.ENOSPC, where=lambda name, *_: name != "a")
     if operation == "rename":
         calls = LackingCalls(operation, error=errno.ENOSPC)
     with pytest.raises(OSError, match="No space"):
-        Texts(calls, fd, links=False).replace("a", "new")
-    assert Texts(SystemCalls(), fd).read("a") == "old"
+        SymlinkTexts(calls, fd, links=False).replace("a", "new")
+    assert SymlinkTexts(SystemCalls(), fd).read("a") == "old"
     assert os.listdir(tmp_path) == ["a"]
     os.close(fd)
 

@@ -16,7 +16,7 @@ from tests.store.local.faults import CallsLayer, FailingCalls
 from tests.store.test_contract import stored
 from tests.support import asynchronous, named
 from twistedmedia.errors import NotFound
-from twistedmedia.store.local.dirty_folders import Touched
+from twistedmedia.store.local.dirty_folders import DirtyFolders
 from twistedmedia.store.local.syscalls import SystemCalls
 
 NAME = named("a/b/x.mp3")
@@ -125,15 +125,15 @@ async def test_a_folder_of_an_administrator_stays_even_if_the_service_had_one_of
 # The notes
 
 
-def noting(folder: Path, calls: SystemCalls | None = None) -> Touched:
-    return Touched(calls or SystemCalls(), os.open(folder, os.O_RDONLY))
+def noting(folder: Path, calls: SystemCalls | None = None) -> DirtyFolders:
+    return DirtyFolders(calls or SystemCalls(), os.open(folder, os.O_RDONLY))
 
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Any:
-    made: list[Touched] = []
+    made: list[DirtyFolders] = []
 
-    def make(calls: SystemCalls | None = None) -> Touched:
+    def make(calls: SystemCalls | None = None) -> DirtyFolders:
         made.append(noting(tmp_path, calls))
         return made[-1]
 
@@ -180,7 +180,7 @@ class FullFolder(CallsLayer):
         return call()
 
 
-def fill(touched: Touched, folder: Path) -> None:
+def fill(touched: DirtyFolders, folder: Path) -> None:
     """Note so much, beside work under way, that the next note makes the file short again."""
     n = 0
     while n == 0 or (folder / "folders").stat().st_size <= 16 << 10:

@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
 from tests.support import asynchronous
-from twistedmedia.store.local.disk_threads import DiskThreads, Lane, in_steps
+from twistedmedia.store.local.disk_threads import DiskThreads, SerialQueue, in_steps
 
 THREADS = 3
 # Before a job that has its turn, no more jobs of other callers are done. Such tests use one thread:
@@ -271,7 +271,7 @@ async def test_what_a_step_raises_is_the_failure_of_its_job(pool: DiskThreads) -
 
 @asynchronous
 async def test_the_steps_of_a_job_are_before_the_next_job_of_its_lane(pool: DiskThreads) -> None:
-    lane, order = Lane(pool, "somebody"), list[int]()
+    lane, order = SerialQueue(pool, "somebody"), list[int]()
 
     def steps() -> Generator[None, None, None]:
         for n in range(5):
@@ -288,7 +288,7 @@ async def test_a_lane_takes_the_turns_of_its_caller(make: Callable[[int], DiskTh
     gate, order = Gate(), list[str]()
     jobs = [pool.run(gate, caller="first") for _ in range(2)]
     jobs += [pool.run(order.append, "crowd", caller="crowd") for _ in range(100)]
-    jobs.append(Lane(pool, "one").run(order.append, "one"))
+    jobs.append(SerialQueue(pool, "one").run(order.append, "one"))
     gate.open()
     await gatherResults(jobs)
     assert order.index("one") <= SOON
@@ -352,7 +352,7 @@ async def test_idle_waits_for_what_runs_and_what_is_queued(
 
 @asynchronous
 async def test_idle_waits_for_the_jobs_that_a_lane_has_yet_to_start(pool: DiskThreads) -> None:
-    gate, lane = Gate(), Lane(pool, "somebody")
+    gate, lane = Gate(), SerialQueue(pool, "somebody")
     done: list[int] = []
     lane.run(gate)
     for n in range(5):
@@ -368,7 +368,7 @@ async def test_idle_waits_for_the_jobs_that_a_lane_has_yet_to_start(pool: DiskTh
 async def test_the_jobs_of_a_lane_run_one_after_the_other_in_their_order(
     pool: DiskThreads,
 ) -> None:
-    lane = Lane(pool, "somebody")
+    lane = SerialQueue(pool, "somebody")
     seen: list[int] = []
     inside: list[int] = []
 
@@ -386,7 +386,7 @@ async def test_the_jobs_of_a_lane_run_one_after_the_other_in_their_order(
 
 @asynchronous
 async def test_lanes_do_not_wait_for_each_other(pool: DiskThreads) -> None:
-    gate, first, second = Gate(), Lane(pool, "somebody"), Lane(pool, "somebody")
+    gate, first, second = Gate(), SerialQueue(pool, "somebody"), SerialQueue(pool, "somebody")
     held = first.run(gate)
     await gate.entered(1)
     assert await second.run(abs, -1) == 1
@@ -397,7 +397,7 @@ async def test_lanes_do_not_wait_for_each_other(pool: DiskThreads) -> None:
 
 @asynchronous
 async def test_a_job_that_fails_does_not_stop_its_lane(pool: DiskThreads) -> None:
-    lane = Lane(pool, "somebody")
+    lane = SerialQueue(pool, "somebody")
     failing, following = lane.run(fails), lane.run(abs, -1)
     with pytest.raises(ValueError, match="no"):
         await failing
@@ -408,7 +408,7 @@ async def test_a_job_that_fails_does_not_stop_its_lane(pool: DiskThreads) -> Non
 async def test_a_job_starts_behind_the_one_that_runs_although_nobody_waits_for_that(
     pool: DiskThreads,
 ) -> None:
-    gate, lane = Gate(), Lane(pool, "somebody")
+    gate, lane = Gate(), SerialQueue(pool, "somebody")
     running = lane.run(gate)
     await gate.entered(1)
     running.cancel()
@@ -423,7 +423,7 @@ async def test_a_job_starts_behind_the_one_that_runs_although_nobody_waits_for_t
 
 @asynchronous
 async def test_a_job_that_nobody_waits_for_any_more_is_done_in_its_turn(pool: DiskThreads) -> None:
-    gate, lane = Gate(), Lane(pool, "somebody")
+    gate, lane = Gate(), SerialQueue(pool, "somebody")
     seen: list[int] = []
     running = lane.run(gate)
     queued = [lane.run(seen.append, n) for n in range(3)]
@@ -445,7 +445,7 @@ async def test_a_job_that_nobody_waits_for_any_more_is_done_in_its_turn(pool: Di
 async def test_thousands_of_jobs_in_one_lane_run_in_their_order(
     pool: DiskThreads, syncing: bool
 ) -> None:
-    lane, done = Lane(pool, "somebody"), list[int]()
+    lane, done = SerialQueue(pool, "somebody"), list[int]()
     jobs = [lane.run(done.append, number, syncing=syncing) for number in range(5000)]
     for job in jobs[1::2]:
         job.cancel()
@@ -488,7 +488,7 @@ async def test_jobs_that_run_or_are_queued_are_counted_by_their_functions(
     def sync() -> None:
         gate()
 
-    lane = Lane(pool, "somebody")
+    lane = SerialQueue(pool, "somebody")
     jobs = [pool.run(_write), *(pool.run(sync, syncing=True) for _ in range(5)), lane.run(_write)]
     assert pool.jobs == ["test: 5 x sync", "test: 2 x write"]
     gate.open()

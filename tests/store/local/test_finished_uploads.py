@@ -17,8 +17,8 @@ from tests.store.local.faults import FailingCalls, RecordingCalls, SlowCalls
 from tests.store.local.test_resumable_drafts import ETAG, PLAN, begun
 from tests.support import asynchronous
 from twistedmedia.errors import NotFound
-from twistedmedia.store.interface import Fate, Plan
-from twistedmedia.store.local.finished_uploads import Finished
+from twistedmedia.store.interface import UploadSpec, UploadStatus
+from twistedmedia.store.local.finished_uploads import FinishedUploads
 
 FOLDER = ".twistedmedia/uploads"
 ids = (f"{n:032x}" for n in itertools.count())
@@ -32,7 +32,7 @@ def ids_of(count: int) -> list[str]:
 
 
 def test_the_oldest_of_the_caller_that_has_most_goes_first() -> None:
-    finished = Finished(5)
+    finished = FinishedUploads(5)
     many, few = ids_of(4), ids_of(2)
     for upload in many[:2]:
         finished.add(upload, "many")
@@ -48,7 +48,7 @@ def test_the_oldest_of_the_caller_that_has_most_goes_first() -> None:
 
 def test_nobody_pushes_out_what_others_have_finished() -> None:
     """Case 95."""
-    finished = Finished(100)
+    finished = FinishedUploads(100)
     mine = ids_of(10)
     for upload in mine:
         finished.add(upload, "me")
@@ -62,7 +62,7 @@ def test_nobody_pushes_out_what_others_have_finished() -> None:
 
 
 def test_those_from_before_are_older_than_all_others() -> None:
-    finished = Finished(1)
+    finished = FinishedUploads(1)
     new, old, older = ids_of(3)
     finished.add(new, "me")
     finished.expect([older, old])
@@ -84,7 +84,7 @@ def test_those_from_before_are_older_than_all_others() -> None:
 def test_whatever_is_added_and_removed_the_largest_share_is_known(
     steps: list[tuple[str, int]],
 ) -> None:
-    finished = Finished(0)
+    finished = FinishedUploads(0)
     model: dict[str, str] = {}
     for step, n in steps:
         upload, caller = f"{n:032x}", f"{n * 7 % 4}"
@@ -116,7 +116,7 @@ def test_whatever_is_added_and_removed_the_largest_share_is_known(
 async def finish(store: Any, caller: str, count: int = 1) -> list[str]:
     made = ids_of(count)
     for upload in made:
-        plan = Plan(PLAN.name, 0, None, caller, "")
+        plan = UploadSpec(PLAN.name, 0, None, caller, "")
         await begun(store, upload=upload, plan=plan)
         await store.kept.settle(upload, ETAG)
     return made
@@ -130,7 +130,7 @@ async def known(store: Any, uploads: list[str]) -> list[str]:
             kept = await store.kept.find(upload)
         except NotFound:
             continue
-        assert kept.fate is Fate.STORED
+        assert kept.fate is UploadStatus.STORED
         found.append(upload)
     return found
 

@@ -26,13 +26,13 @@ from tests.store.test_contract import stored
 from tests.support import asynchronous, named
 from twistedmedia.errors import NotFound, StorageFailed
 from twistedmedia.store.batches import BATCH
-from twistedmedia.store.interface import Batch, Entry
+from twistedmedia.store.interface import Batch, ListedFile
 
 DIRECTORY = ("a", "b")
 
 
 def names(page: Page) -> list[str]:
-    return [each.filename if isinstance(each, Entry) else each for each in page.entries]
+    return [each.filename if isinstance(each, ListedFile) else each for each in page.entries]
 
 
 @asynchronous
@@ -52,7 +52,7 @@ async def test_a_file_is_listed_with_what_its_reading_says(store: Any) -> None:
     await stored(store, named("a/b/x.wav"), b"hello")
     media = await store.open(named("a/b/x.wav"))
     page = await page_of(store)
-    assert page == Page((Entry("x.wav", 5, media.modified_ns, media.etag),), False, 0)
+    assert page == Page((ListedFile("x.wav", 5, media.modified_ns, media.etag),), False, 0)
     media.close()
 
 

@@ -47,7 +47,7 @@ from tests.store.test_contract import content_of, holds
 from tests.store.test_contract import let_go as discarded
 from tests.support import asynchronous, named
 from twistedmedia.errors import MediaError, NoSpace, NotFound, StorageFailed
-from twistedmedia.store.interface import Fate
+from twistedmedia.store.interface import UploadStatus
 from twistedmedia.store.local.records import AT_ONCE
 from twistedmedia.store.local.syscalls import SystemCalls
 
@@ -78,7 +78,7 @@ async def resumed_and_let_go(store: Any, upload: str = UPLOAD) -> None:
     try:
         await draft.resume()
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 # What is on the disk
@@ -200,7 +200,7 @@ async def test_what_is_published_and_could_not_be_settled_is_not_appended_to(
         with pytest.raises(NotFound):
             await going_on(store, provisional=provisional)
     with contextlib.suppress(NotFound):
-        assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+        assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
         assert extensions_in(root) == IS_STORED
     assert await content_of(store, HELLO) == WHOLE
     assert (root / "prompts/en/hello.mp3").stat().st_nlink == 1
@@ -220,7 +220,7 @@ async def test_what_is_published_could_not_be_settled_and_was_deleted_does_not_c
     nothing_left_behind.clear()
     await store.delete(HELLO)
     with contextlib.suppress(NotFound):
-        assert (await store.kept.find(UPLOAD)).fate is not Fate.UNFINISHED
+        assert (await store.kept.find(UPLOAD)).fate is not UploadStatus.UNFINISHED
     with pytest.raises(NotFound):
         await going_on(store)
 
@@ -245,7 +245,7 @@ async def test_who_looks_while_a_publish_ends_finds_it_stored(start: Any, root: 
     held = calls.hold("rename", where=lambda source, *_: source == f"{UPLOAD}.json")
     publishing = draft.publish(HELLO)
     await held
-    assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
     calls.release()
     await publishing
     assert extensions_in(root) == IS_STORED
@@ -617,7 +617,7 @@ async def append(store: Any) -> None:
         await draft.resume()
         await draft.append([b" wo", b"rld"])
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 async def keep(store: Any, *, provisional: bool = False) -> None:
@@ -627,7 +627,7 @@ async def keep(store: Any, *, provisional: bool = False) -> None:
         await draft.append([b" wo", b"rld"])
         await draft.keep("something", synced=True)
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 async def sync(store: Any) -> None:
@@ -639,7 +639,7 @@ async def sync(store: Any) -> None:
         await draft.append([b"rld"])
         await draft.keep("something", synced=False)
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 async def undo(store: Any, *, provisional: bool = False) -> None:
@@ -648,7 +648,7 @@ async def undo(store: Any, *, provisional: bool = False) -> None:
         await draft.resume()
         await draft.append([b" wo", b"rld"])
     finally:
-        await draft.put_down(undo=True)
+        await draft.release(undo=True)
 
 
 async def review(store: Any) -> None:
@@ -657,7 +657,7 @@ async def review(store: Any) -> None:
         await draft.resume()
         await reviewed(draft)
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 async def publish(store: Any, *, provisional: bool = False) -> None:
@@ -668,7 +668,7 @@ async def publish(store: Any, *, provisional: bool = False) -> None:
         await draft.append([b" world"])
         await draft.publish(HELLO)
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 async def left_provisional(store: Any) -> None:
@@ -718,7 +718,7 @@ async def test_whatever_fails_nothing_counts_that_was_not_appended(
     async for failed, came in each_failure(calls, error, lambda: do(store)):
         where = f"{failed} of {act}"
         kept = await store.kept.find(UPLOAD)
-        assert kept.fate is Fate.UNFINISHED, where
+        assert kept.fate is UploadStatus.UNFINISHED, where
         if act == "declare":
             assert kept.plan in (PLAN, replace(PLAN, length=12)), where
         else:
@@ -740,7 +740,7 @@ async def publish_the_rest(store: Any, rest: bytes = b" world") -> None:
         await draft.append([rest])
         await draft.publish(HELLO)
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 async def find_synced(store: Any) -> None:
@@ -829,7 +829,7 @@ async def test_undoing_a_part_whose_sync_failed_brings_back_nothing(
         await draft.sync()
     with pytest.raises(StorageFailed):
         await draft.append([b"more"])
-    await draft.put_down(undo=True)
+    await draft.release(undo=True)
     assert await kept_bytes(store) == (b"hello" if synced else b"")
     assert await size_in(store) == (5 if synced else 0)
 
@@ -983,7 +983,7 @@ async def test_a_file_that_becomes_shorter_under_a_review_is_a_storage_that_fail
         with pytest.raises(StorageFailed, match="the file of an upload has become shorter"):
             await reviewed(draft)
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
     assert await kept_bytes(store) == b"hel"
     assert await size_in(store) == 3
 
@@ -1028,7 +1028,7 @@ async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_k
             assert (failed, await content_of(store, HELLO)) == ("rename", WHOLE)
         else:
             seen.add(kept.fate)
-            if kept.fate is Fate.UNFINISHED:
+            if kept.fate is UploadStatus.UNFINISHED:
                 assert not await holds(store, HELLO), failed
                 assert kept.size == 5 if provisional else kept.size in (5, 11), failed
                 assert await kept_bytes(store) == WHOLE[: kept.size], failed
@@ -1044,7 +1044,7 @@ async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_k
         await store.kept.forget(UPLOAD)
         assert uploads_in(root) == {}, failed
         await begun(store, b"hello")
-    assert seen == {Fate.UNFINISHED, Fate.STORED}
+    assert seen == {UploadStatus.UNFINISHED, UploadStatus.STORED}
     nothing_left_behind.clear()  # what could not be closed or settled was logged
 
 
@@ -1071,7 +1071,7 @@ async def test_what_could_not_be_dropped_is_dropped_the_next_time(
     async for failed, _ in each_failure(calls, error, drop):
         with contextlib.suppress(NotFound):
             kept = await store.kept.find(UPLOAD)
-            settled = Fate.STORED if how == "settle as stored" else Fate.TAKEN
+            settled = UploadStatus.STORED if how == "settle as stored" else UploadStatus.TAKEN
             assert kept.fate is settled or kept.size == 5, failed
         await drop()
         if how == "settle":
@@ -1164,7 +1164,7 @@ async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_w
             assert extensions == [], when
             progress.append(-1)
         else:
-            stored = kept.fate is Fate.STORED
+            stored = kept.fate is UploadStatus.STORED
             assert stored == (extensions == IS_STORED), when
             progress.append(12 if stored else kept.size)
             if not stored:
@@ -1174,7 +1174,7 @@ async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_w
             media.close()
             await following.delete(HELLO)
             kept = await following.kept.find(UPLOAD)
-            assert (kept.fate, kept.etag) == (Fate.STORED, media.etag), when
+            assert (kept.fate, kept.etag) == (UploadStatus.STORED, media.etag), when
             assert ".stored" in extensions_in(copy), when
         await following.stop()
     assert progress == sorted(progress)
@@ -1200,7 +1200,7 @@ async def test_a_service_that_is_killed_while_it_drops_an_upload_leaves_nothing(
     if how == "settle as stored":  # until its record says so it is not
         when, copy = calls.taken.pop(0)
         following = start(FailingCalls(), at=copy)
-        assert (await following.kept.find(UPLOAD)).fate is Fate.UNFINISHED, when
+        assert (await following.kept.find(UPLOAD)).fate is UploadStatus.UNFINISHED, when
         assert await kept_bytes(following) == b"hello"
         await following.stop()
     assert len(calls.taken) == 3
@@ -1225,7 +1225,7 @@ async def test_what_a_killed_service_thought_it_had_become_is_not_what_it_become
     assert await reviewed(draft) == WHOLE
     published = await draft.publish(HELLO)
     kept = await store.kept.find(UPLOAD)
-    assert (kept.fate, kept.etag) == (Fate.STORED, published.etag)
+    assert (kept.fate, kept.etag) == (UploadStatus.STORED, published.etag)
 
 
 @asynchronous
@@ -1239,7 +1239,7 @@ async def test_a_stored_upload_of_which_no_etag_is_known_is_stored(start: Any, r
     (root / FOLDER / f"{UPLOAD}.etag").unlink()
     for _ in range(2):
         kept = await store.kept.find(UPLOAD)
-        assert (kept.fate, kept.size, kept.etag) == (Fate.STORED, 11, None)
+        assert (kept.fate, kept.size, kept.etag) == (UploadStatus.STORED, 11, None)
         await store.stop()
         store = start(FailingCalls())
 
@@ -1260,7 +1260,7 @@ async def test_who_looks_before_a_published_upload_is_settled_settles_it(
     kept = await store.kept.find(UPLOAD)
     calls.release()
     published = await publishing
-    assert (kept.fate, kept.etag) == (Fate.STORED, published.etag)
+    assert (kept.fate, kept.etag) == (UploadStatus.STORED, published.etag)
     assert extensions_in(root) == IS_STORED
 
 
@@ -1301,7 +1301,7 @@ async def test_what_was_published_before_the_kill_is_known_to_be_stored(
         await store.stop()
         store = start(FailingCalls())
     kept = await store.kept.find(UPLOAD)
-    assert (kept.fate, kept.etag) == (Fate.STORED, media.etag)
+    assert (kept.fate, kept.etag) == (UploadStatus.STORED, media.etag)
     assert await holds(store, HELLO) is not deleted
 
 
@@ -1313,7 +1313,7 @@ async def test_a_link_that_is_not_the_media_is_no_publish(start: Any, root: Path
     os.link(root / FOLDER / f"{UPLOAD}.bytes", root.parent / "backup")
     store = start(FailingCalls())
     kept = await store.kept.find(UPLOAD)
-    assert (kept.fate, kept.size) == (Fate.UNFINISHED, 5)
+    assert (kept.fate, kept.size) == (UploadStatus.UNFINISHED, 5)
 
 
 @asynchronous
@@ -1331,7 +1331,10 @@ async def test_what_a_killed_service_has_left_half_done_is_swept(start: Any, roo
         (root / FOLDER / name).symlink_to("half")
     store = start(FailingCalls())
     assert uploads_in(root) == whole
-    assert (await size_in(store), (await store.kept.find(OTHERS[1])).fate) == (5, Fate.STORED)
+    assert (await size_in(store), (await store.kept.find(OTHERS[1])).fate) == (
+        5,
+        UploadStatus.STORED,
+    )
 
 
 @asynchronous
@@ -1425,7 +1428,7 @@ async def test_memories_are_few_and_what_is_forgotten_is_reviewed(start: Any, ro
             assert await reviewed(draft) == b"hello"
         await draft.append([b" world"])
         assert (await draft.seal()).size == 11
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
     assert remembered == [False] * 8 + [True] * 32
 
 

@@ -34,7 +34,7 @@ from twistedmedia.errors import (
     PreconditionFailed,
     StorageFailed,
 )
-from twistedmedia.store.interface import Condition, Stored
+from twistedmedia.store.interface import Condition, StoredFile
 from twistedmedia.store.validators import etag_of
 
 NAME = named("a/b/x.mp3")
@@ -49,12 +49,12 @@ def always(etag: str | None, modified_ns: int) -> bool:
     return True
 
 
-async def replaced(store: Any, name: Any, content: bytes, condition: Condition) -> Stored:
+async def replaced(store: Any, name: Any, content: bytes, condition: Condition) -> StoredFile:
     """`content` in the place of the file `name`."""
     draft = store.begin()
     try:
         await draft.append([content])
-        published: Stored = await draft.publish(name, condition)
+        published: StoredFile = await draft.publish(name, condition)
         return published
     finally:
         await let_go(draft)

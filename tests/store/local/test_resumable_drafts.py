@@ -18,17 +18,25 @@ from tests.store.local.faults import FailingCalls
 from tests.store.test_contract import content_of, holds, stored
 from tests.support import asynchronous, named
 from twistedmedia.errors import AlreadyExists, NameConflict, NoSpace, NotFound, TooLarge
-from twistedmedia.store.interface import Fate, KeepingStore, Kept, Plan, Resumed
+from twistedmedia.store.interface import (
+    KeepingStore,
+    Resumed,
+    UploadSpec,
+    UploadState,
+    UploadStatus,
+)
 from twistedmedia.store.local.directory import DirectoryStore
 
 HELLO = named("prompts/en/hello.mp3")
-PLAN = Plan(HELLO, 11, None, "192.0.2.1", "filename aGVsbG8=")
+PLAN = UploadSpec(HELLO, 11, None, "192.0.2.1", "filename aGVsbG8=")
 UPLOAD = "0123456789abcdef" * 2
 OTHER = "f" * 32
 ETAG = '"an entity tag"'
 provisional_or_not = pytest.mark.parametrize("provisional", [False, True])
 stored_or_taken = pytest.mark.parametrize(
-    ("etag", "fate"), [(ETAG, Fate.STORED), (None, Fate.TAKEN)], ids=["stored", "taken"]
+    ("etag", "fate"),
+    [(ETAG, UploadStatus.STORED), (None, UploadStatus.TAKEN)],
+    ids=["stored", "taken"],
 )
 
 
@@ -51,7 +59,7 @@ async def going_on(
 
 
 async def begun(
-    store: Any, *parts: bytes, upload: str = UPLOAD, plan: Plan = PLAN, memory: object = None
+    store: Any, *parts: bytes, upload: str = UPLOAD, plan: UploadSpec = PLAN, memory: object = None
 ) -> None:
     """An upload with these parts, each of which was kept."""
     await store.kept.create(upload, plan)
@@ -104,7 +112,7 @@ def is_durable(store: Any) -> bool:
 async def let_go(draft: Any) -> None:
     """Discard it, and wait until that is done."""
     draft.discard()
-    await draft.put_down(undo=False)
+    await draft.release(undo=False)
 
 
 @asynchronous
@@ -120,16 +128,16 @@ async def test_a_store_of_each_kind_can_keep_drafts(store: Any) -> None:
     "plan",
     [
         PLAN,
-        Plan(HELLO, None, None, "", ""),
-        Plan(named("é/ü \"x' 🎵.wav"), 0, "5a" * 32, "42", "x" * 20_000),
-        Plan(HELLO, 1 << 50, None, "local", 'a "b", \\ ü\udcff'),
+        UploadSpec(HELLO, None, None, "", ""),
+        UploadSpec(named("é/ü \"x' 🎵.wav"), 0, "5a" * 32, "42", "x" * 20_000),
+        UploadSpec(HELLO, 1 << 50, None, "local", 'a "b", \\ ü\udcff'),
     ],
     ids=["usual", "nothing known", "everything", "huge, and odd text"],
 )
-async def test_an_upload_is_found_as_it_was_planned(store: Any, plan: Plan) -> None:
+async def test_an_upload_is_found_as_it_was_planned(store: Any, plan: UploadSpec) -> None:
     await store.kept.create(UPLOAD, plan)
     kept = await store.kept.find(UPLOAD)
-    assert kept == Kept(plan, Fate.UNFINISHED, 0, kept.modified_ns)
+    assert kept == UploadState(plan, UploadStatus.UNFINISHED, 0, kept.modified_ns)
     assert await store.kept.find(UPLOAD, synced=True) == kept
     assert not await holds(store, plan.name)
 
@@ -198,8 +206,8 @@ async def test_what_was_provisional_and_not_kept_never_was(store: Any, undo: boo
     for _ in range(2):
         draft = await going_on(store, provisional=True)
         await draft.append([b"noise"])
-        draft.discard() if undo is None else await draft.put_down(undo=undo)
-        await draft.put_down(undo=False)
+        draft.discard() if undo is None else await draft.release(undo=undo)
+        await draft.release(undo=False)
         assert await size_of(store) == 5
     draft = await going_on(store)
     assert await reviewed(draft) == b"hello"
@@ -215,7 +223,7 @@ async def test_what_is_undone_never_was(store: Any, provisional: bool) -> None:
     draft = await going_on(store, provisional=provisional)
     await draft.append([b"noise"])
     await draft.append([b"noise"])
-    await draft.put_down(undo=True)
+    await draft.release(undo=True)
     draft = store.kept.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(5, 5, None)
     assert await reviewed(draft) == b"hello"
@@ -249,7 +257,7 @@ async def test_what_was_synced_can_be_undone(store: Any) -> None:
     draft = await going_on(store)
     await draft.append([b"noise"])
     await draft.sync()
-    await draft.put_down(undo=True)
+    await draft.release(undo=True)
     draft = store.kept.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(5, 5, None)
     assert await reviewed(draft) == b"hello"
@@ -269,7 +277,7 @@ async def test_what_was_written_before_a_failure_counts(store: Any) -> None:
     await draft.append([b"he"])
     with pytest.raises(TooLarge):
         await draft.append(chunks())
-    await draft.put_down(undo=False)
+    await draft.release(undo=False)
     assert await size_of(store) >= 2
     assert b"hehello".startswith(await kept_bytes(store))
 
@@ -281,7 +289,7 @@ async def test_a_draft_may_be_discarded_while_its_work_is_under_way(store: Any) 
     writing = draft.append([bytes(1 << 20)] * 4)
     draft.discard()
     await writing
-    await draft.put_down(undo=True)  # it is let go of: this changes nothing
+    await draft.release(undo=True)  # it is let go of: this changes nothing
     assert await size_of(store) == 4 << 20
 
 
@@ -294,10 +302,10 @@ async def test_a_draft_that_was_let_go_of_takes_nothing_more(store: Any, end: st
     if end == "keep":
         await draft.keep(None, synced=False)
     elif end == "put_down":
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
     draft.discard()
     draft.discard()
-    await draft.put_down(undo=True)
+    await draft.release(undo=True)
     for call in (
         lambda: draft.append([b"x"]),
         lambda: draft.keep(None, synced=False),
@@ -316,7 +324,7 @@ async def test_a_draft_of_which_nothing_was_asked_can_be_let_go_of(store: Any) -
     await begun(store, b"hello")
     draft = store.kept.resume(UPLOAD, 100, provisional=True)
     draft.discard()
-    await store.kept.resume(UPLOAD, 100, provisional=True).put_down(undo=True)
+    await store.kept.resume(UPLOAD, 100, provisional=True).release(undo=True)
     assert await size_of(store) == 5
 
 
@@ -351,10 +359,10 @@ async def test_what_is_to_be_remembered_is_told_to_the_next_one_and_to_nobody_af
     draft = store.kept.resume(UPLOAD, None, provisional=False)
     resumed = await draft.resume()
     assert (resumed.size, resumed.memory is memory) == (5, True)
-    await draft.put_down(undo=False)
+    await draft.release(undo=False)
     draft = store.kept.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(5, 5, None)
-    await draft.put_down(undo=False)
+    await draft.release(undo=False)
 
 
 @asynchronous
@@ -364,7 +372,7 @@ async def test_the_memory_of_an_upload_is_no_others(store: Any) -> None:
     for upload, memory in ((UPLOAD, "first"), (OTHER, "second")):
         draft = store.kept.resume(upload, None, provisional=False)
         assert await draft.resume() == Resumed(5, 5, memory)
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 @asynchronous
@@ -442,14 +450,14 @@ async def test_a_published_draft_is_media_and_its_upload_is_stored(
     draft = await going_on(store, provisional=provisional)
     await draft.append([b" world"])
     published = await draft.publish(HELLO)
-    await draft.put_down(undo=True)
+    await draft.release(undo=True)
     media = await store.open(HELLO)
     assert (media.size, media.etag) == (11, published.etag)
     assert await media.digest() == published.sha256
     media.close()
     assert await content_of(store, HELLO) == b"hello world"
     kept = await store.kept.find(UPLOAD)
-    assert kept == Kept(PLAN, Fate.STORED, 11, kept.modified_ns, published.etag)
+    assert kept == UploadState(PLAN, UploadStatus.STORED, 11, kept.modified_ns, published.etag)
     with pytest.raises(NotFound):
         await going_on(store)
 
@@ -461,7 +469,7 @@ async def test_an_upload_of_no_bytes_is_published_as_a_file_of_none(store: Any) 
     draft = await going_on(store)
     await draft.publish(HELLO)
     assert await content_of(store, HELLO) == b""
-    assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
 
 
 @asynchronous
@@ -481,9 +489,9 @@ async def test_an_upload_never_overwrites_and_stays_as_it_was(
     await reviewed(draft)
     with pytest.raises(error):
         await draft.publish(name)
-    await draft.put_down(undo=False)
+    await draft.release(undo=False)
     assert await content_of(store, HELLO) == b"first"
-    assert (await store.kept.find(UPLOAD)).fate is Fate.UNFINISHED
+    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.UNFINISHED
     await store.delete(HELLO)
     draft = await going_on(store)
     assert await reviewed(draft) == b"hello world"
@@ -506,20 +514,20 @@ async def test_of_uploads_that_race_for_a_name_exactly_one_wins(store: Any) -> N
         await let_go(draft)
     assert len([each for each in outcomes if hasattr(each, "etag")]) == 1
     fates = [(await store.kept.find(upload)).fate for upload in uploads]
-    assert fates.count(Fate.STORED) == 1
-    assert await content_of(store, HELLO) == b"%d" % fates.index(Fate.STORED)
+    assert fates.count(UploadStatus.STORED) == 1
+    assert await content_of(store, HELLO) == b"%d" % fates.index(UploadStatus.STORED)
 
 
 @asynchronous
 @stored_or_taken
 async def test_of_a_settled_upload_the_plan_stays_and_the_bytes_go(
-    store: Any, etag: str | None, fate: Fate
+    store: Any, etag: str | None, fate: UploadStatus
 ) -> None:
     await begun(store, b"hello")
     await store.kept.settle(UPLOAD, etag)
     await store.kept.settle(UPLOAD, None)  # it is settled
     kept = await store.kept.find(UPLOAD)
-    assert kept == Kept(PLAN, fate, 11, kept.modified_ns, etag)
+    assert kept == UploadState(PLAN, fate, 11, kept.modified_ns, etag)
     assert await store.kept.find(UPLOAD, synced=True) == kept
     with pytest.raises(NotFound):
         await going_on(store)
@@ -531,7 +539,7 @@ async def test_an_upload_can_begin_at_its_end(store: Any) -> None:
     """When what it would become is there already."""
     await store.kept.create(UPLOAD, PLAN, ETAG)
     kept = await store.kept.find(UPLOAD)
-    assert kept == Kept(PLAN, Fate.STORED, 11, kept.modified_ns, ETAG)
+    assert kept == UploadState(PLAN, UploadStatus.STORED, 11, kept.modified_ns, ETAG)
     assert await store.kept.callers() == {}
 
 
@@ -541,7 +549,9 @@ async def test_a_length_that_was_not_known_is_declared(store: Any) -> None:
     await begun(store, b"hello", plan=plan)
     await store.kept.declare(UPLOAD, 7)
     kept = await store.kept.find(UPLOAD)
-    assert kept == Kept(replace(plan, length=7), Fate.UNFINISHED, 5, kept.modified_ns)
+    assert kept == UploadState(
+        replace(plan, length=7), UploadStatus.UNFINISHED, 5, kept.modified_ns
+    )
     assert await kept_bytes(store) == b"hello"
 
 
@@ -572,7 +582,7 @@ async def test_what_is_forgotten_while_somebody_writes_to_it_does_not_come_back(
     await draft.append([b" world"])
     assert await store.kept.forget(UPLOAD) is True
     if provisional:  # its mark is in the record
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
     else:
         await draft.keep(None, synced=False)
     with pytest.raises(NotFound):
@@ -629,7 +639,7 @@ async def test_what_somebody_writes_to_does_not_expire_until_it_is_let_go_of(sto
     draft = await going_on(store)
     later = (await store.kept.find(UPLOAD)).modified_ns + 10**12
     assert await store.kept.expire(later) == []
-    await draft.put_down(undo=False)
+    await draft.release(undo=False)
     assert await store.kept.expire(later) == [UPLOAD]
     assert await store.kept.callers() == {}
 
@@ -637,7 +647,7 @@ async def test_what_somebody_writes_to_does_not_expire_until_it_is_let_go_of(sto
 @asynchronous
 @stored_or_taken
 async def test_what_is_known_of_a_settled_upload_expires_too(
-    store: Any, etag: str | None, fate: Fate
+    store: Any, etag: str | None, fate: UploadStatus
 ) -> None:
     await begun(store, b"hello")
     await store.kept.settle(UPLOAD, etag)
@@ -659,9 +669,9 @@ async def test_an_upload_that_was_finished_just_now_is_not_an_old_one(store: Any
     draft = await going_on(store)
     await draft.append([b"hello"])
     await draft.publish(HELLO)
-    assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
     assert await store.kept.expire(between + 1) == [OTHER]
-    assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
 
 
 # Space; what is written of a plan takes some too
@@ -700,7 +710,7 @@ async def test_what_a_part_declares_counts_as_taken_while_it_goes_on(
             await other.prepare(named("a/b.mp3"))
         await test_contract.let_go(other)
         await draft.append([bytes(100)])
-    await draft.put_down(undo=True)
+    await draft.release(undo=True)
     for size in (300, 600):
         fitting = small_store.begin(size)
         await fitting.prepare(named("a/b.mp3"))
@@ -715,7 +725,7 @@ async def test_a_part_for_which_there_is_no_room_is_refused_before_it_comes(
     draft = small_store.kept.resume(UPLOAD, CAPACITY, provisional=False)
     with pytest.raises(NoSpace):
         await draft.resume()
-    await draft.put_down(undo=False)
+    await draft.release(undo=False)
     assert await size_of(small_store) == 100
     await let_go(await going_on(small_store, declared=100))
 
@@ -731,7 +741,7 @@ async def test_a_full_storage_says_so_and_what_counts_still_does(
     await draft.append([b"x" * 50])
     with pytest.raises(NoSpace):
         await draft.append([b"x" * CAPACITY])
-    await draft.put_down(undo=False)
+    await draft.release(undo=False)
     if provisional:
         assert await size_of(small_store) == 100
     else:

@@ -43,7 +43,7 @@ from twistedmedia.store.interface import StorageState
 from twistedmedia.store.local.disk_threads import DiskThreads
 from twistedmedia.store.local.folders import HIDDEN
 from twistedmedia.store.local.root import Root
-from twistedmedia.store.local.space import Watch
+from twistedmedia.store.local.space import CachedProbe
 from twistedmedia.store.local.syscalls import (
     BROKEN,
     OF_ONE_FILE,
@@ -141,7 +141,7 @@ async def resume(store: Any) -> None:
         await draft.append([b" world"])
         await draft.keep(None, synced=True)
     finally:
-        await draft.put_down(undo=False)
+        await draft.release(undo=False)
 
 
 async def read(store: Any, name: Any = NAME) -> bytes:
@@ -974,7 +974,7 @@ async def test_a_look_counts_for_a_second() -> None:
     threads = DiskThreads(reactor, "watcher", 1)
     threads.start()
     try:
-        watch = Watch(threads, look, now_s=lambda: now_s)
+        watch = CachedProbe(threads, look, now_s=lambda: now_s)
         assert [await watch.look() for _ in range(5)] == [1] * 5
         now_s += 0.9
         assert await watch.look() == 1
@@ -999,7 +999,7 @@ async def test_a_look_that_fails_is_told_and_made_again() -> None:
     threads = DiskThreads(reactor, "watcher", 1)
     threads.start()
     try:
-        watch = Watch(threads, look)
+        watch = CachedProbe(threads, look)
         with pytest.raises(NotFound):
             await watch.look()
         assert await watch.look() == 5
@@ -1015,7 +1015,7 @@ async def test_who_leaves_while_others_are_told_takes_the_answer_from_nobody() -
     watchers = DiskThreads(reactor, "watcher", 1)
     watchers.start()
     try:
-        watch = Watch(watchers, lambda: may_look.wait(5))
+        watch = CachedProbe(watchers, lambda: may_look.wait(5))
         first, second, third = (watch.look() for _ in range(3))
 
         def leave(told: bool) -> bool:
@@ -1040,7 +1040,7 @@ async def test_to_leave_a_look_costs_the_same_however_many_wait() -> None:
     watchers = DiskThreads(reactor, "watcher", 1)
     watchers.start()
     try:
-        watch = Watch(watchers, may_look.wait)
+        watch = CachedProbe(watchers, may_look.wait)
         looks = [watch.look() for _ in range(20_000)]
         told = [outcome(look) for look in looks]
         begun_s = time.process_time()

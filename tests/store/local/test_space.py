@@ -252,4 +252,4 @@ async def test_a_part_of_an_upload_is_in_the_share_of_its_caller(small_directory
         await (second := small_directory.begin(600, ATTACKER)).prepare(named("a/second.mp3"))
     for each in (other, second):
         each.discard()
-    await draft.put_down(undo=True)
+    await draft.release(undo=True)

@@ -14,11 +14,11 @@ import pytest
 
 from tests.store.local.faults import RecordingCalls, ShortWrites
 from tests.support import named
-from twistedmedia.store.interface import Plan
-from twistedmedia.store.local.record_files import BrokenPlan, Plans
+from twistedmedia.store.interface import UploadSpec
+from twistedmedia.store.local.record_files import BrokenSpec, SpecFiles
 from twistedmedia.store.local.syscalls import SystemCalls
 
-PLAN = Plan(named("prompts/en/hello.mp3"), 11, None, "192.0.2.1", "")
+PLAN = UploadSpec(named("prompts/en/hello.mp3"), 11, None, "192.0.2.1", "")
 
 
 def record(**other: Any) -> bytes:
@@ -69,8 +69,8 @@ def fd(tmp_path: Path) -> Iterator[int]:
     "plan",
     [PLAN, replace(PLAN, length=None, sha256="0" * 64, caller="", note="filename aGVsbG8=")],
 )
-def test_what_is_read_is_what_was_written_last(fd: int, tmp_path: Path, plan: Plan) -> None:
-    plans = Plans(SystemCalls(), fd, durable=True)
+def test_what_is_read_is_what_was_written_last(fd: int, tmp_path: Path, plan: UploadSpec) -> None:
+    plans = SpecFiles(SystemCalls(), fd, durable=True)
     plans.write("plan", replace(plan, length=1), "new")
     plans.write("plan", plan, "new")
     assert plans.read("plan") == plan
@@ -80,20 +80,20 @@ def test_what_is_read_is_what_was_written_last(fd: int, tmp_path: Path, plan: Pl
 
 def test_a_record_of_an_earlier_service_is_read(fd: int, tmp_path: Path) -> None:
     (tmp_path / "plan").write_bytes(record())
-    assert Plans(SystemCalls(), fd, durable=True).read("plan") == PLAN
+    assert SpecFiles(SystemCalls(), fd, durable=True).read("plan") == PLAN
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_what_is_not_a_plan_is_told(fd: int, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "plan").write_bytes(content)
-    plans = Plans(SystemCalls(), fd, durable=True)
-    with pytest.raises(BrokenPlan):
+    plans = SpecFiles(SystemCalls(), fd, durable=True)
+    with pytest.raises(BrokenSpec):
         plans.read("plan")
     assert plans.caller("plan") in ("", PLAN.caller)
 
 
 def test_what_is_not_there_has_no_plan_and_no_caller(fd: int) -> None:
-    plans = Plans(SystemCalls(), fd, durable=True)
+    plans = SpecFiles(SystemCalls(), fd, durable=True)
     with pytest.raises(FileNotFoundError):
         plans.read("plan")
     assert plans.caller("plan") == ""
@@ -101,8 +101,8 @@ def test_what_is_not_there_has_no_plan_and_no_caller(fd: int) -> None:
 
 def test_a_plan_that_does_not_fit_leaves_the_one_before(fd: int, tmp_path: Path) -> None:
     """Case 10."""
-    Plans(SystemCalls(), fd, durable=True).write("plan", PLAN, "new")
-    plans = Plans(ShortWrites(20), fd, durable=True)
+    SpecFiles(SystemCalls(), fd, durable=True).write("plan", PLAN, "new")
+    plans = SpecFiles(ShortWrites(20), fd, durable=True)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         plans.write("plan", replace(PLAN, length=5), "new")
     assert plans.read("plan") == PLAN
@@ -114,6 +114,6 @@ def test_a_plan_is_synced_before_it_gets_its_name_and_after(
     fd: int, tmp_path: Path, durable: bool
 ) -> None:
     calls = RecordingCalls(str(tmp_path))
-    Plans(calls, fd, durable=durable).write("plan", PLAN, "new")
+    SpecFiles(calls, fd, durable=durable).write("plan", PLAN, "new")
     done = [event.split()[0] for event in calls.of("writev", "fsync", "rename")]
     assert done == (["writev", "fsync", "rename", "fsync"] if durable else ["writev", "rename"])

@@ -20,7 +20,7 @@ from tests.store.local.test_resumable_drafts import PLAN, UPLOAD, begun
 from tests.store.test_contract import content_of
 from tests.support import asynchronous, named
 from twistedmedia.errors import NotFound
-from twistedmedia.store.interface import Fate
+from twistedmedia.store.interface import UploadStatus
 
 HALF, NEW = "0" * 32, "f" * 32
 
@@ -97,10 +97,10 @@ async def test_what_was_asked_before_the_sweep_finds_what_it_left(held: Held, ro
     with pytest.raises(NotFound):
         await half
     kept = await found
-    assert (kept.fate, kept.size) == (Fate.UNFINISHED, 5)
+    assert (kept.fate, kept.size) == (UploadStatus.UNFINISHED, 5)
     await created
     assert {**await callers, NEW: PLAN.caller} == dict.fromkeys((UPLOAD, NEW), PLAN.caller)
-    assert (await held.store.kept.find(NEW)).fate is Fate.UNFINISHED
+    assert (await held.store.kept.find(NEW)).fate is UploadStatus.UNFINISHED
 
 
 @asynchronous
@@ -192,7 +192,7 @@ async def test_what_was_published_before_a_kill_and_is_deleted_at_once_does_not_
     await stored(held, "a/c.mp3")  # by now it would be done
     held.go_on()
     assert await deleted
-    assert (await held.store.kept.find(UPLOAD)).fate is Fate.STORED
+    assert (await held.store.kept.find(UPLOAD)).fate is UploadStatus.STORED
     assert not (root / str(PLAN.name)).exists()
 
 
@@ -207,7 +207,7 @@ async def test_what_was_published_before_a_kill_and_is_replaced_at_once_was_stor
     await stored(held, "a/c.mp3")  # by now it would be done
     held.go_on()
     await replaced
-    assert (await held.store.kept.find(UPLOAD)).fate is Fate.STORED
+    assert (await held.store.kept.find(UPLOAD)).fate is UploadStatus.STORED
     assert await content_of(held.store, PLAN.name) == b"new"
 
 

@@ -31,8 +31,8 @@ from tests.store.local.test_resumable_drafts import (
 from tests.store.local.test_resumable_drafts import size_of as size_in
 from tests.store.test_contract import content_of
 from tests.support import asynchronous
-from twistedmedia.store.interface import Fate, Resumed
-from twistedmedia.store.local.record_files import Mark, Marks, Texts
+from twistedmedia.store.interface import Resumed, UploadStatus
+from twistedmedia.store.local.record_files import SymlinkTexts, Watermark, Watermarks
 from twistedmedia.store.local.syscalls import SystemCalls
 
 HELLO = PLAN.name
@@ -94,7 +94,7 @@ async def checked(store: Any, root: Path, size: int) -> None:
     await draft.append([WHOLE[size:]])
     await draft.publish(HELLO)
     assert await content_of(store, HELLO) == WHOLE
-    assert (await store.kept.find(UPLOAD)).fate is Fate.STORED
+    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
 
 
 # After a power cut
@@ -256,7 +256,7 @@ async def test_what_was_synced_and_undone_does_not_come_back(start: Any, root: P
     draft = await going_on(store)
     await draft.append([b"NOISE"])
     await draft.sync()
-    await draft.put_down(undo=True)
+    await draft.release(undo=True)
     assert (await store.kept.find(UPLOAD, synced=True)).size == 5
     await store.stop()
     lose_power(root, lambda content, synced: b"helloNOISE", 5)
@@ -356,7 +356,7 @@ async def test_whatever_is_done_and_whatever_happens_what_counts_is_what_was_wri
                 await draft.keep(None, synced=syncs)
                 synced = size if syncs else synced
             elif step == "undo" or provisional:
-                await draft.put_down(undo=step == "undo")
+                await draft.release(undo=step == "undo")
                 size = began_at
             await let_go(draft)
         elif step == "look":
@@ -380,29 +380,29 @@ async def test_whatever_is_done_and_whatever_happens_what_counts_is_what_was_wri
 @pytest.mark.parametrize(
     ("mark", "size", "boot", "counted"),
     [
-        (Mark("a", 5), 9, "a", 9),
-        (Mark("a", 5), 9, "b", 5),
-        (Mark("a", 5), 3, "a", 3),
-        (Mark("a", 5), 3, "b", 3),
-        (Mark("a", 0), 9, "b", 0),
-        (Mark("a", 5, 7), 9, "a", 7),
-        (Mark("a", 5, 7), 9, "b", 5),
-        (Mark("a", 5, 0), 9, "a", 0),
-        (Mark("a", 5, 7), 6, "a", 6),
-        (Mark("a", 5, 7), 0, "a", 0),
+        (Watermark("a", 5), 9, "a", 9),
+        (Watermark("a", 5), 9, "b", 5),
+        (Watermark("a", 5), 3, "a", 3),
+        (Watermark("a", 5), 3, "b", 3),
+        (Watermark("a", 0), 9, "b", 0),
+        (Watermark("a", 5, 7), 9, "a", 7),
+        (Watermark("a", 5, 7), 9, "b", 5),
+        (Watermark("a", 5, 0), 9, "a", 0),
+        (Watermark("a", 5, 7), 6, "a", 6),
+        (Watermark("a", 5, 7), 0, "a", 0),
     ],
 )
 def test_in_its_boot_the_size_counts_but_what_is_provisional_and_in_another_what_was_synced(
-    mark: Mark, size: int, boot: str, counted: int
+    mark: Watermark, size: int, boot: str, counted: int
 ) -> None:
     assert mark.counted(size, boot) == counted
 
 
 @contextlib.contextmanager
-def marks_in(folder: str | Path, calls: SystemCalls | None = None) -> Iterator[Marks]:
+def marks_in(folder: str | Path, calls: SystemCalls | None = None) -> Iterator[Watermarks]:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield Marks(Texts(calls or SystemCalls(), fd))
+        yield Watermarks(SymlinkTexts(calls or SystemCalls(), fd))
     finally:
         os.close(fd)
 
@@ -411,8 +411,8 @@ sizes = st.integers(0, 1 << 62)
 boots = st.text("0123456789abcdef-", min_size=1, max_size=40)
 
 
-@given(st.builds(Mark, boots, sizes, st.none() | sizes), st.builds(Mark, boots, sizes))
-def test_a_mark_is_read_as_it_was_written(first: Mark, second: Mark) -> None:
+@given(st.builds(Watermark, boots, sizes, st.none() | sizes), st.builds(Watermark, boots, sizes))
+def test_a_mark_is_read_as_it_was_written(first: Watermark, second: Watermark) -> None:
     with TemporaryDirectory() as folder, marks_in(folder) as marks:
         assert marks.read("a.mark") is None
         for mark in (first, second):
@@ -464,8 +464,8 @@ def test_of_what_a_mark_says_that_is_none_nothing_counts(tmp_path: Path, text: s
         mark = marks.read("a.mark")
         assert mark is not None
         assert (mark.counted(9, ""), mark.counted(9, "a"), mark.counted(0, "a")) == (0, 0, 0)
-        marks.write("a.mark", Mark("a", 5))
-        assert marks.read("a.mark") == Mark("a", 5)
+        marks.write("a.mark", Watermark("a", 5))
+        assert marks.read("a.mark") == Watermark("a", 5)
 
 
 def test_a_text_that_is_no_utf_8_is_no_mark(tmp_path: Path) -> None:
@@ -478,11 +478,11 @@ def test_a_text_that_is_no_utf_8_is_no_mark(tmp_path: Path) -> None:
 
 def test_what_a_crash_has_left_of_a_mark_is_in_nobodys_way(tmp_path: Path) -> None:
     with marks_in(tmp_path) as marks:
-        marks.write("a.mark", Mark("a", 5))
+        marks.write("a.mark", Watermark("a", 5))
         (tmp_path / "a.mark.new").symlink_to("a 7 -")
-        assert marks.read("a.mark") == Mark("a", 5)
-        marks.write("a.mark", Mark("a", 9))
-        assert marks.read("a.mark") == Mark("a", 9)
+        assert marks.read("a.mark") == Watermark("a", 5)
+        marks.write("a.mark", Watermark("a", 9))
+        assert marks.read("a.mark") == Watermark("a", 9)
     assert os.listdir(tmp_path) == ["a.mark"]
 
 
@@ -502,7 +502,7 @@ class Watching(CallsLayer):
 
 
 def test_at_any_time_a_mark_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
-    old, new = Mark("a", 5), Mark("a", 9, 9)
+    old, new = Watermark("a", 5), Watermark("a", 9, 9)
     with marks_in(tmp_path) as marks:
         marks.write("a.mark", old)
         calls = Watching(lambda: marks.read("a.mark"))
@@ -512,7 +512,7 @@ def test_at_any_time_a_mark_is_the_old_one_or_the_new_one(tmp_path: Path) -> Non
 
 
 def test_a_mark_that_cannot_be_written_is_the_old_one(tmp_path: Path) -> None:
-    old, new = Mark("a", 5), Mark("a", 9, 9)
+    old, new = Watermark("a", 5), Watermark("a", 9, 9)
     for nth in (2, 3):  # the first has nothing to do
         calls = FailingCalls()
         with marks_in(tmp_path, calls) as marks:

@@ -33,7 +33,7 @@ _ELSEWHERE = "Choose a folder on another file system"
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
+class Capabilities:
     """`unnamed_drafts` is whether a file can be made without a name and get one later, `links`
     whether there are symbolic links.
     """
@@ -71,7 +71,7 @@ class Probe:
             if self._durable:
                 self._calls.fsync(fd)
 
-    def abilities(self, root_fd: int, drafts_fd: int, *, unnamed_drafts: bool) -> Abilities:
+    def abilities(self, root_fd: int, drafts_fd: int, *, unnamed_drafts: bool) -> Capabilities:
         """What the file system can do. What it cannot is in the log; `unnamed_drafts` is whether
         they are wanted. Each ability is tried by itself, whatever became of the others.
 
@@ -84,7 +84,7 @@ class Probe:
         if not may_have_unnamed:
             self._told(lambda: self._try_hidden_draft(drafts_fd))
         self.sync(drafts_fd)
-        return Abilities(may_have_unnamed, self._told(lambda: self._has_links(drafts_fd)))
+        return Capabilities(may_have_unnamed, self._told(lambda: self._has_links(drafts_fd)))
 
     def _told(self, probe: Callable[[], bool]) -> bool:
         """What a probe tells. False if nothing can be written now: the store then does without, as

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 
-from twistedmedia.deferreds import shielded
+from twistedmedia.deferreds import shield
 from twistedmedia.errors import ConfigurationError, NotFound
 from twistedmedia.names import MediaName, is_upload
 from twistedmedia.store.batches import BatchedListing
@@ -29,28 +29,28 @@ from twistedmedia.store.interface import (
     Media,
     Reserved,
     StorageState,
-    Stored,
+    StoredFile,
 )
 from twistedmedia.store.local.capabilities import Probe
-from twistedmedia.store.local.dirty_folders import Touched
+from twistedmedia.store.local.dirty_folders import DirtyFolders
 from twistedmedia.store.local.disk_threads import OWN_WORK, DiskThreads, in_steps
 from twistedmedia.store.local.drafts import DirectoryDraft, HiddenFile, UnnamedFile
 from twistedmedia.store.local.files import DirectoryMedia, MediaFiles
-from twistedmedia.store.local.finished_uploads import MOST_FINISHED, Finished
+from twistedmedia.store.local.finished_uploads import MOST_FINISHED, FinishedUploads
 from twistedmedia.store.local.folders import HIDDEN, Folders
 from twistedmedia.store.local.pages import Listing
-from twistedmedia.store.local.record_files import Clocks, Texts
+from twistedmedia.store.local.record_files import ClockFile, SymlinkTexts
 from twistedmedia.store.local.records import Records
 from twistedmedia.store.local.resumable_drafts import (
     DirectoryKeptDraft,
     DirectoryKeptDrafts,
+    HashCache,
     KeptFile,
-    Memories,
 )
 from twistedmedia.store.local.root import Root
-from twistedmedia.store.local.space import Space, Watch
+from twistedmedia.store.local.space import CachedProbe, Space
 from twistedmedia.store.local.syscalls import SystemCalls
-from twistedmedia.store.validators import Instants
+from twistedmedia.store.validators import UniqueTimestamps
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class DirectoryStore:
         self._readers = DiskThreads(reactor, "media-readers", threads)
         # A thread of its own: busy writers and readers are not a storage that does not answer.
         self._watchers = DiskThreads(reactor, "media-watcher", 1)
-        self._watch = Watch(self._watchers, self._probe_storage)
+        self._watch = CachedProbe(self._watchers, self._probe_storage)
         self._held: contextlib.ExitStack | None = None
         self.kept = DirectoryKeptDrafts(reactor, self._writers, self._resumed, durable=durable)
 
@@ -134,7 +134,7 @@ class DirectoryStore:
                 self._drafts_fd,
                 self._durable,
                 partial(self._at.check, "written"),
-                Touched(self._calls, self._hidden_fd),
+                DirtyFolders(self._calls, self._hidden_fd),
             )
             self._sweep_folders()
             self._at.needs(self._drafts_fd)
@@ -142,7 +142,7 @@ class DirectoryStore:
             self._files = MediaFiles(self._calls, self._readers, self._folders, self._at)
             self._listing = Listing(self._calls, self._folders, self._at)
             self._space = Space(self._calls, self._root_fd)
-            self._instants = Instants()
+            self._instants = UniqueTimestamps()
             self._writers.start()
             self._readers.start()
             self._watchers.start()
@@ -194,7 +194,7 @@ class DirectoryStore:
         )
 
     def _resumed(
-        self, file: KeptFile, declared: int | None, caller: str, memories: Memories
+        self, file: KeptFile, declared: int | None, caller: str, memories: HashCache
     ) -> DirectoryKeptDraft:
         return DirectoryKeptDraft(
             self._calls,
@@ -215,9 +215,9 @@ class DirectoryStore:
 
     def recognise(
         self, name: MediaName, sha256: str, *, caller: str = OWN_WORK
-    ) -> Deferred[Stored | None]:
+    ) -> Deferred[StoredFile | None]:
         # Not to be left half-way: the file would be closed beside the thread that syncs it.
-        return shielded(ensureDeferred(self._recognise(name, sha256, caller)))
+        return shield(ensureDeferred(self._recognise(name, sha256, caller)))
 
     def delete(
         self, name: MediaName, condition: Condition | None = None, *, caller: str = OWN_WORK
@@ -263,7 +263,7 @@ class DirectoryStore:
             free = None
         return self._at.probe(free)
 
-    async def _recognise(self, name: MediaName, sha256: str, caller: str) -> Stored | None:
+    async def _recognise(self, name: MediaName, sha256: str, caller: str) -> StoredFile | None:
         try:
             media = await self._readers.run(self._files.open_file, name, caller, caller=caller)
         except NotFound:
@@ -274,7 +274,7 @@ class DirectoryStore:
             durable = self._writers.run(
                 self._confirm, name, media, syncing=self._durable, caller=caller
             )
-            return Stored(name, media.size, sha256, media.etag) if await durable else None
+            return StoredFile(name, media.size, sha256, media.etag) if await durable else None
         finally:
             media.close()
 
@@ -335,10 +335,10 @@ class DirectoryStore:
                     raise
 
     def _open_uploads(self, sweep_later: bool) -> None:
-        texts = Texts(
+        texts = SymlinkTexts(
             self._calls, self._uploads_fd, links=self._abilities.links, durable=self._durable
         )
-        clocks = Clocks(self._calls, self._hidden_fd)
+        clocks = ClockFile(self._calls, self._hidden_fd)
         records = Records(
             self._calls,
             self._uploads_fd,
@@ -346,7 +346,7 @@ class DirectoryStore:
             self._at,
             texts=texts,
             clocks=clocks,
-            finished=Finished(self._most_finished),
+            finished=FinishedUploads(self._most_finished),
             durable=self._durable,
         )
         with contextlib.suppress(OSError):  # the first sweep makes it, or says why not

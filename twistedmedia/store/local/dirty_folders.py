@@ -25,7 +25,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW
 _WRITE = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_WRONLY
 
 
-class Touched:
+class DirtyFolders:
     """The notes of one store, in a file. Thread-safe. Everything here blocks.
 
     The file is not kept open: a file that is open for writing keeps its file system from being

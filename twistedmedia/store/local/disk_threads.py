@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
-from twistedmedia.deferreds import Outcome
+from twistedmedia.deferreds import Shield
 from twistedmedia.fairness.loop_queue import RoundRobin
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ class DiskThreads:
 
         Of jobs that are `syncing` at most all but one of the threads run at a time.
         """
-        outcome: Outcome[T] = Outcome(unclaimed)
+        outcome: Shield[T] = Shield(unclaimed)
         self.submit(partial(function, *args), outcome.tell, syncing, caller)
         return outcome.waiting
 
@@ -186,7 +186,7 @@ def _attempted(job: Job) -> object:
         return Failure()
 
 
-class Lane:
+class SerialQueue:
     """The jobs of one owner, one after the other: a job starts when the one before it has ended,
     whether or not anybody still waits for that. So a descriptor that is closed in its lane is never
     closed beside a write.
@@ -201,7 +201,7 @@ class Lane:
 
     def run(self, function: Callable[..., T], *args: Any, syncing: bool = False) -> Deferred[T]:
         """As `DiskThreads.run`, after the jobs before it."""
-        outcome: Outcome[T] = Outcome()
+        outcome: Shield[T] = Shield()
 
         def start() -> None:
             self._running = True

@@ -18,14 +18,14 @@ from twisted.python.failure import Failure
 from twistedmedia.errors import AlreadyExists, MediaError
 from twistedmedia.logs.incidents import on_one_line
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Condition, Sealed, Stored
-from twistedmedia.store.local.disk_threads import DiskThreads, Lane, in_steps
+from twistedmedia.store.interface import Condition, Sealed, StoredFile
+from twistedmedia.store.local.disk_threads import DiskThreads, SerialQueue, in_steps
 from twistedmedia.store.local.files import record_digest
 from twistedmedia.store.local.folders import Folders
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.space import Reservation, Space
 from twistedmedia.store.local.syscalls import SystemCalls
-from twistedmedia.store.validators import Instants, etag_of
+from twistedmedia.store.validators import UniqueTimestamps, etag_of
 
 
 class DraftFile(Protocol):
@@ -112,7 +112,7 @@ class DirectoryDraft:
         root: Root,
         folders: Folders,
         space: Space,
-        instants: Instants,
+        instants: UniqueTimestamps,
         file: DraftFile,
         declared: int | None,
         durable: bool,
@@ -125,7 +125,7 @@ class DirectoryDraft:
         self._instants = instants
         self._file = file
         self._durable = durable
-        self._lane = Lane(writers, caller)
+        self._lane = SerialQueue(writers, caller)
         self._fd: int | None = None
         self._begun = False  # a job was given to a thread
         self._sealed = False
@@ -148,7 +148,7 @@ class DirectoryDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._in_lane(self._seal, syncing=self._durable)
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[Stored]:
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
         publishing = self._publish(name, replacing)
         return self._in_lane(in_steps, publishing, syncing=self._durable)
 
@@ -237,7 +237,7 @@ class DirectoryDraft:
 
     def _publish(
         self, name: MediaName, replacing: Condition | None
-    ) -> Generator[None, None, Stored]:
+    ) -> Generator[None, None, StoredFile]:
         sealed = self._seal()
         fd = self._opened()
 
@@ -253,7 +253,7 @@ class DirectoryDraft:
             yield from self._root.writing_in(placing)
         self._root.note_success("written")
         etag = etag_of(status.st_size, status.st_mtime_ns)
-        stored = Stored(name, sealed.size, sealed.sha256, etag)
+        stored = StoredFile(name, sealed.size, sealed.sha256, etag)
         try:
             self._close(published=True)
         except (OSError, MediaError):  # the file is published all the same

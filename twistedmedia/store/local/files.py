@@ -19,7 +19,7 @@ from twistedmedia.errors import RETRY_AFTER_S, IsDirectory, NotFound, Stopping
 from twistedmedia.logs.incidents import on_one_line
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import Media
-from twistedmedia.store.local.disk_threads import DiskThreads, Lane
+from twistedmedia.store.local.disk_threads import DiskThreads, SerialQueue
 from twistedmedia.store.local.folders import Folders
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.syscalls import SystemCalls
@@ -155,7 +155,7 @@ class DirectoryMedia:
         self._calls = calls
         self._root = root
         self._readers = readers
-        self._lane = Lane(readers, caller)
+        self._lane = SerialQueue(readers, caller)
         self._fetched = range(0)
         self._fetched_until_s = 0.0
 

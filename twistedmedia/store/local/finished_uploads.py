@@ -10,7 +10,7 @@ from collections.abc import Iterable
 MOST_FINISHED = 100_000
 
 
-class Finished:
+class FinishedUploads:
     """Finished uploads by their ids. Thread-safe.
 
     There may be `most` of them. When there are more, the oldest one of the caller that has most

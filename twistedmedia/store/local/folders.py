@@ -15,7 +15,7 @@ from secrets import token_hex
 from twistedmedia.errors import NameConflict, PreconditionFailed
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import Condition
-from twistedmedia.store.local.dirty_folders import Touched
+from twistedmedia.store.local.dirty_folders import DirtyFolders
 from twistedmedia.store.local.syscalls import SystemCalls
 from twistedmedia.store.validators import etag_of
 
@@ -54,7 +54,7 @@ class Folders:
         drafts_fd: int,
         durable: bool,
         check_root: Callable[[], None],
-        touched: Touched,
+        touched: DirtyFolders,
     ) -> None:
         """`drafts_fd` is a folder in the same file system for files on their way. `check_root`
         raises if the root is no longer at its path. Each change calls it before the caller is told

@@ -15,7 +15,7 @@ from typing import TypeVar
 from twistedmedia.errors import NotFound
 from twistedmedia.names import MAX_NAME_BYTES, is_segment
 from twistedmedia.store.batches import BATCH
-from twistedmedia.store.interface import Batch, Entry, PageEnd
+from twistedmedia.store.interface import Batch, ListedFile, PageEnd
 from twistedmedia.store.local.folders import HIDDEN, Folders
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.syscalls import SystemCalls
@@ -54,7 +54,7 @@ class Listing:
             with self._walk(folders) as folder:
                 names, is_cut = self._first_names(folder, after, kept, at_root=at_root)
             for at in range(0, max(1, len(names)), BATCH):
-                entries: list[Entry | str] = []
+                entries: list[ListedFile | str] = []
                 more = False
                 with self._walk(folders) as folder:
                     for name in names[at : at + BATCH]:
@@ -123,7 +123,9 @@ class Listing:
         names.sort()
         return names, is_cut
 
-    def _entry(self, folder: int, name: str, longest: int, *, at_root: bool) -> Entry | str | None:
+    def _entry(
+        self, folder: int, name: str, longest: int, *, at_root: bool
+    ) -> ListedFile | str | None:
         """What the page says of a name: None when it breaks the rules, nothing when it is not there
         any more. `longest` is in bytes.
         """
@@ -140,7 +142,7 @@ class Listing:
         if not stat.S_ISREG(status.st_mode):  # a link, a socket: never served
             return None
         etag = etag_of(status.st_size, status.st_mtime_ns)
-        return Entry(name, status.st_size, status.st_mtime_ns, etag)
+        return ListedFile(name, status.st_size, status.st_mtime_ns, etag)
 
     def _has_something(self, folder: int, name: str) -> bool:
         """A folder without anything in it is being made or removed: it is not there. Nor is one

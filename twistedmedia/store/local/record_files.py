@@ -16,8 +16,8 @@ from typing import Any
 
 from twistedmedia.errors import MediaError
 from twistedmedia.names import media_name
-from twistedmedia.store.clock_steps import Reading
-from twistedmedia.store.interface import Plan
+from twistedmedia.store.clock_steps import ClockReading
+from twistedmedia.store.interface import UploadSpec
 from twistedmedia.store.local.syscalls import SystemCalls
 
 _NEW = ".new"  # behind the name of a text that is being written
@@ -26,7 +26,7 @@ _CLOCK_FILE = "clock"
 _READING_BYTES = 128
 
 
-class Texts:
+class SymlinkTexts:
     """The texts in one folder. Everything here blocks and runs in threads.
 
     A text is the target of a symbolic link. So it exists with what it says or does not exist, takes
@@ -107,11 +107,11 @@ _MAX_PLAN_BYTES = 256 << 10  # a plan comes in the headers of one request, which
 _READ = os.O_RDONLY | os.O_NOFOLLOW
 
 
-class BrokenPlan(ValueError):
+class BrokenSpec(ValueError):
     """A file has no plan in it. Without syncs a power failure can leave one empty."""
 
 
-class Plans:
+class SpecFiles:
     """The plans in one folder. Everything here blocks and runs in threads."""
 
     def __init__(self, calls: SystemCalls, fd: int, *, durable: bool) -> None:
@@ -120,7 +120,7 @@ class Plans:
         self._fd = fd
         self._durable = durable
 
-    def read(self, name: str) -> Plan:
+    def read(self, name: str) -> UploadSpec:
         """The plan in the file of that name.
 
         :raises FileNotFoundError: if there is no such file.
@@ -130,7 +130,7 @@ class Plans:
         try:
             return _parsed(json.loads(content))
         except (ValueError, KeyError, TypeError, RecursionError, MediaError) as error:
-            raise BrokenPlan(str(error)) from error
+            raise BrokenSpec(str(error)) from error
 
     def caller(self, name: str) -> str:
         """The caller that the plan in a file names. A file that cannot be read is nobody's."""
@@ -138,7 +138,7 @@ class Plans:
             return str(json.loads(self._content(name))["caller"])
         return ""
 
-    def write(self, name: str, plan: Plan, new: str) -> None:
+    def write(self, name: str, plan: UploadSpec, new: str) -> None:
         """Write a plan in one step, in the place of the one of that name, if there is one. `new` is
         the name of the file meanwhile; a crash can leave it.
         """
@@ -171,13 +171,13 @@ class Plans:
             self._calls.unlink(name, dir_fd=self._fd)
 
 
-def _unparsed(plan: Plan) -> dict[str, Any]:
+def _unparsed(plan: UploadSpec) -> dict[str, Any]:
     fields = asdict(plan)
     del fields["name"]
     return {"directory": plan.name.directory, "filename": plan.name.filename, **fields}
 
 
-def _parsed(fields: dict[str, Any]) -> Plan:
+def _parsed(fields: dict[str, Any]) -> UploadSpec:
     directory, filename, length, sha256, caller, note = (
         fields[key] for key in ("directory", "filename", "length", "sha256", "caller", "note")
     )
@@ -186,11 +186,11 @@ def _parsed(fields: dict[str, Any]) -> Plan:
         raise TypeError("what has to be text is none")
     if length is not None and (type(length) is not int or length < 0):
         raise TypeError("the length is none")
-    return Plan(media_name(directory, filename), length, sha256, caller, note)
+    return UploadSpec(media_name(directory, filename), length, sha256, caller, note)
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Watermark:
     """What is known of a file in the boot of the machine with the id `boot`.
 
     `synced` bytes are on stable storage. After a power failure no more than these count: a file can
@@ -213,39 +213,39 @@ class Mark:
 
 
 # Of one that nobody of ours has made.
-_BROKEN = Mark("", 0, 0)
+_BROKEN = Watermark("", 0, 0)
 
 
-class Marks:
+class Watermarks:
     """The marks among the texts of a folder. Everything here blocks and runs in threads."""
 
-    def __init__(self, texts: Texts) -> None:
+    def __init__(self, texts: SymlinkTexts) -> None:
         self._texts = texts
 
-    def read(self, name: str) -> Mark | None:
+    def read(self, name: str) -> Watermark | None:
         """The mark of that name, if there is one."""
         try:
             boot, synced, counting = self._texts.read(name).split(" ")
-            mark = Mark(boot, int(synced), None if counting == "-" else int(counting))
+            mark = Watermark(boot, int(synced), None if counting == "-" else int(counting))
         except FileNotFoundError:
             return None
         except ValueError:
             return _BROKEN
         return _BROKEN if mark.synced < 0 or (mark.counting or 0) < 0 else mark
 
-    def write(self, name: str, mark: Mark) -> None:
+    def write(self, name: str, mark: Watermark) -> None:
         """Put `mark` in the place of the one of that name, in one step."""
         self._texts.replace(name, str(mark))
 
 
-class Clocks:
+class ClockFile:
     """The last reading of the clocks, which a file in a folder keeps for a later process."""
 
     def __init__(self, calls: SystemCalls, fd: int) -> None:
         """`fd` is the folder."""
         self._calls = calls
         self._fd = fd
-        self._last: Reading | None = None
+        self._last: ClockReading | None = None
 
     def begin(self) -> None:
         """Make the file, if there is none, so that a service takes nothing more of its disk while
@@ -258,7 +258,7 @@ class Clocks:
         except FileNotFoundError:
             self._write("-")
 
-    def step_to(self, now: Reading) -> int | None:
+    def step_to(self, now: ClockReading) -> int | None:
         """By how many nanoseconds the wall clock was stepped since the last reading. None if there
         is no such reading.
 
@@ -266,10 +266,10 @@ class Clocks:
         """
         if self._last is None:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # none of ours
-                self._last = Reading.parse(self._read())
+                self._last = ClockReading.parse(self._read())
         return None if self._last is None else self._last.step_to(now)
 
-    def note(self, now: Reading, *, for_later: bool = True) -> None:
+    def note(self, now: ClockReading, *, for_later: bool = True) -> None:
         """Compare the next reading with this one. If `for_later`, a later process does so, too.
 
         :raises OSError: if it could not be written.

@@ -22,11 +22,18 @@ from twisted.logger import Logger
 
 from twistedmedia.errors import MediaError, NotFound, StorageFailed
 from twistedmedia.names import UPLOAD_LENGTH, is_upload
-from twistedmedia.store.clock_steps import Reading, moved
-from twistedmedia.store.interface import Fate, Kept, Plan
-from twistedmedia.store.local.finished_uploads import Finished
+from twistedmedia.store.clock_steps import ClockReading, adjusted_time
+from twistedmedia.store.interface import UploadSpec, UploadState, UploadStatus
+from twistedmedia.store.local.finished_uploads import FinishedUploads
 from twistedmedia.store.local.folders import Folders
-from twistedmedia.store.local.record_files import BrokenPlan, Clocks, Mark, Marks, Plans, Texts
+from twistedmedia.store.local.record_files import (
+    BrokenSpec,
+    ClockFile,
+    SpecFiles,
+    SymlinkTexts,
+    Watermark,
+    Watermarks,
+)
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.syscalls import SystemCalls
 from twistedmedia.store.validators import etag_of
@@ -35,10 +42,14 @@ _BYTES, _MARK = ".bytes", ".mark"
 _ETAG = ".etag"  # a link to the entity tag of what an upload has become
 _NEW = ".new"  # a record that is being written
 _STORED = ".stored"
-_RECORDS = {Fate.UNFINISHED: ".json", Fate.STORED: _STORED, Fate.TAKEN: ".taken"}
-_FINISHED = (Fate.STORED, Fate.TAKEN)
+_RECORDS = {
+    UploadStatus.UNFINISHED: ".json",
+    UploadStatus.STORED: _STORED,
+    UploadStatus.TAKEN: ".taken",
+}
+_FINISHED = (UploadStatus.STORED, UploadStatus.TAKEN)
 _OF_FINISHED = tuple(_RECORDS[fate] for fate in _FINISHED)
-_OF_UNFINISHED = (_BYTES, _MARK, _RECORDS[Fate.UNFINISHED])
+_OF_UNFINISHED = (_BYTES, _MARK, _RECORDS[UploadStatus.UNFINISHED])
 # The files whose time is that of an upload: the first of them that there is.
 _DATED = (_BYTES, *_OF_FINISHED)
 _READ = os.O_RDONLY | os.O_NOFOLLOW
@@ -63,9 +74,9 @@ class Records:
         folders: Folders,
         root: Root,
         *,
-        texts: Texts,
-        clocks: Clocks,
-        finished: Finished,
+        texts: SymlinkTexts,
+        clocks: ClockFile,
+        finished: FinishedUploads,
         durable: bool,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -78,8 +89,8 @@ class Records:
         self._root = root
         self._durable = durable
         self._texts = texts
-        self._marks = Marks(texts)
-        self._plans = Plans(calls, fd, durable=durable)
+        self._marks = Watermarks(texts)
+        self._plans = SpecFiles(calls, fd, durable=durable)
         self._clocks = clocks
         self._finished = finished
         self._now_ns = now_ns
@@ -99,9 +110,9 @@ class Records:
         except OSError:  # then every start counts as one
             self.boot = token_hex(16)
 
-    def create(self, upload: str, plan: Plan, etag: str | None) -> None:
+    def create(self, upload: str, plan: UploadSpec, etag: str | None) -> None:
         """See `boundaries.KeptDrafts`."""
-        fate = Fate.UNFINISHED if etag is None else Fate.STORED
+        fate = UploadStatus.UNFINISHED if etag is None else UploadStatus.STORED
         with self._root.writing(), contextlib.ExitStack() as undoing:
             self._root.check("written")
             self._drop_surplus(_DROPPED_FOR_ONE)
@@ -115,22 +126,22 @@ class Records:
             self._save(upload, plan, fate)
             self._root.check("written")
             undoing.pop_all()
-        if fate is Fate.UNFINISHED:
+        if fate is UploadStatus.UNFINISHED:
             self._unfinished.add(upload)
         else:
             self._finished.add(upload, plan.caller)
 
-    def find(self, upload: str, *, synced: bool) -> Kept:
+    def find(self, upload: str, *, synced: bool) -> UploadState:
         """See `boundaries.KeptDrafts`."""
         with self._root.reading():
             fate, plan = self._load(upload)
-            if fate is Fate.UNFINISHED:
+            if fate is UploadStatus.UNFINISHED:
                 return self._find_unfinished(upload, plan, synced)
             status = self._calls.lstat(_file(upload, _RECORDS[fate]), dir_fd=self.fd)
             etag = None
             with contextlib.suppress(FileNotFoundError):
                 etag = self._texts.read(_file(upload, _ETAG))
-            return Kept(plan, fate, plan.length or 0, status.st_mtime_ns, etag)
+            return UploadState(plan, fate, plan.length or 0, status.st_mtime_ns, etag)
 
     def open(self, upload: str, *, provisional: bool) -> tuple[int, int]:
         """A descriptor for reading and appending, locked, of what counts of an unfinished upload,
@@ -199,8 +210,8 @@ class Records:
             self._settle(upload, etag)
 
     def _settle(self, upload: str, etag: str | None) -> None:
-        fate = Fate.TAKEN if etag is None else Fate.STORED
-        record = _file(upload, _RECORDS[Fate.UNFINISHED])
+        fate = UploadStatus.TAKEN if etag is None else UploadStatus.STORED
+        record = _file(upload, _RECORDS[UploadStatus.UNFINISHED])
         try:
             with contextlib.suppress(OSError):  # then it expires earlier, or is less well known
                 self._touch(record)
@@ -293,7 +304,7 @@ class Records:
         def find(upload: str) -> None:
             with self._root.reading():
                 fate, plan = self._load(upload)
-                if fate is Fate.UNFINISHED:
+                if fate is UploadStatus.UNFINISHED:
                     found[upload] = plan.caller
 
         self._each(uploads, find)
@@ -333,7 +344,7 @@ class Records:
                 half_written += [upload + extension for upload in found if is_upload(upload)]
             elif extension in _OF_UNFINISHED:
                 half_done.update(found)
-        self._unfinished.update(filter(is_upload, uploads[_RECORDS[Fate.UNFINISHED]]))
+        self._unfinished.update(filter(is_upload, uploads[_RECORDS[UploadStatus.UNFINISHED]]))
         self._finished.expect(self._unread)
         self._each(half_written, self._unlink)
         self._each(filter(is_upload, half_done), self._sweep)
@@ -380,7 +391,7 @@ class Records:
             self.forget(upload)
         return self._finished.surplus() is not None
 
-    def stepped(self, now: Reading) -> tuple[int | None, Iterator[str]]:
+    def stepped(self, now: ClockReading) -> tuple[int | None, Iterator[str]]:
         """By how much the wall clock was stepped since the last reading, None if there is no such
         reading; and the uploads that `move` is to look at.
         """
@@ -402,7 +413,7 @@ class Records:
 
         self._each(uploads, move)
 
-    def note(self, now: Reading) -> None:
+    def note(self, now: ClockReading) -> None:
         """All times fit to this reading of the clocks, but those that are still to be moved. Until
         they are, a later process goes by the reading before.
         """
@@ -425,7 +436,7 @@ class Records:
             try:
                 self._calls.lock(fd)
                 status = self._calls.fstat(fd)
-                time_ns = moved(status.st_mtime_ns, step_ns, now_ns)
+                time_ns = adjusted_time(status.st_mtime_ns, step_ns, now_ns)
                 # A file with one name more is published: its time belongs to its entity tag.
                 if time_ns != status.st_mtime_ns and status.st_nlink == 1:
                     self._calls.set_modified(fd, time_ns)
@@ -441,7 +452,7 @@ class Records:
             self._log.info("swept an upload without a record: {upload}", upload=upload)
             self.forget(upload)
         else:
-            if kept.fate is not Fate.UNFINISHED:
+            if kept.fate is not UploadStatus.UNFINISHED:
                 self.settle(upload, kept.etag)
 
     def _each(self, uploads: Iterable[str], job: Callable[[str], object]) -> None:
@@ -469,7 +480,7 @@ class Records:
             "upload {upload} cannot be looked after: {why}", upload=upload, why=str(error)
         )
 
-    def _find_unfinished(self, upload: str, plan: Plan, synced: bool) -> Kept:
+    def _find_unfinished(self, upload: str, plan: UploadSpec, synced: bool) -> UploadState:
         bytes_ = _file(upload, _BYTES)
         with _or_not_found():
             status = self._calls.lstat(bytes_, dir_fd=self.fd)
@@ -478,7 +489,7 @@ class Records:
         if self._is_published(plan, status):
             etag = etag_of(status.st_size, status.st_mtime_ns)
             self.settle(upload, etag)
-            return Kept(plan, Fate.STORED, status.st_size, status.st_mtime_ns, etag)
+            return UploadState(plan, UploadStatus.STORED, status.st_size, status.st_mtime_ns, etag)
         mark = self._marks.read(_file(upload, _MARK))
         size = self._counted(upload, mark, status.st_size)
         if synced and self._durable and mark is not None and mark.synced < size:
@@ -490,7 +501,7 @@ class Records:
                     raise
                 self._mark(upload, mark, size, mark.counting)
                 self.sync()
-        return Kept(plan, Fate.UNFINISHED, size, status.st_mtime_ns)
+        return UploadState(plan, UploadStatus.UNFINISHED, size, status.st_mtime_ns)
 
     def _sync_bytes(self, name: str) -> None:
         with _or_not_found():
@@ -500,22 +511,24 @@ class Records:
         finally:
             self._calls.close(fd)
 
-    def _counted(self, upload: str, mark: Mark | None, size: int) -> int:
+    def _counted(self, upload: str, mark: Watermark | None, size: int) -> int:
         """How many bytes count of the file of an upload, which has `size`."""
         if mark is not None:
             size = mark.counted(size, self.boot)
         return min(size, self._trusted.get(upload, size))
 
-    def _mark(self, upload: str, before: Mark | None, synced: int, counting: int | None) -> None:
+    def _mark(
+        self, upload: str, before: Watermark | None, synced: int, counting: int | None
+    ) -> None:
         """Have the mark of an upload, which was `before`, say this."""
         trusted = self._trusted.get(upload)
         if trusted is not None:
             counting = trusted if counting is None else min(counting, trusted)
-        mark = Mark(self.boot, synced, counting)
+        mark = Watermark(self.boot, synced, counting)
         if mark != before:
             self._marks.write(_file(upload, _MARK), mark)
 
-    def _is_published(self, plan: Plan, status: os.stat_result) -> bool:
+    def _is_published(self, plan: UploadSpec, status: os.stat_result) -> bool:
         """Whether a service that was killed before it could say so, or could not, has published
         this. If so, that is on stable storage.
         """
@@ -556,21 +569,21 @@ class Records:
         finally:
             self._calls.close(fd)
 
-    def _load(self, upload: str) -> tuple[Fate, Plan]:
+    def _load(self, upload: str) -> tuple[UploadStatus, UploadSpec]:
         if is_upload(upload):
             for fate, extension in _RECORDS.items():
                 with contextlib.suppress(FileNotFoundError):
                     return fate, self._read(upload, extension)
         raise NotFound(_NO_UPLOAD)
 
-    def _read(self, upload: str, extension: str) -> Plan:
+    def _read(self, upload: str, extension: str) -> UploadSpec:
         try:
             return self._plans.read(_file(upload, extension))
-        except BrokenPlan as error:
+        except BrokenSpec as error:
             self._log.warn("the record of {upload} is broken: {why}", upload=upload, why=str(error))
             raise NotFound(_NO_UPLOAD) from error
 
-    def _save(self, upload: str, plan: Plan, fate: Fate) -> None:
+    def _save(self, upload: str, plan: UploadSpec, fate: UploadStatus) -> None:
         self._plans.write(_file(upload, _RECORDS[fate]), plan, new=_file(upload, _NEW))
 
     def _unlink(self, name: str) -> bool:

@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.errors import MediaError, StorageFailed
-from twistedmedia.store.clock_steps import Reading
-from twistedmedia.store.interface import Kept, Plan, Resumed
+from twistedmedia.store.clock_steps import ClockReading
+from twistedmedia.store.interface import Resumed, UploadSpec, UploadState
 from twistedmedia.store.local.disk_threads import OWN_WORK, DiskThreads
 from twistedmedia.store.local.drafts import DirectoryDraft
 from twistedmedia.store.local.folders import Folders
@@ -25,7 +25,7 @@ from twistedmedia.store.local.records import AT_ONCE, Records
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.space import Space
 from twistedmedia.store.local.syscalls import SystemCalls
-from twistedmedia.store.validators import Instants
+from twistedmedia.store.validators import UniqueTimestamps
 
 T = TypeVar("T")
 
@@ -95,12 +95,12 @@ class DirectoryKeptDraft(DirectoryDraft):
         root: Root,
         folders: Folders,
         space: Space,
-        instants: Instants,
+        instants: UniqueTimestamps,
         file: KeptFile,
         declared: int | None,
         durable: bool,
         caller: str,
-        memories: Memories,
+        memories: HashCache,
     ) -> None:
         super().__init__(
             calls, writers, root, folders, space, instants, file, declared, durable, caller
@@ -122,7 +122,7 @@ class DirectoryKeptDraft(DirectoryDraft):
         synced = synced and self._durable
         return self._in_lane(self._keep, memory, synced, syncing=synced)
 
-    def put_down(self, *, undo: bool) -> Deferred[None]:
+    def release(self, *, undo: bool) -> Deferred[None]:
         """See `boundaries.KeptDraft`."""
         return self._in_lane(self._put_down, undo)
 
@@ -197,7 +197,7 @@ class DirectoryKeptDraft(DirectoryDraft):
         return self._hashed == self._size
 
 
-class Memories:
+class HashCache:
     """What is remembered of the drafts that were kept last. Each is recalled at most once."""
 
     def __init__(self, most: int = _REMEMBERED) -> None:
@@ -224,7 +224,7 @@ class DirectoryKeptDrafts:
         self,
         clock: IReactorTime,
         writers: DiskThreads,
-        draft: Callable[[KeptFile, int | None, str, Memories], DirectoryKeptDraft],
+        draft: Callable[[KeptFile, int | None, str, HashCache], DirectoryKeptDraft],
         *,
         durable: bool,
     ) -> None:
@@ -233,7 +233,7 @@ class DirectoryKeptDrafts:
         self._writers = writers
         self._draft = draft
         self._durable = durable
-        self._memories = Memories()
+        self._memories = HashCache()
         self._pausing: Deferred[None] | None = None
         self._waiting_for_sweep: list[Deferred[None]] = []
 
@@ -255,13 +255,15 @@ class DirectoryKeptDrafts:
         if self._pausing is not None:
             self._pausing.cancel()
 
-    def create(self, upload: str, plan: Plan, etag: str | None = None) -> Deferred[None]:
+    def create(self, upload: str, plan: UploadSpec, etag: str | None = None) -> Deferred[None]:
         return self._run(
             self._records.create, upload, plan, etag, syncing=self._durable, caller=plan.caller
         )
 
-    def find(self, upload: str, *, synced: bool = False, caller: str = OWN_WORK) -> Deferred[Kept]:
-        def find() -> Kept:
+    def find(
+        self, upload: str, *, synced: bool = False, caller: str = OWN_WORK
+    ) -> Deferred[UploadState]:
+        def find() -> UploadState:
             return self._records.find(upload, synced=synced)
 
         return self._run(find, syncing=synced and self._durable, caller=caller)
@@ -291,9 +293,9 @@ class DirectoryKeptDrafts:
             await self._pause()
 
     def adjust(self, wall_ns: int, monotonic_ns: int) -> Deferred[None]:
-        return ensureDeferred(self._adjust(Reading(self._records.boot, monotonic_ns, wall_ns)))
+        return ensureDeferred(self._adjust(ClockReading(self._records.boot, monotonic_ns, wall_ns)))
 
-    async def _adjust(self, now: Reading) -> None:
+    async def _adjust(self, now: ClockReading) -> None:
         step_ns, uploads = await self._run(self._records.stepped, now)
         async for _ in self._in_batches(uploads, self._records.move, step_ns, now.wall_ns):
             pass

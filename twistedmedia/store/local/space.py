@@ -24,7 +24,7 @@ T = TypeVar("T")
 _FRESH_S = 1.0
 
 
-class Watch(Generic[T]):
+class CachedProbe(Generic[T]):
     """Calls a function that blocks in a thread, for all who want to know its result.
 
     While the storage hangs, only one thread hangs with it, however many ask.
