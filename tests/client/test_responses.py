@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia import errors
-from twistedmedia.client.errors import InvalidResponse
+from twistedmedia.client.exceptions import InvalidResponse
 from twistedmedia.client.outcomes import fetched, page, stored
 from twistedmedia.client.responses import (
     ServiceResponse,

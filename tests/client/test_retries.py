@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twistedmedia.client.errors import (
+from twistedmedia.client.exceptions import (
     ClientError,
     InvalidResponse,
     LocalFailure,

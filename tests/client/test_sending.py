@@ -17,7 +17,7 @@ from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceiv
 from twisted.web.http import PotentialDataLoss
 
 from twistedmedia.client.bodies import MOST_UNREAD_BYTES, PIECE_BYTES, FileContent, ResponseContent
-from twistedmedia.client.errors import LocalFailure, Unreachable
+from twistedmedia.client.exceptions import LocalFailure, Unreachable
 from twistedmedia.client.failures import broken
 
 quick = settings(max_examples=50, deadline=None)

@@ -17,7 +17,7 @@ from twistedmedia.client.command.text import (
     size_text,
     time_text,
 )
-from twistedmedia.client.errors import Refused
+from twistedmedia.client.exceptions import Refused
 
 quick = settings(max_examples=100, deadline=None)
 

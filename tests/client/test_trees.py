@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from tests.support import asynchronous, named
 from twistedmedia.client.command.running import at_once
 from twistedmedia.client.command.trees import LeftOut, Sendable, Unreadable, local_items
-from twistedmedia.client.errors import LocalFailure
+from twistedmedia.client.exceptions import LocalFailure
 from twistedmedia.client.local_files import open_file
 from twistedmedia.client.locations import service
 from twistedmedia.client.upload_records import (

@@ -10,13 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 _EXPORTS = {
-    "ClientError": "twistedmedia.client.errors",
-    "IntegrityError": "twistedmedia.client.errors",
-    "InvalidResponse": "twistedmedia.client.errors",
-    "LocalFailure": "twistedmedia.client.errors",
-    "NotAService": "twistedmedia.client.errors",
-    "Refused": "twistedmedia.client.errors",
-    "Unreachable": "twistedmedia.client.errors",
+    "ClientError": "twistedmedia.client.exceptions",
+    "IntegrityError": "twistedmedia.client.exceptions",
+    "InvalidResponse": "twistedmedia.client.exceptions",
+    "LocalFailure": "twistedmedia.client.exceptions",
+    "NotAService": "twistedmedia.client.exceptions",
+    "Refused": "twistedmedia.client.exceptions",
+    "Unreachable": "twistedmedia.client.exceptions",
     "MediaClient": "twistedmedia.client.media",
     "Downloaded": "twistedmedia.client.outcomes",
     "Entry": "twistedmedia.client.outcomes",
@@ -33,13 +33,13 @@ _EXPORTS = {
 __all__ = list(_EXPORTS)
 
 if TYPE_CHECKING:  # the same, for those who check types
-    from twistedmedia.client.errors import ClientError as ClientError
-    from twistedmedia.client.errors import IntegrityError as IntegrityError
-    from twistedmedia.client.errors import InvalidResponse as InvalidResponse
-    from twistedmedia.client.errors import LocalFailure as LocalFailure
-    from twistedmedia.client.errors import NotAService as NotAService
-    from twistedmedia.client.errors import Refused as Refused
-    from twistedmedia.client.errors import Unreachable as Unreachable
+    from twistedmedia.client.exceptions import ClientError as ClientError
+    from twistedmedia.client.exceptions import IntegrityError as IntegrityError
+    from twistedmedia.client.exceptions import InvalidResponse as InvalidResponse
+    from twistedmedia.client.exceptions import LocalFailure as LocalFailure
+    from twistedmedia.client.exceptions import NotAService as NotAService
+    from twistedmedia.client.exceptions import Refused as Refused
+    from twistedmedia.client.exceptions import Unreachable as Unreachable
     from twistedmedia.client.idle_timeouts import ClientTimeouts as ClientTimeouts
     from twistedmedia.client.media import MediaClient as MediaClient
     from twistedmedia.client.outcomes import Downloaded as Downloaded

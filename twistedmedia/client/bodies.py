@@ -17,7 +17,7 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from twistedmedia.client.bounds import SMALL_PIECE_BYTES, SMALL_PIECES
-from twistedmedia.client.errors import InvalidResponse
+from twistedmedia.client.exceptions import InvalidResponse
 from twistedmedia.client.local_files import LocalFile, changed
 
 # What may wait unread. A thread writes about as much in one job.

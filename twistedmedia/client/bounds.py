@@ -9,7 +9,7 @@ Pure.
 
 from __future__ import annotations
 
-from twistedmedia.client.errors import LocalFailure
+from twistedmedia.client.exceptions import LocalFailure
 
 
 def check_kind(argument: object, kind: type, what: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from twistedmedia.client.bounds import MAX_PAGE_BYTES, MOST_LISTED
-from twistedmedia.client.errors import NOT_FOUND, Refused, TooManyEntries
+from twistedmedia.client.exceptions import NOT_FOUND, Refused, TooManyEntries
 from twistedmedia.client.locations import Service, folders_at, sendable
 from twistedmedia.client.outcomes import Entry, Page, page
 from twistedmedia.client.requester import Requester

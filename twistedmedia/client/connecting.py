@@ -37,7 +37,7 @@ from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
-from twistedmedia.client.errors import InvalidResponse, LocalFailure, local_failure
+from twistedmedia.client.exceptions import InvalidResponse, LocalFailure, local_failure
 from twistedmedia.client.local_files import path_of
 from twistedmedia.http.heads import MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES, ResponseHeads
 

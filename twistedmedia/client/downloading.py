@@ -11,7 +11,7 @@ from twistedmedia.client.bounds import (
     LEAST_PROGRESS_BYTES,
     MOST_UNSAID_BYTES,
 )
-from twistedmedia.client.errors import (
+from twistedmedia.client.exceptions import (
     ClientError,
     IntegrityError,
     InvalidResponse,

@@ -9,7 +9,7 @@ from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.python.failure import Failure
 from twisted.web.http import PotentialDataLoss
 
-from twistedmedia.client.errors import ClientError, Unreachable
+from twistedmedia.client.exceptions import ClientError, Unreachable
 
 # For these Twisted has no words, and keeps them to itself.
 _WORDS = {

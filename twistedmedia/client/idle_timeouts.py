@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from twistedmedia.client.bounds import check_number
-from twistedmedia.client.errors import Unreachable
+from twistedmedia.client.exceptions import Unreachable
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from twistedmedia.client.errors import LocalFailure, local_failure
+from twistedmedia.client.exceptions import LocalFailure, local_failure
 from twistedmedia.client.local_folders import Folder, names_below
 from twistedmedia.client.threads import Jobs, opened_in_thread
 

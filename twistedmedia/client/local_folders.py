@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from twistedmedia.client.errors import LocalFailure
+from twistedmedia.client.exceptions import LocalFailure
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Opening a pipe would wait for its other end without O_NONBLOCK.

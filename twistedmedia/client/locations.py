@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin
 
-from twistedmedia.client.errors import InvalidResponse, LocalFailure, NotAService
+from twistedmedia.client.exceptions import InvalidResponse, LocalFailure, NotAService
 from twistedmedia.errors import MediaError, MissingArgument
 from twistedmedia.fetch.urls import parse_url
 from twistedmedia.names import MediaName, folders_from_path, is_upload, media_name, url_path

@@ -16,7 +16,7 @@ from twisted.web.iweb import IAgent
 from twistedmedia.client import browsing, downloading, outcomes
 from twistedmedia.client.bounds import MOST_ENTRIES, check_function, check_kind, check_number, wrong
 from twistedmedia.client.connecting import new_agent, new_pool
-from twistedmedia.client.errors import ClientError, Refused, Unreachable
+from twistedmedia.client.exceptions import ClientError, Refused, Unreachable
 from twistedmedia.client.idle_timeouts import ClientTimeouts
 from twistedmedia.client.locations import name_of, sendable, service, text_of
 from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Health, Page, Stored

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from twistedmedia.client.bounds import MOST_ON_A_PAGE
-from twistedmedia.client.errors import InvalidResponse
+from twistedmedia.client.exceptions import InvalidResponse
 from twistedmedia.names import MAX_SEGMENT_BYTES
 
 T = TypeVar("T")

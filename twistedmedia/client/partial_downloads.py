@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from twistedmedia.client.errors import LocalFailure, local_failure
+from twistedmedia.client.exceptions import LocalFailure, local_failure
 from twistedmedia.client.local_files import path_of
 from twistedmedia.client.local_folders import Folder, names_below
 

@@ -17,7 +17,7 @@ from zope.interface import implementer
 from twistedmedia import __version__
 from twistedmedia.client.bodies import FileContent, ResponseContent
 from twistedmedia.client.bounds import LEAST_BYTES_PER_S, MAX_ANSWER_BYTES
-from twistedmedia.client.errors import ClientError, InvalidResponse
+from twistedmedia.client.exceptions import ClientError, InvalidResponse
 from twistedmedia.client.failures import broken
 from twistedmedia.client.idle_timeouts import ClientTimeouts, IdleTimer, LeastPace
 from twistedmedia.client.local_files import LocalFile

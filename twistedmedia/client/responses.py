@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from twistedmedia import errors
 from twistedmedia.client.bounds import MOST_REASON_CHARACTERS
-from twistedmedia.client.errors import InvalidResponse, Refused
+from twistedmedia.client.exceptions import InvalidResponse, Refused
 from twistedmedia.http.header_fields import declared_sha256
 
 _MULTI_STATUS = 207  # of several files some failed; the code is that of the first (docs/http.md)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from twistedmedia.client import resuming as tus
 from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
-from twistedmedia.client.errors import ClientError, InvalidResponse, Refused
+from twistedmedia.client.exceptions import ClientError, InvalidResponse, Refused
 from twistedmedia.client.local_files import LocalFile
 from twistedmedia.client.locations import Service
 from twistedmedia.client.requester import Requester, SentFile

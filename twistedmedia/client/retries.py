@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from twistedmedia.client.bounds import check_function, check_number
-from twistedmedia.client.errors import ClientError, Refused, Unreachable
+from twistedmedia.client.exceptions import ClientError, Refused, Unreachable
 
 TIMES = 5
 

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-from twistedmedia.client.errors import IntegrityError, LocalFailure, local_failure
+from twistedmedia.client.exceptions import IntegrityError, LocalFailure, local_failure
 from twistedmedia.client.idle_timeouts import IdleTimer
 from twistedmedia.client.partial_downloads import PartialNote
 from twistedmedia.client.threads import in_thread

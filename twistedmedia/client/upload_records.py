@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
-from twistedmedia.client.errors import LocalFailure
+from twistedmedia.client.exceptions import LocalFailure
 from twistedmedia.client.local_files import LocalFile, path_of
 from twistedmedia.client.local_folders import Folder
 from twistedmedia.client.locations import Service

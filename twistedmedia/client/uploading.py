@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twistedmedia.client.bounds import check_kind
 from twistedmedia.client.browsing import page_of
-from twistedmedia.client.errors import (
+from twistedmedia.client.exceptions import (
     NOT_FOUND,
     IntegrityError,
     InvalidResponse,

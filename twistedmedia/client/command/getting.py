@@ -12,7 +12,7 @@ from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.command.text import left_out_text
 from twistedmedia.client.command.trees import is_excluded
-from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused, local_failure
+from twistedmedia.client.exceptions import NOT_FOUND, LocalFailure, Refused, local_failure
 from twistedmedia.client.local_files import open_file
 from twistedmedia.client.locations import folders_at, name_at
 from twistedmedia.client.outcomes import Found

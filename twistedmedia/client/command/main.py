@@ -24,7 +24,7 @@ from twistedmedia.client.command.results import FAILED, Tally, failure
 from twistedmedia.client.command.running import Run
 from twistedmedia.client.command.single import fetch, health, import_, ls
 from twistedmedia.client.command.text import printable, time_text
-from twistedmedia.client.errors import ClientError, LocalFailure, Unreachable
+from twistedmedia.client.exceptions import ClientError, LocalFailure, Unreachable
 from twistedmedia.client.media import MediaClient
 from twistedmedia.client.retries import Retries
 from twistedmedia.client.streams import descriptor_name

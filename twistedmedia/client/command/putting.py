@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.command.trees import Item, LeftOut, Sendable, Unreadable, local_items
-from twistedmedia.client.errors import ClientError, LocalFailure, Refused
+from twistedmedia.client.exceptions import ClientError, LocalFailure, Refused
 from twistedmedia.client.locations import folders_at, name_at, name_of
 from twistedmedia.client.outcomes import Stored
 from twistedmedia.client.threads import in_thread

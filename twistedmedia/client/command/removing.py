@@ -10,7 +10,7 @@ from twistedmedia.client.browsing import check_count
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.command.text import left_out_text
-from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused
+from twistedmedia.client.exceptions import NOT_FOUND, LocalFailure, Refused
 from twistedmedia.client.locations import folders_at, name_at
 from twistedmedia.client.outcomes import Entry, Page
 from twistedmedia.names import is_segment

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from twistedmedia.client.command.text import printable, rate_text, size_text, time_text
-from twistedmedia.client.errors import ClientError, Refused
+from twistedmedia.client.exceptions import ClientError, Refused
 
 _MEMBERS = ("name", "path", "size", "sha256", "url", "status", "code", "reason", "problem")
 

@@ -17,7 +17,7 @@ from twisted.internet.defer import (
 
 from twistedmedia.client.command.progress import Display, Transfer
 from twistedmedia.client.command.results import Outcome, Result, Tally, failure
-from twistedmedia.client.errors import ClientError, TooManyEntries, Unreachable
+from twistedmedia.client.exceptions import ClientError, TooManyEntries, Unreachable
 from twistedmedia.client.media import MediaClient
 from twistedmedia.client.upload_records import Record
 

@@ -9,7 +9,7 @@ from twistedmedia.client.bounds import MOST_ENTRIES
 from twistedmedia.client.command.results import Outcome, Result
 from twistedmedia.client.command.running import Run
 from twistedmedia.client.command.text import milliseconds_text, printable, size_text, time_text
-from twistedmedia.client.errors import NOT_FOUND, LocalFailure, Refused
+from twistedmedia.client.exceptions import NOT_FOUND, LocalFailure, Refused
 from twistedmedia.client.locations import folders_at, name_at
 from twistedmedia.client.outcomes import Entry, Fetched, Health
 

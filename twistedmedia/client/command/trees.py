@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from twistedmedia.client.errors import LocalFailure, local_failure
+from twistedmedia.client.exceptions import LocalFailure, local_failure
 
 
 def is_excluded(path: str, patterns: Sequence[str]) -> bool:
