@@ -18,6 +18,7 @@ MOST_PARAMETERS = 6
 MANY_FLAGS = {
     "http/connection.py: MediaChannel",
     "http/body.py: Body",
+    "fetch/hops.py: Connection",
     "fetch/hops.py: Hop",
     "library/upload.py: Upload",
     "store/local/drafts.py: DirectoryDraft",
@@ -58,7 +59,8 @@ def flags(node: ast.ClassDef) -> set[str]:
     """
     begin = constructor(node)
     found = set()
-    of_class = [] if node.decorator_list else node.body  # fields of dataclasses are values
+    is_value = any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+    of_class = [] if is_value else node.body
     for statement in [*of_class, *(ast.walk(begin) if begin else ())]:
         if isinstance(statement, ast.AnnAssign):
             is_flag = _is_optional(ast.unparse(statement.annotation))
