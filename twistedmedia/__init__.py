@@ -34,7 +34,7 @@ _EXPORTS = {
     "BodyMemory": "twistedmedia.http.body",
     "parse_origins": "twistedmedia.web.cross_site",
     "CsrfPolicy": "twistedmedia.web.cross_site",
-    "Fetches": "twistedmedia.web.tree",
+    "Fetches": "twistedmedia.library.importing",
     "media_resource": "twistedmedia.web.tree",
     "AccessLog": "twistedmedia.logs.access_log",
     "ConnectionLimits": "twistedmedia.http.admission",
@@ -71,6 +71,7 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.http.site import MediaSite as MediaSite
     from twistedmedia.http.site import media_site as media_site
     from twistedmedia.http.timeouts import Timeouts as Timeouts
+    from twistedmedia.library.importing import Fetches as Fetches
     from twistedmedia.library.library import Library as Library
     from twistedmedia.library.resumable import ResumableUploads as ResumableUploads
     from twistedmedia.library.upload import AudioCheckMode as AudioCheckMode
@@ -81,7 +82,6 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.store.memory import MemoryStore as MemoryStore
     from twistedmedia.web.cross_site import CsrfPolicy as CsrfPolicy
     from twistedmedia.web.cross_site import parse_origins as parse_origins
-    from twistedmedia.web.tree import Fetches as Fetches
     from twistedmedia.web.tree import media_resource as media_resource
 else:  # a checker that saw this would take every name for one of ours
 

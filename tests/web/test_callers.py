@@ -57,7 +57,7 @@ class NotedService(Service):
         library = Library(store, UploadLimits())
         kept: Any = Noting(inner.kept, self.noted)
         self.site = MediaSite(
-            media_resource(library, None, None, ResumableUploads(library, kept)), reactor=self.clock
+            media_resource(library, uploads=ResumableUploads(library, kept)), reactor=self.clock
         )
 
     def connect(self) -> Connection:

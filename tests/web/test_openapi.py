@@ -20,11 +20,12 @@ from twistedmedia.fairness.places import Slots
 from twistedmedia.fetch.fetcher import FetchLimits
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.http.site import MediaSite
+from twistedmedia.library.importing import Fetches
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.memory import MemoryStore
-from twistedmedia.web.tree import Fetches, MediaResource, media_resource
+from twistedmedia.web.tree import MediaResource, media_resource
 
 HOUSE = Path(__file__).parents[2]
 WRITTEN = HOUSE / "docs" / "openapi.yaml"
@@ -53,10 +54,10 @@ def whole_tree() -> MediaResource:
     places = Slots(1, 0.0, clock)
     fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, places=places)
     terms = FetchLimits(1, 1)
-    library = Library(MemoryStore(), UploadLimits())
-    uploads: Any = None
     fetches = Fetches(fetcher, terms, terms)
-    return media_resource(library, fetches, uploads=ResumableUploads(library, uploads))
+    library = Library(MemoryStore(), UploadLimits(), fetches=fetches)
+    uploads: Any = None
+    return media_resource(library, uploads=ResumableUploads(library, uploads))
 
 
 def routes() -> dict[str, set[str]]:

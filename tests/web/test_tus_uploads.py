@@ -67,7 +67,7 @@ class Service:
         self.drafts = drafts(self.store.kept)
         library = Library(self.store, UploadLimits(**limits))
         uploads = ResumableUploads(library, self.drafts, max_unfinished=max_unfinished)
-        tree: Any = media_resource(library, None, csrf, uploads)
+        tree: Any = media_resource(library, csrf=csrf, uploads=uploads)
         for segment in reversed(mounted_at.split("/")[1:]):
             outer = Resource()
             outer.putChild(unquote(segment).encode(), tree)

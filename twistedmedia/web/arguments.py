@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from twisted.web.server import Request
 
 from twistedmedia.errors import BadRequest, Malformed, MissingArgument, UnsupportedContent
-from twistedmedia.http.addresses import rate_limit_key
 from twistedmedia.http.conditions import Conditions
 from twistedmedia.http.forms import decode_urlencoded
+from twistedmedia.library.caller import Caller
 from twistedmedia.names import MediaName, decode, media_name_from_path, url_path
 from twistedmedia.store.interface import Condition
 
@@ -100,15 +100,9 @@ def refuse_what_is_no_file(request: Request) -> None:
         raise BadRequest("a part of a file cannot be stored; send the whole without Content-Range")
 
 
-def client_address(request: Request) -> str:
-    """The address that the request comes from, for a log line."""
-    address = request.getClientAddress()
-    return str(getattr(address, "host", "local"))
-
-
-def caller_of(request: Request) -> str:
-    """In whose share counts what the request takes."""
-    return rate_limit_key(client_address(request))
+def caller_of(request: Request) -> Caller:
+    """Who has sent the request: so far, the address that it comes from."""
+    return Caller.at(str(getattr(request.getClientAddress(), "host", "local")))
 
 
 MAX_FIELD_BYTES = 8 << 10  # as sent; a name of 1,024 bytes takes 3,072 with every byte escaped

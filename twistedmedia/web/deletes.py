@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from klein import Klein
-from twisted.logger import Logger
 from twisted.web.server import Request
 
 from twistedmedia.answers import deleted_answer
@@ -16,13 +15,12 @@ from twistedmedia.http.forms import (
     UrlencodedDecoder,
 )
 from twistedmedia.http.header_fields import content_type_of
+from twistedmedia.library.library import Library
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.store.interface import Store
 from twistedmedia.web.arguments import (
     Arguments,
     caller_of,
-    client_address,
     condition_of_change,
     header,
     name_in_path,
@@ -36,10 +34,8 @@ MAX_FORM_BYTES = 8 << 10
 class DeleteRoutes:
     """`DELETE /media/<directory>/<filename>`, and `DELETE /media` with the two as fields."""
 
-    _log = Logger()
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, library: Library) -> None:
+        self._library = library
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
@@ -61,12 +57,8 @@ class DeleteRoutes:
         return await self._delete(request, name)
 
     async def _delete(self, request: Request, name: MediaName) -> Reply:
-        condition, caller = condition_of_change(request), caller_of(request)
-        deleted = await self._store.delete(name, condition, caller=caller)
-        if deleted:
-            self._log.info(
-                "deleted: {name!r} by {source}", name=str(name), source=client_address(request)
-            )
+        condition = condition_of_change(request)
+        deleted = await self._library.delete(caller_of(request), name, condition)
         return respond(deleted_answer(deleted))
 
     async def _read_form(self, request: Request, fields: Arguments) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from string import punctuation
 from urllib.parse import quote
 
@@ -15,8 +14,9 @@ from twistedmedia.formats import UNKNOWN_TYPE
 from twistedmedia.http.conditions import ResponsePlan, format_date, plan
 from twistedmedia.http.header_fields import repr_digest, wants_sha256
 from twistedmedia.http.sending import send
+from twistedmedia.library.library import Library
 from twistedmedia.names import MediaName, folders_from_path, media_name_from_path
-from twistedmedia.store.interface import Media, Store
+from twistedmedia.store.interface import Media
 from twistedmedia.web.arguments import (
     caller_of,
     conditions_of,
@@ -41,15 +41,10 @@ _UNTRUSTED = {
 class DownloadRoutes:
     """`GET` and `HEAD` of `/media/<directory>/<filename>` and `/media/<directory>/`."""
 
-    def __init__(
-        self, store: Store, media_types: Mapping[str, str], responses: LargeResponses
-    ) -> None:
-        """`media_types` are those of files, by extension. A file of another one is saved. Listings
-        are among the large `responses`.
-        """
-        self._store = store
-        self._listings = Listings(store, responses, PageText)
-        self._media_types = media_types
+    def __init__(self, library: Library, responses: LargeResponses) -> None:
+        """Listings are among the large `responses`."""
+        self._library = library
+        self._listings = Listings(library, responses, PageText)
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
@@ -68,7 +63,7 @@ class DownloadRoutes:
             return await list_directory(request, self._listings, folders)
         try:
             name = media_name_from_path(segments)
-            media = await self._store.open(name, caller=caller_of(request))
+            media = await self._library.open(caller_of(request), name)
         except (IsDirectory, MissingArgument):  # one segment can name a directory only
             await check_directory(request, self._listings, folders_from_path(segments))
             return _with_slash(request)
@@ -85,7 +80,7 @@ class DownloadRoutes:
             headers["Date"] = format_date(now_s)
         if what.status == 304:
             return Reply(304, headers, b"")
-        media_type = self._media_types.get(name.extension, UNKNOWN_TYPE)
+        media_type = self._library.limits.media_types.get(name.extension, UNKNOWN_TYPE)
         saved = media_type.startswith(UNKNOWN_TYPE) or has_query_key(request, b"download")
         headers |= _about(name, what, media_type, attachment=saved)
         if wants_sha256(header(request, "want-repr-digest")):

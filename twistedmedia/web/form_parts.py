@@ -1,4 +1,4 @@
-"""The parts of a multipart form as they arrive: files become arrivals, text parts arguments."""
+"""The parts of a multipart form as they arrive: files become uploads, text parts arguments."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class FormParts:
         turn: Callable[[], Awaitable[None]],
         turn_to_drop: Callable[[], Awaitable[None]],
     ) -> None:
-        """`begin` gives a new arrival. `hold` is awaited for each that has content: one more file
+        """`begin` begins an upload. `hold` is awaited for each that has content: one more file
         is held open, to the end of the form. `turn` is awaited before each event is decoded, and
         between files that are named or left. `turn_to_drop` is awaited for each `PIECE_BYTES` of
         content that nobody needs.
         """
         self.files: list[Upload] = []
         self._begun: list[Upload] = []  # those that do not count, too
-        self._begin_arrival = begin
+        self._begin_upload = begin
         self._hold = hold
         self._turn = turn
         self._turn_to_drop = turn_to_drop
@@ -102,7 +102,7 @@ class FormParts:
         files = [*self.files] if self._file is None else [*self.files, self._file]
         left = [file for file in files if not file.publishing]
         if left:
-            left[0].log_failure(error, len(left) - 1)
+            left[0].report_failure(error, len(left) - 1)
         for file in self._begun:
             file.leave()
             await self._turn()
@@ -132,7 +132,7 @@ class FormParts:
             self._texts.append((part.name, self._text))
 
     def _begin_file(self, part: PartBegins, filename: str) -> None:
-        file = self._file = self._begin_arrival()
+        file = self._file = self._begin_upload()
         self._begun.append(file)
         self._is_untouched, self._is_held = not filename, False
         file.directory, file.filename = part.name, filename

@@ -66,7 +66,7 @@ class _Reader:
 
     def __init__(self, request: Any) -> None:
         self.request = request
-        self.caller = caller_of(request)
+        self.caller = caller_of(request).key
         self._channel = request.channel
         self._taken_before: int | None = None
         self._taken = 0
@@ -117,7 +117,7 @@ class LargeResponse:
         """
         if self._share is not None or len(self.content) <= SMALL_BYTES:
             return
-        share = self._responses.memory.take(caller_of(request), self, 0)
+        share = self._responses.memory.take(caller_of(request).key, self, 0)
         try:
             await grow(share, len(self.content), request.site.reactor)
         except BaseException:  # the wait may be cancelled

@@ -133,7 +133,7 @@ class RoutedResource(Resource):
             self._log.warn(
                 "broken off: no memory for the answer of {size} bytes to {caller}",
                 size=len(reply.body),
-                caller=caller_of(request),
+                caller=caller_of(request).key,
             )
             request.transport.abortConnection()
             return False

@@ -33,7 +33,6 @@ from twistedmedia.names import MediaName, decode, is_upload, media_name, media_n
 from twistedmedia.store.interface import UploadSpec
 from twistedmedia.web.arguments import (
     caller_of,
-    client_address,
     header,
     media_url,
     mounted_at,
@@ -88,7 +87,7 @@ class TusRoutes:
         _begin(request)
         body_of(request).drop()  # it may wait, and a request that waits holds no content
         try:
-            progress = await self._uploads.look(client_address(request), _upload_in_path(request))
+            progress = await self._uploads.status(caller_of(request), _upload_in_path(request))
         except Superseded:  # 409 would make a client begin a new upload
             raise Locked from None
         headers = {"Upload-Offset": str(progress.offset), **_NO_CACHE}
@@ -103,7 +102,7 @@ class TusRoutes:
     async def add(self, request: Request) -> Reply:
         """The content goes on with an upload."""
         _begin(request)
-        upload = _upload_in_path(request)
+        upload_id = _upload_in_path(request)
         if not _is_part(request):
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}")
         refuse_what_is_no_file(request)
@@ -114,7 +113,7 @@ class TusRoutes:
             None if length is None else parse_bytes("Upload-Length", length),
             parse_checksum(header(request, "upload-checksum")),
         )
-        progress = await self._uploads.add(client_address(request), upload, part)
+        progress = await self._uploads.append(caller_of(request), upload_id, part)
         headers = {"Upload-Offset": str(progress.offset), **_ahead(request, progress)}
         return Reply(204, headers, b"")
 
@@ -122,7 +121,7 @@ class TusRoutes:
         """Drop an upload."""
         _begin(request)
         body_of(request).drop()  # as in `look`
-        await self._uploads.end(client_address(request), _upload_in_path(request))
+        await self._uploads.terminate(caller_of(request), _upload_in_path(request))
         return Reply(204, {}, b"")
 
     async def _create(self, request: Request) -> Reply:
@@ -142,13 +141,11 @@ class TusRoutes:
         if body.length != 0 and not _is_part(request):
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}, or none")
         refuse_what_is_no_file(request)
-        source = client_address(request)
         caller = caller_of(request)
-        plan = UploadSpec(_name(request, metadata), length, sha256, caller, note)
-        progress = await self._uploads.create(
-            source, caller, plan, UploadPart(0, body, None, checksum)
-        )
-        url = f"{mounted_at(request)}/{progress.upload}"
+        spec = UploadSpec(_name(request, metadata), length, sha256, caller.key, note)
+        part = UploadPart(0, body, None, checksum)
+        progress = await self._uploads.create(caller, spec, part)
+        url = f"{mounted_at(request)}/{progress.upload_id}"
         headers = {
             "Location": url,
             "Upload-Offset": str(progress.offset),

@@ -31,13 +31,14 @@ from twistedmedia.http.forms import (
     decoded_size,
 )
 from twistedmedia.http.header_fields import content_type_of, declared_sha256, sha256_from_hex
-from twistedmedia.library.library import Library, UploadSlot
+from twistedmedia.library.events import Source
+from twistedmedia.library.library import Library
 from twistedmedia.library.upload import ContentCoding, Upload
+from twistedmedia.library.upload_slots import UploadSlot
 from twistedmedia.limits import ByteBudget
 from twistedmedia.web.arguments import (
     Arguments,
     caller_of,
-    client_address,
     condition_of_change,
     header,
     media_url,
@@ -46,7 +47,7 @@ from twistedmedia.web.arguments import (
 )
 from twistedmedia.web.fetches import JSON, fetching_or_forbidden
 from twistedmedia.web.form_parts import FormParts
-from twistedmedia.web.imports import ARGUMENTS, ImportRoutes, read_json
+from twistedmedia.web.imports import ARGUMENTS, import_url, read_json
 from twistedmedia.web.routing import Reply, add_route, respond
 
 _URLENCODED = ContentCoding(decode=decode_urlencoded, measure=decoded_size)
@@ -55,10 +56,8 @@ _URLENCODED = ContentCoding(decode=decode_urlencoded, measure=decoded_size)
 class UploadRoutes:
     """`PUT /media/<directory>/<filename>` and `POST /media`."""
 
-    def __init__(self, library: Library, importing: ImportRoutes | None) -> None:
-        """Without `importing` no URL is fetched."""
+    def __init__(self, library: Library) -> None:
         self._library = library
-        self._importing = importing
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
@@ -74,24 +73,24 @@ class UploadRoutes:
         means_one = header(request, "if-match") is not None
         replacing = condition_of_change(request) if means_one else None
         body = body_of(request)
-        source, caller = client_address(request), caller_of(request)
+        caller = caller_of(request)
         with (
-            await self._library.upload(caller, source, body),
-            self._library.arrival(source, declared=body.length, caller=caller) as arrival,
+            await self._library.admit_upload(caller, body),
+            self._library.begin(Source(caller), declared=body.length) as upload,
         ):
-            arrival.sha256, arrival.replacing = sha256, replacing
-            arrival.accepted(name)
+            upload.sha256, upload.replacing = sha256, replacing
+            upload.accepted(name)
             waits = header(request, "expect") is not None
-            await arrival.prepare(awaited=waits)
-            arrival.raise_failure()
-            if not (arrival.identical and waits):  # who waits need not send
+            await upload.prepare(awaited=waits)
+            upload.raise_failure()
+            if not (upload.identical and waits):  # who waits need not send
                 async for chunks in body:
-                    await arrival.write(chunks)
-                    arrival.raise_failure()
-            await arrival.end()
-            await self._library.publish([arrival])
-            arrival.raise_failure()
-        return _stored(request, [arrival])
+                    await upload.write(chunks)
+                    upload.raise_failure()
+            await upload.end()
+            await self._library.publish([upload])
+            upload.raise_failure()
+        return _stored(request, [upload])
 
     async def post(self, request: Request) -> Reply:
         """The content is a form."""
@@ -100,33 +99,33 @@ class UploadRoutes:
         body = body_of(request)
         if body.length is not None and body.length > self._library.limits.max_form:
             raise TooLarge(self._library.limits.max_form, "the form")
-        with await self._library.upload(caller_of(request), client_address(request), body) as place:
+        with await self._library.admit_upload(caller_of(request), body) as slot:
             if media_type == MULTIPART:
                 decoder = MultipartDecoder(parameters.get("boundary"))
-                return await self._multipart(request, body, decoder, place)
+                return await self._multipart(request, body, decoder, slot)
             if media_type == URLENCODED:
-                return await self._urlencoded(request, body, place)
+                return await self._urlencoded(request, body, slot)
             if media_type == JSON:
-                fields = _named_in_query(request)
-                await read_json(body, fields)
-                return await self._import(request, fields, place)
+                arguments = _named_in_query(request)
+                await read_json(body, arguments)
+                return await self._import(request, arguments, slot)
         raise UnsupportedContent(f"send {MULTIPART}, {URLENCODED} or {JSON}")
 
     async def _multipart(
-        self, request: Request, body: Body, decoder: MultipartDecoder, place: UploadSlot
+        self, request: Request, body: Body, decoder: MultipartDecoder, slot: UploadSlot
     ) -> Reply:
         """Each file part is a file: the part's name is the directory, its filename the filename,
         unless text parts say otherwise. Without any, the text parts may be the arguments of an
         import.
         """
-        source, caller = client_address(request), caller_of(request)
+        caller = caller_of(request)
         site: Any = request.site  # a `MediaSite`, since there is a body
-        with self._library.form_files.take(caller, place, 0) as files:
+        with self._library.form_files.take(caller.key, slot, 0) as files:
             parts = FormParts(
-                lambda: self._library.arrival(source, caller=caller),
-                lambda: self._library.form_file(files),
+                lambda: self._library.begin(Source(caller)),
+                lambda: self._library.hold_form_file(files),
                 body.turn,
-                lambda: site.dropping.turn(caller),
+                lambda: site.dropping.turn(caller.key),
             )
             try:
                 async for chunks in self._counted(body):
@@ -137,22 +136,22 @@ class UploadRoutes:
                     await self._library.publish(parts.files, body.turn)
                     return _stored(request, parts.files)
             except Exception as error:  # also when the client has left
-                await self._library.unbroken(
+                await self._library.run_shielded(
                     parts.leave(error), "the files of a form, to drop them"
                 )
                 raise
         if not parts.has("url"):
             raise EmptyUpload
-        return await self._import(request, parts.arguments(_named_in_query(request)), place)
+        return await self._import(request, parts.arguments(_named_in_query(request)), slot)
 
-    async def _urlencoded(self, request: Request, body: Body, place: UploadSlot) -> Reply:
+    async def _urlencoded(self, request: Request, body: Body, slot: UploadSlot) -> Reply:
         """The fields `directory`, `filename` and `body` are a file, in any order. With `url` in
         place of `body` they are an import.
         """
-        fields = _named_in_query(request)
+        arguments = _named_in_query(request)
         decoder = UrlencodedDecoder()
-        source, caller = client_address(request), caller_of(request)
-        with self._library.arrival(source, coding=_URLENCODED, caller=caller) as arrival:
+        source = Source(caller_of(request))
+        with self._library.begin(source, coding=_URLENCODED) as upload:
             field = ""
             empty = True
             async for chunks in self._counted(body):
@@ -162,33 +161,33 @@ class UploadRoutes:
                     for event in decoder.feed(chunk):
                         if isinstance(event, PartBegins):
                             field = event.name
-                            fields.begin(field)
+                            arguments.begin(field)
                         elif isinstance(event, PartEnds):
                             field = ""
                         elif field == "body":
                             pieces.append(event)
                         elif field in ARGUMENTS:
-                            fields.add(field, event)
+                            arguments.add(field, event)
                 if pieces:
-                    await arrival.write(pieces)
+                    await upload.write(pieces)
                     empty = False
             for event in decoder.end():
                 if isinstance(event, PartBegins):
-                    fields.begin(event.name)
-            if not fields.has("url"):
-                await arrival.end()  # what is wrong with the content is told before the name
-                _named_by(fields, arrival, empty)
-                await self._library.publish([arrival])
-                arrival.raise_failure()
-                return _stored(request, [arrival])
-        return await self._import(request, fields, place)
+                    arguments.begin(event.name)
+            if not arguments.has("url"):
+                await upload.end()  # what is wrong with the content is told before the name
+                _named_by(arguments, upload, empty)
+                await self._library.publish([upload])
+                upload.raise_failure()
+                return _stored(request, [upload])
+        return await self._import(request, arguments, slot)
 
-    async def _import(self, request: Request, fields: Arguments, place: UploadSlot) -> Reply:
-        if fields.has("body") and fields.has("url"):
+    async def _import(self, request: Request, arguments: Arguments, slot: UploadSlot) -> Reply:
+        if arguments.has("body") and arguments.has("url"):
             raise Malformed("send either the body or the url, not both")
-        importing = fetching_or_forbidden(self._importing)
-        arrival, timings = await importing.store(request, fields, place)
-        return _stored(request, [arrival], timings)
+        fetching_or_forbidden(self._library.fetches)
+        upload, timings = await import_url(self._library, request, arguments, slot)
+        return _stored(request, [upload], timings)
 
     async def _counted(self, body: Body) -> AsyncIterator[list[bytes]]:
         budget = ByteBudget(self._library.limits.max_form, "the form")
@@ -201,33 +200,33 @@ def _named_in_query(request: Request) -> Arguments:
     return Arguments(request.args, ("directory", "filename"))
 
 
-def _named_by(fields: Arguments, arrival: Upload, empty: bool) -> None:
+def _named_by(arguments: Arguments, upload: Upload, empty: bool) -> None:
     try:
-        if fields.has("sha256"):
-            arrival.sha256 = sha256_from_hex(fields.require("sha256"))
-        directory, filename = fields.require("directory"), fields.require("filename")
+        if arguments.has("sha256"):
+            upload.sha256 = sha256_from_hex(arguments.require("sha256"))
+        directory, filename = arguments.require("directory"), arguments.require("filename")
         if empty:
             raise MissingArgument("body")
     except MediaError as error:
-        arrival.fail(error)
+        upload.fail(error)
     else:
-        arrival.named(directory, filename)
+        upload.named(directory, filename)
 
 
-def _stored(request: Request, arrivals: list[Upload], timings: Timings | None = None) -> Reply:
+def _stored(request: Request, uploads: list[Upload], timings: Timings | None = None) -> Reply:
     return respond(
         stored_answer(
-            [_outcome(arrival) for arrival in arrivals],
+            [_outcome(upload) for upload in uploads],
             lambda name: media_url(request, name),
             {} if timings is None else {"Server-Timing": timings.header},
         )
     )
 
 
-def _outcome(arrival: Upload) -> FileOutcome:
-    stored = arrival.stored
+def _outcome(upload: Upload) -> FileOutcome:
+    stored = upload.stored
     if stored is None:
-        return FileOutcome(arrival.directory, arrival.filename, failure=arrival.failure)
+        return FileOutcome(upload.directory, upload.filename, failure=upload.failure)
     return FileOutcome(
         stored.name.directory,
         stored.name.filename,
@@ -235,9 +234,9 @@ def _outcome(arrival: Upload) -> FileOutcome:
         stored.size,
         stored.sha256,
         stored.etag,
-        identical=arrival.identical,
-        replaced=arrival.replacing is not None,
-        problem=arrival.problem,
+        identical=upload.identical,
+        replaced=upload.replacing is not None,
+        problem=upload.problem,
     )
 
 
