@@ -14,6 +14,7 @@ from tests.library.test_resumable import ME, Service, body
 from tests.library.uploads import CALLER, HELLO, SOURCE, a_library, taken
 from tests.support import asynchronous
 from twistedmedia.errors import AddressRefused, AlreadyExists, PreconditionFailed, WrongOffset
+from twistedmedia.fairness.loop_queue import LoopQueue
 from twistedmedia.fetch.fetcher import FetchLimits
 from twistedmedia.library.events import (
     Event,
@@ -137,6 +138,7 @@ def test_a_fetch_of_an_address_that_is_not_allowed_is_an_event() -> None:
     class Refusing:
         upstream = None
         reactor = Clock()
+        queue = LoopQueue(reactor)
 
         def open(self, *_: Any, **__: Any) -> Any:
             raise AddressRefused("10.0.0.1:80")
