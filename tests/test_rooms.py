@@ -47,7 +47,7 @@ ROOMS: dict[str, set[str]] = {
 PURE = [
     "twistedmedia",
     "twistedmedia.errors",
-    "twistedmedia.answers",
+    "twistedmedia.json_response",
     "twistedmedia.names",
     "twistedmedia.limits",
     "twistedmedia.formats",

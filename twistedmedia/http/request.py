@@ -22,10 +22,10 @@ from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.resource import IResource
 
-from twistedmedia.answers import error_answer
 from twistedmedia.errors import MediaError
 from twistedmedia.http.addresses import LOCAL
 from twistedmedia.http.body import Body, IStreamsBody
+from twistedmedia.json_response import error_response
 
 if TYPE_CHECKING:
     from twistedmedia.http.connection import MediaChannel
@@ -185,15 +185,13 @@ class Refusal(NamedTuple):
 
 def last_response(error: MediaError) -> Refusal:
     """Say what is wrong, in JSON, and that the connection is closed."""
-    answer = error_answer(error)
-    content = answer.body
+    response = error_response(error)
     lines = [
-        f"HTTP/1.1 {answer.status} {PHRASES[answer.status].decode()}",
-        *(f"{name}: {value}" for name, value in answer.headers.items()),
+        f"HTTP/1.1 {response.status} {PHRASES[response.status].decode()}",
+        *(f"{name}: {value}" for name, value in response.headers.items()),
         f"Date: {http.datetimeToString().decode()}",
-        f"Content-Length: {len(content)}",
     ]
-    if "Connection" not in answer.headers:
+    if "Connection" not in response.headers:
         lines.append("Connection: close")
     head = "\r\n".join(lines).encode() + b"\r\nServer: " + SERVER + b"\r\n\r\n"
-    return Refusal(head + content, answer.status, len(content))
+    return Refusal(head + response.body, response.status, len(response.body))

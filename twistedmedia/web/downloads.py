@@ -14,6 +14,7 @@ from twistedmedia.formats import UNKNOWN_TYPE
 from twistedmedia.http.conditions import ResponsePlan, format_date, plan
 from twistedmedia.http.header_fields import repr_digest, wants_sha256
 from twistedmedia.http.sending import send
+from twistedmedia.json_response import Response
 from twistedmedia.library.library import Library
 from twistedmedia.names import MediaName, folders_from_path, media_name_from_path
 from twistedmedia.store.interface import Media
@@ -27,7 +28,7 @@ from twistedmedia.web.arguments import (
 from twistedmedia.web.large_responses import LargeResponses
 from twistedmedia.web.listing import PageText, check_directory, list_directory
 from twistedmedia.web.listing_pages import Listings
-from twistedmedia.web.routing import Reply, add_route
+from twistedmedia.web.routing import add_route
 
 _NS = 10**9
 # A stored file is a stranger's, and can be a document. It runs nothing, and loads nothing but
@@ -51,11 +52,11 @@ class DownloadRoutes:
         add_route(app, "/media", ["GET"], self.get_root)
         add_route(app, "/media/", ["GET"], self.get, branch=True)
 
-    async def get_root(self, request: Request) -> Reply:
+    async def get_root(self, request: Request) -> Response:
         """The root without its slash."""
         return _with_slash(request)
 
-    async def get(self, request: Request) -> Reply | None:
+    async def get(self, request: Request) -> Response | None:
         """What the path names."""
         segments = segments_below(request)
         if segments[-1:] in ([], [b""]):
@@ -68,18 +69,18 @@ class DownloadRoutes:
             await check_directory(request, self._listings, folders_from_path(segments))
             return _with_slash(request)
         try:
-            return await self._answer(request, name, media)
+            return await self._respond(request, name, media)
         finally:
             media.close()
 
-    async def _answer(self, request: Request, name: MediaName, media: Media) -> Reply | None:
+    async def _respond(self, request: Request, name: MediaName, media: Media) -> Response | None:
         modified_s, now_s = media.modified_ns // _NS, int(time.time())
         what = plan(conditions_of(request), media.size, media.etag, modified_s, now_s)
         headers = _validators(media.etag, min(modified_s, now_s))
         if modified_s >= now_s:  # Date, from when the request came, is not to be earlier
             headers["Date"] = format_date(now_s)
         if what.status == 304:
-            return Reply(304, headers, b"")
+            return Response(304, headers, b"")
         media_type = self._library.limits.media_types.get(name.extension, UNKNOWN_TYPE)
         saved = media_type.startswith(UNKNOWN_TYPE) or has_query_key(request, b"download")
         headers |= _about(name, what, media_type, attachment=saved)
@@ -88,7 +89,7 @@ class DownloadRoutes:
         elif media.sha256 is not None:
             headers["Repr-Digest"] = repr_digest(media.sha256)
         if request.method == b"HEAD":
-            return Reply(what.status, headers, b"")
+            return Response(what.status, headers, b"")
         request.setResponseCode(what.status)
         for field, value in headers.items():
             request.setHeader(field, value)
@@ -96,7 +97,7 @@ class DownloadRoutes:
         return None
 
 
-def _with_slash(request: Request) -> Reply:
+def _with_slash(request: Request) -> Response:
     """To the directory: relative, because the host that a client names is not to be trusted; for
     now, because a file can have the name tomorrow.
     """
@@ -105,7 +106,7 @@ def _with_slash(request: Request) -> Reply:
     # With "./", or a colon in the name would make a scheme of it (RFC 3986, 4.2). What was encoded
     # stays so, and what should have been is.
     location = "./" + quote(sent, safe=punctuation)
-    return Reply(307, {"Location": location, "Content-Length": "0"}, b"")
+    return Response(307, {"Location": location, "Content-Length": "0"}, b"")
 
 
 def _validators(etag: str, modified_s: int) -> dict[str, str]:

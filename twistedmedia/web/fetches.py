@@ -10,7 +10,6 @@ from twisted.web.server import Request
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from twistedmedia.answers import fetched_answer
 from twistedmedia.errors import (
     BadRequest,
     Forbidden,
@@ -20,11 +19,12 @@ from twistedmedia.errors import (
 from twistedmedia.fetch.cache import FetchOutcome
 from twistedmedia.fetch.freshness import asks_for_fresh, forbids_keeping
 from twistedmedia.fetch.urls import Url, parse_url
+from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.importing import Fetches
 from twistedmedia.library.library import Library
 from twistedmedia.web.arguments import caller_of, has_query_key, header
 from twistedmedia.web.cross_site import CsrfPolicy
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.routing import add_route
 from twistedmedia.web.time_cost_page import PAGE_POLICY, time_cost_page
 
 T = TypeVar("T")
@@ -47,19 +47,19 @@ class FetchRoutes:
         if fetches is not None and fetches.fetcher.upstream is not None:
             add_route(app, "/", ["GET"], self.front)
 
-    async def fetch(self, request: Request) -> Reply:
+    async def fetch(self, request: Request) -> Response:
         """Fetch the URL that the query gives, or the upstream's own."""
         fetches = fetching_or_forbidden(self._library.fetches)
         url = _url_asked_for(request, fetches)
         preferred = _preferred(header(request, "accept"), JSON, PAGE)
-        return await self._answer(request, url, preferred)
+        return await self._respond(request, url, preferred)
 
-    async def front(self, request: Request) -> Reply:
+    async def front(self, request: Request) -> Response:
         """Fetch the upstream's own URL, for people first of all."""
         preferred = _preferred(header(request, "accept"), PAGE, JSON)
-        return await self._answer(request, None, preferred)
+        return await self._respond(request, None, preferred)
 
-    async def _answer(self, request: Request, url: Url | None, media_type: str) -> Reply:
+    async def _respond(self, request: Request, url: Url | None, media_type: str) -> Response:
         self._csrf.refuse_embedded(request)
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
@@ -111,19 +111,21 @@ def _preferred(accept: str | None, *offered: str) -> str:
     return accepted.best_match(offered, offered[0]) or offered[0]
 
 
-def _json(outcome: FetchOutcome) -> Reply:
-    answer = fetched_answer(
-        outcome.url,
-        outcome.status,
-        outcome.size,
-        outcome.timings.json,
-        outcome.origin.value,
-        {**_HEADERS, "Server-Timing": outcome.timings.header},
-    )
-    return respond(answer)
+def _json(outcome: FetchOutcome) -> Response:
+    timings = outcome.timings.json
+    payload = {
+        **OK,
+        "url": outcome.url,
+        "status": outcome.status,
+        "size": outcome.size,
+        "time_cost": timings["total"],
+        "timings": timings,
+        "cache": outcome.origin.value,
+    }
+    return json_response(200, payload, {**_HEADERS, "Server-Timing": outcome.timings.header})
 
 
-def _page(outcome: FetchOutcome) -> Reply:
+def _page(outcome: FetchOutcome) -> Response:
     body = time_cost_page(outcome)
     headers = {
         "Content-Type": "text/html; charset=utf-8",
@@ -134,7 +136,7 @@ def _page(outcome: FetchOutcome) -> Reply:
         "Server-Timing": outcome.timings.header,
         **_HEADERS,
     }
-    return Reply(200, headers, body)
+    return Response(200, headers, body)
 
 
 _HEADERS = {"Cache-Control": "no-store", "Vary": "Accept"}

@@ -10,8 +10,7 @@ from twistedmedia.http.forms import FormEvent, PartBegins, PartEnds
 from twistedmedia.http.header_fields import content_type_of, declared_sha256, sha256_from_hex
 from twistedmedia.library.upload import WORTH_PREPARING_BYTES, Upload
 from twistedmedia.names import media_name
-from twistedmedia.web.arguments import MAX_FIELD_BYTES, Arguments
-from twistedmedia.web.imports import ARGUMENTS
+from twistedmedia.web.arguments import ARGUMENTS, MAX_FIELD_BYTES, Arguments
 
 _OF_FILES = ("directory", "filename", "sha256")
 _OF_ONE_FILE = ("filename", "sha256")

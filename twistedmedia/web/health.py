@@ -13,13 +13,13 @@ from twisted.internet.defer import TimeoutError
 from twisted.web.server import Request
 
 from twistedmedia import __version__
-from twistedmedia.answers import OK, Answer
 from twistedmedia.errors import RETRY_AFTER_S, Stopping, StorageFailed
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.site import MediaSite
+from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.library import Library
 from twistedmedia.store.interface import StorageState
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.routing import add_route
 
 # The usual time-out of a health check is a second.
 _ANSWERS_S = 0.5
@@ -50,7 +50,7 @@ class HealthRoutes:
         add_route(app, "/health", ["GET"], self.tell)
         add_route(app, "/ready", ["GET"], self.ready)
 
-    async def tell(self, request: Request) -> Reply:
+    async def tell(self, request: Request) -> Response:
         """What an operator asks first. Never from a cache."""
         storage = await self._look(request)
         failure = storage.cannot_read or storage.cannot_write
@@ -67,9 +67,9 @@ class HealthRoutes:
             "log": {"dropped": self._dropped_events()},
             **_used(),
         }
-        return respond(Answer(200, payload, {"Cache-Control": "no-store"}))
+        return json_response(200, payload, {"Cache-Control": "no-store"})
 
-    async def ready(self, request: Request) -> Reply:
+    async def ready(self, request: Request) -> Response:
         """Whether requests may be sent here: 200, or the failure that they would have. Never from
         a cache.
 
@@ -81,7 +81,7 @@ class HealthRoutes:
         storage = await self._look(request)
         if storage.cannot_read is not None:
             raise storage.cannot_read
-        return respond(Answer(200, OK, {"Cache-Control": "no-store"}))
+        return json_response(200, OK, {"Cache-Control": "no-store"})
 
     def _shares(self, site: object) -> dict[str, dict[str, int]]:
         """Of each scarce thing how much is used, and by how many callers."""

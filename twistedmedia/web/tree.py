@@ -16,6 +16,7 @@ from twistedmedia.errors import (
 )
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.body import IStreamsBody
+from twistedmedia.json_response import Response
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.web.arguments import header, segments_below
@@ -26,7 +27,7 @@ from twistedmedia.web.fetches import FetchRoutes
 from twistedmedia.web.health import HealthRoutes
 from twistedmedia.web.large_responses import LargeResponses
 from twistedmedia.web.openapi import OpenApiRoutes
-from twistedmedia.web.routing import Reply, RoutedResource, reply_to
+from twistedmedia.web.routing import RoutedResource, response_to
 from twistedmedia.web.tus_uploads import TusRoutes, mark
 from twistedmedia.web.uploads import UploadRoutes
 
@@ -83,11 +84,11 @@ class MediaResource(RoutedResource):
     """Routes whose requests stream, and are checked before."""
 
     def __init__(self, app: Klein, csrf: CsrfPolicy, responses: LargeResponses) -> None:
-        super().__init__(app, reply_to, responses)
+        super().__init__(app, response_to, responses)
         self._csrf = csrf
         self._sharing = CorsPolicy(csrf.origins)
 
-    def check(self, request: Any) -> Reply | None:
+    def check(self, request: Any) -> Response | None:
         mark(request)
         preflight = self._sharing.answer(request)
         self._csrf.refuse(request)

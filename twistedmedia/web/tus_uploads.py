@@ -5,7 +5,6 @@ from __future__ import annotations
 from klein import Klein
 from twisted.web.server import Request
 
-from twistedmedia.answers import OK, Answer
 from twistedmedia.errors import (
     BadRequest,
     Locked,
@@ -28,6 +27,7 @@ from twistedmedia.http.tus import (
     parse_length,
     parse_metadata,
 )
+from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.resumable import ResumableUploads, UploadPart, UploadProgress
 from twistedmedia.names import MediaName, decode, is_upload, media_name, media_name_from_path
 from twistedmedia.store.interface import UploadSpec
@@ -39,7 +39,7 @@ from twistedmedia.web.arguments import (
     refuse_what_is_no_file,
     segments_below,
 )
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.routing import add_route
 
 _NO_CACHE = {"Cache-Control": "no-store"}
 
@@ -60,7 +60,7 @@ class TusRoutes:
         for method, handler in (("HEAD", self.look), ("PATCH", self.add), ("DELETE", self.end)):
             add_route(app, "/uploads/", [method], handler, branch=True)
 
-    async def tell(self, request: Request) -> Reply:
+    async def tell(self, request: Request) -> Response:
         """What is spoken here."""
         headers = {
             "Tus-Version": VERSION,
@@ -69,9 +69,9 @@ class TusRoutes:
             "Tus-Max-Size": str(self._uploads.library.limits.max_upload),
             "Allow": "OPTIONS, POST, HEAD, PATCH, DELETE",
         }
-        return Reply(204, headers, b"")
+        return Response(204, headers)
 
-    async def post(self, request: Request) -> Reply:
+    async def post(self, request: Request) -> Response:
         """Begin an upload, or, for those who can send nothing else, another method."""
         _begin(request)
         method = header(request, "x-http-method-override")
@@ -82,7 +82,7 @@ class TusRoutes:
             raise BadRequest("X-HTTP-Method-Override: only HEAD, PATCH and DELETE are known")
         return await handler(request)
 
-    async def look(self, request: Request) -> Reply:
+    async def look(self, request: Request) -> Response:
         """How far an upload is."""
         _begin(request)
         body_of(request).drop()  # it may wait, and a request that waits holds no content
@@ -97,9 +97,9 @@ class TusRoutes:
             headers["Upload-Length"] = str(progress.length)
         if progress.note:
             headers["Upload-Metadata"] = progress.note
-        return Reply(200, {**headers, **_ahead(request, progress), "Content-Length": "0"}, b"")
+        return Response(200, {**headers, **_ahead(request, progress), "Content-Length": "0"}, b"")
 
-    async def add(self, request: Request) -> Reply:
+    async def add(self, request: Request) -> Response:
         """The content goes on with an upload."""
         _begin(request)
         upload_id = _upload_in_path(request)
@@ -115,16 +115,16 @@ class TusRoutes:
         )
         progress = await self._uploads.append(caller_of(request), upload_id, part)
         headers = {"Upload-Offset": str(progress.offset), **_ahead(request, progress)}
-        return Reply(204, headers, b"")
+        return Response(204, headers)
 
-    async def end(self, request: Request) -> Reply:
+    async def end(self, request: Request) -> Response:
         """Drop an upload."""
         _begin(request)
         body_of(request).drop()  # as in `look`
         await self._uploads.terminate(caller_of(request), _upload_in_path(request))
-        return Reply(204, {}, b"")
+        return Response(204, {})
 
-    async def _create(self, request: Request) -> Reply:
+    async def _create(self, request: Request) -> Response:
         _begin(request)
         length = parse_length(
             header(request, "upload-length"), header(request, "upload-defer-length")
@@ -153,7 +153,7 @@ class TusRoutes:
             **_NO_CACHE,
         }
         payload = {**OK, "upload": url, "offset": progress.offset, "length": progress.length}
-        return respond(Answer(201, payload, headers))
+        return json_response(201, payload, headers)
 
 
 def mark(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Errors and answers: the table of docs/http.md, Answers, row by row."""
+"""Errors as JSON: the table of docs/http.md, row by row."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tests.support import named
-from twistedmedia.answers import Answer, FileOutcome, deleted_answer, error_answer, stored_answer
 from twistedmedia.errors import (
     AddressRefused,
     AlreadyExists,
@@ -56,7 +52,7 @@ from twistedmedia.errors import (
     UpstreamTooSlow,
     WrongOffset,
 )
-from twistedmedia.names import MediaName
+from twistedmedia.json_response import Response, error_response
 
 # An error, its code, its HTTP status, and words that its reason has to hold.
 ERRORS = [
@@ -118,24 +114,13 @@ JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
     AlreadyExists,
 ]
 
-HELLO = FileOutcome(
-    "prompts/en", "hello.mp3", named("prompts/en/hello.mp3"), 81920, "5a" * 32, '"14000-17f"'
-)
-EMPTY = FileOutcome("a", "empty.wav", named("a/empty.wav"), 0, "e3" * 32, '"0-17f"')
-TAKEN = FileOutcome("a", "b.mp3", named("a/b.mp3"), failure=AlreadyExists())
-HOSTILE = FileOutcome("..", "<b>\n\0\u2028.mp3", failure=NameNotAllowed("it begins with a dot"))
 
-
-def url_of(name: MediaName) -> str:
-    return f"/mounted/{name.url_path}"
-
-
-def payload_of(answer: Answer) -> Any:
+def payload_of(response: Response) -> Any:
     """What a client gets, once it is sure that it is one line of JSON."""
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.body.count(b"\n") == 1
-    assert answer.body.endswith(b"}\n")
-    return json.loads(answer.body)
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.body.count(b"\n") == 1
+    assert response.body.endswith(b"}\n")
+    return json.loads(response.body)
 
 
 def kinds_of(error: type[MediaError]) -> Iterator[type[MediaError]]:
@@ -145,15 +130,15 @@ def kinds_of(error: type[MediaError]) -> Iterator[type[MediaError]]:
 
 
 @pytest.mark.parametrize(("error", "code", "status", "words"), ERRORS)
-def test_an_error_is_answered_with_its_code_its_status_and_a_reason(
+def test_an_error_is_responseed_with_its_code_its_status_and_a_reason(
     error: MediaError, code: int, status: int, words: str
 ) -> None:
-    answer = error_answer(error)
-    payload = payload_of(answer)
-    assert (answer.status, payload["code"]) == (status, code)
+    response = error_response(error)
+    payload = payload_of(response)
+    assert (response.status, payload["code"]) == (status, code)
     assert payload["reason"] == error.reason == str(error)
     assert words in payload["reason"]
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 def test_every_error_that_a_caller_can_be_told_is_in_the_table() -> None:
@@ -168,7 +153,7 @@ def test_every_error_that_a_caller_can_be_told_is_in_the_table() -> None:
         (RangeNotSatisfiable(1 << 32), "Content-Range", "bytes */4294967296"),
         (Busy(7), "Retry-After", "7"),
         (Stopping(7), "Retry-After", "7"),
-        (StorageFailed("read", "it does not answer"), "Retry-After", "5"),
+        (StorageFailed("read", "it does not response"), "Retry-After", "5"),
         (TooManyConnections(7), "Retry-After", "7"),
         (TooSlow("the content"), "Connection", "close"),
         (GaveWay(), "Connection", "close"),
@@ -179,11 +164,11 @@ def test_every_error_that_a_caller_can_be_told_is_in_the_table() -> None:
 def test_an_error_carries_the_header_that_says_what_to_do(
     error: MediaError, name: str, value: str
 ) -> None:
-    assert error_answer(error).headers[name] == value
+    assert error_response(error).headers[name] == value
 
 
 def test_an_internal_error_tells_its_incident_and_nothing_else() -> None:
-    assert payload_of(error_answer(InternalError("c0ffee"))) == {
+    assert payload_of(error_response(InternalError("c0ffee"))) == {
         "code": 500,
         "reason": "internal error; the incident's id is in the service's log",
         "incident": "c0ffee",
@@ -206,98 +191,6 @@ def test_failures_that_are_judged_together_have_one_rank() -> None:
     assert ChecksumMismatch.rank == DigestMismatch.rank
 
 
-def test_one_stored_file_is_a_201_that_says_where_it_is() -> None:
-    answer = stored_answer([HELLO], url_of)
-    assert answer.status == 201
-    assert answer.headers["Location"] == "/mounted/prompts/en/hello.mp3"
-    assert "Cache-Control" not in answer.headers
-    assert payload_of(answer) == {
-        "code": 200,
-        "reason": "OK",
-        "files": [
-            {
-                "code": 200,
-                "reason": "OK",
-                "directory": "prompts/en",
-                "filename": "hello.mp3",
-                "url": "/mounted/prompts/en/hello.mp3",
-                "size": 81920,
-                "sha256": "5a" * 32,
-                "etag": '"14000-17f"',
-            }
-        ],
-    }
-
-
-def test_several_stored_files_are_a_201_in_their_order_without_a_location() -> None:
-    answer = stored_answer([HELLO, EMPTY], url_of)
-    payload = payload_of(answer)
-    assert (answer.status, payload["code"], payload["reason"]) == (201, 200, "OK")
-    assert [file["filename"] for file in payload["files"]] == ["hello.mp3", "empty.wav"]
-    assert payload["files"][1]["size"] == 0
-    assert "Location" not in answer.headers
-
-
-@pytest.mark.parametrize(
-    ("files", "status", "code", "codes"),
-    [
-        ([TAKEN], 409, 501, [501]),
-        ([HOSTILE], 400, 505, [505]),
-        ([TAKEN, HOSTILE], 409, 501, [501, 505]),
-        ([HOSTILE, TAKEN], 400, 505, [505, 501]),
-        ([HELLO, TAKEN], 207, 501, [200, 501]),
-        ([TAKEN, HELLO], 207, 501, [501, 200]),
-        ([HELLO, HOSTILE, EMPTY, TAKEN], 207, 505, [200, 505, 200, 501]),
-    ],
-    ids=lambda value: None if isinstance(value, int) else f"{len(value)} files",
-)
-def test_where_files_failed_the_first_failure_is_told_at_the_top(
-    files: list[FileOutcome], status: int, code: int, codes: list[int]
-) -> None:
-    answer = stored_answer(files, url_of)
-    payload = payload_of(answer)
-    assert (answer.status, payload["code"]) == (status, code)
-    assert [file["code"] for file in payload["files"]] == codes
-    first = next(file for file in payload["files"] if file["code"] != 200)
-    assert payload["reason"] == first["reason"] != "OK"
-    assert "Location" not in answer.headers
-
-
-def test_a_failed_file_is_told_by_the_names_that_were_sent_and_has_no_url() -> None:
-    """Case 35."""
-    (entry,) = payload_of(stored_answer([HOSTILE], url_of))["files"]
-    assert entry == {
-        "code": 505,
-        "reason": "the name is not allowed: it begins with a dot",
-        "directory": "..",
-        "filename": "<b>\n\0\u2028.mp3",
-    }
-
-
-@pytest.mark.parametrize("deleted", [True, False])
-def test_a_delete_says_whether_there_was_such_a_file(deleted: bool) -> None:
-    answer = deleted_answer(deleted)
-    assert answer.status == 200
-    assert payload_of(answer) == {"code": 200, "reason": "OK", "deleted": deleted}
-
-
-def test_an_answer_cannot_be_taken_for_anything_but_json() -> None:
+def test_an_response_cannot_be_taken_for_anything_but_json() -> None:
     """Case 36."""
-    assert error_answer(NotFound()).headers["X-Content-Type-Options"] == "nosniff"
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.text(), st.text(st.sampled_from('"\\\n\r\0\u2028<ü🎵')))
-def test_any_text_of_a_client_comes_back_as_it_was_sent(directory: str, filename: str) -> None:
-    """Case 35."""
-    outcome = FileOutcome(directory, filename, failure=NameNotAllowed(filename))
-    payload = payload_of(stored_answer([outcome], url_of))
-    (entry,) = payload["files"]
-    assert (entry["directory"], entry["filename"]) == (directory, filename)
-    assert payload["reason"] == f"the name is not allowed: {filename}"
-
-
-def test_a_lone_surrogate_does_not_keep_an_answer_from_being_sent() -> None:
-    """Case 35."""
-    answer = stored_answer([FileOutcome("a\ud800", "b", failure=AlreadyExists())], url_of)
-    assert payload_of(answer)["files"][0]["directory"] == "a\ud800"
+    assert error_response(NotFound()).headers["X-Content-Type-Options"] == "nosniff"
