@@ -16,6 +16,7 @@ from twistedmedia.errors import (
 )
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.body import IStreamsBody
+from twistedmedia.http.tus import VERSION
 from twistedmedia.json_response import Response
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
@@ -28,7 +29,7 @@ from twistedmedia.web.health import HealthRoutes
 from twistedmedia.web.large_responses import LargeResponses
 from twistedmedia.web.openapi import OpenApiRoutes
 from twistedmedia.web.routing import RoutedResource, response_to
-from twistedmedia.web.tus_uploads import TusRoutes, mark
+from twistedmedia.web.tus_uploads import TusRoutes
 from twistedmedia.web.uploads import UploadRoutes
 
 # Five of the largest pages that are common, or one of 10,000 names that are all as long as they
@@ -89,11 +90,17 @@ class MediaResource(RoutedResource):
         self._sharing = CorsPolicy(csrf.origins)
 
     def check(self, request: Any) -> Response | None:
-        mark(request)
+        _say_tus_version(request)
         preflight = self._sharing.answer(request)
         self._csrf.refuse(request)
         _refuse(request)
         return preflight
+
+
+def _say_tus_version(request: Request) -> None:
+    """Have each response about uploads, errors as well, say which version of tus it is of."""
+    if segments_below(request)[:1] == [b"uploads"]:
+        request.setHeader("tus-resumable", VERSION)
 
 
 def _refuse(request: Request) -> None:

@@ -156,12 +156,6 @@ class TusRoutes:
         return json_response(201, payload, headers)
 
 
-def mark(request: Request) -> None:
-    """Have the answer to a request about uploads say which tus it is of, whatever the answer is."""
-    if segments_below(request)[:1] == [b"uploads"]:
-        request.setHeader("tus-resumable", VERSION)
-
-
 def _begin(request: Request) -> None:
     check_version(header(request, "tus-resumable"))
 
