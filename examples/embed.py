@@ -52,7 +52,7 @@ async def serve(reactor: Any, root: str, port: int) -> None:
     """Make the parts, start them, and stop them in the opposite order when the reactor stops."""
     store = DirectoryStore(reactor, root)
     library = Library(store, UploadLimits(formats=frozenset({"mp3", "wav", "ogg"})), reactor)
-    uploads = ResumableUploads(library, store.kept)  # those that may go over many requests
+    uploads = ResumableUploads(library, store.resumable)  # those that may go over many requests
     fetcher = Fetcher(
         reactor,
         resolver=Resolver(reactor),

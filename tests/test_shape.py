@@ -27,7 +27,7 @@ MANY_PARAMETERS = {
     "client/resuming.py: Resumable",
     "library/upload.py: Upload",
     "store/local/drafts.py: DirectoryDraft",
-    "store/local/resumable_drafts.py: DirectoryKeptDraft",
+    "store/local/resumable_drafts.py: DirectoryResumableDraft",
 }
 LONG = {
     "client/media.py",

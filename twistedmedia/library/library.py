@@ -26,7 +26,7 @@ from twistedmedia.fairness.places import Slots, grow
 from twistedmedia.fairness.shares import Holder, Share, Shares
 from twistedmedia.http.forms import MAX_FILE_PARTS
 from twistedmedia.library.upload import PLAIN, ContentCoding, Upload, UploadLimits
-from twistedmedia.store.interface import KeptDraft, Store
+from twistedmedia.store.interface import ResumableDraft, Store
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ class Library:
         caller: str,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
-        draft: KeptDraft | None = None,
+        draft: ResumableDraft | None = None,
     ) -> Upload:
         """A file begins to arrive, or goes on; see `Upload`."""
         return Upload(self.store, self.limits, source, caller, declared, coding, draft)

@@ -42,8 +42,8 @@ from twistedmedia.library.upload import Upload
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import (
-    KeptDraft,
-    KeptDrafts,
+    ResumableDraft,
+    ResumableDrafts,
     UploadSpec,
     UploadState,
     UploadStatus,
@@ -97,7 +97,7 @@ class ResumableUploads:
     def __init__(
         self,
         library: Library,
-        drafts: KeptDrafts,
+        drafts: ResumableDrafts,
         *,
         expiry_s: float = 24 * 3600,
         max_unfinished: int = 1000,
@@ -236,8 +236,8 @@ class ResumableUploads:
             async with self._turns.take(upload, body.fail, waits=body.length == 0):
                 body.outlives = True  # the bytes that arrive are read, however soon the client goes
                 kept = await self._drafts.find(upload, caller=request.caller)
-                request.name = kept.plan.name
-                if kept.fate is not UploadStatus.UNFINISHED:
+                request.name = kept.spec.name
+                if kept.status is not UploadStatus.UNFINISHED:
                     progress = await self._ended(request, kept)
                     self._judged(kept, part)
                     if await body.read():
@@ -245,7 +245,7 @@ class ResumableUploads:
                     return progress
                 plan = self._judged(kept, part)
                 with await self.library.upload(request.caller, source, body):
-                    return await self._receive(source, kept.plan, plan, part, request)
+                    return await self._receive(source, kept.spec, plan, part, request)
         finally:
             body.drop()
 
@@ -253,18 +253,18 @@ class ResumableUploads:
         upload = request.upload
         async with self._turns.take(upload, _goes_on):
             kept = await self._drafts.find(upload, synced=True, caller=request.caller)
-            request.name = kept.plan.name
-            if kept.fate is not UploadStatus.UNFINISHED:
+            request.name = kept.spec.name
+            if kept.status is not UploadStatus.UNFINISHED:
                 return await self._ended(request, kept)
-            if kept.size != kept.plan.length:
+            if kept.size != kept.spec.length:
                 return self._unfinished_at(
-                    upload, kept.plan, kept.size, self._touched_s(upload, kept.modified_ns)
+                    upload, kept.spec, kept.size, self._touched_s(upload, kept.modified_ns)
                 )
-            draft = self._drafts.resume(upload, None, provisional=False, caller=kept.plan.caller)
+            draft = self._drafts.resume(upload, None, provisional=False, caller=kept.spec.caller)
             arrival = self.library.arrival(source, caller=request.caller, draft=draft)
             try:
-                await arrival.resume(kept.plan.name)
-                return await self._publish(kept.plan, arrival, draft, request)
+                await arrival.resume(kept.spec.name)
+                return await self._publish(kept.spec, arrival, draft, request)
             finally:
                 await draft.release(undo=False)
 
@@ -276,7 +276,7 @@ class ResumableUploads:
     def _judged(self, kept: UploadState, part: UploadPart) -> UploadSpec:
         """The plan, with what the part says of it, if the part fits to it."""
         _judge_offset(kept, part)
-        plan = kept.plan
+        plan = kept.spec
         if part.length is not None and part.length != plan.length:
             if plan.length is not None:
                 raise Malformed(f"the Upload-Length was said to be {plan.length}")
@@ -336,7 +336,7 @@ class ResumableUploads:
             await draft.release(undo=undo)
 
     async def _publish(
-        self, plan: UploadSpec, arrival: Upload, draft: KeptDraft, request: _Request
+        self, plan: UploadSpec, arrival: Upload, draft: ResumableDraft, request: _Request
     ) -> UploadProgress:
         upload, caller = request.upload, request.caller
         arrival.sha256 = plan.sha256
@@ -359,13 +359,13 @@ class ResumableUploads:
 
     async def _ended(self, request: _Request, kept: UploadState) -> UploadProgress:
         """What there is to say of an upload that is not unfinished."""
-        if kept.fate is UploadStatus.TAKEN:
+        if kept.status is UploadStatus.TAKEN:
             raise NameTaken
-        media = await self.library.store.open(kept.plan.name, caller=request.caller)
+        media = await self.library.store.open(kept.spec.name, caller=request.caller)
         media.close()
-        if media.size != kept.plan.length or kept.etag not in (None, media.etag):
+        if media.size != kept.spec.length or kept.etag not in (None, media.etag):
             raise NotFound("what was uploaded is no longer there")
-        return _stored(request.upload, kept.plan)
+        return _stored(request.upload, kept.spec)
 
     async def _forget(self, request: _Request) -> bool:
         self._unfinished.end(request.upload)

@@ -33,7 +33,7 @@ from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.limits import ByteBudget
 from twistedmedia.logs.incidents import report_incident
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.store.interface import Condition, Draft, KeptDraft, Store, StoredFile
+from twistedmedia.store.interface import Condition, Draft, ResumableDraft, Store, StoredFile
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class Upload:
         caller: str,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
-        draft: KeptDraft | None = None,
+        draft: ResumableDraft | None = None,
     ) -> None:
         """`source` is an address for the log, `declared` the size in bytes where that is known.
         `caller` is whose file it is: in its share of the space, and in its turns of the store. With
@@ -189,8 +189,8 @@ class Upload:
         resumed = await self._kept.resume()
         self._budget.spend(resumed.size)
         self.synced = resumed.synced
-        if isinstance(resumed.memory, _Looked):
-            self._check = resumed.memory.check
+        if isinstance(resumed.inspection, _Looked):
+            self._check = resumed.inspection.check
         elif resumed.size:
             self._check, self._reviewed = None, False
         return resumed.size
@@ -385,7 +385,7 @@ class Upload:
         if self.stored is not None:
             self._log_stored(self.stored)
 
-    async def _review(self, draft: KeptDraft) -> None:
+    async def _review(self, draft: ResumableDraft) -> None:
         """Look at what earlier arrivals have written, which nobody remembers."""
         check = self._check = self._new_check()
 

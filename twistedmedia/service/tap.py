@@ -71,7 +71,7 @@ def makeService(options: Options) -> IService:
     library = Library(store, limits, reactor)
     uploads = ResumableUploads(
         library,
-        store.kept,
+        store.resumable,
         expiry_s=options["upload-expiry"],
         max_unfinished=options["max-unfinished"],
     )

@@ -1,1 +1,1 @@
-"""Where media lives: one contract (`boundaries.Store`), more than one place."""
+"""Where media lives: one contract (`interface.Store`), more than one place."""

@@ -16,7 +16,7 @@ BATCH = 128
 
 
 class BatchedListing:
-    """A `boundaries.Listed` of batches that an iterator makes."""
+    """A `interface.Listed` of batches that an iterator makes."""
 
     def __init__(
         self,

@@ -34,21 +34,21 @@ from twistedmedia.store.interface import (
     Sealed,
     StoredFile,
 )
-from twistedmedia.store.memory_uploads import MemoryKeptDrafts
+from twistedmedia.store.memory_uploads import MemoryResumableDrafts
 from twistedmedia.store.validators import UniqueTimestamps, etag_of
 
 T = TypeVar("T")
 
 
 class MemoryStore:
-    """`boundaries.Store` in a dict. `capacity` is how many bytes it takes in all."""
+    """`interface.Store` in a dict. `capacity` is how many bytes it takes in all."""
 
     def __init__(self, capacity: int = 1 << 30) -> None:
         self._capacity = capacity
         self._taken = 0  # by published files, drafts, and what drafts have declared
         self._files: dict[MediaName, MemoryMedia] = {}
-        self._instants = UniqueTimestamps()
-        self.kept = MemoryKeptDrafts(self)
+        self._timestamps = UniqueTimestamps()
+        self.resumable = MemoryResumableDrafts(self)
 
     def start(self) -> None:
         """There is nothing to start."""
@@ -147,7 +147,7 @@ class MemoryStore:
         replaced = self._files.get(name)
         if replaced is not None:
             self.take(-replaced.size)
-        self._files[name] = MemoryMedia(content, self._instants.now_ns())
+        self._files[name] = MemoryMedia(content, self._timestamps.now_ns())
         return self._files[name]
 
     def _check(self, name: MediaName, condition: Condition) -> None:
@@ -160,7 +160,7 @@ class MemoryStore:
 
 
 class MemoryDraft:
-    """`boundaries.Draft` in a bytearray."""
+    """`interface.Draft` in a bytearray."""
 
     def __init__(self, store: MemoryStore, declared: int) -> None:
         self._store = store
@@ -220,7 +220,7 @@ class MemoryDraft:
 
 
 class MemoryMedia:
-    """`boundaries.KernelMedia` over bytes."""
+    """`interface.KernelMedia` over bytes."""
 
     def __init__(
         self, content: bytes | memoryview, modified_ns: int, sha256: str | None = None

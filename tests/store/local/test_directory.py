@@ -428,7 +428,7 @@ class DeviceCalls(CallsLayer):
     """What is called x.mp3 is /dev/zero, which only root could make."""
 
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
-        if operation == "open_at_hand":
+        if operation == "open_cached":
             raise BlockingIOError
         if operation == "open" and args[0] == "x.mp3":
             return os.open("/dev/zero", os.O_RDONLY | os.O_CLOEXEC)
@@ -1220,7 +1220,7 @@ async def test_a_reading_whose_nth_operation_fails_is_told_and_leaves_no_descrip
         pytest.fail("it never came to an end")
     assert not wrong
     only_told(nothing_left_behind)
-    assert {"open_at_hand", "fstat", "read_at_hand"} <= set(failed)
+    assert {"open_cached", "fstat", "read_cached"} <= set(failed)
     assert await content_of(store, NAME) == b"hello"
 
 

@@ -42,10 +42,10 @@ from twistedmedia.store.local.pages import Listing
 from twistedmedia.store.local.record_files import ClockFile, SymlinkTexts
 from twistedmedia.store.local.records import Records
 from twistedmedia.store.local.resumable_drafts import (
-    DirectoryKeptDraft,
-    DirectoryKeptDrafts,
+    DirectoryResumableDraft,
+    DirectoryResumableDrafts,
     HashCache,
-    KeptFile,
+    UploadFile,
 )
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.space import CachedProbe, Space
@@ -58,7 +58,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
 class DirectoryStore:
-    """`boundaries.Store` on a local file system with hard links.
+    """`interface.Store` on a local file system with hard links.
 
     Nothing is opened or started before `start`.
     """
@@ -91,7 +91,9 @@ class DirectoryStore:
         self._watchers = DiskThreads(reactor, "media-watcher", 1)
         self._watch = CachedProbe(self._watchers, self._probe_storage)
         self._held: contextlib.ExitStack | None = None
-        self.kept = DirectoryKeptDrafts(reactor, self._writers, self._resumed, durable=durable)
+        self.resumable = DirectoryResumableDrafts(
+            reactor, self._writers, self._resumed, durable=durable
+        )
 
     def start(self, *, sweep_later: bool = False) -> None:
         """Make and lock the root, sweep what a crash has left, start the threads. Blocks.
@@ -142,7 +144,7 @@ class DirectoryStore:
             self._files = MediaFiles(self._calls, self._readers, self._folders, self._at)
             self._listing = Listing(self._calls, self._folders, self._at)
             self._space = Space(self._calls, self._root_fd)
-            self._instants = UniqueTimestamps()
+            self._timestamps = UniqueTimestamps()
             self._writers.start()
             self._readers.start()
             self._watchers.start()
@@ -161,7 +163,7 @@ class DirectoryStore:
     async def stop(self) -> None:
         """Let the jobs under way end, then stop the threads and unlock the root."""
         if self._held is not None:
-            self.kept.close()
+            self.resumable.close()
             while self._writers.busy or self._readers.busy:  # some work goes through both
                 await self._writers.idle()
                 await self._readers.idle()
@@ -186,7 +188,7 @@ class DirectoryStore:
             self._at,
             self._folders,
             self._space,
-            self._instants,
+            self._timestamps,
             file,
             size,
             self._durable,
@@ -194,15 +196,15 @@ class DirectoryStore:
         )
 
     def _resumed(
-        self, file: KeptFile, declared: int | None, caller: str, memories: HashCache
-    ) -> DirectoryKeptDraft:
-        return DirectoryKeptDraft(
+        self, file: UploadFile, declared: int | None, caller: str, memories: HashCache
+    ) -> DirectoryResumableDraft:
+        return DirectoryResumableDraft(
             self._calls,
             self._writers,
             self._at,
             self._folders,
             self._space,
-            self._instants,
+            self._timestamps,
             file,
             declared,
             self._durable,
@@ -351,7 +353,7 @@ class DirectoryStore:
         )
         with contextlib.suppress(OSError):  # the first sweep makes it, or says why not
             clocks.begin()
-        self.kept.open(records, sweep_later=sweep_later)
+        self.resumable.open(records, sweep_later=sweep_later)
 
     def _sweep_folders(self) -> None:
         try:

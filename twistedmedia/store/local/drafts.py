@@ -97,7 +97,7 @@ _WRITEBACK_BYTES = 16 << 20  # so that the last sync has little left to write
 
 
 class DirectoryDraft:
-    """`boundaries.Draft` over a `DraftFile`. Made by `DirectoryStore.begin`.
+    """`interface.Draft` over a `DraftFile`. Made by `DirectoryStore.begin`.
 
     The file is opened by the first job. All jobs run in one lane: the file is closed behind the
     job that is writing it, never beside it.
@@ -112,7 +112,7 @@ class DirectoryDraft:
         root: Root,
         folders: Folders,
         space: Space,
-        instants: UniqueTimestamps,
+        timestamps: UniqueTimestamps,
         file: DraftFile,
         declared: int | None,
         durable: bool,
@@ -122,7 +122,7 @@ class DirectoryDraft:
         self._root = root
         self._folders = folders
         self._space = space
-        self._instants = instants
+        self._timestamps = timestamps
         self._file = file
         self._durable = durable
         self._lane = SerialQueue(writers, caller)
@@ -211,7 +211,7 @@ class DirectoryDraft:
         sha256 = self._hash.hexdigest()
         if not self._sealed:
             with self._root.writing(self._size):
-                self._calls.set_modified(fd, self._instants.now_ns())
+                self._calls.set_modified(fd, self._timestamps.now_ns())
                 # Before the sync, so that it is on stable storage with the content.
                 record_digest(self._calls, fd, self._calls.fstat(fd), sha256)
                 self._sync_file(fd)

@@ -52,13 +52,13 @@ class MediaFiles:
         self._root = root
 
     def open(self, name: MediaName, caller: str) -> Deferred[Media]:
-        """See `boundaries.Store.open`."""
+        """See `interface.Store.open`."""
 
         def close(outcome: Media | Failure) -> None:
             if not isinstance(outcome, Failure):
                 outcome.close()
 
-        at_hand = self._open_at_hand(name, caller)
+        at_hand = self._open_cached(name, caller)
         if at_hand is not None:
             return succeed(at_hand)
         return self._readers.run(self._open, name, caller, caller=caller, unclaimed=close)
@@ -103,13 +103,13 @@ class MediaFiles:
         self._root.note_success("read")
         return MemoryMedia(content, media.modified_ns, media.sha256)
 
-    def _open_at_hand(self, name: MediaName, caller: str) -> Media | None:
+    def _open_cached(self, name: MediaName, caller: str) -> Media | None:
         """A file that the kernel knows the way to by heart, and, of a small one, the bytes: that is
         had sooner than a thread, and without waiting for anything. None is no verdict: then a
         thread looks.
         """
         with contextlib.suppress(OSError):
-            fd = self._calls.open_at_hand(str(name), _READ, dir_fd=self._root.fd)
+            fd = self._calls.open_cached(str(name), _READ, dir_fd=self._root.fd)
             keep = False
             try:
                 status = self._calls.fstat(fd)
@@ -120,7 +120,7 @@ class MediaFiles:
                     return DirectoryMedia(
                         self._calls, self._readers, self._root, fd, status, caller
                     )
-                content = self._calls.read_at_hand(fd, status.st_size)
+                content = self._calls.read_cached(fd, status.st_size)
                 if len(content) == status.st_size:
                     self._root.note_success("read")
                     sha256 = recorded_digest(self._calls, fd, status)
@@ -132,7 +132,7 @@ class MediaFiles:
 
 
 class DirectoryMedia:
-    """`boundaries.KernelMedia` over a descriptor."""
+    """`interface.KernelMedia` over a descriptor."""
 
     _log = Logger()
 
@@ -171,7 +171,7 @@ class DirectoryMedia:
         # where memory is short enough that it is gone by now, looking would go on for ever.
         if offset in self._fetched and time.monotonic() < self._fetched_until_s:
             size = min(size, self._fetched.stop - offset)
-        elif not self._calls.is_at_hand(self.fd, offset, size):
+        elif not self._calls.is_cached(self.fd, offset, size):
             return None
         sent = self._calls.sendfile(socket, self.fd, offset, size)
         self._root.note_success("read")

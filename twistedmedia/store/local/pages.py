@@ -40,7 +40,7 @@ class Listing:
         self._root = root
 
     def batches(self, folders: tuple[str, ...], after: str, limit: int) -> Iterator[Batch]:
-        """The page that `boundaries.Store.list` describes. The first batch includes one look at
+        """The page that `interface.Store.list` describes. The first batch includes one look at
         all names of the folder. No descriptor is open between two batches.
 
         :raises NotFound: when there is no such folder, or nothing in it.

@@ -111,7 +111,7 @@ class Records:
             self.boot = token_hex(16)
 
     def create(self, upload: str, plan: UploadSpec, etag: str | None) -> None:
-        """See `boundaries.KeptDrafts`."""
+        """See `interface.ResumableDrafts`."""
         fate = UploadStatus.UNFINISHED if etag is None else UploadStatus.STORED
         with self._root.writing(), contextlib.ExitStack() as undoing:
             self._root.check("written")
@@ -132,7 +132,7 @@ class Records:
             self._finished.add(upload, plan.caller)
 
     def find(self, upload: str, *, synced: bool) -> UploadState:
-        """See `boundaries.KeptDrafts`."""
+        """See `interface.ResumableDrafts`."""
         with self._root.reading():
             fate, plan = self._load(upload)
             if fate is UploadStatus.UNFINISHED:
@@ -193,7 +193,7 @@ class Records:
             self._calls.fsync(self.fd)
 
     def declare(self, upload: str, length: int) -> None:
-        """See `boundaries.KeptDrafts`."""
+        """See `interface.ResumableDrafts`."""
         with self._root.reading():
             fate, plan = self._load(upload)
         with self._root.writing():
@@ -201,7 +201,7 @@ class Records:
             self._root.check("written")
 
     def settle(self, upload: str, etag: str | None) -> None:
-        """See `boundaries.KeptDrafts`. Takes no space, and what fails here is done at the next
+        """See `interface.ResumableDrafts`. Takes no space, and what fails here is done at the next
         start: the file is published all the same.
         """
         if not is_upload(upload):
@@ -244,7 +244,7 @@ class Records:
             self._calls.close(fd)
 
     def forget(self, upload: str) -> bool:
-        """See `boundaries.KeptDrafts`."""
+        """See `interface.ResumableDrafts`."""
         if not is_upload(upload):
             return False
         with self._root.writing():
@@ -452,7 +452,7 @@ class Records:
             self._log.info("swept an upload without a record: {upload}", upload=upload)
             self.forget(upload)
         else:
-            if kept.fate is not UploadStatus.UNFINISHED:
+            if kept.status is not UploadStatus.UNFINISHED:
                 self.settle(upload, kept.etag)
 
     def _each(self, uploads: Iterable[str], job: Callable[[str], object]) -> None:

@@ -45,7 +45,7 @@ class _Memory:
     of_front_end: object | None
 
 
-class KeptFile:
+class UploadFile:
     """`files.DraftFile` of an upload."""
 
     def __init__(self, records: Records, upload: str, provisional: bool) -> None:
@@ -85,8 +85,8 @@ class KeptFile:
         self._records.sync()
 
 
-class DirectoryKeptDraft(DirectoryDraft):
-    """`boundaries.KeptDraft` over a `KeptFile`."""
+class DirectoryResumableDraft(DirectoryDraft):
+    """`interface.ResumableDraft` over a `UploadFile`."""
 
     def __init__(
         self,
@@ -95,39 +95,39 @@ class DirectoryKeptDraft(DirectoryDraft):
         root: Root,
         folders: Folders,
         space: Space,
-        instants: UniqueTimestamps,
-        file: KeptFile,
+        timestamps: UniqueTimestamps,
+        file: UploadFile,
         declared: int | None,
         durable: bool,
         caller: str,
         memories: HashCache,
     ) -> None:
         super().__init__(
-            calls, writers, root, folders, space, instants, file, declared, durable, caller
+            calls, writers, root, folders, space, timestamps, file, declared, durable, caller
         )
         self._kept_file = file
         self._memories = memories
         self._began_at: int | None = None  # before it is resumed
 
     def resume(self) -> Deferred[Resumed]:
-        """See `boundaries.KeptDraft`."""
+        """See `interface.ResumableDraft`."""
         return self._in_lane(self._resume)
 
     def sync(self) -> Deferred[None]:
-        """See `boundaries.KeptDraft`."""
+        """See `interface.ResumableDraft`."""
         return self._in_lane(self._sync, syncing=self._durable)
 
     def keep(self, memory: object | None, *, synced: bool) -> Deferred[None]:
-        """See `boundaries.KeptDraft`."""
+        """See `interface.ResumableDraft`."""
         synced = synced and self._durable
         return self._in_lane(self._keep, memory, synced, syncing=synced)
 
     def release(self, *, undo: bool) -> Deferred[None]:
-        """See `boundaries.KeptDraft`."""
+        """See `interface.ResumableDraft`."""
         return self._in_lane(self._put_down, undo)
 
     def review(self, take: Callable[[bytes], object]) -> Deferred[bool]:
-        """See `boundaries.KeptDraft`."""
+        """See `interface.ResumableDraft`."""
         return self._in_lane(self._review, take)
 
     def _resume(self) -> Resumed:
@@ -215,8 +215,8 @@ class HashCache:
         return self._memories.pop(upload, None)
 
 
-class DirectoryKeptDrafts:
-    """`boundaries.KeptDrafts` over `Records`."""
+class DirectoryResumableDrafts:
+    """`interface.ResumableDrafts` over `Records`."""
 
     _log = Logger()
 
@@ -224,7 +224,7 @@ class DirectoryKeptDrafts:
         self,
         clock: IReactorTime,
         writers: DiskThreads,
-        draft: Callable[[KeptFile, int | None, str, HashCache], DirectoryKeptDraft],
+        draft: Callable[[UploadFile, int | None, str, HashCache], DirectoryResumableDraft],
         *,
         durable: bool,
     ) -> None:
@@ -270,8 +270,8 @@ class DirectoryKeptDrafts:
 
     def resume(
         self, upload: str, declared: int | None, *, provisional: bool, caller: str = OWN_WORK
-    ) -> DirectoryKeptDraft:
-        file = KeptFile(self._records, upload, provisional)
+    ) -> DirectoryResumableDraft:
+        file = UploadFile(self._records, upload, provisional)
         return self._draft(file, declared, caller, self._memories)
 
     def declare(self, upload: str, length: int, *, caller: str = OWN_WORK) -> Deferred[None]:

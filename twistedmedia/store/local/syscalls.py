@@ -86,7 +86,7 @@ class SystemCalls:
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
 
-    def open_at_hand(self, path: str, flags: int, *, dir_fd: int) -> int:
+    def open_cached(self, path: str, flags: int, *, dir_fd: int) -> int:
         """Open a file some folders below `dir_fd`, if the kernel knows the way by heart: this never
         waits for a disk, leaves `dir_fd`, or follows a link (openat2(2), since Linux 5.12). The one
         call that takes a path of more than one name.
@@ -100,14 +100,14 @@ class SystemCalls:
             raise OSError(error, os.strerror(error), path)
         return fd
 
-    def read_at_hand(self, fd: int, size: int) -> bytes:
+    def read_cached(self, fd: int, size: int) -> bytes:
         """The first `size` bytes, if they are in memory; BlockingIOError when none is, fewer when
         some are.
         """
         buffer = bytearray(size)
         return bytes(memoryview(buffer)[: os.preadv(fd, [buffer], 0, _NOW)])
 
-    def is_at_hand(self, fd: int, offset: int, size: int) -> bool:
+    def is_cached(self, fd: int, offset: int, size: int) -> bool:
         """Whether that span of a file is in memory, so far as this can be told without waiting."""
         span, found = _CachestatRange(offset, size), _Cachestat()
         failed: int = _libc_with_lock.syscall(
