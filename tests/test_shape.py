@@ -21,13 +21,10 @@ MANY_FLAGS = {
     "fetch/hops.py: Connection",
     "fetch/hops.py: Hop",
     "library/upload.py: Upload",
-    "store/local/drafts.py: DirectoryDraft",
 }
 MANY_PARAMETERS = {
     "client/resuming.py: Resumable",
     "library/upload.py: Upload",
-    "store/local/drafts.py: DirectoryDraft",
-    "store/local/resumable_drafts.py: DirectoryResumableDraft",
 }
 LONG = {
     "client/media.py",
@@ -38,8 +35,6 @@ LONG = {
     "library/resumable.py",
     "library/upload.py",
     "service/options.py",
-    "store/local/folders.py",
-    "store/local/records.py",
     "web/listing_pages.py",
 }
 

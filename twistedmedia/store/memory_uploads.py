@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def _done(method: Callable[P, T]) -> Callable[P, Deferred[T]]:
-    """`method` with its outcome in a Deferred that has fired."""
+    """`method`, with its result in a Deferred that has fired."""
 
     @functools.wraps(method)
     def done(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
@@ -46,10 +46,10 @@ class _Upload:
     spec: UploadSpec
     status: UploadStatus
     modified_ns: int
-    content: bytearray = field(default_factory=bytearray)  # as far as it counts
+    content: bytearray = field(default_factory=bytearray)  # the bytes that count
     inspection: object | None = None
     etag: str | None = None  # of the file that it has become
-    is_held: bool = False  # by a draft, which answers for the space too
+    is_held: bool = False  # by a draft, which also gives back its space
 
 
 class MemoryResumableDrafts:
@@ -127,7 +127,7 @@ class MemoryResumableDrafts:
         }
 
     def get(self, upload: str) -> _Upload:
-        """:raises NotFound: when it is not there."""
+        """:raises NotFound: if it does not exist."""
         try:
             return self.uploads[upload]
         except KeyError:
@@ -146,8 +146,8 @@ class MemoryResumableDrafts:
 
 
 class MemoryResumableDraft:
-    """`interface.ResumableDraft` over an upload's bytes. While it is resumed it has taken the space of
-    all of them, and of what was declared.
+    """`interface.ResumableDraft` over the bytes of an upload. While it is in use, it has taken the
+    space of these and of the declared bytes.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class MemoryResumableDraft:
         if self._held is not None:
             upload, self._held = self._held, None
             upload.is_held = False
-            if self._drafts.uploads.get(self._id) is not upload:  # it was dropped meanwhile
+            if self._drafts.uploads.get(self._id) is not upload:  # dropped meanwhile
                 upload.content = bytearray()
             self._store.take(len(upload.content) - self._reserved)
 
@@ -245,5 +245,5 @@ class MemoryResumableDraft:
     def _sealed(self) -> Sealed:
         self._require()
         if self._reviewed != len(self._content):
-            raise RuntimeError("what earlier requests have written is to be reviewed first")
+            raise RuntimeError("review what earlier requests have written before sealing")
         return Sealed(len(self._content), hashlib.sha256(self._content).hexdigest())

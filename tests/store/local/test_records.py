@@ -48,7 +48,7 @@ from tests.store.test_contract import let_go as discarded
 from tests.support import asynchronous, named
 from twistedmedia.errors import MediaError, NoSpace, NotFound, StorageFailed
 from twistedmedia.store.interface import UploadStatus
-from twistedmedia.store.local.records import AT_ONCE
+from twistedmedia.store.local.maintenance import AT_ONCE
 from twistedmedia.store.local.syscalls import SystemCalls
 
 HELLO = PLAN.name

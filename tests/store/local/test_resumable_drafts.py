@@ -1,4 +1,4 @@
-"""What every store promises of drafts that outlive their requests (`boundaries.ResumableDrafts`)."""
+"""What every store promises of its resumable uploads (`interface.ResumableDrafts`)."""
 
 from __future__ import annotations
 
@@ -294,14 +294,14 @@ async def test_a_draft_may_be_discarded_while_its_work_is_under_way(store: Any) 
 
 
 @asynchronous
-@pytest.mark.parametrize("end", ["keep", "put_down", "discard"])
+@pytest.mark.parametrize("end", ["keep", "release", "discard"])
 async def test_a_draft_that_was_let_go_of_takes_nothing_more(store: Any, end: str) -> None:
     await begun(store)
     draft = await going_on(store)
     await draft.append([b"hello"])
     if end == "keep":
         await draft.keep(None, synced=False)
-    elif end == "put_down":
+    elif end == "release":
         await draft.release(undo=False)
     draft.discard()
     draft.discard()

@@ -582,13 +582,13 @@ async def test_a_look_counts_on_while_requests_meet_what_it_has_found(
     calls = Broken(errno.EROFS, *CHANGING)
     store = await filled(start, calls)
     probes: list[int | None] = []
-    probe = store._at.probe
+    probe = store._root.probe
 
     def counted(free: int | None) -> StorageState:
         probes.append(free)
         return probe(free)
 
-    monkeypatch.setattr(store._at, "probe", counted)
+    monkeypatch.setattr(store._root, "probe", counted)
     for is_broken in (False, True):
         calls.armed = is_broken
         for _ in range(3):
@@ -868,10 +868,10 @@ def test_what_was_seen_to_fail_is_forgotten_after_a_while(root: Path) -> None:
         with pytest.raises(StorageFailed), at.writing():
             raise OSError(errno.EIO, "broken")
         now_s += 29
-        state = at.with_what_was_seen(StorageState(None))
+        state = at.with_recent_failures(StorageState(None))
         assert isinstance(state.cannot_write, StorageFailed)
         now_s += 2
-        assert at.with_what_was_seen(StorageState(None)) == StorageState(None)
+        assert at.with_recent_failures(StorageState(None)) == StorageState(None)
     finally:
         os.close(fd)
 

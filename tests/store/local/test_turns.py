@@ -53,7 +53,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     waits: list[int] = []
     given: Counter[tuple[DiskThreads, bool]] = Counter()
     asked: dict[Any, int] = {}  # of those that wait: how many were given by then
-    wait, give = DiskThreads._wait, DiskThreads._give
+    wait, give = DiskThreads._enqueue, DiskThreads._give
 
     def note_asked(pool: DiskThreads, submitted: Any) -> None:
         if submitted.caller not in (CROWD, OWN_WORK):
@@ -66,7 +66,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         given[pool, submitted.syncing] += 1
         give(pool, submitted)
 
-    monkeypatch.setattr(DiskThreads, "_wait", note_asked)
+    monkeypatch.setattr(DiskThreads, "_enqueue", note_asked)
     monkeypatch.setattr(DiskThreads, "_give", note_given)
     return waits
 
@@ -156,13 +156,13 @@ async def test_what_a_newcomer_asks_for_is_done_in_its_own_turns(
     store: Any, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     callers = set()
-    wait = DiskThreads._wait
+    wait = DiskThreads._enqueue
 
     def note_asked(pool: DiskThreads, submitted: Any) -> None:
         callers.add(submitted.caller)
         wait(pool, submitted)
 
-    monkeypatch.setattr(DiskThreads, "_wait", note_asked)
+    monkeypatch.setattr(DiskThreads, "_enqueue", note_asked)
     asking: Any = ASKED[asked](store)
     with suppress(NotFound):
         await asking
