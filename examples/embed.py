@@ -64,7 +64,7 @@ async def serve(reactor: Any, root: str, port: int) -> None:
     )
     limits = UploadLimits(formats=frozenset({"mp3", "wav", "ogg"}))
     library = Library(store, limits, reactor, fetches=fetches)
-    uploads = ResumableUploads(library, store.kept)  # those that may go over many requests
+    uploads = ResumableUploads(library, store.resumable)  # those that may go over many requests
     tree = Resource()
     tree.putChild(b"hello", Hello())
     tree.putChild(b"voice", media_resource(library, uploads=uploads))

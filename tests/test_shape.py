@@ -21,12 +21,9 @@ MANY_FLAGS = {
     "fetch/hops.py: Connection",
     "fetch/hops.py: Hop",
     "library/upload.py: Upload",
-    "store/local/drafts.py: DirectoryDraft",
 }
 MANY_PARAMETERS = {
     "client/resuming.py: Resumable",
-    "store/local/drafts.py: DirectoryDraft",
-    "store/local/resumable_drafts.py: DirectoryKeptDraft",
 }
 LONG = {
     "client/media.py",
@@ -37,8 +34,6 @@ LONG = {
     "library/resumable.py",
     "library/upload.py",
     "service/options.py",
-    "store/local/folders.py",
-    "store/local/records.py",
     "web/listing_pages.py",
 }
 

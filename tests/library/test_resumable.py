@@ -101,7 +101,7 @@ class Service:
         self.library = Library(self.store, UploadLimits(**limits))
         self.uploads = ResumableUploads(
             self.library,
-            self.store.kept,
+            self.store.resumable,
             expiry_s=3600,
             max_unfinished=max_unfinished,
             now_s=lambda: self.now_s + self.stepped_s,
@@ -331,7 +331,7 @@ def test_a_creation_that_breaks_off_leaves_nothing(service: Service) -> None:
     creating = outcome(service.creating(part=UploadPart(0, coming)))
     coming.fail(ConnectionLost())
     assert creating[0].check(ConnectionLost)
-    assert result(service.store.kept.callers()) == {}
+    assert result(service.store.resumable.callers()) == {}
     assert service.unfinished() == 0
 
 
@@ -472,7 +472,7 @@ def test_a_name_that_is_taken_begins_no_upload(service: Service) -> None:
     with pytest.raises(AlreadyExists) as caught:
         service.created()
     assert caught.value.status == 409
-    assert result(service.store.kept.callers()) == {}
+    assert result(service.store.resumable.callers()) == {}
     assert service.content() == b"first"
 
 
@@ -575,7 +575,7 @@ def test_what_came_there_meanwhile_counts_as_stored_at_the_end(service: Service)
     progress = service.added(upload, 5, b" world")
     assert (progress.offset, progress.stored) == (11, HELLO)
     assert service.look(upload) == progress
-    assert result(service.store.kept.callers()) == {}
+    assert result(service.store.resumable.callers()) == {}
     assert service.unfinished() == 0
 
 
@@ -624,7 +624,7 @@ def test_what_nobody_remembers_is_looked_at_once_more(good: bool) -> None:
 
 def forget(service: Service, upload: str) -> None:
     """Drop what the store remembers of an upload's parts, as it does when there are many."""
-    draft = service.store.kept.resume(upload, None, provisional=False)
+    draft = service.store.resumable.resume(upload, None, provisional=False)
     result(draft.resume())
     result(draft.release(undo=False))
 
@@ -641,7 +641,7 @@ async def test_a_restart_forgets_no_byte_and_judges_all_of_them(tmp_path: Path, 
         store = DirectoryStore(reactor, str(tmp_path / "media"), durable=False)
         store.start()
         library = Library(store, UploadLimits(checking=AudioCheckMode.REJECT))
-        uploads = ResumableUploads(library, store.kept)
+        uploads = ResumableUploads(library, store.resumable)
         try:
             if not upload:
                 progress = await uploads.create(ME, plan, UploadPart(0, body(piece)))
@@ -684,7 +684,7 @@ async def machine(
     store = DirectoryStore(reactor, str(root), calls=Boot(boot), **options)
     store.start()
     try:
-        yield ResumableUploads(Library(store, UploadLimits()), store.kept)
+        yield ResumableUploads(Library(store, UploadLimits()), store.resumable)
     finally:
         await store.stop()
 
@@ -853,7 +853,7 @@ async def test_what_is_odd_about_one_upload_hinders_no_other_from_counting_and_e
     now_s = time.time()
     uploads = ResumableUploads(
         Library(store, UploadLimits()),
-        store.kept,
+        store.resumable,
         max_unfinished=6,
         now_s=lambda: now_s,
         monotonic_s=lambda: now_s,
@@ -895,7 +895,7 @@ async def test_what_is_begun_in_the_course_of_a_sweep_outlives_it(
     ahead_s = 0
     uploads = ResumableUploads(
         Library(store, UploadLimits()),
-        store.kept,
+        store.resumable,
         expiry_s=3600,
         now_s=lambda: time.time() + ahead_s,
     )
@@ -930,7 +930,10 @@ async def test_a_part_that_comes_while_its_upload_is_about_to_expire_is_kept(
     store.start()
     ahead_s = 0
     uploads = ResumableUploads(
-        Library(store, UploadLimits()), store.kept, expiry_s=10, now_s=lambda: time.time() + ahead_s
+        Library(store, UploadLimits()),
+        store.resumable,
+        expiry_s=10,
+        now_s=lambda: time.time() + ahead_s,
     )
     try:
         upload = await begun_on(uploads)
@@ -1099,7 +1102,7 @@ class PublishingStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.held: list[Deferred[None]] = []
-        inner = self.kept
+        inner = self.resumable
 
         class Drafts:
             def __getattr__(self, name: str) -> Any:
@@ -1108,7 +1111,7 @@ class PublishingStore(MemoryStore):
             def resume(_, *args: Any, **options: Any) -> Any:
                 return self._holding(inner.resume(*args, **options))
 
-        self.kept = Drafts()
+        self.resumable = Drafts()
 
     def _holding(self, draft: Any) -> Any:
         publish = draft.publish
@@ -1413,11 +1416,11 @@ def test_what_was_written_in_the_life_of_the_process_expires_by_the_time_that_pa
     clock.advance(360)
     result(service.adding(upload, 0, part))
     for _ in range(9):
-        service.store.kept.uploads[upload].modified_ns = 0
+        service.store.resumable.uploads[upload].modified_ns = 0
         service.now_s += 360
         clock.advance(360)
         service.look(upload)
-    service.store.kept.uploads[upload].modified_ns = 0
+    service.store.resumable.uploads[upload].modified_ns = 0
     service.now_s += 600
     clock.advance(360)
     with pytest.raises(NotFound):
@@ -1446,13 +1449,13 @@ def test_a_sweep_that_fails_is_tried_again(nothing_left_behind: list[LogEvent]) 
     service = Service()
     clock = Clock()
     upload = service.created()
-    expire = service.store.kept.expire
-    service.store.kept.expire = lambda *_: 1 / 0
+    expire = service.store.resumable.expire
+    service.store.resumable.expire = lambda *_: 1 / 0
     service.uploads.start(clock)
     clock.advance(360)
     assert len(nothing_left_behind) == 2
     nothing_left_behind.clear()
-    service.store.kept.expire = expire
+    service.store.resumable.expire = expire
     service.now_s += 10_000
     clock.advance(360)
     with pytest.raises(NotFound):
@@ -1568,7 +1571,7 @@ def no_turn_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if service is not None:
         assert service.uploads._takeover._lines == {}
         assert service.library.upload_slots.used == 0
-        for upload in list(result(service.store.kept.callers())):
+        for upload in list(result(service.store.resumable.callers())):
             result(service.uploads.terminate(ME, upload))
         stored = sum(media.size for media in service.store._files.values())
         assert service.store._taken == stored

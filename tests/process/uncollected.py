@@ -71,7 +71,7 @@ def main() -> None:
     )
     fetches = Fetches(fetcher, asking=FetchLimits(5, 5, 64 << 20), importing=FetchLimits(10, 5))
     library = Library(store, UploadLimits(), fetches=fetches)
-    uploads = ResumableUploads(library, store.kept)
+    uploads = ResumableUploads(library, store.resumable)
     root = Resource()
     root.putChild(b"garbage", Garbage())
     root.putChild(b"api", media_resource(library, uploads=uploads))

@@ -305,7 +305,7 @@ def test_a_page_of_any_other_origin_changes_nothing_and_sees_nothing(
         assert (answer.status, json.loads(answer.content)["code"]) == (403, 403), origin
         assert shared(answer) == {}
     assert service.offset(upload) == 0
-    assert len(result(service.store.kept.callers())) == 1
+    assert len(result(service.store.resumable.callers())) == 1
 
 
 @pytest.mark.parametrize("origin", [None, "https://evil.example"])

@@ -36,10 +36,10 @@ from twistedmedia.library.upload_slots import UploadSlot
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import (
     Condition,
-    KeptDraft,
     Listed,
     Media,
     Reserved,
+    ResumableDraft,
     StorageState,
     Store,
     WatchedStore,
@@ -118,7 +118,7 @@ class Library:
         *,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
-        draft: KeptDraft | None = None,
+        draft: ResumableDraft | None = None,
     ) -> Upload:
         """A new upload, or one that goes on with a kept `draft`. `declared` is its size in bytes if
         that is known; `coding` is how `Upload.write` gets the bytes.

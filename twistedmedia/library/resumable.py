@@ -43,8 +43,8 @@ from twistedmedia.library.upload import Upload
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import (
-    KeptDraft,
-    KeptDrafts,
+    ResumableDraft,
+    ResumableDrafts,
     UploadSpec,
     UploadState,
     UploadStatus,
@@ -98,7 +98,7 @@ class ResumableUploads:
     def __init__(
         self,
         library: Library,
-        drafts: KeptDrafts,
+        drafts: ResumableDrafts,
         *,
         expiry_s: float = 24 * 3600,
         max_unfinished: int = 1000,
@@ -237,8 +237,8 @@ class ResumableUploads:
             async with self._takeover.take(upload_id, body.fail, waits=body.length == 0):
                 body.outlives = True  # received bytes are read, however soon the client goes
                 state = await self._drafts.find(upload_id, caller=request.caller.key)
-                request.name = state.plan.name
-                if state.fate is not UploadStatus.UNFINISHED:
+                request.name = state.spec.name
+                if state.status is not UploadStatus.UNFINISHED:
                     progress = await self._finished(request, state)
                     self._check(state, part)
                     if await body.read():
@@ -246,7 +246,7 @@ class ResumableUploads:
                     return progress
                 spec = self._check(state, part)
                 with await self.library.admit_upload(request.caller, body):
-                    return await self._receive(state.plan, spec, part, request)
+                    return await self._receive(state.spec, spec, part, request)
         finally:
             body.drop()
 
@@ -254,19 +254,19 @@ class ResumableUploads:
         upload_id = request.upload_id
         async with self._takeover.take(upload_id, _goes_on):
             state = await self._drafts.find(upload_id, synced=True, caller=request.caller.key)
-            request.name = state.plan.name
-            if state.fate is not UploadStatus.UNFINISHED:
+            request.name = state.spec.name
+            if state.status is not UploadStatus.UNFINISHED:
                 return await self._finished(request, state)
-            if state.size != state.plan.length:
+            if state.size != state.spec.length:
                 touched_s = self._touched_s(upload_id, state.modified_ns)
-                return self._unfinished(upload_id, state.plan, state.size, touched_s)
+                return self._unfinished(upload_id, state.spec, state.size, touched_s)
             draft = self._drafts.resume(
-                upload_id, None, provisional=False, caller=state.plan.caller
+                upload_id, None, provisional=False, caller=state.spec.caller
             )
             upload = self.library.begin(Source(request.caller), draft=draft)
             try:
-                await upload.resume(state.plan.name)
-                return await self._publish(state.plan, upload, draft, request)
+                await upload.resume(state.spec.name)
+                return await self._publish(state.spec, upload, draft, request)
             finally:
                 await draft.release(undo=False)
 
@@ -279,7 +279,7 @@ class ResumableUploads:
         """The spec, with what the part says of it, if the part fits to it."""
         if part.offset != state.size:
             raise WrongOffset(state.size)
-        spec = state.plan
+        spec = state.spec
         if part.length is not None and part.length != spec.length:
             if spec.length is not None:
                 raise Malformed(f"the Upload-Length was said to be {spec.length}")
@@ -338,7 +338,7 @@ class ResumableUploads:
             await draft.release(undo=undo)
 
     async def _publish(
-        self, spec: UploadSpec, upload: Upload, draft: KeptDraft, request: _Request
+        self, spec: UploadSpec, upload: Upload, draft: ResumableDraft, request: _Request
     ) -> UploadProgress:
         upload_id, caller = request.upload_id, request.caller.key
         upload.sha256 = spec.sha256
@@ -361,13 +361,13 @@ class ResumableUploads:
 
     async def _finished(self, request: _Request, state: UploadState) -> UploadProgress:
         """The progress of an upload that was stored, while its file is there."""
-        if state.fate is UploadStatus.TAKEN:
+        if state.status is UploadStatus.TAKEN:
             raise NameTaken
-        media = await self.library.open(request.caller, state.plan.name)
+        media = await self.library.open(request.caller, state.spec.name)
         media.close()
-        if media.size != state.plan.length or state.etag not in (None, media.etag):
+        if media.size != state.spec.length or state.etag not in (None, media.etag):
             raise NotFound("what was uploaded is no longer there")
-        return _stored(request.upload_id, state.plan)
+        return _stored(request.upload_id, state.spec)
 
     async def _forget(self, request: _Request) -> bool:
         self._quota.end(request.upload_id)

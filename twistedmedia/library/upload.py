@@ -40,7 +40,7 @@ from twistedmedia.library.events import (
 from twistedmedia.limits import ByteBudget
 from twistedmedia.logs.incidents import report_incident
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.store.interface import Condition, Draft, KeptDraft, Store, StoredFile
+from twistedmedia.store.interface import Condition, Draft, ResumableDraft, Store, StoredFile
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class Upload:
         *,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
-        draft: KeptDraft | None = None,
+        draft: ResumableDraft | None = None,
     ) -> None:
         """`declared` is the size in bytes, if it is known. The file counts in the share that the
         caller of `source` has of the space, and is written in its turns of the store. With a
@@ -197,8 +197,8 @@ class Upload:
         resumed = await self._kept.resume()
         self._budget.spend(resumed.size)
         self.synced = resumed.synced
-        if isinstance(resumed.memory, _Looked):
-            self._check = resumed.memory.check
+        if isinstance(resumed.inspection, _Looked):
+            self._check = resumed.inspection.check
         elif resumed.size:
             self._check, self._reviewed = None, False
         return resumed.size
@@ -393,7 +393,7 @@ class Upload:
         if self.stored is not None:
             self._report_stored(self.stored)
 
-    async def _review(self, draft: KeptDraft) -> None:
+    async def _review(self, draft: ResumableDraft) -> None:
         """Look at what earlier arrivals have written, which nobody remembers."""
         check = self._check = self._new_check()
 

@@ -74,7 +74,7 @@ def makeService(options: Options) -> IService:
     library = Library(store, limits, reactor, fetches=fetches)
     uploads = ResumableUploads(
         library,
-        store.kept,
+        store.resumable,
         expiry_s=options["upload-expiry"],
         max_unfinished=options["max-unfinished"],
     )
