@@ -114,7 +114,7 @@ async def test_an_interrupted_put_says_how_to_go_on(
             connection.transport.resumeProducing()
             await connection.lost
     assert (code, out) == (130, "")
-    assert err == "twistedmedia: interrupted; run the same command again to go on\n"
+    assert err == "twistedmedia: interrupted; run the same command again to continue\n"
 
 
 @asynchronous

@@ -11,8 +11,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 
 from tests.support import asynchronous, named
-from twistedmedia.client.command.running import at_once
-from twistedmedia.client.command.trees import LeftOut, Sendable, Unreadable, local_items
+from twistedmedia.client.command.run import for_each
+from twistedmedia.client.command.trees import LeftOut, LocalFile, Unreadable, local_items
 from twistedmedia.client.exceptions import LocalFailure
 from twistedmedia.client.local_files import open_file
 from twistedmedia.client.locations import service
@@ -40,7 +40,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def sent(*paths: str) -> list[str]:
     items = local_items(paths, "to")
-    return [f"{each.directory}/{each.filename}" for each in items if isinstance(each, Sendable)]
+    return [f"{each.directory}/{each.filename}" for each in items if isinstance(each, LocalFile)]
 
 
 def test_a_folder_keeps_its_name_and_its_tree(tree: Path) -> None:
@@ -56,7 +56,7 @@ def test_files_keep_their_names(tree: Path) -> None:
     assert sent("z.wav", "top/en/b.wav") == ["to/z.wav", "to/b.wav"]
     assert sent("link.wav") == ["to/link.wav"]  # it was named
     [item] = local_items(["top/a.wav"], "to")
-    assert item == Sendable("top/a.wav", "to", "a.wav", 5)
+    assert item == LocalFile("top/a.wav", "to", "a.wav", 5)
 
 
 def test_what_is_left_out_is_told(tree: Path) -> None:
@@ -90,7 +90,7 @@ def test_what_cannot_be_read_does_not_stop_the_others(
         "top/en/c: Permission denied",
         "'a\\x00b' is not a path that the system takes",
     ]
-    assert isinstance(items[-2], Sendable)
+    assert isinstance(items[-2], LocalFile)
 
 
 # Records.
@@ -183,7 +183,7 @@ async def test_no_more_than_so_many_are_under_way() -> None:
         gates.append(Deferred())
         await gates[-1]
 
-    running = ensureDeferred(at_once(3, range(5), work))
+    running = ensureDeferred(for_each(range(5), work, jobs=3))
     assert len(gates) == 3
     gates[1].callback(None)
     assert len(gates) == 4
@@ -206,7 +206,7 @@ async def test_the_first_that_fails_ends_the_others() -> None:
         finally:
             ended.append(item)
 
-    running = ensureDeferred(at_once(3, range(9), work))
+    running = ensureDeferred(for_each(range(9), work, jobs=3))
     gate.callback(None)
     assert sorted(ended) == [0, 1, 2]
     with pytest.raises(ValueError, match="two"):
@@ -222,7 +222,7 @@ async def test_one_that_fails_at_once_begins_no_other() -> None:
         raise ValueError
 
     with pytest.raises(ValueError, match=r"^$"):
-        await at_once(3, range(9), work)
+        await for_each(range(9), work, jobs=3)
     assert begun == [0]
 
 
@@ -236,7 +236,7 @@ async def test_a_cancellation_ends_all() -> None:
         finally:
             ended.append(item)
 
-    running = ensureDeferred(at_once(2, range(9), work))
+    running = ensureDeferred(for_each(range(9), work, jobs=2))
     running.cancel()
     with pytest.raises(CancelledError):
         await running

@@ -11,7 +11,7 @@ from tests.client.fake import Answer, told
 from tests.client.test_subcommands import Running
 from tests.support import asynchronous
 from twistedmedia.client import Retries, Unreachable
-from twistedmedia.client.command.removing import rm
+from twistedmedia.client.command.rm import rm
 
 TREE = ["a/1.wav", "a/2.wav", "a/3 ü.wav", "a/b/4.wav", "a/b/c/5.wav", "a/b/c/6.wav"]
 OTHERS = ["ab/1.wav", "b/1.wav"]
@@ -26,7 +26,7 @@ async def test_a_directory_goes_with_all_that_is_in_it(talk: Any) -> None:
             running = Running(it)
             await rm(running.run, [written], recursive=True)
             assert (running.code, sorted(it.fake.media)) == (0, OTHERS)
-            assert running.said == [f"deleted    {name}" for name in TREE]
+            assert running.out == [f"deleted    {name}" for name in TREE]
             assert running.run.tally.summary(1) == "6 deleted"
             pages = [each.target for each in it.fake.asked("GET")]
             assert "/media/a/?after=2.wav" in pages  # a page holds two names
@@ -40,7 +40,7 @@ async def test_files_and_directories_can_be_named_together(talk: Any) -> None:
         running = Running(it)
         await rm(running.run, ["a/1.wav", "a/b", "none", "a/none.wav", "b/"], recursive=True)
         assert sorted(it.fake.media) == ["a/2.wav", "a/3 ü.wav", "ab/1.wav"]
-        assert [line.split(":")[0] for line in running.noted] == [
+        assert [line.split(":")[0] for line in running.err] == [
             "failed     a/none.wav",
             "failed     none",
         ]
@@ -55,7 +55,7 @@ async def test_nothing_is_deleted_by_a_name_that_leads_elsewhere(talk: Any, writ
             it.fake.put(name, b"")
         running = Running(it)
         await rm(running.run, [written], recursive=True)
-        assert (running.code, len(running.noted)) == (1, 1)
+        assert (running.code, len(running.err)) == (1, 1)
         assert len(it.fake.media) == len(TREE)
         assert it.fake.heard == []
 
@@ -80,7 +80,7 @@ async def test_what_cannot_be_deleted_does_not_stop_the_others(talk: Any) -> Non
         assert len(it.fake.media) == 1
         assert running.code == 1
         assert running.run.tally.summary(1) == "5 deleted, 1 failed"
-        [failed] = [row for row in map(json.loads, running.said) if row["outcome"] == "failed"]
+        [failed] = [row for row in map(json.loads, running.out) if row["outcome"] == "failed"]
         assert (failed["status"], failed["code"]) == (500, 500)
 
 
@@ -93,7 +93,7 @@ async def test_a_page_that_is_refused_is_a_failure_and_the_rest_goes_on(talk: An
         it.fake.next("GET", answer=told(500, 500, "internal error"))
         running = Running(it)
         await rm(running.run, ["a", "ab"], recursive=True)
-        assert running.noted == ["failed     a/: internal error (code 500)"]
+        assert running.err == ["failed     a/: internal error (code 500)"]
         assert "ab/1.wav" not in it.fake.media
         assert running.code == 1
 
@@ -107,7 +107,7 @@ async def test_a_directory_that_vanishes_meanwhile_is_fine(talk: Any) -> None:
         it.fake.next("GET", answer=told(404, 404, "there is no such directory"))
         running = Running(it)
         await rm(running.run, ["a"], recursive=True)
-        assert (running.code, running.said) == (0, ["deleted    a/1.wav"])
+        assert (running.code, running.out) == (0, ["deleted    a/1.wav"])
 
 
 @asynchronous
@@ -118,7 +118,7 @@ async def test_a_file_that_vanishes_meanwhile_is_fine(talk: Any) -> None:
         it.fake.next("DELETE", answer=gone)
         running = Running(it)
         await rm(running.run, ["a"], recursive=True)
-        assert (running.code, running.said) == (0, ["skipped    a/1.wav: gone already"])
+        assert (running.code, running.out) == (0, ["skipped    a/1.wav: deleted already"])
 
 
 @asynchronous
@@ -136,7 +136,7 @@ async def test_a_listing_cannot_lead_out_of_the_directory(talk: Any) -> None:
         running = Running(it)
         await rm(running.run, ["a"], recursive=True)
         assert [each.target for each in it.fake.heard] == ["/media/a/"]
-        assert len(running.noted) == 2 * len(names)
+        assert len(running.err) == 2 * len(names)
         assert (running.code, sorted(it.fake.media)) == (1, OTHERS)
 
 
@@ -149,12 +149,12 @@ async def test_what_the_service_does_not_list_stays_and_is_a_failure(talk: Any) 
         for said in (6, 0):
             running = Running(it)
             await rm(running.run, ["a"], recursive=True)
-            assert (running.code, len(running.said), it.fake.media) == (1, said, {})
-            assert running.noted[0].startswith(
+            assert (running.code, len(running.out), it.fake.media) == (1, said, {})
+            assert running.err[0].startswith(
                 "failed     a/: the directory stays: it contains 2 entries that are not media"
             )
             if said:
-                assert running.noted[1].startswith("failed     a/b/: the directory stays: it")
+                assert running.err[1].startswith("failed     a/b/: the directory stays: it")
 
 
 @asynchronous
@@ -163,8 +163,8 @@ async def test_a_directory_of_empty_directories_stays_and_is_a_failure(talk: Any
         it.fake.left_out = {"a": 0}
         running = Running(it)
         await rm(running.run, ["a"], recursive=True)
-        assert (running.code, len(running.noted)) == (1, 1)
-        assert running.noted[0].startswith(
+        assert (running.code, len(running.err)) == (1, 1)
+        assert running.err[0].startswith(
             "failed     a/: the directory stays: it contains only empty directories"
         )
 
@@ -175,7 +175,7 @@ async def test_a_directory_that_another_client_deletes_just_now_is_fine(talk: An
         it.fake.next("GET", answer=Answer(200, {}, b'{"entries": [], "next": null}'))
         running = Running(it)
         await rm(running.run, ["a"], recursive=True)
-        assert (running.code, running.noted, running.said) == (0, [], [])
+        assert (running.code, running.err, running.out) == (0, [], [])
         assert len(it.fake.asked("GET")) == 2
 
 

@@ -13,8 +13,8 @@ from tests.client.fake import told
 from tests.client.test_subcommands import Running
 from tests.support import asynchronous
 from twistedmedia.client import Retries
-from twistedmedia.client.command.putting import PutOptions, put, put_stream
-from twistedmedia.client.command.trees import Sendable, is_excluded, local_items
+from twistedmedia.client.command.put import PutOptions, put, put_stream
+from twistedmedia.client.command.trees import LocalFile, is_excluded, local_items
 from twistedmedia.client.uploading import SMALL_BYTES
 
 
@@ -39,13 +39,13 @@ async def test_put_of_a_tree_leaves_out_formats_that_the_service_does_not_take(
         await put(running.run, ["top"], "to")
         assert running.code == 0
         assert sorted(it.fake.media) == ["to/top/a.wav", "to/top/en/b.wav"]
-        assert [line.split(":")[0] for line in running.noted] == [
+        assert [line.split(":")[0] for line in running.err] == [
             "left out   to/top/LICENSE",
             "left out   to/top/en/LICENSE",
             "left out   to/top/en/c.txt",
             "left out   to/top/large.ogg",
         ]
-        assert "the format is not supported" in running.noted[0]
+        assert "the format is not supported" in running.err[0]
         # Not a byte of what is refused was sent.
         sent = [each for each in it.fake.heard if each.content]
         assert sorted(each.target for each in sent) == [
@@ -64,7 +64,7 @@ async def test_a_format_that_was_refused_is_not_asked_about_again(talk: Any, her
         await put(running.run, ["top"], "to")
         asked = [each for each in it.fake.heard if each.target.endswith(".txt")]
         assert len(asked) <= running.run.jobs
-        assert len([line for line in running.noted if ".txt: the format" in line]) == 21
+        assert len([line for line in running.err if ".txt: the format" in line]) == 21
 
 
 @asynchronous
@@ -88,14 +88,14 @@ async def test_a_format_can_be_a_failure(talk: Any, here: Path) -> None:
         it.fake.formats = {"wav"}
         running = Running(it, as_json=True)
         await put(running.run, ["top"], "to", PutOptions(strict=True))
-        rows = {row["name"]: row for row in map(json.loads, running.said)}
+        rows = {row["name"]: row for row in map(json.loads, running.out)}
         assert rows["to/top/en/c.txt"]["outcome"] == "failed"
         assert (rows["to/top/LICENSE"]["status"], rows["to/top/LICENSE"]["code"]) == (415, 504)
         assert rows["to/top/a.wav"]["outcome"] == "stored"
         assert running.code == 1
         running = Running(it)
         await put(running.run, ["top/LICENSE", "top/a.wav"], "named")
-        assert running.noted[0].startswith("failed     named/LICENSE: the format is not supported")
+        assert running.err[0].startswith("failed     named/LICENSE: the format is not supported")
         assert (running.code, "named/a.wav" in it.fake.media) == (1, True)
 
 
@@ -107,7 +107,7 @@ async def test_a_service_without_resumable_uploads_leaves_formats_out_too(
         it.fake.formats, it.fake.has_uploads = {"wav"}, False
         running = Running(it)
         await put(running.run, ["top"], "to")
-        assert (running.code, len(it.fake.media), len(running.noted)) == (0, 2, 3)
+        assert (running.code, len(it.fake.media), len(running.err)) == (0, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ async def test_a_service_without_resumable_uploads_leaves_formats_out_too(
 def test_what_a_pattern_excludes(here: Path, pattern: str, excluded: list[str]) -> None:
     def paths(*exclude: str) -> list[str]:
         items = local_items(["top"], "to", exclude)
-        return [item.path for item in items if isinstance(item, Sendable)]
+        return [item.path for item in items if isinstance(item, LocalFile)]
 
     assert sorted(set(paths()) - set(paths(pattern))) == excluded
     assert paths(pattern, "*") == []
@@ -136,7 +136,7 @@ def test_what_a_pattern_excludes(here: Path, pattern: str, excluded: list[str]) 
 
 def test_what_is_named_is_never_excluded(here: Path) -> None:
     [item] = local_items(["top/a.wav"], "to", ["*"])
-    assert isinstance(item, Sendable)
+    assert isinstance(item, LocalFile)
 
 
 def test_a_folder_of_a_path_is_excluded_with_all_that_is_in_it() -> None:
@@ -159,7 +159,7 @@ async def test_put_replaces_when_it_is_told_to(talk: Any, here: Path) -> None:
         await put(running.run, paths, "to", PutOptions(replace=True))
         assert running.code == 0
         assert it.fake.media["to/a.wav"] == b"top/a.wav"
-        assert running.said == [
+        assert running.out == [
             "replaced   to/a.wav (9 bytes)",
             "skipped    to/b.wav (12 bytes): stored already",
             "stored     to/c.txt (12 bytes)",
@@ -206,14 +206,14 @@ async def test_of_two_files_with_one_name_the_second_fails(talk: Any, tmp_path: 
                 it.fake.formats = {"wav"}
                 running = Running(it)
                 await put(running.run, paths, to, options)
-                failed = [line for line in running.noted if line.startswith("failed")]
+                failed = [line for line in running.err if line.startswith("failed")]
                 first, second = [f"{each.removesuffix('/m.wav')}/m.wav" for each in paths]
-                assert failed == [f"failed     {to}/m.wav: {second}: that is where {first} goes"]
+                assert failed == [f"failed     {to}/m.wav: {second}: {first} has the same name"]
                 assert (running.code, it.fake.media) == (1, {f"{to}/m.wav": b"da/m.wav"})
         async with talk() as it:
             running = Running(it)
             await put(running.run, [f"{at}/dc"], "to", options)
-            assert (running.code, len(running.said), len(running.noted)) == (1, 1, 1)
+            assert (running.code, len(running.out), len(running.err)) == (1, 1, 1)
             assert [each.target for each in it.fake.asked("PUT")] == ["/media/to/dc/%C3%A9.wav"]
 
 
@@ -222,8 +222,8 @@ async def test_a_file_that_is_named_twice_is_sent_once(talk: Any, here: Path) ->
     async with talk() as it:
         running = Running(it)
         await put(running.run, ["top/a.wav", "./top/a.wav"], "to", PutOptions(replace=True))
-        assert (running.code, running.said) == (0, ["stored     to/a.wav (9 bytes)"])
-        assert running.noted == []
+        assert (running.code, running.out) == (0, ["stored     to/a.wav (9 bytes)"])
+        assert running.err == []
 
 
 @asynchronous
@@ -235,7 +235,7 @@ async def test_a_name_that_is_taken_before_the_file_is_stored_is_replaced(
         it.fake.next("HEAD", answer=told(404, 404))  # it was not there yet
         running = Running(it)
         await put(running.run, ["top/a.wav"], "to", PutOptions(replace=True))
-        assert (running.code, running.said) == (0, ["replaced   to/a.wav (9 bytes)"])
+        assert (running.code, running.out) == (0, ["replaced   to/a.wav (9 bytes)"])
         assert it.fake.media == {"to/a.wav": b"top/a.wav"}
         assert [each.headers.get("if-match") for each in it.fake.asked("PUT")] == [None, "*"]
 
@@ -263,7 +263,7 @@ async def test_any_file_that_is_to_be_replaced_has_to_exist(talk: Any, here: Pat
         os.close(writing)
         await put_stream(running.run, reading, "to/s.wav", PutOptions(etag="*"))
         os.close(reading)
-        assert running.noted == [
+        assert running.err == [
             f"failed     to/{name}.wav: there is no file of that name to replace (code 412)"
             for name in ("a", "s")
         ]
@@ -281,20 +281,20 @@ async def test_put_replaces_the_very_file_that_is_meant(talk: Any, here: Path) -
         assert it.fake.media == {"to/a.wav": b"other content"}
         running = Running(it)
         await put(running.run, ["top/a.wav"], "to", PutOptions(etag=etag))
-        assert (running.code, running.said) == (0, ["replaced   to/a.wav (9 bytes)"])
+        assert (running.code, running.out) == (0, ["replaced   to/a.wav (9 bytes)"])
         again = Running(it)
         await put(again.run, ["top/a.wav"], "to", PutOptions(etag=etag))
-        assert again.said == ["skipped    to/a.wav (9 bytes): stored already"]
+        assert again.out == ["skipped    to/a.wav (9 bytes): stored already"]
         none = Running(it)
         await put(none.run, ["top/en/b.wav"], "to", PutOptions(etag=etag))
-        assert none.noted == [
+        assert none.err == [
             "failed     to/b.wav: there is no file of that name to replace (code 412)"
         ]
         for paths in (["top"], ["top/a.wav", "top/en/b.wav"]):
             many = Running(it)
             await put(many.run, paths, "to", PutOptions(etag=etag))
-            assert (many.code, many.said) == (1, [])
-            assert "--if-match is about one file" in many.noted[0]
+            assert (many.code, many.out) == (1, [])
+            assert "--if-match replaces one file" in many.err[0]
 
 
 @asynchronous
@@ -326,18 +326,18 @@ async def test_put_of_standard_input_needs_a_name(talk: Any) -> None:
                 os.close(reading)
             return running
 
-        assert (await run("/to/a.wav")).said == ["stored     to/a.wav (5 bytes)"]
+        assert (await run("/to/a.wav")).out == ["stored     to/a.wav (5 bytes)"]
         assert it.fake.media == {"to/a.wav": b"sound"}
         taken = await run("to/a.wav")
-        assert taken.noted == ["failed     to/a.wav: the file exists already (code 501)"]
+        assert taken.err == ["failed     to/a.wav: the file exists already (code 501)"]
         it.fake.put("to/a.wav", b"other")
         replaced = await run("to/a.wav", PutOptions(replace=True))
-        assert replaced.said == ["replaced   to/a.wav (5 bytes)"]
+        assert replaced.out == ["replaced   to/a.wav (5 bytes)"]
         stored = await run("to/b.wav", PutOptions(replace=True))
-        assert stored.said == ["stored     to/b.wav (5 bytes)"]
+        assert stored.out == ["stored     to/b.wav (5 bytes)"]
         for wrong in ("to/", "a.wav", "", "../a/b.wav"):
             assert (await run(wrong)).code == 1
-        assert (await run("a.wav")).noted == [
+        assert (await run("a.wav")).err == [
             "failed     a.wav: 'a.wav' is not the name of a file; write DIRECTORY/FILE, such as"
             " prompts/hello.mp3"
         ]
