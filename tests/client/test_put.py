@@ -1,4 +1,4 @@
-"""`put` of trees and of standard input: what is left out, passed over, refused, or replaced."""
+"""`put` of trees and of standard input: files that are left out, excluded, refused or replaced."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_put_of_a_tree_leaves_out_formats_that_the_service_does_not_take(
     talk: Any, here: Path
 ) -> None:
-    """Case 78."""
     (here / "top/large.ogg").write_bytes(bytes(SMALL_BYTES + 1))
     async with talk() as it:
         it.fake.formats = {"wav"}
@@ -46,7 +45,7 @@ async def test_put_of_a_tree_leaves_out_formats_that_the_service_does_not_take(
             "left out   to/top/large.ogg",
         ]
         assert "the format is not supported" in running.err[0]
-        # Not a byte of what is refused was sent.
+        # Nothing of the refused files was sent.
         sent = [each for each in it.fake.heard if each.content]
         assert sorted(each.target for each in sent) == [
             "/media/to/top/a.wav",
@@ -55,7 +54,7 @@ async def test_put_of_a_tree_leaves_out_formats_that_the_service_does_not_take(
 
 
 @asynchronous
-async def test_a_format_that_was_refused_is_not_asked_about_again(talk: Any, here: Path) -> None:
+async def test_put_asks_only_once_about_a_format_that_is_refused(talk: Any, here: Path) -> None:
     for number in range(20):
         (here / f"top/{number}.txt").write_bytes(b"text")
     async with talk() as it:
@@ -68,7 +67,7 @@ async def test_a_format_that_was_refused_is_not_asked_about_again(talk: Any, her
 
 
 @asynchronous
-async def test_a_format_that_the_service_has_taken_is_put_at_once(talk: Any, here: Path) -> None:
+async def test_put_asks_only_once_about_a_format_that_is_accepted(talk: Any, here: Path) -> None:
     for number in range(9):
         (here / f"top/{number}.gsm").write_bytes(b"sound")
     async with talk() as it:
@@ -77,13 +76,13 @@ async def test_a_format_that_the_service_has_taken_is_put_at_once(talk: Any, her
         assert running.code == 0
         assert len([name for name in it.fake.media if name.endswith(".gsm")]) == 9
         created = [each for each in it.fake.asked("POST") if "upload-metadata" in each.headers]
-        formats = 3  # gsm, txt, and none
+        formats = 3  # gsm, txt, and no extension
         assert len(created) <= formats * running.run.jobs
 
 
 @asynchronous
-async def test_a_format_can_be_a_failure(talk: Any, here: Path) -> None:
-    """Case 78: with `--strict`, and for a file that was named."""
+async def test_a_format_that_is_refused_can_be_a_failure(talk: Any, here: Path) -> None:
+    """With `--strict`, and for a file that is named itself."""
     async with talk() as it:
         it.fake.formats = {"wav"}
         running = Running(it, as_json=True)
@@ -121,11 +120,11 @@ async def test_a_service_without_resumable_uploads_leaves_formats_out_too(
         ("/LICENSE", ["top/LICENSE"]),
         ("*/LICENSE", ["top/en/LICENSE"]),
         ("*.WAV", []),
-        ("top", []),  # that is what was named
+        ("top", []),  # the folder that is named
         ("[ab].wav", ["top/a.wav", "top/en/b.wav"]),
     ],
 )
-def test_what_a_pattern_excludes(here: Path, pattern: str, excluded: list[str]) -> None:
+def test_patterns_exclude_files_and_folders(here: Path, pattern: str, excluded: list[str]) -> None:
     def paths(*exclude: str) -> list[str]:
         items = local_items(["top"], "to", exclude)
         return [item.path for item in items if isinstance(item, LocalFile)]
@@ -134,12 +133,12 @@ def test_what_a_pattern_excludes(here: Path, pattern: str, excluded: list[str]) 
     assert paths(pattern, "*") == []
 
 
-def test_what_is_named_is_never_excluded(here: Path) -> None:
+def test_a_file_that_is_named_is_never_excluded(here: Path) -> None:
     [item] = local_items(["top/a.wav"], "to", ["*"])
     assert isinstance(item, LocalFile)
 
 
-def test_a_folder_of_a_path_is_excluded_with_all_that_is_in_it() -> None:
+def test_an_excluded_folder_is_excluded_with_its_content() -> None:
     assert is_excluded("a/b/c.wav", ["b"])
     assert is_excluded("a/b/c.wav", ["a/b"])
     assert not is_excluded("a/b/c.wav", ["b/c.wav"])
@@ -150,7 +149,7 @@ def test_a_folder_of_a_path_is_excluded_with_all_that_is_in_it() -> None:
 
 
 @asynchronous
-async def test_put_replaces_when_it_is_told_to(talk: Any, here: Path) -> None:
+async def test_put_with_replace_replaces_files(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"other content")
         it.fake.put("to/b.wav", b"top/en/b.wav")
@@ -169,11 +168,13 @@ async def test_put_replaces_when_it_is_told_to(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_a_file_that_goes_before_it_is_replaced_is_stored(talk: Any, here: Path) -> None:
+async def test_a_file_that_is_deleted_before_it_is_replaced_is_stored(
+    talk: Any, here: Path
+) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"top/a.wew")
         it.fake.next("HEAD")
-        it.fake.next("HEAD", answer=told(404, 404))  # of the name that is about to be replaced
+        it.fake.next("HEAD", answer=told(404, 404))  # the file is gone when `replace` looks at it
         it.fake.next("PUT", answer=it.fake._stored("to/a.wav"))
         running = Running(it)
         await put(running.run, ["top/a.wav"], "to", PutOptions(replace=True))
@@ -182,9 +183,7 @@ async def test_a_file_that_goes_before_it_is_replaced_is_stored(talk: Any, here:
 
 @asynchronous
 async def test_of_two_files_with_one_name_the_second_fails(talk: Any, tmp_path: Path) -> None:
-    """Whatever is said of replacing. The service normalises names to NFC, so they are compared
-    that way.
-    """
+    """With `--replace` too. The service normalises names to NFC, so these are compared."""
     for name in (
         "da/m.wav",
         "db/m.wav",
@@ -232,7 +231,7 @@ async def test_a_name_that_is_taken_before_the_file_is_stored_is_replaced(
 ) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"another client's")
-        it.fake.next("HEAD", answer=told(404, 404))  # it was not there yet
+        it.fake.next("HEAD", answer=told(404, 404))  # it was not there when `put` looked
         running = Running(it)
         await put(running.run, ["top/a.wav"], "to", PutOptions(replace=True))
         assert (running.code, running.out) == (0, ["replaced   to/a.wav (9 bytes)"])
@@ -241,9 +240,7 @@ async def test_a_name_that_is_taken_before_the_file_is_stored_is_replaced(
 
 
 @asynchronous
-async def test_a_service_that_contradicts_itself_is_not_asked_for_ever(
-    talk: Any, here: Path
-) -> None:
+async def test_put_gives_up_if_the_service_contradicts_itself(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"other content")
         for answer in [told(412, 412), told(409, 501)] * 2 + [told(412, 412)]:
@@ -254,8 +251,8 @@ async def test_a_service_that_contradicts_itself_is_not_asked_for_ever(
 
 
 @asynchronous
-async def test_any_file_that_is_to_be_replaced_has_to_exist(talk: Any, here: Path) -> None:
-    """`--if-match '*'`, of a file and of standard input."""
+async def test_a_replacement_of_any_file_needs_a_file(talk: Any, here: Path) -> None:
+    """With `--if-match '*'`, for a file and for standard input."""
     async with talk() as it:
         running = Running(it)
         await put(running.run, ["top/a.wav"], "to", PutOptions(etag="*"))
@@ -271,7 +268,7 @@ async def test_any_file_that_is_to_be_replaced_has_to_exist(talk: Any, here: Pat
 
 
 @asynchronous
-async def test_put_replaces_the_very_file_that_is_meant(talk: Any, here: Path) -> None:
+async def test_put_with_an_etag_replaces_only_that_file(talk: Any, here: Path) -> None:
     async with talk() as it:
         etag = it.fake.put("to/a.wav", b"other content")
         for wrong in ('"other"', '"'):
@@ -298,7 +295,7 @@ async def test_put_replaces_the_very_file_that_is_meant(talk: Any, here: Path) -
 
 
 @asynchronous
-async def test_a_replacement_that_fails_leaves_the_file_as_it_was(talk: Any, here: Path) -> None:
+async def test_a_replacement_that_fails_does_not_change_the_file(talk: Any, here: Path) -> None:
     async with talk(retries=Retries(times=0)) as it:
         it.fake.put("to/a.wav", b"other content")
         it.fake.next("PUT", cut_at=3)
@@ -315,13 +312,13 @@ async def test_a_replacement_that_fails_leaves_the_file_as_it_was(talk: Any, her
 async def test_put_of_standard_input_needs_a_name(talk: Any) -> None:
     async with talk() as it:
 
-        async def run(written: str, options: PutOptions = PutOptions()) -> Running:  # noqa: B008
+        async def run(argument: str, options: PutOptions = PutOptions()) -> Running:  # noqa: B008
             reading, writing = os.pipe()
             os.write(writing, b"sound")
             os.close(writing)
             running = Running(it)
             try:
-                await put_stream(running.run, reading, written, options)
+                await put_stream(running.run, reading, argument, options)
             finally:
                 os.close(reading)
             return running

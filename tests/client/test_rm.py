@@ -1,4 +1,4 @@
-"""`rm`, and `rm -r`: everything below a directory, and nothing else."""
+"""`rm` and `rm -r`, which deletes everything below a directory, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHERS = ["ab/1.wav", "b/1.wav"]
 
 
 @asynchronous
-async def test_a_directory_goes_with_all_that_is_in_it(talk: Any) -> None:
+async def test_a_directory_is_deleted_with_its_content(talk: Any) -> None:
     for written in ("a", "/a", "a/", "/a/"):
         async with talk() as it:
             for name in [*TREE, *OTHERS]:
@@ -29,7 +29,7 @@ async def test_a_directory_goes_with_all_that_is_in_it(talk: Any) -> None:
             assert running.out == [f"deleted    {name}" for name in TREE]
             assert running.run.tally.summary(1) == "6 deleted"
             pages = [each.target for each in it.fake.asked("GET")]
-            assert "/media/a/?after=2.wav" in pages  # a page holds two names
+            assert "/media/a/?after=2.wav" in pages  # a page has two names
 
 
 @asynchronous
@@ -49,7 +49,7 @@ async def test_files_and_directories_can_be_named_together(talk: Any) -> None:
 
 @pytest.mark.parametrize("written", ["", "/", "//", ".", "..", "a/..", "a/../b", "a/.", "a\\..\\b"])
 @asynchronous
-async def test_nothing_is_deleted_by_a_name_that_leads_elsewhere(talk: Any, written: str) -> None:
+async def test_unsafe_names_delete_nothing(talk: Any, written: str) -> None:
     async with talk() as it:
         for name in TREE:
             it.fake.put(name, b"")
@@ -61,7 +61,7 @@ async def test_nothing_is_deleted_by_a_name_that_leads_elsewhere(talk: Any, writ
 
 
 @asynchronous
-async def test_without_r_a_directory_stays(talk: Any) -> None:
+async def test_without_r_no_directory_is_deleted(talk: Any) -> None:
     async with talk() as it:
         it.fake.put("a/b/4.wav", b"")
         running = Running(it)
@@ -70,7 +70,7 @@ async def test_without_r_a_directory_stays(talk: Any) -> None:
 
 
 @asynchronous
-async def test_what_cannot_be_deleted_does_not_stop_the_others(talk: Any) -> None:
+async def test_rm_continues_after_a_failure(talk: Any) -> None:
     async with talk() as it:
         for name in TREE:
             it.fake.put(name, b"")
@@ -85,7 +85,7 @@ async def test_what_cannot_be_deleted_does_not_stop_the_others(talk: Any) -> Non
 
 
 @asynchronous
-async def test_a_page_that_is_refused_is_a_failure_and_the_rest_goes_on(talk: Any) -> None:
+async def test_rm_continues_after_a_page_that_is_refused(talk: Any) -> None:
     async with talk() as it:
         for name in [*TREE, *OTHERS]:
             it.fake.put(name, b"")
@@ -99,7 +99,7 @@ async def test_a_page_that_is_refused_is_a_failure_and_the_rest_goes_on(talk: An
 
 
 @asynchronous
-async def test_a_directory_that_vanishes_meanwhile_is_fine(talk: Any) -> None:
+async def test_a_directory_that_is_deleted_meanwhile_is_no_failure(talk: Any) -> None:
     async with talk() as it:
         for name in ("a/1.wav", "a/b/2.wav"):
             it.fake.put(name, b"")
@@ -111,7 +111,7 @@ async def test_a_directory_that_vanishes_meanwhile_is_fine(talk: Any) -> None:
 
 
 @asynchronous
-async def test_a_file_that_vanishes_meanwhile_is_fine(talk: Any) -> None:
+async def test_a_file_that_is_deleted_meanwhile_is_no_failure(talk: Any) -> None:
     async with talk() as it:
         it.fake.put("a/1.wav", b"")
         gone = Answer(200, {}, b'{"code": 200, "reason": "OK", "deleted": false}')
@@ -122,8 +122,8 @@ async def test_a_file_that_vanishes_meanwhile_is_fine(talk: Any) -> None:
 
 
 @asynchronous
-async def test_a_listing_cannot_lead_out_of_the_directory(talk: Any) -> None:
-    """Whatever answers: names that are not those of media are never asked for."""
+async def test_a_listing_cannot_make_rm_leave_the_directory(talk: Any) -> None:
+    """Names that are not valid media names are never requested, whatever the server lists."""
     file = {"size": 1, "modified": "", "etag": '"a"'}
     names = ["..", ".", ".hidden", "x\\..\\..\\b", "x\x1b.wav", "u\u0308.wav"]
     entries = [{"name": name, **file} for name in names]
@@ -141,7 +141,7 @@ async def test_a_listing_cannot_lead_out_of_the_directory(talk: Any) -> None:
 
 
 @asynchronous
-async def test_what_the_service_does_not_list_stays_and_is_a_failure(talk: Any) -> None:
+async def test_unlisted_entries_stay_and_are_a_failure(talk: Any) -> None:
     async with talk() as it:
         for name in TREE:
             it.fake.put(name, b"")
@@ -170,7 +170,7 @@ async def test_a_directory_of_empty_directories_stays_and_is_a_failure(talk: Any
 
 
 @asynchronous
-async def test_a_directory_that_another_client_deletes_just_now_is_fine(talk: Any) -> None:
+async def test_an_empty_directory_that_another_client_deletes_is_no_failure(talk: Any) -> None:
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {}, b'{"entries": [], "next": null}'))
         running = Running(it)
@@ -180,7 +180,7 @@ async def test_a_directory_that_another_client_deletes_just_now_is_fine(talk: An
 
 
 @asynchronous
-async def test_a_service_that_has_gone_ends_it(talk: Any) -> None:
+async def test_rm_stops_when_the_service_cannot_be_reached(talk: Any) -> None:
     async with talk(retries=Retries(times=0)) as it:
         it.fake.put("a/1.wav", b"")
         it.fake.put("b/1.wav", b"")

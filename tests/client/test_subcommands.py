@@ -1,4 +1,4 @@
-"""`put`, `get`, `ls`, `rm`, `import` and `fetch`: what they do and what they say."""
+"""What the subcommands do and write: `put`, `get`, `ls`, `rm`, `import`, `fetch`, `health`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def test_put_keeps_a_tree_and_skips_what_is_stored(talk: Any, here: Path) 
 
 
 @asynchronous
-async def test_put_goes_on_after_what_fails(talk: Any, here: Path) -> None:
+async def test_put_continues_after_failures(talk: Any, here: Path) -> None:
     (here / "top/.hidden").touch()
     async with talk() as it:
         it.fake.put("to/top/a.wav", b"something else")
@@ -104,7 +104,7 @@ async def test_put_goes_on_after_what_fails(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_put_to_no_directory_fails(talk: Any, here: Path) -> None:
+async def test_put_to_an_invalid_directory_fails(talk: Any, here: Path) -> None:
     async with talk() as it:
         for directory in ("", "//a", "../a"):
             running = Running(it)
@@ -114,7 +114,7 @@ async def test_put_to_no_directory_fails(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_put_stops_when_nobody_is_there(talk: Any, here: Path) -> None:
+async def test_put_stops_when_the_service_cannot_be_reached(talk: Any, here: Path) -> None:
     async with talk(retries=Retries(times=0)) as it:
         await it.fake.silence()
         running = Running(it)
@@ -124,7 +124,7 @@ async def test_put_stops_when_nobody_is_there(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_results_as_json_are_objects_on_lines(talk: Any, here: Path) -> None:
+async def test_results_as_json_are_one_object_per_line(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"something else")
         running = Running(it, as_json=True)
@@ -140,7 +140,7 @@ async def test_results_as_json_are_objects_on_lines(talk: Any, here: Path) -> No
 
 
 @asynchronous
-async def test_the_quiet_say_only_what_fails(talk: Any, here: Path) -> None:
+async def test_quiet_runs_show_only_failures(talk: Any, here: Path) -> None:
     async with talk() as it:
         running = Running(it, quiet=True)
         await put(running.run, ["top", "none.wav"], "to")
@@ -181,7 +181,7 @@ async def test_get_of_a_directory_keeps_its_tree(talk: Any, here: Path, stored: 
 
 
 @asynchronous
-async def test_get_tells_what_the_service_leaves_out(talk: Any, here: Path) -> None:
+async def test_get_reports_what_the_service_leaves_out(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("a/b/c.wav", b"sound")
         it.fake.left_out = {"": 1, "a/b": 2}
@@ -195,7 +195,7 @@ async def test_get_tells_what_the_service_leaves_out(talk: Any, here: Path) -> N
             " hidden file or a link",
         ]
         assert running.code == 0
-        # A directory whose name is not a media name is never asked for.
+        # A directory whose name is not a valid media name is never requested.
         content = b'{"entries": [{"name": "../"}, {"name": "b/"}], "next": null}'
         it.fake.next("GET", answer=Answer(200, {}, content))
         it.fake.left_out = {}
@@ -206,7 +206,9 @@ async def test_get_tells_what_the_service_leaves_out(talk: Any, here: Path) -> N
 
 
 @asynchronous
-async def test_get_never_puts_one_file_in_the_place_of_another(talk: Any, here: Path) -> None:
+async def test_get_never_overwrites_one_file_with_another_of_the_same_run(
+    talk: Any, here: Path
+) -> None:
     async with talk() as it:
         it.fake.put("p/en/hello.wav", b"hello")
         it.fake.put("p/de/hello.wav", b"hallo")
@@ -221,7 +223,7 @@ async def test_get_never_puts_one_file_in_the_place_of_another(talk: Any, here: 
 
 
 @asynchronous
-async def test_put_to_the_root_of_all_takes_the_folders_name(talk: Any, here: Path) -> None:
+async def test_put_of_a_folder_to_the_root_uses_the_folders_name(talk: Any, here: Path) -> None:
     async with talk() as it:
         for nowhere in ("", "/"):
             running = Running(it)
@@ -231,9 +233,7 @@ async def test_put_to_the_root_of_all_takes_the_folders_name(talk: Any, here: Pa
 
 
 @asynchronous
-async def test_get_of_a_file_goes_where_it_is_told(
-    talk: Any, here: Path, stored: list[str]
-) -> None:
+async def test_get_writes_a_file_to_the_target(talk: Any, here: Path, stored: list[str]) -> None:
     async with talk() as it:
         for name in stored:
             it.fake.put(name, name.encode())
@@ -256,7 +256,7 @@ async def test_get_of_a_file_goes_where_it_is_told(
 
 
 @asynchronous
-async def test_get_writes_no_name_that_is_not_safe(talk: Any, here: Path) -> None:
+async def test_get_writes_no_unsafe_name(talk: Any, here: Path) -> None:
     entry = {"size": 1, "modified": "", "etag": '"a"'}
     names = ["..", ".bashrc", "a\\b.wav", "x\x1b.wav"]
     entries = [{"name": name, **entry} for name in names] + [{"name": "../"}, {"name": ".ssh/"}]
@@ -273,7 +273,7 @@ async def test_get_writes_no_name_that_is_not_safe(talk: Any, here: Path) -> Non
 
 
 @asynchronous
-async def test_ls_lists(talk: Any, stored: list[str]) -> None:
+async def test_ls_lists_directories(talk: Any, stored: list[str]) -> None:
     async with talk() as it:
         for name in [*stored, "a/\x1bx.wav"]:
             it.fake.put(name, name.encode())
@@ -294,7 +294,7 @@ async def test_ls_lists(talk: Any, stored: list[str]) -> None:
 
 
 @asynchronous
-async def test_rm_deletes(talk: Any, stored: list[str]) -> None:
+async def test_rm_deletes_files(talk: Any, stored: list[str]) -> None:
     async with talk() as it:
         for name in stored:
             it.fake.put(name, b"")
@@ -310,7 +310,7 @@ async def test_rm_deletes(talk: Any, stored: list[str]) -> None:
 
 
 @asynchronous
-async def test_import_stores_what_a_url_gives(talk: Any) -> None:
+async def test_import_stores_the_content_of_a_url(talk: Any) -> None:
     async with talk() as it:
         running = Running(it)
         await import_(running.run, "http://e/x.wav", "a/b.wav")
@@ -324,7 +324,7 @@ async def test_import_stores_what_a_url_gives(talk: Any) -> None:
 
 
 @asynchronous
-async def test_get_of_what_is_in_a_directory_leaves_its_name_out(
+async def test_get_of_the_content_of_a_directory_omits_its_name(
     talk: Any, here: Path, stored: list[str]
 ) -> None:
     async with talk() as it:
@@ -347,8 +347,8 @@ async def test_get_of_what_is_in_a_directory_leaves_its_name_out(
 
 
 @asynchronous
-async def test_get_of_nothing_is_refused(talk: Any, here: Path) -> None:
-    """Case 77: as of `get "$NAME"` where the variable is not set."""
+async def test_get_of_an_empty_name_is_refused(talk: Any, here: Path) -> None:
+    """As of `get "$NAME"` when the variable is not set."""
     async with talk() as it:
         it.fake.put("a/1.wav", b"sound")
         running = Running(it)
@@ -362,7 +362,7 @@ async def test_get_of_nothing_is_refused(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_get_passes_over_what_is_excluded(talk: Any, here: Path, stored: list[str]) -> None:
+async def test_get_skips_what_is_excluded(talk: Any, here: Path, stored: list[str]) -> None:
     async with talk() as it:
         for name in [*stored, "a/b/x.mp3"]:
             it.fake.put(name, name.encode())
@@ -403,7 +403,7 @@ async def test_names_may_begin_with_a_slash(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_ls_of_a_file_shows_it(talk: Any, stored: list[str]) -> None:
+async def test_ls_shows_a_file(talk: Any, stored: list[str]) -> None:
     async with talk() as it:
         etag = it.fake.put("a/b/2.wav", b"sound")
         for written in ("a/b/2.wav", "/a/b/2.wav"):
@@ -429,7 +429,7 @@ async def test_ls_of_a_file_shows_it(talk: Any, stored: list[str]) -> None:
 
 
 @asynchronous
-async def test_a_directory_does_not_go_to_standard_output(talk: Any) -> None:
+async def test_a_directory_cannot_be_written_to_standard_output(talk: Any) -> None:
     async with talk() as it:
         it.fake.put("a/en/b.wav", b"sound")
         for written, reason in [
@@ -444,7 +444,7 @@ async def test_a_directory_does_not_go_to_standard_output(talk: Any) -> None:
 
 
 @asynchronous
-async def test_get_to_a_descriptor_reports_what_failed(talk: Any) -> None:
+async def test_get_to_a_descriptor_reports_failures(talk: Any) -> None:
     async with talk() as it:
         for wrong in ("a/none.wav", "a", "a/", ""):
             running = Running(it)
@@ -453,7 +453,7 @@ async def test_get_to_a_descriptor_reports_what_failed(talk: Any) -> None:
 
 
 @asynchronous
-async def test_health_is_told_and_a_bad_storage_is_a_failure(talk: Any) -> None:
+async def test_health_is_shown_and_a_bad_storage_is_a_failure(talk: Any) -> None:
     async with talk() as it:
         running = Running(it)
         await health(running.run)
@@ -479,8 +479,9 @@ async def test_health_is_told_and_a_bad_storage_is_a_failure(talk: Any) -> None:
 
 
 @asynchronous
-async def test_a_failure_has_the_status_and_only_the_services_code(talk: Any, here: Path) -> None:
-    """Case 76."""
+async def test_a_failure_has_a_status_and_a_code_only_from_the_service(
+    talk: Any, here: Path
+) -> None:
     async with talk() as it:
         for answer, found in [
             (Answer(502, {}, b"<html>"), {"status": 502, "reason": "HTTP 502 Said So"}),
@@ -491,7 +492,7 @@ async def test_a_failure_has_the_status_and_only_the_services_code(talk: Any, he
             ),
         ]:
             it.fake.next("DELETE", answer=answer)
-            if answer.status == 502:  # of a proxy: tried again
+            if answer.status == 502:  # of a proxy, so it is tried again
                 for _ in range(3):
                     it.fake.next("DELETE", answer=answer)
             running = Running(it, as_json=True)
@@ -504,7 +505,7 @@ async def test_a_failure_has_the_status_and_only_the_services_code(talk: Any, he
 
 
 @asynchronous
-async def test_fetch_says_what_it_cost(talk: Any) -> None:
+async def test_fetch_shows_how_long_it_took(talk: Any) -> None:
     async with talk() as it:
         running = Running(it)
         await fetch(running.run, "http://e/")
@@ -519,7 +520,7 @@ async def test_fetch_says_what_it_cost(talk: Any) -> None:
         assert json.loads(running.out[0])["code"] == 511
 
 
-def test_a_file_that_takes_long_is_heard_of_every_ten_seconds() -> None:
+def test_a_long_transfer_is_logged_every_ten_seconds() -> None:
     clock, notes = Clock(), StringIO()
     transfer = Lines(StringIO(), notes, clock.seconds, quiet=False).transfer("a/\x1b.wav")
     for second in range(26):
@@ -537,7 +538,7 @@ class Terminal(StringIO):
         return True
 
 
-def test_bars_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_show_bytes_and_safe_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     clock, out, notes = Clock(), StringIO(), Terminal()
@@ -565,8 +566,8 @@ def test_bars_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> 
     assert clock.getDelayedCalls() == []
 
 
-class Transfers(Lines):
-    """Lines that remember the size with which each transfer `ended`."""
+class RecordingDisplay(Lines):
+    """A display that records the size with which each transfer `ended`."""
 
     def __init__(self) -> None:
         super().__init__(StringIO(), StringIO(), reactor.seconds, quiet=False)
@@ -575,19 +576,19 @@ class Transfers(Lines):
 
     def transfer(self, name: str) -> Transfer:
         self.begun.append(name)
-        return Shown(self, name)
+        return RecordedTransfer(self, name)
 
 
-class Shown:
-    def __init__(self, transfers: Transfers, name: str) -> None:
-        self._transfers = transfers
+class RecordedTransfer:
+    def __init__(self, display: RecordingDisplay, name: str) -> None:
+        self._display = display
         self._name = name
 
     def update(self, done: int, size: int | None) -> None:
         pass
 
     def end(self, size: int) -> None:
-        self._transfers.ended.append((self._name, size))
+        self._display.ended.append((self._name, size))
 
 
 @asynchronous
@@ -595,7 +596,7 @@ async def test_every_transfer_that_is_shown_ends(talk: Any, here: Path) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     try:
         async with talk(retries=Retries(times=0)) as it:
-            display = Transfers()
+            display = RecordingDisplay()
             run = replace(Running(it).run, display=display)
             await put(run, ["top"], "to")
             await put_stream(run, null, "to/stream.wav", PutOptions())
@@ -608,7 +609,7 @@ async def test_every_transfer_that_is_shown_ends(talk: Any, here: Path) -> None:
                 await get_stream(run, "to/top/a.wav", null)
             assert len(display.begun) == 9
             assert sorted(name for name, _ in display.ended) == sorted(display.begun)
-            # A transfer counts as what was expected of it: nothing, if it is a stream.
+            # A transfer counts as its expected size, which is 0 for a stream.
             assert sum(size for _, size in display.ended) == 9 + 15 + 12 + 9
     finally:
         os.close(null)
@@ -642,8 +643,8 @@ async def test_a_failure_is_reported_once(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_a_404_that_is_not_the_services_is_a_failure(talk: Any, here: Path) -> None:
-    """A proxy that hides a directory: what is behind it is not listed, brought or deleted."""
+async def test_a_404_of_a_proxy_is_a_failure(talk: Any, here: Path) -> None:
+    """If a proxy hides a directory, nothing in it is listed, downloaded or deleted."""
     hidden = Answer(404, {"Content-Type": "text/html"}, b"<html>404 Not Found</html>")
     commands: dict[str, Callable[[Run], Any]] = {
         "ls -r": lambda run: ls(run, "to", long=False, recursive=True),
@@ -677,10 +678,10 @@ ANYTHING = Answer(200, {"Content-Type": "text/html", "ETag": '"e"'}, PAGE)
     [(MISSING, "HTTP 404 Said So"), (ANYTHING, "the answer (HTTP 200) is not the service's")],
     ids=["404", "200"],
 )
-async def test_the_answers_of_another_server_are_not_said_to_be_the_services(
+async def test_responses_of_another_server_are_failures_without_a_code(
     talk: Any, here: Path, answer: Answer, reason: str
 ) -> None:
-    """HEAD has no JSON, so nothing is concluded from it alone."""
+    """A response to HEAD has no JSON, so the client concludes nothing from it alone."""
     null = os.open(os.devnull, os.O_RDONLY)
     commands: dict[str, Callable[[Run], Any]] = {
         "put": lambda run: put(run, ["top/a.wav"], "to"),
@@ -690,7 +691,7 @@ async def test_the_answers_of_another_server_are_not_said_to_be_the_services(
         "get": lambda run: get(run, ["to/a.wav"], "out.wav"),
     }
     if answer is ANYTHING:
-        del commands["get"]  # a file with an entity tag: no client can tell
+        del commands["get"]  # it looks like a file with an entity tag
     try:
         for what, command in commands.items():
             async with talk(retries=Retries(times=0)) as it:
@@ -707,7 +708,7 @@ async def test_the_answers_of_another_server_are_not_said_to_be_the_services(
 
 
 @asynchronous
-async def test_a_directory_is_confirmed_once(talk: Any, here: Path) -> None:
+async def test_put_lists_a_directory_once_to_confirm_the_service(talk: Any, here: Path) -> None:
     async with talk() as it:
         for name in ("a.wav", "b ü.wav", "c.wav"):
             it.fake.put(f"to/{name}", b"other")
@@ -720,9 +721,7 @@ async def test_a_directory_is_confirmed_once(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_what_is_wrong_here_is_said_in_plain_words_and_has_no_code(
-    talk: Any, here: Path
-) -> None:
+async def test_local_failures_have_a_reason_and_no_code(talk: Any, here: Path) -> None:
     (here / "target.wav").touch()
     missing = "a file at the service is named by a directory and a filename, such as"
     commands: dict[str, Callable[[Run], Any]] = {
@@ -751,7 +750,7 @@ async def test_what_is_wrong_here_is_said_in_plain_words_and_has_no_code(
 
 
 @asynchronous
-async def test_what_is_neither_a_file_nor_a_directory_is_said(talk: Any, here: Path) -> None:
+async def test_a_name_that_does_not_exist_is_a_failure(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"sound")
         for name in ("to/nope.wav", "nope"):
@@ -771,7 +770,7 @@ async def test_what_is_neither_a_file_nor_a_directory_is_said(talk: Any, here: P
 
 
 @asynchronous
-async def test_a_target_that_is_not_a_folder_is_said(talk: Any, here: Path) -> None:
+async def test_a_target_that_is_not_a_folder_is_a_failure(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"sound")
         running = Running(it)

@@ -1,4 +1,4 @@
-"""Which files a person means, what is remembered of them, and how many are under way."""
+"""Which files of a tree `put` sends, and the records of unfinished uploads."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 
 from tests.support import asynchronous, named
-from twistedmedia.client.command.run import for_each
 from twistedmedia.client.command.trees import LeftOut, LocalFile, Unreadable, local_items
 from twistedmedia.client.exceptions import LocalFailure
 from twistedmedia.client.local_files import open_file
@@ -54,12 +52,12 @@ def test_a_folder_keeps_its_name_and_its_tree(tree: Path) -> None:
 
 def test_files_keep_their_names(tree: Path) -> None:
     assert sent("z.wav", "top/en/b.wav") == ["to/z.wav", "to/b.wav"]
-    assert sent("link.wav") == ["to/link.wav"]  # it was named
+    assert sent("link.wav") == ["to/link.wav"]  # a link that is named
     [item] = local_items(["top/a.wav"], "to")
     assert item == LocalFile("top/a.wav", "to", "a.wav", 5)
 
 
-def test_what_is_left_out_is_told(tree: Path) -> None:
+def test_what_is_left_out_has_a_reason(tree: Path) -> None:
     left = {
         each.path: each.reason for each in local_items(["top"], "") if isinstance(each, LeftOut)
     }
@@ -72,7 +70,7 @@ def test_what_is_left_out_is_told(tree: Path) -> None:
     }
 
 
-def test_what_cannot_be_read_does_not_stop_the_others(
+def test_unreadable_files_do_not_stop_the_others(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
@@ -170,77 +168,6 @@ async def test_a_key_tells_uploads_apart(tmp_path: Path) -> None:
                 keys.add(upload_key(service(url), file, named(name), sha256))
         await file.close()
     assert len(keys) == 12
-
-
-# Several at once.
-
-
-@asynchronous
-async def test_no_more_than_so_many_are_under_way() -> None:
-    gates: list[Deferred[None]] = []
-
-    async def work(item: int) -> None:
-        gates.append(Deferred())
-        await gates[-1]
-
-    running = ensureDeferred(for_each(range(5), work, jobs=3))
-    assert len(gates) == 3
-    gates[1].callback(None)
-    assert len(gates) == 4
-    for gate in (0, 2, 3, 4):
-        gates[gate].callback(None)
-    await running
-
-
-@asynchronous
-async def test_the_first_that_fails_ends_the_others() -> None:
-    ended: list[int] = []
-    gate: Deferred[None] = Deferred()
-
-    async def work(item: int) -> None:
-        try:
-            if item == 2:
-                await gate
-                raise ValueError("two")
-            await Deferred()
-        finally:
-            ended.append(item)
-
-    running = ensureDeferred(for_each(range(9), work, jobs=3))
-    gate.callback(None)
-    assert sorted(ended) == [0, 1, 2]
-    with pytest.raises(ValueError, match="two"):
-        await running
-
-
-@asynchronous
-async def test_one_that_fails_at_once_begins_no_other() -> None:
-    begun: list[int] = []
-
-    async def work(item: int) -> None:
-        begun.append(item)
-        raise ValueError
-
-    with pytest.raises(ValueError, match=r"^$"):
-        await for_each(range(9), work, jobs=3)
-    assert begun == [0]
-
-
-@asynchronous
-async def test_a_cancellation_ends_all() -> None:
-    ended: list[int] = []
-
-    async def work(item: int) -> None:
-        try:
-            await Deferred()
-        finally:
-            ended.append(item)
-
-    running = ensureDeferred(for_each(range(9), work, jobs=2))
-    running.cancel()
-    with pytest.raises(CancelledError):
-        await running
-    assert ended == [0, 1]
 
 
 def test_the_folder_of_records_may_be_text_and_has_to_be_a_path(tmp_path: Path) -> None:
