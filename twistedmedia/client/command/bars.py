@@ -28,10 +28,8 @@ _REFRESH_S = 0.1
 
 
 class Bars:
-    """A `Display` with bars on `err`, which is a terminal.
-
-    `is_same_terminal` means that `out` is that terminal too; results are then written above the
-    bars.
+    """A `Display` with bars on `err`, a terminal. `is_same_terminal` means that `out` is that
+    terminal too; results are then written above the bars.
     """
 
     def __init__(self, reactor: Any, out: TextIO, err: TextIO, *, is_same_terminal: bool) -> None:
@@ -56,8 +54,7 @@ class Bars:
             expand=True,
         )
         self._expected = self._ended = 0
-        self._done: dict[TaskID, int] = {}  # bytes, of each file in progress
-        self._total: TaskID | None = None
+        self._all: TaskID | None = None
         self._progress.start()
         self._refreshing = LoopingCall(self._on_refresh)
         self._refreshing.clock = reactor
@@ -67,7 +64,7 @@ class Bars:
         self._expected += size
 
     def transfer(self, name: str) -> Transfer:
-        return _Bar(self, printable(name))
+        return _Bar(self, self._progress, printable(name))
 
     def line(self, text: str) -> None:
         if self._is_same_terminal:
@@ -83,47 +80,36 @@ class Bars:
             self._refreshing.stop()
             self._progress.stop()
 
-    def add_bar(self, name: str, done: int, size: int | None) -> TaskID:
-        """Show a bar. The `done` bytes do not count in its rate."""
-        bar = self._progress.add_task(name, total=size, completed=done)
-        self._done[bar] = done
-        if self._total is None:
-            self._total = self._progress.add_task(
-                "all", total=self._expected, completed=self._ended + done
-            )
-        return bar
-
-    def update_bar(self, bar: TaskID, done: int, size: int | None) -> None:
-        self._done[bar] = done
-        self._progress.update(bar, completed=done, total=size)
-
-    def end_bar(self, bar: TaskID | None, size: int) -> None:
-        """Remove a bar, if the file has one, and count `size` bytes of the total as done."""
+    def end(self, bar: TaskID | None, size: int) -> None:
+        """Remove a bar, if there is one, and count `size` bytes of the expected total as done."""
         self._ended += size
         if bar is not None:
-            del self._done[bar]
             self._progress.remove_task(bar)
 
     def _on_refresh(self) -> None:
-        if self._total is not None:
-            done = self._ended + sum(self._done.values())
-            self._progress.update(self._total, completed=done, total=max(done, self._expected))
+        files = [task for task in self._progress.tasks if task.id != self._all]
+        done = self._ended + sum(int(task.completed) for task in files)
+        if self._all is not None:
+            self._progress.update(self._all, completed=done, total=max(done, self._expected))
+        elif files:
+            self._all = self._progress.add_task("all", total=self._expected, completed=done)
         self._progress.refresh()
 
 
 class _Bar:
-    """The bar of one file. It appears with the first bytes."""
+    """The bar of one file. It appears with the first bytes, which do not count in the rate."""
 
-    def __init__(self, bars: Bars, name: str) -> None:
+    def __init__(self, bars: Bars, progress: Progress, name: str) -> None:
         self._bars = bars
+        self._progress = progress
         self._name = name
         self._bar: TaskID | None = None
 
     def update(self, done: int, size: int | None) -> None:
         if self._bar is None:
-            self._bar = self._bars.add_bar(self._name, done, size)
+            self._bar = self._progress.add_task(self._name, total=size, completed=done)
         else:
-            self._bars.update_bar(self._bar, done, size)
+            self._progress.update(self._bar, completed=done, total=size)
 
     def end(self, size: int) -> None:
-        self._bars.end_bar(self._bar, size)
+        self._bars.end(self._bar, size)

@@ -6,7 +6,7 @@ Pure, except that argparse ends the program after wrong usage.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from twistedmedia import __version__
 from twistedmedia.client.bounds import MOST_ENTRIES
@@ -34,8 +34,7 @@ writes to, no link is followed. docs/client.md has all limits.
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> argparse.Namespace:
-    """Parse the command line: `command`, its arguments, `url`, `cacert`, `jobs`, `retries`, `json`,
-    `quiet`.
+    """Parse the command line. `environment` may have the default URL.
 
     :raises SystemExit: with status 2 after printing an error, or with 0 after `--help`.
     """
@@ -162,7 +161,7 @@ def _add_exclude(parser: argparse.ArgumentParser) -> None:
 def _add_max_entries(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-entries",
-        type=_entries,
+        type=_number(1, 999_999_999),
         default=MOST_ENTRIES,
         metavar="N",
         help="fail for a directory with more entries than this, in it and below it"
@@ -183,11 +182,14 @@ def _common() -> argparse.ArgumentParser:
         help="certificates to trust, in PEM format, instead of the system's",
     )
     common.add_argument(
-        "--jobs", type=_jobs, metavar="N", help="files in progress at once (default: 4)"
+        "--jobs",
+        type=_number(1, MAX_JOBS),
+        metavar="N",
+        help="files in progress at once (default: 4)",
     )
     common.add_argument(
         "--retries",
-        type=_retries,
+        type=_number(0, 1000),
         metavar="N",
         help=f"retries after a failure without progress (default: {TIMES})",
     )
@@ -203,18 +205,6 @@ def _etag(text: str) -> str:
     return text if text == "*" or '"' in text else f'"{text}"'
 
 
-def _jobs(text: str) -> int:
-    return _number(text, 1, MAX_JOBS)
-
-
-def _retries(text: str) -> int:
-    return _number(text, 0, 1000)
-
-
-def _entries(text: str) -> int:
-    return _number(text, 1, 999_999_999)
-
-
 def _size(text: str) -> int:
     try:
         return parse_size(text)
@@ -222,8 +212,11 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _number(text: str, least: int, most: int) -> int:
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-    return number
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+        return number
+
+    return parse

@@ -115,10 +115,7 @@ class _Command:
                 self._display.close()
             os._exit(128 + number)
         self._signal = number
-        self._reactor.callFromThread(self._cancel)
-
-    def _cancel(self) -> None:
-        self._work.cancel()
+        self._reactor.callFromThread(lambda: self._work.cancel())
 
     async def _run(self) -> None:
         try:
@@ -196,10 +193,10 @@ class _Command:
 def _subcommand(run: Run, options: argparse.Namespace) -> Coroutine[Any, Any, None]:
     match options.command:
         case "put":
-            put_options = PutOptions(options.etag, options.replace, options.strict, options.exclude)
+            how = PutOptions(options.etag, options.replace, options.strict, options.exclude)
             if options.files == [STREAM]:
-                return put_stream(run, _STDIN, options.directory, put_options)
-            return put(run, options.files, options.directory, put_options)
+                return put_stream(run, _STDIN, options.directory, how)
+            return put(run, options.files, options.directory, how)
         case "get":
             get_options = GetOptions(options.exclude, options.max_size, options.max_entries)
             if options.output == STREAM:

@@ -6,7 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from twistedmedia.client.command.results import Outcome, Result, failure
+from twistedmedia.client.command.results import (
+    STORED_ALREADY,
+    Outcome,
+    Result,
+    failure,
+    stored_result,
+)
 from twistedmedia.client.command.run import Run, for_each
 from twistedmedia.client.command.trees import Item, LeftOut, LocalFile, Unreadable, local_items
 from twistedmedia.client.exceptions import ClientError, LocalFailure, Refused
@@ -17,7 +23,6 @@ from twistedmedia.client.uploading import format_of
 
 Progress = Callable[[int, int], None]
 
-_STORED_ALREADY = "stored already"
 # Codes of the service.
 _PRECONDITION_FAILED, _NAME_TAKEN, _UNSUPPORTED_FORMAT = 412, 501, 504
 # Attempts to replace a file that other clients keep storing and deleting.
@@ -41,10 +46,7 @@ class PutOptions:
 
 
 async def put(
-    run: Run,
-    paths: Sequence[str],
-    directory: str,
-    options: PutOptions = PutOptions(),
+    run: Run, paths: Sequence[str], directory: str, options: PutOptions = PutOptions()
 ) -> None:
     """Store files and folders in `directory`, and skip files that are stored already. If two files
     would get the same name, the second fails.
@@ -92,7 +94,7 @@ async def put_stream(run: Run, descriptor: int, argument: str, options: PutOptio
             stored = await run.client.upload_stream(
                 descriptor, name.directory, name.filename, etag=etag, progress=transfer.update
             )
-        run.report(_result(stored, str(name), None), stored.size)
+        run.report(stored_result(stored, Outcome.STORED, str(name)), stored.size)
 
 
 class _Uploader:
@@ -106,11 +108,11 @@ class _Uploader:
     async def put(self, file: LocalFile) -> None:
         """Store a file, and report the result."""
         run = self._run
-        name = _name(file)
         first: int | None = None  # the bytes that the service had from an earlier run
         last = 0
 
-        with run.reporting_failures(name, file.path), run.transferring(name, file.size) as transfer:
+        showing = run.transferring(file.name, file.size)
+        with run.reporting_failures(file.name, file.path), showing as transfer:
 
             def progress(sent: int, size: int) -> None:
                 nonlocal first, last
@@ -118,50 +120,47 @@ class _Uploader:
                 last = sent
                 transfer.update(sent, size)
 
-            run.report(await self._store_or_leave_out(file, name, progress), last - (first or 0))
+            run.report(await self._store_or_leave_out(file, progress), last - (first or 0))
 
     def report_duplicate(self, file: LocalFile, error: LocalFailure) -> None:
         """Report that `file` failed with `error`, or that it is left out, if the service does not
         take its format anyway.
         """
-        name = _name(file)
         refused = None if file.is_named else self._refused_formats.get(format_of(file.filename))
         if refused is not None and not self._options.strict:
-            self._run.report(Result(Outcome.LEFT_OUT, name, file.path, reason=refused.reason))
+            self._run.report(Result(Outcome.LEFT_OUT, file.name, file.path, reason=refused.reason))
         else:
-            self._run.report(failure(error, name, file.path))
+            self._run.report(failure(error, file.name, file.path))
 
-    async def _store_or_leave_out(self, file: LocalFile, name: str, progress: Progress) -> Result:
+    async def _store_or_leave_out(self, file: LocalFile, progress: Progress) -> Result:
         if file.is_named:
-            return await self._store(file, name, progress)
+            return await self._store(file, progress)
         file_format = format_of(file.filename)
         try:
             if file_format in self._refused_formats:
                 raise self._refused_formats[file_format]
-            return await self._store(file, name, progress)
+            return await self._store(file, progress)
         except Refused as error:
             if error.code != _UNSUPPORTED_FORMAT:
                 raise
             self._refused_formats[file_format] = error
             if self._options.strict:
                 raise
-            return Result(Outcome.LEFT_OUT, name, file.path, reason=error.reason)
+            return Result(Outcome.LEFT_OUT, file.name, file.path, reason=error.reason)
 
-    async def _store(self, file: LocalFile, name: str, progress: Progress) -> Result:
+    async def _store(self, file: LocalFile, progress: Progress) -> Result:
         # None: the service has no file of this name; False: it has one with other content.
         is_same = await self._run.client.holds(file.path, file.directory, file.filename)
         if is_same:
-            return Result(Outcome.SKIPPED, name, file.path, file.size, reason=_STORED_ALREADY)
+            return Result(Outcome.SKIPPED, file.name, file.path, file.size, reason=STORED_ALREADY)
         etag = self._options.etag
-        if etag is not None:
-            stored = await self._replace(file, etag, progress)
-        elif self._options.replace:
+        if etag is None and self._options.replace:
             stored = await self._replace_or_upload(file, progress, is_taken=is_same is False)
-        elif is_same is False:
+        elif etag is None and is_same is False:
             raise Refused(409, _NAME_TAKEN, "the file exists already, with other content")
         else:
-            stored = await self._upload(file, progress)
-        return _result(stored, name, file.path)
+            stored = await self._send(file, etag, progress)
+        return stored_result(stored, Outcome.STORED, file.name, file.path)
 
     async def _replace_or_upload(
         self, file: LocalFile, progress: Progress, *, is_taken: bool
@@ -173,29 +172,20 @@ class _Uploader:
         while True:
             attempts += 1
             try:
-                if is_taken:
-                    return await self._replace(file, "*", progress)
-                return await self._upload(file, progress)
+                return await self._send(file, "*" if is_taken else None, progress)
             except Refused as error:
                 changed = _PRECONDITION_FAILED if is_taken else _NAME_TAKEN
                 if error.code != changed or attempts == _MAX_ATTEMPTS:
                     raise
                 is_taken = not is_taken
 
-    async def _replace(self, file: LocalFile, etag: str, progress: Progress) -> Stored:
-        return await self._run.client.replace(
-            file.path, file.directory, file.filename, etag, progress=progress
-        )
-
-    async def _upload(self, file: LocalFile, progress: Progress) -> Stored:
-        return await self._run.client.upload(
-            file.path,
-            file.directory,
-            file.filename,
-            progress=progress,
-            record=self._run.upload_record,
-            ask_first=not file.is_named,
-        )
+    async def _send(self, file: LocalFile, etag: str | None, progress: Progress) -> Stored:
+        """Store a new file, or replace the one with the entity tag `etag`."""
+        client, place = self._run.client, (file.path, file.directory, file.filename)
+        if etag is not None:
+            return await client.replace(*place, etag, progress=progress)
+        record, ask_first = self._run.upload_record, not file.is_named
+        return await client.upload(*place, progress=progress, record=record, ask_first=ask_first)
 
 
 def _without_duplicates(
@@ -212,7 +202,7 @@ def _without_duplicates(
         try:
             name = str(name_of(file.directory, file.filename))
         except ClientError:
-            name = _name(file)  # invalid, which is reported when the file is to be sent
+            name = file.name  # invalid, which is reported when the file is to be sent
         first = by_name.setdefault(name, file)
         if os.path.normpath(first.path) != os.path.normpath(file.path):
             error = LocalFailure(f"{file.path}: {first.path} has the same name")
@@ -220,27 +210,5 @@ def _without_duplicates(
     return list(by_name.values()), duplicates
 
 
-def _name(file: LocalFile) -> str:
-    return f"{file.directory}/{file.filename}".removeprefix("/")
-
-
 def _is_one_file(items: Sequence[Item]) -> bool:
     return len(items) == 1 and not (isinstance(items[0], LocalFile) and not items[0].is_named)
-
-
-def _result(stored: Stored, name: str, path: str | None) -> Result:
-    outcome, reason = Outcome.STORED, None
-    if stored.identical:
-        outcome, reason = Outcome.SKIPPED, _STORED_ALREADY
-    elif stored.replaced:
-        outcome = Outcome.REPLACED
-    return Result(
-        outcome,
-        name,
-        path,
-        stored.size,
-        stored.sha256,
-        stored.url,
-        reason=reason,
-        problem=stored.problem,
-    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from twistedmedia.client.bounds import MOST_ENTRIES
-from twistedmedia.client.command.results import Outcome, Result, json_line
+from twistedmedia.client.command.results import Outcome, json_line, stored_result
 from twistedmedia.client.command.run import Run
 from twistedmedia.client.command.text import milliseconds_text, size_text, time_text
 from twistedmedia.client.exceptions import NOT_FOUND, LocalFailure, Refused
 from twistedmedia.client.locations import folders_at, name_at
-from twistedmedia.client.outcomes import Entry, Fetched, Health
+from twistedmedia.client.outcomes import Entry
 
 
 async def ls(
@@ -51,17 +51,8 @@ async def import_(run: Run, url: str, argument: str) -> None:
                 "name a directory and a file, or a directory with a slash at its end"
             )
         stored = await run.client.import_url(url, directory, filename)
-        run.report(
-            Result(
-                Outcome.SKIPPED if stored.identical else Outcome.IMPORTED,
-                f"{stored.directory}/{stored.filename}",
-                size=stored.size,
-                sha256=stored.sha256,
-                url=stored.url,
-                reason="stored already" if stored.identical else None,
-                problem=stored.problem,
-            )
-        )
+        name = f"{stored.directory}/{stored.filename}"
+        run.report(stored_result(stored, Outcome.IMPORTED, name))
 
 
 async def fetch(run: Run, url: str) -> None:
@@ -70,7 +61,18 @@ async def fetch(run: Run, url: str) -> None:
     :raises Unreachable: when the service cannot be reached.
     """
     with run.reporting_failures(url):
-        _show_fetched(run, await run.client.fetch(url))
+        fetched = await run.client.fetch(url)
+        if run.as_json:
+            run.display.line(json_line(asdict(fetched)))
+            return
+        run.display.line(
+            f"Time Cost: {fetched.time_cost:.4f} s for {size_text(fetched.size)} of {fetched.url}"
+            f" (HTTP {fetched.status}, {fetched.cache})"
+        )
+        for phase, seconds in fetched.timings.items():
+            if seconds is not None and not run.quiet:
+                name = phase.replace("_", " ")
+                run.display.line(f"  {name:<10} {milliseconds_text(seconds):>10}")
 
 
 async def health(run: Run) -> None:
@@ -79,7 +81,20 @@ async def health(run: Run) -> None:
     :raises Unreachable: when the service cannot be reached.
     """
     with run.reporting_failures():
-        _show_health(run, await run.client.health())
+        state = await run.client.health()
+        is_ok = state.storage in (None, "ok")
+        if run.as_json:
+            run.display.line(json_line(dict(state.told)))
+        elif not run.quiet:
+            text = f"version {state.version}, up {time_text(state.uptime_s)}"
+            text += f", {state.uploads} uploads in progress"
+            if state.free is not None:
+                text += f", {size_text(state.free)} free"
+            if state.storage is not None and is_ok:
+                text += f", storage {state.storage}"
+            run.display.line(text)
+        if not is_ok:
+            run.fail(f"the storage has a problem: {state.storage}")
 
 
 async def _file(run: Run, argument: str, path: str) -> Entry:
@@ -104,37 +119,3 @@ def _show_entry(run: Run, entry: Entry, *, long: bool, full_path: bool) -> None:
         size = "-" if entry.size is None else str(entry.size)
         name = f"{size:>14}  {entry.modified or '-':<24}  {name}"
     run.display.line(name)
-
-
-def _show_fetched(run: Run, fetched: Fetched) -> None:
-    if run.as_json:
-        run.display.line(json_line(asdict(fetched)))
-        return
-    run.display.line(
-        f"Time Cost: {fetched.time_cost:.4f} s for {size_text(fetched.size)} of {fetched.url}"
-        f" (HTTP {fetched.status}, {fetched.cache})"
-    )
-    if not run.quiet:
-        for phase, seconds in fetched.timings.items():
-            if seconds is not None:
-                name = phase.replace("_", " ")
-                run.display.line(f"  {name:<10} {milliseconds_text(seconds):>10}")
-
-
-def _show_health(run: Run, state: Health) -> None:
-    is_ok = state.storage in (None, "ok")
-    if run.as_json:
-        run.display.line(json_line(dict(state.told)))
-    elif not run.quiet:
-        parts = [
-            f"version {state.version}",
-            f"up {time_text(state.uptime_s)}",
-            f"{state.uploads} uploads in progress",
-        ]
-        if state.free is not None:
-            parts.append(f"{size_text(state.free)} free")
-        if state.storage is not None and is_ok:
-            parts.append(f"storage {state.storage}")
-        run.display.line(", ".join(parts))
-    if not is_ok:
-        run.fail(f"the storage has a problem: {state.storage}")

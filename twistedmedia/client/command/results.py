@@ -14,7 +14,9 @@ from typing import Any
 
 from twistedmedia.client.command.text import rate_text, size_text, time_text
 from twistedmedia.client.exceptions import ClientError, Refused
+from twistedmedia.client.outcomes import Stored
 
+STORED_ALREADY = "stored already"
 _JSON_KEYS = ("name", "path", "size", "sha256", "url", "status", "code", "reason", "problem")
 
 SUCCEEDED, FAILED, UNREACHABLE = 0, 1, 3  # exit codes; argparse exits with 2 after wrong usage
@@ -80,6 +82,17 @@ class Result:
 def json_line(members: Mapping[str, object]) -> str:
     """Write a JSON object on one line of printable ASCII, which any locale can show."""
     return json.dumps(members).replace("\x7f", "\\u007f")  # the one control that JSON may contain
+
+
+def stored_result(stored: Stored, outcome: Outcome, name: str, path: str | None = None) -> Result:
+    """Make the result for a file that is stored: `outcome`, unless it was skipped or replaced."""
+    reason = None
+    if stored.identical:
+        outcome, reason = Outcome.SKIPPED, STORED_ALREADY
+    elif stored.replaced:
+        outcome = Outcome.REPLACED
+    facts = stored.size, stored.sha256, stored.url
+    return Result(outcome, name, path, *facts, reason=reason, problem=stored.problem)
 
 
 def failure(error: ClientError, name: str | None = None, path: str | None = None) -> Result:

@@ -47,6 +47,10 @@ class LocalFile:
     size: int
     is_named: bool = True
 
+    @property
+    def name(self) -> str:
+        return f"{self.directory}/{self.filename}".removeprefix("/")
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
