@@ -10,7 +10,8 @@ import pytest
 from twisted.internet import reactor
 
 from tests.support import asynchronous, named
-from twistedmedia.client.command.trees import LeftOut, LocalFile, Unreadable, local_items
+from twistedmedia.client.command.results import Outcome, Result
+from twistedmedia.client.command.trees import LocalFile, local_items
 from twistedmedia.client.exceptions import LocalFailure
 from twistedmedia.client.local_files import open_file
 from twistedmedia.client.locations import service
@@ -59,14 +60,16 @@ def test_files_keep_their_names(tree: Path) -> None:
 
 def test_what_is_left_out_has_a_reason(tree: Path) -> None:
     left = {
-        each.path: each.reason for each in local_items(["top"], "") if isinstance(each, LeftOut)
+        each.path: (each.outcome, each.reason)
+        for each in local_items(["top"], "")
+        if isinstance(each, Result)
     }
     assert left == {
-        "top/.git": "hidden",
-        "top/.y": "hidden",
-        "top/link.wav": "a symbolic link",
-        "top/linked": "a symbolic link",
-        "top/pipe.wav": "not a regular file",
+        "top/.git": (Outcome.LEFT_OUT, "hidden"),
+        "top/.y": (Outcome.LEFT_OUT, "hidden"),
+        "top/link.wav": (Outcome.LEFT_OUT, "a symbolic link"),
+        "top/linked": (Outcome.LEFT_OUT, "a symbolic link"),
+        "top/pipe.wav": (Outcome.LEFT_OUT, "not a regular file"),
     }
 
 
@@ -82,11 +85,12 @@ def test_unreadable_files_do_not_stop_the_others(
 
     monkeypatch.setattr(os, "scandir", locked)
     items = local_items(["none", "top", "z.wav", "a\0b"], "to")
-    failed = [each.error.reason for each in items if isinstance(each, Unreadable)]
-    assert failed == [
-        "none: No such file or directory",
-        "top/en/c: Permission denied",
-        "'a\\x00b' is not a path that the system takes",
+    results = [each for each in items if isinstance(each, Result)]
+    failed = [each for each in results if each.outcome is Outcome.FAILED]
+    assert [(each.path, each.reason) for each in failed] == [
+        ("none", "No such file or directory"),
+        ("top/en/c", "Permission denied"),
+        ("a\0b", "'a\\x00b' is not a path that the system takes"),
     ]
     assert isinstance(items[-2], LocalFile)
 

@@ -24,10 +24,8 @@ _IS_DIRECTORY = 409
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file at the service, and the local path to download it to.
-
-    `size` is from a listing. No link below the folder `within` is followed. It is None if the user
-    gave the whole path.
+    """A file at the service, and the local path to download it to. `size` is from a listing. No
+    link below the folder `within` is followed. It is None if the user gave the whole path.
     """
 
     directory: str
@@ -43,11 +41,9 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class GetOptions:
-    """Options of `get`.
-
-    Entries of a directory that match `exclude` are skipped. `max_size` is the largest file in
-    bytes; None means the limits of `MediaClient.download`. `max_entries` is how many entries a
-    directory may have in it and below it.
+    """Options of `get`. Entries of a directory that match `exclude` are skipped. `max_size` is the
+    largest file in bytes; None means the limits of `MediaClient.download`. `max_entries` is how
+    many entries a directory may have in it and below it.
     """
 
     exclude: Sequence[str] = ()
@@ -62,11 +58,9 @@ async def get(
     run: Run, names: Sequence[str], target: str | None, options: GetOptions = _DEFAULTS
 ) -> None:
     """Download files and directories to `target`, and skip files that are there with the same
-    content.
-
-    A single file is written to the path `target`, unless that is a folder or ends with a slash.
-    Everything else is written into the folder `target`: a directory with its own name and its tree,
-    or, given as `directory/.`, its content without its name.
+    content. A single file is written to the path `target`, unless that is a folder or ends with a
+    slash. Everything else is written into the folder `target`: a directory with its own name and
+    its tree, or, given as `directory/.`, its content without its name.
 
     :raises Unreachable: when the service cannot be reached; the rest is not tried.
     """
@@ -100,7 +94,6 @@ async def _files(
     run: Run, names: Sequence[str], target: str | None, options: GetOptions
 ) -> AsyncIterator[RemoteFile]:
     """Find the files that `names` mean. As with `cp`, a file with the path of an earlier one fails.
-
     Directories are listed page by page, while the files before are in progress.
     """
     # One directory cannot contain two files with one name, so a single NAME needs no record.

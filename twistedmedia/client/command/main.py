@@ -57,7 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _open_standard_streams() -> set[int]:
     """Open /dev/null for those of the first three descriptors that are closed, and return these.
-
     Otherwise the next file or socket would get such a descriptor, and the output with it.
     """
     closed = set()

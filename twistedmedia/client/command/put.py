@@ -14,7 +14,7 @@ from twistedmedia.client.command.results import (
     stored_result,
 )
 from twistedmedia.client.command.run import Run, for_each
-from twistedmedia.client.command.trees import Item, LeftOut, LocalFile, Unreadable, local_items
+from twistedmedia.client.command.trees import LocalFile, local_items
 from twistedmedia.client.exceptions import ClientError, LocalFailure, Refused
 from twistedmedia.client.locations import folders_at, name_at, name_of
 from twistedmedia.client.outcomes import Stored
@@ -31,12 +31,10 @@ _MAX_ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class PutOptions:
-    """Options of `put`.
-
-    `etag` is the entity tag of the one file to replace, `*` for any file. `replace` replaces a file
-    of the same name, if there is one. With `strict` a file of a folder fails, instead of being left
-    out, if the service does not take its format. Entries of a folder that match `exclude` are
-    skipped.
+    """Options of `put`. `etag` is the entity tag of the one file to replace, `*` for any file.
+    `replace` replaces a file of the same name, if there is one. With `strict` a file of a folder
+    fails, instead of being left out, if the service does not take its format. Entries of a folder
+    that match `exclude` are skipped.
     """
 
     etag: str | None = None
@@ -65,10 +63,8 @@ async def put(
         return
     found: list[LocalFile] = []
     for item in items:
-        if isinstance(item, LeftOut):
-            run.report(Result(Outcome.LEFT_OUT, path=item.path, reason=item.reason))
-        elif isinstance(item, Unreadable):
-            run.report(failure(item.error, path=item.path))
+        if isinstance(item, Result):
+            run.report(item)
         else:
             found.append(item)
     uploader = _Uploader(run, options)
@@ -191,10 +187,9 @@ class _Uploader:
 def _without_duplicates(
     files: Sequence[LocalFile],
 ) -> tuple[list[LocalFile], list[tuple[LocalFile, LocalFailure]]]:
-    """Split off the files that would get the name of an earlier file, each with its error.
-
-    The service normalises names, so normalised names are compared. A file that is named twice is
-    sent once.
+    """Split off the files that would get the name of an earlier file, each with its error. The
+    service normalises names, so normalised names are compared. A file that is named twice is sent
+    once.
     """
     by_name: dict[str, LocalFile] = {}
     duplicates = []
@@ -210,5 +205,5 @@ def _without_duplicates(
     return list(by_name.values()), duplicates
 
 
-def _is_one_file(items: Sequence[Item]) -> bool:
+def _is_one_file(items: Sequence[LocalFile | Result]) -> bool:
     return len(items) == 1 and not (isinstance(items[0], LocalFile) and not items[0].is_named)

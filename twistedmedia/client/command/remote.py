@@ -16,10 +16,8 @@ from twistedmedia.client.outcomes import Entry
 async def ls(
     run: Run, argument: str, *, long: bool, recursive: bool, max_entries: int = MOST_ENTRIES
 ) -> None:
-    """List a directory page by page, or a file.
-
-    `long` adds sizes and times. `recursive` lists all files in the directory and below it. More
-    than `max_entries` entries are a failure.
+    """List a directory page by page, or a file. `long` adds sizes and times. `recursive` lists all
+    files in the directory and below it. More than `max_entries` entries are a failure.
 
     :raises Unreachable: when the service cannot be reached.
     """

@@ -37,10 +37,9 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result for one file.
-
-    `name` is its name at the service, `path` its local path. `problem` is what is wrong with it as
-    audio. `status` is the HTTP status of a refusal, `code` the service's own code.
+    """The result for one file. `name` is its name at the service, `path` its local path. `problem`
+    is what is wrong with it as audio. `status` is the HTTP status of a refusal, `code` the
+    service's own code.
     """
 
     outcome: Outcome

@@ -19,9 +19,8 @@ from twistedmedia.names import is_segment
 async def rm(
     run: Run, names: Sequence[str], *, recursive: bool = False, max_entries: int = MOST_ENTRIES
 ) -> None:
-    """Delete files, and with `recursive` directories. A failure does not stop the rest.
-
-    A directory with more than `max_entries` entries, in it and below it, is deleted up to there.
+    """Delete files, and with `recursive` directories. A failure does not stop the rest. A directory
+    with more than `max_entries` entries, in it and below it, is deleted up to there.
 
     :raises Unreachable: when the service cannot be reached; the rest is not tried.
     """
@@ -65,10 +64,8 @@ async def _delete_directory_or_file(run: Run, argument: str, max_entries: int) -
 
 @dataclass
 class _Directory:
-    """A directory that is being deleted.
-
-    `page` is its next page, if it was requested already. `below` are the directories on the last
-    page; the last of them is deleted first.
+    """A directory that is being deleted. `page` is its next page, if it was requested already.
+    `below` are the directories on the last page; the last of them is deleted first.
     """
 
     name: str
@@ -99,9 +96,8 @@ async def _delete_tree(run: Run, directory: str, first: Page, max_entries: int) 
 
 
 async def _delete_next_page(run: Run, directory: _Directory) -> int:
-    """Delete the files on the next page of a directory. Returns how many entries the page has.
-
-    A page begins after the last name of the page before it, so a file that cannot be deleted is not
+    """Delete the files on the next page of a directory. Returns how many entries the page has. A
+    page begins after the last name of the page before it, so a file that cannot be deleted is not
     met again. A name that is not a valid media name is reported: a request for it could delete
     something else. Entries that the service does not list stay, and so does the directory.
     """

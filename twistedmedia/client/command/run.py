@@ -90,7 +90,6 @@ async def for_each(
     items: Iterable[T] | AsyncIterator[T], work: Callable[[T], Awaitable[None]], *, jobs: int
 ) -> None:
     """Call `work` with each of `items`, up to `jobs` at once. An item is taken when a job is free.
-
     The first exception cancels all other jobs, and is raised when they have ended. A cancellation
     of the caller does the same.
     """

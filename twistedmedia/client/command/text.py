@@ -53,7 +53,6 @@ def rate_text(size_bytes: float, seconds: float) -> str:
 
 def printable(text: str) -> str:
     """Return `text` as one line, with U+FFFD for each character that could control a terminal.
-
     Names, reasons and URLs come from a server or a file system. None of them may move the cursor,
     change colours, or reverse the direction of the text around them.
     """

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.exceptions import LocalFailure, local_failure
 
 
 def is_excluded(path: str, patterns: Sequence[str]) -> bool:
-    """Whether one of `patterns` matches `path`, which is relative to the folder that was named.
-
-    A pattern without a slash is compared with the name of each file and folder. A pattern with a
+    """Whether one of `patterns` matches `path`, which is relative to the folder that was named. A
+    pattern without a slash is compared with the name of each file and folder. A pattern with a
     slash is compared with the path, part by part, so `*` never matches a slash. What is in an
     excluded folder is excluded as well.
     """
@@ -37,7 +37,6 @@ def _matches(parts: list[str], pattern: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class LocalFile:
     """A regular file of `size` bytes, and the directory and name that it gets at the service.
-
     `is_named` tells that the user named the file itself, not only a folder that contains it.
     """
 
@@ -52,36 +51,19 @@ class LocalFile:
         return f"{self.directory}/{self.filename}".removeprefix("/")
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """An entry of a folder that is not sent."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A file or folder that cannot be read."""
-
-    path: str
-    error: LocalFailure
-
-
-Item = LocalFile | LeftOut | Unreadable
-
-
-def local_items(paths: Iterable[str], directory: str, exclude: Sequence[str] = ()) -> list[Item]:
+def local_items(
+    paths: Iterable[str], directory: str, exclude: Sequence[str] = ()
+) -> list[LocalFile | Result]:
     """Find the files to send to `directory`, as `cp -r` would: a file keeps its name, a folder its
-    name and its tree. `folder/.` means the content of the folder, without its name.
-
-    A link in `paths` is followed. Links, hidden files and irregular files in a folder are left out.
-    Entries of a folder that match `exclude` are not returned at all.
+    name and its tree. `folder/.` means the content of the folder, without its name. A link in
+    `paths` is followed. Links, hidden files and irregular files in a folder are left out. Entries
+    of a folder that match `exclude` are skipped. A path that is left out or cannot be read gives a
+    `Result`.
     """
-    items: list[Item] = []
+    items: list[LocalFile | Result] = []
     for path in paths:
         if not path:
-            items.append(Unreadable(path, LocalFailure("the name of a file or folder is empty")))
+            items.append(failure(LocalFailure("the name of a file or folder is empty"), path=path))
             continue
         try:
             status = os.stat(path)
@@ -98,7 +80,7 @@ def local_items(paths: Iterable[str], directory: str, exclude: Sequence[str] = (
     return items
 
 
-def _items_in(folder: str, directory: str, exclude: Sequence[str]) -> Iterator[Item]:
+def _items_in(folder: str, directory: str, exclude: Sequence[str]) -> Iterator[LocalFile | Result]:
     stack = [(folder, directory, "")]
     while stack:
         folder, directory, prefix = stack.pop()
@@ -115,7 +97,7 @@ def _items_in(folder: str, directory: str, exclude: Sequence[str]) -> Iterator[I
             try:
                 reason = _why_left_out(entry)
                 if reason is not None:
-                    yield LeftOut(entry.path, reason)
+                    yield Result(Outcome.LEFT_OUT, path=entry.path, reason=reason)
                 elif entry.is_dir(follow_symlinks=False):
                     below = f"{directory}/{entry.name}".removeprefix("/")
                     folders.append((entry.path, below, f"{prefix}{entry.name}/"))
@@ -137,5 +119,5 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
     return None
 
 
-def _unreadable(path: str, error: OSError | ValueError) -> Unreadable:
-    return Unreadable(path, local_failure(error, path))
+def _unreadable(path: str, error: OSError | ValueError) -> Result:
+    return failure(local_failure(error, path), path=path)
