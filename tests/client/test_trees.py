@@ -112,12 +112,12 @@ def test_a_record_is_kept_until_it_is_forgotten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"upload": 1}', b"\xff", b"[" * 100_000])
-def test_a_record_that_was_damaged_is_none(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_record_is_ignored(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key.json").write_bytes(content)
     assert UploadRecords(tmp_path).recall("key") is None
 
 
-def test_without_a_place_nothing_is_remembered(tmp_path: Path) -> None:
+def test_records_that_cannot_be_written_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     records = UploadRecords(tmp_path / "file")
     records.remember("key", "http://e/")
@@ -125,8 +125,8 @@ def test_without_a_place_nothing_is_remembered(tmp_path: Path) -> None:
     records.forget("key")
 
 
-def test_old_records_are_forgotten(tmp_path: Path) -> None:
-    """And nothing else that lies in the folder."""
+def test_old_records_are_removed(tmp_path: Path) -> None:
+    """Other files in the folder are kept."""
     old, new = "0" * 64, "f" * 64
     left_behind = f".{old}.{'a' * 32}"
     records = UploadRecords(tmp_path)
@@ -141,7 +141,7 @@ def test_old_records_are_forgotten(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == sorted([*foreign, f"{new}.json"])
 
 
-def test_records_are_where_the_state_of_programs_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_in_the_state_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     def folder(environment: dict[str, str]) -> Path:
         records = default_records(environment)
         assert isinstance(records, UploadRecords)
@@ -153,7 +153,7 @@ def test_records_are_where_the_state_of_programs_is(monkeypatch: pytest.MonkeyPa
         assert folder(environment) == Path("/h/.local/state/twistedmedia/uploads")
 
 
-def test_who_has_no_home_has_no_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_there_are_no_records(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -162,7 +162,7 @@ def test_who_has_no_home_has_no_records(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @asynchronous
-async def test_a_key_tells_uploads_apart(tmp_path: Path) -> None:
+async def test_each_upload_has_its_own_key(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"1")
     keys = set()
     for sha256 in ("0" * 64, "f" * 64):
@@ -174,7 +174,7 @@ async def test_a_key_tells_uploads_apart(tmp_path: Path) -> None:
     assert len(keys) == 12
 
 
-def test_the_folder_of_records_may_be_text_and_has_to_be_a_path(tmp_path: Path) -> None:
+def test_the_folder_of_records_is_a_str_or_a_path(tmp_path: Path) -> None:
     records = UploadRecords(str(tmp_path / "records"))
     records.remember("key", "http://h/uploads/1")
     assert records.recall("key") == "http://h/uploads/1"
