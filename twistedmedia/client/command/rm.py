@@ -105,7 +105,7 @@ async def _delete_next_page(run: Run, directory: _Directory) -> int:
     if page is None:
         with run.reporting_failures(f"{directory.name}/"):
             page = await _page(run, directory.name, directory.after)
-        if page is None:  # it is gone since its last file is, or the failure has been reported
+        if page is None:  # the directory went with its last file, or the failure was reported
             directory.is_read = True
             return 0
     directory.left_out += page.left_out
