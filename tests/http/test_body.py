@@ -78,7 +78,7 @@ def test_what_is_fed_is_read_in_order_to_its_end(body: Body) -> None:
         body.feed(piece)
     body.end()
     assert [b"".join(chunks) for chunks in all_read] == [b"".join(pieces)]
-    assert (body.received, body.complete) == (2_000_000, True)
+    assert (body.received, body.is_complete) == (2_000_000, True)
     assert read(body) == []
     assert read(body) == []
 
@@ -113,7 +113,7 @@ def test_a_peer_that_was_never_held_is_not_released(body: Body, flow: Flow) -> N
     read(body)
     body.end()
     read(body)
-    body.drop()
+    body.discard()
     assert flow.steps == []
 
 
@@ -216,7 +216,7 @@ def test_a_body_held_at_a_small_allowance_flows_on_when_the_others_have_gone(
     body.feed(bytes(EACH_BYTES // 8))
     assert flow.asked == ["hold"]
     for other in others:
-        other.drop()
+        other.discard()
     woken = outcome(reading(body))  # what is there is now less than is worth reading
     assert woken == []
     assert flow.steps == ["hold", "release"]
@@ -240,8 +240,8 @@ def test_a_body_takes_its_share_when_it_holds_something_until_it_is_dropped(
         read(body)
     assert memory.allowance == full
     for body in bodies:
-        body.drop()
-        body.drop()
+        body.discard()
+        body.discard()
         body.feed(b"late")
     assert memory.allowance == EACH_BYTES
 
@@ -250,7 +250,7 @@ def test_a_drop_throws_away_what_is_there_and_what_comes(
     body: Body, flow: Flow, memory: BodyMemory
 ) -> None:
     body.feed(bytes(EACH_BYTES))
-    body.drop()
+    body.discard()
     assert flow.asked == ["hold", "release"]
     body.feed(bytes(2 * EACH_BYTES))
     body.end()
@@ -301,7 +301,7 @@ def test_a_body_that_has_ended_does_not_fail_any_more(body: Body) -> None:
 def test_a_failed_and_dropped_body_says_why(body: Body) -> None:
     body.feed(b"some")
     body.fail(Malformed("broken"))
-    body.drop()
+    body.discard()
     with pytest.raises(Malformed, match="broken"):
         read(body)
 

@@ -657,7 +657,7 @@ class MediaChannel(http.HTTPChannel):
         unasked, self._expects_continue = self._expects_continue, False  # it would come too late
         if unasked:
             self._waiting.end()
-        if body.complete:
+        if body.is_complete:
             if self._is_half_closed and not self._buffer:
                 self.persistent = False  # there will not be another request
             return
@@ -670,8 +670,8 @@ class MediaChannel(http.HTTPChannel):
     def requestDone(self, request: StreamingRequest) -> None:
         body = request.body
         if body is not None:
-            body.drop()
-            if not body.complete:
+            body.discard()
+            if not body.is_complete:
                 self.site.senders.settle(self)
                 self._linger()
                 self._choose_piece()

@@ -85,7 +85,7 @@ class TusRoutes:
     async def look(self, request: Request) -> Response:
         """How far an upload is."""
         _begin(request)
-        body_of(request).drop()  # it may wait, and a request that waits holds no content
+        body_of(request).discard()  # it may wait, and a request that waits holds no content
         try:
             progress = await self._uploads.status(caller_of(request), _upload_in_path(request))
         except Superseded:  # 409 would make a client begin a new upload
@@ -120,7 +120,7 @@ class TusRoutes:
     async def end(self, request: Request) -> Response:
         """Drop an upload."""
         _begin(request)
-        body_of(request).drop()  # as in `look`
+        body_of(request).discard()  # as in `look`
         await self._uploads.terminate(caller_of(request), _upload_in_path(request))
         return Response(204, {})
 
