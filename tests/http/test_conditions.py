@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twistedmedia.errors import PreconditionFailed, RangeNotSatisfiable
-from twistedmedia.http.conditions import Conditions, ResponsePlan, format_date, plan
+from twistedmedia.http.conditions import Conditions, ResponsePlan, format_date, plan_response
 
 quick = settings(max_examples=200, deadline=None)
 
@@ -138,13 +138,13 @@ def short(value: object) -> str:
 
 def ranged(size: int, header: str | None, if_range: str | None = None) -> ResponsePlan:
     """What is sent to a GET with these headers."""
-    return plan(Conditions(range=header, if_range=if_range), size, ETAG, MODIFIED_S, NOW_S)
+    return plan_response(Conditions(range=header, if_range=if_range), size, ETAG, MODIFIED_S, NOW_S)
 
 
 def outcome(conditions: Conditions, etag: str = ETAG) -> int:
     """The status that a GET of ten bytes gets."""
     try:
-        return plan(conditions, 10, etag, MODIFIED_S, NOW_S).status
+        return plan_response(conditions, 10, etag, MODIFIED_S, NOW_S).status
     except (PreconditionFailed, RangeNotSatisfiable) as error:
         return error.status
 
@@ -284,13 +284,13 @@ def test_the_bytes_that_are_sent_are_those_that_the_range_counts(size: int, head
 
 
 def test_the_whole_is_sent_when_nothing_is_said() -> None:
-    assert plan(Conditions(), 10, ETAG, MODIFIED_S, NOW_S) == ResponsePlan(200, 0, 10)
+    assert plan_response(Conditions(), 10, ETAG, MODIFIED_S, NOW_S) == ResponsePlan(200, 0, 10)
     assert Conditions().allow_change(ETAG, MODIFIED_S, NOW_S)
 
 
 def test_what_the_client_has_is_not_sent() -> None:
     known = Conditions(if_none_match=ETAG, range="bytes=0-1")
-    assert plan(known, 10, ETAG, MODIFIED_S, NOW_S) == ResponsePlan(304, 0, 0)
+    assert plan_response(known, 10, ETAG, MODIFIED_S, NOW_S) == ResponsePlan(304, 0, 0)
 
 
 # A tag header, and whether the file's tag is in it by the strong and by the weak comparison
@@ -455,7 +455,10 @@ NO_DATES = [
 
 def known_since(header: str, modified_s: int, now_s: int = NOW_S) -> bool:
     """Whether a file of that time is not sent to who has one of the time in `header`."""
-    return plan(Conditions(if_modified_since=header), 10, ETAG, modified_s, now_s).status == 304
+    return (
+        plan_response(Conditions(if_modified_since=header), 10, ETAG, modified_s, now_s).status
+        == 304
+    )
 
 
 @pytest.mark.parametrize(("header", "seconds"), DATES, ids=short)
@@ -466,14 +469,14 @@ def test_a_date_is_understood_in_each_of_its_forms(header: str, seconds: int) ->
     unmodified = Conditions(if_unmodified_since=header)
     assert unmodified.allow_change(ETAG, seconds, NOW_S)
     assert not unmodified.allow_change(ETAG, seconds + 1, NOW_S)
-    assert plan(unmodified, 10, ETAG, seconds, NOW_S).status == 200
+    assert plan_response(unmodified, 10, ETAG, seconds, NOW_S).status == 200
     with pytest.raises(PreconditionFailed):
-        plan(unmodified, 10, ETAG, seconds + 1, NOW_S)
+        plan_response(unmodified, 10, ETAG, seconds + 1, NOW_S)
     if seconds < NOW_S:
         partly = Conditions(if_range=header, range="bytes=0-1")
-        assert plan(partly, 10, ETAG, seconds, NOW_S).status == 206
-        assert plan(partly, 10, ETAG, seconds + 1, NOW_S).status == 200
-        assert plan(partly, 10, ETAG, seconds - 1, NOW_S).status == 200
+        assert plan_response(partly, 10, ETAG, seconds, NOW_S).status == 206
+        assert plan_response(partly, 10, ETAG, seconds + 1, NOW_S).status == 200
+        assert plan_response(partly, 10, ETAG, seconds - 1, NOW_S).status == 200
 
 
 @pytest.mark.parametrize("header", NO_DATES, ids=short)
@@ -505,9 +508,9 @@ def test_a_date_keeps_a_range_once_its_second_is_over() -> None:
     """8.8.2.2: in the same second the file can still become another."""
     partly = Conditions(if_range=DATE, range="bytes=0-1")
     for now_s, status in {0: 206, 1: 206}.items():
-        assert plan(partly, 10, ETAG, MODIFIED_S, MODIFIED_S + 1 + now_s).status == status
+        assert plan_response(partly, 10, ETAG, MODIFIED_S, MODIFIED_S + 1 + now_s).status == status
     for now_s in (MODIFIED_S, MODIFIED_S - 1):
-        assert plan(partly, 10, ETAG, MODIFIED_S, now_s).status == 200
+        assert plan_response(partly, 10, ETAG, MODIFIED_S, now_s).status == 200
 
 
 # Conditions of which several are set, in the order of 13.2.2.
@@ -578,7 +581,7 @@ def test_a_change_has_to_satisfy_them_all(conditions: Conditions, allowed: bool)
 
 def test_a_refusal_tells_nothing_of_the_size() -> None:
     with pytest.raises(PreconditionFailed) as caught:
-        plan(Conditions(if_match=OTHER), 10, ETAG, MODIFIED_S, NOW_S)
+        plan_response(Conditions(if_match=OTHER), 10, ETAG, MODIFIED_S, NOW_S)
     assert caught.value.headers == {}
 
 
@@ -628,7 +631,7 @@ def test_a_list_has_the_tags_that_were_put_into_it(listed: list[str], etag: str)
 def test_whatever_is_sent_there_is_an_answer(conditions: Conditions, size: int) -> None:
     conditions.allow_change(ETAG, MODIFIED_S, NOW_S)
     try:
-        what = plan(conditions, size, ETAG, MODIFIED_S, NOW_S)
+        what = plan_response(conditions, size, ETAG, MODIFIED_S, NOW_S)
     except (PreconditionFailed, RangeNotSatisfiable):
         return
     assert what.status in (200, 206, 304)
@@ -723,9 +726,14 @@ def test_a_date_that_was_clamped_keeps_no_range(modified_s: int) -> None:
     """Case 49: files of many dates share it."""
     told = format_date(modified_s)
     conditions = Conditions(if_range=told, range="bytes=0-1")
-    assert plan(conditions, 10, ETAG, modified_s, NOW_S) == ResponsePlan(200, 0, 10)
-    assert plan(Conditions(if_modified_since=told), 10, ETAG, modified_s, NOW_S).status == 304
-    assert plan(Conditions(if_unmodified_since=told), 10, ETAG, modified_s, NOW_S).status == 200
+    assert plan_response(conditions, 10, ETAG, modified_s, NOW_S) == ResponsePlan(200, 0, 10)
+    assert (
+        plan_response(Conditions(if_modified_since=told), 10, ETAG, modified_s, NOW_S).status == 304
+    )
+    assert (
+        plan_response(Conditions(if_unmodified_since=told), 10, ETAG, modified_s, NOW_S).status
+        == 200
+    )
 
 
 @quick
@@ -740,6 +748,6 @@ def test_conditions_on_a_file_of_any_year_are_decided(
     """Case 49."""
     conditions = Conditions(**{field: date}, range="bytes=0-1")
     try:
-        assert plan(conditions, 10, ETAG, modified_s, NOW_S).status in (200, 206, 304)
+        assert plan_response(conditions, 10, ETAG, modified_s, NOW_S).status in (200, 206, 304)
     except PreconditionFailed:
         assert field == "if_unmodified_since"

@@ -32,7 +32,7 @@ from twistedmedia.http.forms import (
     decode_urlencoded,
     decoded_size,
 )
-from twistedmedia.http.header_fields import content_type_of
+from twistedmedia.http.header_fields import parse_content_type
 
 quick = settings(max_examples=200, deadline=None)
 
@@ -311,7 +311,7 @@ def test_what_can_be_no_boundary_is_malformed(boundary: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("one", "most", "what"),
-    [(file_part(), MAX_FILE_PARTS, "file parts"), (TEXT_PART, MAX_OTHER_PARTS, "no files")],
+    [(file_part(), MAX_FILE_PARTS, "file parts"), (TEXT_PART, MAX_OTHER_PARTS, "not files")],
     ids=["files", "others"],
 )
 def test_a_form_has_as_many_parts_of_a_kind_as_it_may_and_not_one_more(
@@ -799,12 +799,12 @@ def test_as_many_broken_escapes_as_make_the_sum_come_round_are_not_overlooked() 
 def test_a_content_type_is_a_media_type_in_lower_case_and_parameters(
     header: str, media_type: str, parameters: dict[str, str]
 ) -> None:
-    assert content_type_of(header) == (media_type, parameters)
+    assert parse_content_type(header) == (media_type, parameters)
 
 
 @pytest.mark.parametrize("header", [None, ""])
 def test_content_without_a_type_has_an_empty_one(header: str | None) -> None:
-    assert content_type_of(header) == ("", {})
+    assert parse_content_type(header) == ("", {})
 
 
 @quick
@@ -815,7 +815,7 @@ def test_content_without_a_type_has_an_empty_one(header: str | None) -> None:
 def test_any_content_type_leads_to_a_decoder_or_one_of_our_errors(before: str, rest: str) -> None:
     """Case 35."""
     try:
-        _, parameters = content_type_of(before + rest)
+        _, parameters = parse_content_type(before + rest)
         decoder = MultipartDecoder(parameters.get("boundary"))
     except Malformed:
         return

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tests.http.connection import chunked
 from twistedmedia.fairness.pace import MOST_A_SECOND, MOST_AT_ONCE, TINY_BYTES
-from twistedmedia.http.framing import BrokenFraming, Chunked, Counted
+from twistedmedia.http.framing import ChunkedDecoder, FramingError, LengthDecoder
 from twistedmedia.http.heads import MAX_LENGTH_BYTES
 
 
 def fed(
-    framing: Counted | Chunked, received: bytes, cuts: list[int]
+    framing: LengthDecoder | ChunkedDecoder, received: bytes, cuts: list[int]
 ) -> tuple[bytes, bytes | None, bool]:
     """The content, what follows it, and whether the framing broke."""
     content, start = b"", 0
@@ -21,7 +21,7 @@ def fed(
         while start < end:
             try:
                 taken = framing.feed(received[start:end])
-            except BrokenFraming as error:
+            except FramingError as error:
                 return content + error.content, None, True
             assert taken.size > 0
             content += taken.content
@@ -41,14 +41,14 @@ cuts = st.lists(st.integers(0, 300), max_size=12)
 @settings(max_examples=200, deadline=None)
 @given(st.binary(min_size=1, max_size=100), st.binary(max_size=20), cuts)
 def test_content_of_a_length_ends_after_it(content: bytes, rest: bytes, cuts: list[int]) -> None:
-    assert fed(Counted(len(content)), content + rest, cuts) == (content, rest, False)
-    assert fed(Counted(len(content) + 1), content, cuts) == (content, None, False)
+    assert fed(LengthDecoder(len(content)), content + rest, cuts) == (content, rest, False)
+    assert fed(LengthDecoder(len(content) + 1), content, cuts) == (content, None, False)
 
 
 def test_tiny_pieces_of_a_content_of_a_length_are_refused_as_tiny_chunks_are() -> None:
     """Case 85. TLS records of one byte are such pieces."""
     now_s = 0.0
-    framing = Counted(100_000, lambda: now_s)
+    framing = LengthDecoder(100_000, lambda: now_s)
     for _ in range(MOST_AT_ONCE):
         framing.feed(b"a")
     now_s = 1.0
@@ -56,7 +56,7 @@ def test_tiny_pieces_of_a_content_of_a_length_are_refused_as_tiny_chunks_are() -
         framing.feed(b"a")
     for _ in range(1000):
         framing.feed(bytes(TINY_BYTES))
-    with pytest.raises(BrokenFraming, match="send larger ones"):
+    with pytest.raises(FramingError, match="send larger ones"):
         framing.feed(b"a")
 
 
@@ -66,8 +66,8 @@ def test_content_in_chunks_ends_with_the_last(
     content: bytes, size: int, rest: bytes, cuts: list[int]
 ) -> None:
     received = chunked(content, size)
-    assert fed(Chunked(), received + rest, cuts) == (content, rest, False)
-    assert fed(Chunked(), received[:-1], cuts)[1:] == (None, False)
+    assert fed(ChunkedDecoder(), received + rest, cuts) == (content, rest, False)
+    assert fed(ChunkedDecoder(), received[:-1], cuts)[1:] == (None, False)
 
 
 WHOLE = [
@@ -84,7 +84,7 @@ WHOLE = [
 @pytest.mark.parametrize(("received", "content"), WHOLE)
 def test_chunks_may_have_extensions_and_trailers(received: bytes, content: bytes) -> None:
     for each in ([], byte_by_byte(received)):
-        assert fed(Chunked(), received + b"GET", each) == (content, b"GET", False)
+        assert fed(ChunkedDecoder(), received + b"GET", each) == (content, b"GET", False)
 
 
 BROKEN = [
@@ -126,7 +126,7 @@ def test_what_could_end_in_two_places_ends_nowhere(received: bytes) -> None:
     """Case 46. As soon as it is seen, and what came before it is told."""
     before = b"5\r\nhello\r\n"
     for each in ([], [3], [11], byte_by_byte(before + received)[-400:]):
-        content, rest, is_broken = fed(Chunked(), before + received, each)
+        content, rest, is_broken = fed(ChunkedDecoder(), before + received, each)
         assert (rest, is_broken) == (None, True)
         assert content.startswith(b"hello")
 
@@ -136,15 +136,15 @@ def test_what_could_end_in_two_places_ends_nowhere(received: bytes) -> None:
 )
 def test_the_end_of_a_line_that_cannot_be_right_is_not_waited_for(received: bytes) -> None:
     for each in ([], byte_by_byte(received)):
-        assert fed(Chunked(), received, each)[1:] == (None, True)
+        assert fed(ChunkedDecoder(), received, each)[1:] == (None, True)
 
 
 def test_a_chunk_may_be_as_large_as_a_content() -> None:
     """Case 6."""
     received = b"%x\r\na" % MAX_LENGTH_BYTES
-    assert Chunked().feed(received) == (b"a", len(received), False)
-    with pytest.raises(BrokenFraming):
-        Chunked().feed(b"%x\r\na" % (MAX_LENGTH_BYTES + 1))
+    assert ChunkedDecoder().feed(received) == (b"a", len(received), False)
+    with pytest.raises(FramingError):
+        ChunkedDecoder().feed(b"%x\r\na" % (MAX_LENGTH_BYTES + 1))
 
 
 _pieces = st.sampled_from(
@@ -155,20 +155,22 @@ _pieces = st.sampled_from(
 @settings(max_examples=500, deadline=None)
 @given(st.lists(_pieces, max_size=20).map(b"".join), cuts)
 def test_any_bytes_come_to_the_same_wherever_they_are_cut(received: bytes, cuts: list[int]) -> None:
-    assert fed(Chunked(), received, cuts) == fed(Chunked(), received, byte_by_byte(received))
+    assert fed(ChunkedDecoder(), received, cuts) == fed(
+        ChunkedDecoder(), received, byte_by_byte(received)
+    )
 
 
 @pytest.mark.parametrize("piece", [100, 1000, 4096, 65536])
 def test_chunks_that_are_not_tiny_may_come_at_any_pace_however_they_are_cut(piece: int) -> None:
     content = bytes(20_000 * TINY_BYTES)
     received = chunked(content, TINY_BYTES)
-    framing = Chunked(lambda: 0.0)
+    framing = ChunkedDecoder(lambda: 0.0)
     assert fed(framing, received, list(range(0, len(received), piece))) == (content, b"", False)
 
 
 @pytest.mark.parametrize(("size", "is_flood"), [(64, True), (400, True), (600, False)])
 def test_many_small_chunks_at_once_are_a_flood(size: int, is_flood: bool) -> None:
-    framing = Chunked(lambda: 0.0)
+    framing = ChunkedDecoder(lambda: 0.0)
     received = chunked(bytes(1000 * size), size)[: -len(b"0\r\n\r\n")]
     fed(framing, received, [])
     assert not framing.is_flood
@@ -178,7 +180,7 @@ def test_many_small_chunks_at_once_are_a_flood(size: int, is_flood: bool) -> Non
 
 def test_small_chunks_at_the_pace_of_speech_are_no_flood() -> None:
     seconds = iter(range(10**9))
-    framing = Chunked(lambda: float(next(seconds)))
+    framing = ChunkedDecoder(lambda: float(next(seconds)))
     a_second = chunked(bytes(50 * 160), 160)[: -len(b"0\r\n\r\n")]
     for _ in range(3600):
         fed(framing, a_second, [])

@@ -314,15 +314,15 @@ def test_any_text_is_a_checksum_or_one_of_our_errors(field: str) -> None:
 def test_a_part_is_what_its_checksum_says_or_it_is_not(
     checksum: Checksum, pieces: list[bytes]
 ) -> None:
-    def problem(*fed: bytes) -> Any:
-        begun = checksum.begin()
-        for piece in fed:
-            begun.update(piece)
-        return checksum.problem(begun)
+    def error(*part: bytes) -> Any:
+        hashed = checksum.new_hash()
+        for piece in part:
+            hashed.update(piece)
+        return checksum.error(hashed)
 
-    assert problem(*pieces) is None
+    assert error(*pieces) is None
     for other in ([], [b"hellO"], [*pieces, b"!"]):
-        assert isinstance(problem(*other), ChecksumMismatch)
+        assert isinstance(error(*other), ChecksumMismatch)
 
 
 # Times

@@ -14,7 +14,7 @@ from twistedmedia.errors import (
     UnsupportedContent,
 )
 from twistedmedia.http.body import body_of
-from twistedmedia.http.header_fields import content_type_of, sha256_from_hex
+from twistedmedia.http.header_fields import parse_content_type, parse_sha256
 from twistedmedia.http.tus import (
     ALGORITHMS,
     CONTENT_TYPE,
@@ -135,7 +135,7 @@ class TusRoutes:
             )
         note = header(request, "upload-metadata") or ""
         metadata = parse_metadata(note)
-        sha256 = sha256_from_hex(decode(metadata["sha256"])) if "sha256" in metadata else None
+        sha256 = parse_sha256(decode(metadata["sha256"])) if "sha256" in metadata else None
         checksum = parse_checksum(header(request, "upload-checksum"))
         body = body_of(request)
         if body.length != 0 and not _is_part(request):
@@ -184,7 +184,7 @@ def _upload_in_path(request: Request) -> str:
 
 
 def _is_part(request: Request) -> bool:
-    return content_type_of(header(request, "content-type"))[0] == CONTENT_TYPE
+    return parse_content_type(header(request, "content-type"))[0] == CONTENT_TYPE
 
 
 def _name(request: Request, metadata: dict[str, bytes]) -> MediaName:
