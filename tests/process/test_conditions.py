@@ -44,7 +44,7 @@ def connection(service: Process) -> Iterator[Connection]:
 def test_the_answer_is_the_one_in_the_table(connection: Connection, row: Row) -> None:
     """Cases 20, 21 and 45."""
     answer = ask(connection, row, "/media")
-    assert observed(row, answer) == row.answer
+    assert observed(row, answer) == row.response
     headers = answer.headers
     if row.status >= 400:
         if row.method == "GET":
@@ -105,10 +105,10 @@ def test_every_row_is_another_request_and_every_difference_has_its_reason() -> N
     assert len({(row.method, row.name, row.headers) for row in ROWS}) == len(ROWS) > 200
     assert len({str(row) for row in ROWS}) == len(ROWS)
     for row in ROWS:
-        assert row.nginx != row.answer
+        assert row.nginx != row.response
         assert (row.nginx is None) == (row.why == "")
 
 
 def test_the_table_of_the_docs_is_this_one() -> None:
-    """`python -m tests.service.conditional` writes it."""
+    """`python -m tests.process.conditional` writes it."""
     assert DOCUMENT.read_text(encoding="utf-8") == document()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.process.exchange import Connection, request
 from tests.process.malformed import (
+    ACCEPTED,
     BARE,
     DIRECTORY,
     DOCUMENT,
@@ -19,7 +20,6 @@ from tests.process.malformed import (
     REFUSED,
     SMUGGLED,
     STORED,
-    UNDERSTOOD,
     VICTIM,
     VICTIM_CONTENT,
     Row,
@@ -112,7 +112,7 @@ def test_what_is_malformed_is_refused_behind_a_good_request(service: Process, ro
 
 
 @pytest.mark.parametrize("send", [send_at_once, send_byte_by_byte])
-@pytest.mark.parametrize("row", UNDERSTOOD, ids=str)
+@pytest.mark.parametrize("row", ACCEPTED, ids=str)
 def test_what_is_only_odd_is_understood_and_what_follows_it_is_the_next_request(
     service: Process, row: Row, send: Callable[[Connection, bytes], None]
 ) -> None:
@@ -134,10 +134,10 @@ def test_what_is_only_odd_is_understood_and_what_follows_it_is_the_next_request(
 
 
 def test_every_row_is_another_request_and_every_difference_has_its_reason() -> None:
-    rows = REFUSED + UNDERSTOOD
+    rows = REFUSED + ACCEPTED
     assert len({row.sent for row in rows}) == len({str(row) for row in rows}) == len(rows)
     assert len(REFUSED) > 200
-    assert len(UNDERSTOOD) > 40
+    assert len(ACCEPTED) > 40
     for row in rows:
         assert row.nginx != str(row.status)
         assert row.nginx is None or row.nginx in (NOTHING, BARE) or int(row.nginx)
@@ -147,5 +147,5 @@ def test_every_row_is_another_request_and_every_difference_has_its_reason() -> N
 
 
 def test_the_table_of_the_docs_is_this_one() -> None:
-    """`python -m tests.service.malformed` writes it."""
+    """`python -m tests.process.malformed` writes it."""
     assert DOCUMENT.read_text(encoding="utf-8") == document()
