@@ -1,4 +1,4 @@
-"""Requests that are malformed, and some that only look so: the table, over a socket."""
+"""The table of malformed and unusual requests, over a socket."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.process.malformed import (
 )
 from tests.process.running import NOWHERE, Process, drafts_in, eventually
 
-# What a client would like to get past whoever reads the request before us.
+# Requests that an attacker would like to smuggle past a proxy.
 SMUGGLING = request("PUT", SMUGGLED, b"x") + request("DELETE", VICTIM)
-SINGLE_BYTES = 400  # at most so many, the last ones, are sent one by one
+SINGLE_BYTES = 400  # at the end of a request, sent one by one
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,13 +50,13 @@ def victim(service: Process) -> Iterator[None]:
 
 
 def send_at_once(connection: Connection, data: bytes) -> None:
-    """It is taken, or the service has closed already: the answer tells."""
+    """Send all of `data`, unless the service has closed the connection already."""
     with contextlib.suppress(ConnectionError):
         connection.send(data)
 
 
 def send_byte_by_byte(connection: Connection, data: bytes) -> None:
-    """Each in a segment of its own; a long request's beginning in one."""
+    """Send each byte in its own segment; the beginning of a long request in one."""
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(ConnectionError):
         connection.send(data[:-SINGLE_BYTES])
