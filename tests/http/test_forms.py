@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from twistedmedia.errors import Malformed
 from twistedmedia.http.forms import (
-    MAX_AROUND_BYTES,
     MAX_FIELD_NAME_BYTES,
     MAX_FILE_PARTS,
     MAX_OTHER_PARTS,
+    MAX_OUTSIDE_BYTES,
     MAX_PADDING_BYTES,
     MAX_PART_HEADER_BYTES,
     MAX_PART_HEADERS,
@@ -389,7 +389,7 @@ def test_bytes_outside_of_parts_are_limited(before: bytes, junk: bytes) -> None:
     if before:
         assert len(list(decoder.feed(before))) == 3
     taken = bytes_until_malformed(decoder, in_pieces(junk * (MIB // len(junk)), 4096))
-    assert MAX_AROUND_BYTES < taken <= MAX_AROUND_BYTES + 4096
+    assert MAX_OUTSIDE_BYTES < taken <= MAX_OUTSIDE_BYTES + 4096
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1024, 65536])
@@ -428,7 +428,7 @@ CUT_ANYWHERE = {
     + END,
     "data that is nearly a boundary": file_part(data=b"\r\n--\r\n\r\r\n--b\r\n-\r\n--") + END,
     "data that is nearly nothing": file_part(data=b"") + file_part(data=b"\r") + END,
-    "more than may be before the first boundary": b"\r\n" * MAX_AROUND_BYTES + file_part() + END,
+    "more than may be before the first boundary": b"\r\n" * MAX_OUTSIDE_BYTES + file_part() + END,
     "as much as may be after the last boundary": file_part() + END + b"\r\n" * 30_000,
 }
 

@@ -69,9 +69,9 @@ def test_the_response_is_the_one_in_the_table(connection: Connection, row: Row) 
 def test_a_long_header_costs_as_much_as_any_header_of_its_length(
     service: Process, connection: Connection, row: Row
 ) -> None:
-    """Case 20: 3,000 ranges, and the other long headers of the table. Compares processor time of the
-    service, which other programs hardly affect, as the least of several rounds. More rounds follow if
-    the ratio is too large: a real cost is there in every round.
+    """Case 20: 3,000 ranges, and the other long headers of the table. Compares processor times of
+    the service, which other programs hardly affect: the least of several rounds, and of more rounds
+    if the ratio is too large. A real cost is there in every round.
     """
     hostile = sent(connection, row, "/media")
     target = f"/media/{DIRECTORY}/{row.name}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
-from enum import Enum, auto
+from enum import Enum
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -18,11 +18,10 @@ from zope.interface import Interface
 
 EACH_BYTES = 1 << 20  # unread bytes of one body
 TOTAL_BYTES = 16 << 20  # bytes of all bodies, unread or being written
-# A handler is woken for at least this much: handing one byte to a thread costs as much as a
-# megabyte.
+# A handler is woken for this much: to hand a thread one byte costs as much as a megabyte.
 _WAKE_BYTES = 256 << 10
-# A body gets a share of the memory when it holds more than this. Otherwise thousands of connections
-# that send next to nothing would leave an upload without memory.
+# A body that holds less gets no share of the memory. Otherwise thousands of connections that send
+# next to nothing would leave an upload without memory.
 _UNCOUNTED_BYTES = 16 << 10
 _CHUNK_OVERHEAD_BYTES = 64  # of a bytes object in a list
 LARGEST_PIECE_BYTES, SMALLEST_PIECE_BYTES = 256 << 10, 64 << 10
@@ -45,8 +44,8 @@ class BodyMemory:
 
     @property
     def piece(self) -> int:
-        """The bytes to receive at a time. Each piece costs the event loop the same, so pieces are
-        large; they are smaller while many bodies arrive, to keep each turn of the loop short.
+        """The bytes to receive at a time: many, because each piece costs the event loop the same,
+        but fewer while many bodies arrive, to keep each turn of the loop short.
         """
         return max(SMALLEST_PIECE_BYTES, LARGEST_PIECE_BYTES // max(1, self._bodies))
 
@@ -72,9 +71,7 @@ class Flow(Protocol):
         """Send `100 Continue` if the peer waits for it (RFC 9110, 10.1.1)."""
 
     async def turn(self) -> None:
-        """Wait until the reader may use the event loop for a while. Returns at once while the
-        current turn may go on.
-        """
+        """Wait until the reader may use the event loop for a while. Returns at once if it may."""
 
     def pace(self) -> float | None:
         """The bytes a second that the peer sent lately. None if that is unknown, if the peer had to
@@ -85,20 +82,8 @@ class Flow(Protocol):
         """Fail the body, because another caller gets its place."""
 
 
-class _Source(Enum):
-    """The content, as the connection reports it."""
-
-    ARRIVING = auto()
-    COMPLETE = auto()
-    FAILED = auto()
-
-
-class _Storage(Enum):
-    """The unread chunks, and whether `BodyMemory` counts them."""
-
-    UNCOUNTED = auto()
-    COUNTED = auto()
-    DISCARDED = auto()
+_Source = Enum("_Source", "ARRIVING COMPLETE FAILED")  # the content, as the connection reports it
+_Storage = Enum("_Storage", "UNCOUNTED COUNTED DISCARDED")  # unread chunks, and `BodyMemory`
 
 
 class Body:

@@ -16,11 +16,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from multipart import (
-    MultipartError,
-    MultipartSegment,
-    PushMultipartParser,
-)
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from twistedmedia.errors import Malformed
 from twistedmedia.http.header_fields import disposition_parameters
@@ -31,7 +27,7 @@ MAX_PART_HEADERS = 8  # RFC 7578 defines three
 MAX_PART_HEADER_BYTES = 4096 + 128
 # Outside of the parts only a line break is expected; old mailers write a sentence there (RFC 2046,
 # 5.1.1).
-MAX_AROUND_BYTES = 64 << 10
+MAX_OUTSIDE_BYTES = 64 << 10
 MAX_PADDING_BYTES = 1024  # blanks after a boundary; mail gateways add a few
 MAX_FIELD_NAME_BYTES = 1024
 # Of urlencoded data: fits the CPU cache, and `decode_urlencoded` can check it with one checksum.
@@ -77,20 +73,18 @@ class MultipartDecoder:
             raise Malformed("the multipart boundary contains invalid characters")
         try:
             self._parser = PushMultipartParser(
-                boundary,
-                max_header_size=MAX_PART_HEADER_BYTES,
-                max_header_count=MAX_PART_HEADERS,
+                boundary, max_header_size=MAX_PART_HEADER_BYTES, max_header_count=MAX_PART_HEADERS
             )
         except MultipartError as error:
             raise Malformed(f"the multipart boundary is invalid: {error}") from error
         self._delimiter = b"\r\n--" + boundary.encode()
-        self._before: bytes | None = b"\r\n"  # may begin the first boundary; None after it
-        self._held = b""
-        self._seen = b""  # the end of the parsed input, in which a delimiter may begin
+        self._preamble_end: bytes | None = b"\r\n"  # may begin the first boundary; None after it
+        self._held_cr = b""
+        self._tail = b""  # the end of the parsed input, in which a delimiter may begin
         self._padding = b""  # blanks after the last delimiter, while more may follow
-        self._is_settled = False  # the parser has returned all data
-        self._is_free = False  # in data whose length is not declared
-        self._around = 0  # bytes outside of parts
+        self._is_drained = False  # the parser has returned all data
+        self._is_unlimited = False  # in data whose length is not declared
+        self._outside_bytes = 0  # bytes outside of parts
         self._in_part = False
         self._parts = 0
         self._files = 0
@@ -102,43 +96,44 @@ class MultipartDecoder:
 
         :raises Malformed: with the number of the part.
         """
-        if self._before is not None:
-            data = self._from_first_boundary(self._before + data)
+        if self._preamble_end is not None:
+            data = self._drop_preamble(self._preamble_end + data)
         # A line break is never cut: the parser treats headers differently then.
-        data, self._held = self._held + data, b""
+        data, self._held_cr = self._held_cr + data, b""
         if data.endswith(b"\r"):
-            data, self._held = data[:-1], b"\r"
+            data, self._held_cr = data[:-1], b"\r"
         is_plain = not self._padding and self._has_no_delimiter(data)
         if not is_plain:
             data = self._without_padding(data)
         if not data:
             return
-        was_settled, self._is_settled = self._is_settled, is_plain and not self._may_go_on()
-        if was_settled and self._is_settled and self._is_free:
+        was_drained = self._is_drained
+        self._is_drained = is_plain and not self._may_begin_delimiter()
+        if was_drained and self._is_drained and self._is_unlimited:
             yield data  # as the parser would, after another search
             return
-        around = len(data)
+        outside_bytes = len(data)
         try:
             for event in self._parser.parse(data):
-                around = self._around = 0
+                outside_bytes = self._outside_bytes = 0
                 if event is None:
-                    self._in_part = self._is_free = False
+                    self._in_part = self._is_unlimited = False
                     yield PartEnds()
                 elif isinstance(event, MultipartSegment):
                     self._in_part = True
                     part = self._part_begins(event)
-                    self._is_free = "content-length" not in part.headers  # which the parser checks
+                    # The parser checks a declared length.
+                    self._is_unlimited = "content-length" not in part.headers
                     yield part
                 else:
                     yield bytes(event)
         except MultipartError as error:
             raise self._malformed(str(error.args[0])) from error
-        if not self._in_part and around:
-            self._around += around
-            if self._around > MAX_AROUND_BYTES:
-                raise self._malformed(
-                    "no boundary follows" if not self._parts else "too many bytes outside the parts"
-                )
+        if not self._in_part and outside_bytes:
+            self._outside_bytes += outside_bytes
+            if self._outside_bytes > MAX_OUTSIDE_BYTES:
+                why = "too much data outside parts" if self._parts else "no boundary follows"
+                raise self._malformed(why)
 
     def end(self) -> None:
         """Note the end of the content.
@@ -150,40 +145,40 @@ class MultipartDecoder:
         except MultipartError as error:
             raise self._malformed("it ends before its closing boundary") from error
 
-    def _from_first_boundary(self, data: bytes) -> bytes:
+    def _drop_preamble(self, data: bytes) -> bytes:
         """Remove the preamble from `data`. Whether the parser accepts one depends on the cuts."""
         at = data.find(self._delimiter)
         keep = len(data) - (len(self._delimiter) - 1)
-        self._around += at if at >= 0 else max(0, keep)
-        if self._around > MAX_AROUND_BYTES:
+        self._outside_bytes += at if at >= 0 else max(0, keep)
+        if self._outside_bytes > MAX_OUTSIDE_BYTES:
             raise self._malformed("no boundary follows")
         if at < 0:
-            self._before = data[max(0, keep) :]
+            self._preamble_end = data[max(0, keep) :]
             return b""
-        self._before = None
-        self._around = 0
+        self._preamble_end = None
+        self._outside_bytes = 0
         return data[at:]
 
     def _has_no_delimiter(self, data: bytes) -> bool:
         """Whether no delimiter ends in `data`, which is nearly always true."""
         size = len(self._delimiter)
-        seam = self._seen + data[:size]
+        seam = self._tail + data[:size]
         if self._delimiter in data or self._delimiter in seam:
             return False
-        self._seen = (data if len(data) > size else seam)[-size:]
+        self._tail = (data if len(data) > size else seam)[-size:]
         return True
 
-    def _may_go_on(self) -> bool:
+    def _may_begin_delimiter(self) -> bool:
         """Whether the parsed input ends with a possible beginning of a delimiter."""
-        start = self._seen.rfind(b"\r")
-        return start >= 0 and self._delimiter.startswith(self._seen[start:])
+        start = self._tail.rfind(b"\r")
+        return start >= 0 and self._delimiter.startswith(self._tail[start:])
 
     def _without_padding(self, data: bytes) -> bytes:
         """Remove blanks between a delimiter and the end of its line from `data`. RFC 2046, 5.1.1
         allows them, but the parser does not.
         """
         if self._padding:
-            end = _end_of_blanks(data, 0)
+            end = _skip_blanks(data, 0)
             padding = self._padding + data[:end]
             if end == len(data) and len(padding) <= MAX_PADDING_BYTES:
                 self._padding = padding
@@ -192,12 +187,12 @@ class MultipartDecoder:
             fits = len(padding) <= MAX_PADDING_BYTES and data.startswith(b"\r", end)
             data = data[end:] if fits else padding + data[end:]
         size = len(self._delimiter)
-        searched = self._seen + data
+        searched = self._tail + data
         kept: list[bytes] = []
-        begin, after = len(self._seen), 0
+        begin, after = len(self._tail), 0
         while (found := searched.find(self._delimiter, after)) >= 0:
             after = found + size
-            end = _end_of_blanks(searched, after)
+            end = _skip_blanks(searched, after)
             if not 0 < end - after <= MAX_PADDING_BYTES:
                 continue
             if end == len(searched):
@@ -206,7 +201,7 @@ class MultipartDecoder:
                 continue
             kept.append(searched[begin:after])
             begin = end
-        self._seen = b"" if self._padding else searched[-size:]
+        self._tail = b"" if self._padding else searched[-size:]
         return b"".join(kept) + searched[begin:] if kept else data
 
     def _part_begins(self, segment: MultipartSegment) -> PartBegins:
@@ -242,7 +237,7 @@ class MultipartDecoder:
         return Malformed(f"the multipart form is malformed {where}: {why}")
 
 
-def _end_of_blanks(data: bytes, start: int) -> int:
+def _skip_blanks(data: bytes, start: int) -> int:
     blanks = _BLANKS.match(data, start)
     assert blanks is not None
     return blanks.end()
@@ -257,7 +252,7 @@ class UrlencodedDecoder:
         self._fields = 0
         self._name = b""
         self._in_value = False
-        self._held = b""  # an incomplete percent escape
+        self._partial_escape = b""
 
     def feed(self, data: bytes) -> Iterator[FormEvent]:
         """Yield the events in `data`. The caller exhausts the iterator before the next call.
@@ -293,14 +288,14 @@ class UrlencodedDecoder:
         yield from self._end_field()
 
     def _begin(self) -> PartBegins:
-        self._count()
+        self._count_field()
         name, self._name, self._in_value = self._name, b"", True
         try:
             return PartBegins(decode_urlencoded(name).decode("utf-8"), None)
         except UnicodeDecodeError:
             raise self._malformed("its name is not UTF-8") from None
 
-    def _count(self) -> None:
+    def _count_field(self) -> None:
         self._fields += 1
         if self._fields > MAX_OTHER_PARTS:
             raise self._malformed(f"a form may have {MAX_OTHER_PARTS} fields, empty ones included")
@@ -308,10 +303,10 @@ class UrlencodedDecoder:
     def _end_field(self) -> Iterator[FormEvent]:
         if not self._in_value:
             if not self._name:  # an empty field
-                self._count()
+                self._count_field()
                 return
             yield self._begin()  # a name without a value
-        if self._held:
+        if self._partial_escape:
             raise self._malformed("it ends inside a percent escape")
         self._in_value = False
         yield PartEnds()
@@ -320,20 +315,20 @@ class UrlencodedDecoder:
         """Yield `data[start:stop]` in pieces that can be decoded one by one. Holds an incomplete
         escape at the end.
         """
-        if self._held:
-            taken = min(stop, start + 3 - len(self._held))
-            self._held += data[start:taken]
+        if self._partial_escape:
+            taken = min(stop, start + 3 - len(self._partial_escape))
+            self._partial_escape += data[start:taken]
             start = taken
-            if len(self._held) < 3:
+            if len(self._partial_escape) < 3:
                 return
-            yield self._held
-            self._held = b""
+            yield self._partial_escape
+            self._partial_escape = b""
         while start < stop:
             cut = min(stop, start + MAX_PIECE_BYTES)
             escape = data.find(b"%", max(start, cut - 2), cut)
             if escape >= 0:
                 if cut == stop:
-                    self._held = data[escape:stop]
+                    self._partial_escape = data[escape:stop]
                     stop = escape
                 cut = escape
             if start < cut:

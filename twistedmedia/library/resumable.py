@@ -235,9 +235,7 @@ class ResumableUploads:
             # A waiting request holds no content, so one that has some does not wait. It would be
             # refused in any case: its offset was right before the older request added its bytes.
             async with self._takeover.take(upload_id, body.fail, waits=body.length == 0):
-                body.outlives_connection = (
-                    True  # received bytes are read, however soon the client goes
-                )
+                body.outlives_connection = True  # received bytes are read even if the client goes
                 state = await self._drafts.find(upload_id, caller=request.caller.key)
                 request.name = state.plan.name
                 if state.fate is not UploadStatus.UNFINISHED:
