@@ -179,7 +179,7 @@ class ChunkedDecoder:
     def _begin_chunk(self, line: bytes) -> None:
         match = _SIZE.fullmatch(line) if len(line) <= MAX_SIZE_LINE_BYTES else None
         if match is None or (size := int(match[1], 16)) > MAX_LENGTH_BYTES:
-            raise FramingError("a chunk has no size")
+            raise FramingError("a chunk size is missing, invalid or too large")
         self._left = size
         self._next = _Next.DATA if size else _Next.TRAILER
 
