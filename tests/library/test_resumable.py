@@ -1159,7 +1159,7 @@ def test_a_part_does_not_wait_for_an_older_request_and_holds_nothing() -> None:
             coming.end()
         with pytest.raises(StillEnding):
             result(service.uploads.append(ME, upload, UploadPart(0, coming)))
-        assert (memory.allowance, coming.outlives) == (allowance, False)
+        assert (memory.allowance, coming.outlives_connection) == (allowance, False)
     assert (adding, looking) == ([], []), "the one at work publishes, and the other waits for it"
     service.store.go_on()
     assert adding == looking == [UploadProgress(upload, 11, 11, "a note", stored=HELLO)]

@@ -108,7 +108,7 @@ class UpstreamContent(Protocol):
         """Nobody reads it any more. Idempotent."""
         self._stop_watching()
         self._hop.abort()
-        self.body.drop()
+        self.body.discard()
 
     def hold(self) -> None:
         """Nothing more is to come: too much is unread."""

@@ -235,7 +235,7 @@ class ResumableUploads:
             # A waiting request holds no content, so one that has some does not wait. It would be
             # refused in any case: its offset was right before the older request added its bytes.
             async with self._takeover.take(upload_id, body.fail, waits=body.length == 0):
-                body.outlives = True  # received bytes are read, however soon the client goes
+                body.outlives_connection = True  # received bytes are read even if the client goes
                 state = await self._drafts.find(upload_id, caller=request.caller.key)
                 request.name = state.spec.name
                 if state.status is not UploadStatus.UNFINISHED:
@@ -248,7 +248,7 @@ class ResumableUploads:
                 with await self.library.admit_upload(request.caller, body):
                     return await self._receive(state.spec, spec, part, request)
         finally:
-            body.drop()
+            body.discard()
 
     async def _status(self, request: _Request) -> UploadProgress:
         upload_id = request.upload_id
@@ -302,7 +302,7 @@ class ResumableUploads:
         )
         upload = self.library.begin(Source(caller), draft=draft)
         if part.checksum is not None:
-            upload.checksum = part.checksum.begin()
+            upload.checksum = part.checksum.new_hash()
         undo = False
         try:
             if await upload.resume(spec.name) != part.offset:
@@ -314,7 +314,7 @@ class ResumableUploads:
             broke = await _read(upload, part.body, spec.length, provisional=provisional)
             upload.raise_failure()
             if part.checksum is not None and broke is None:
-                broke = part.checksum.problem(upload.checksum)
+                broke = part.checksum.error(upload.checksum)
             undo = isinstance(broke, TooLarge) or (provisional and broke is not None)
             if broke is not None:
                 size = part.offset if undo else upload.size

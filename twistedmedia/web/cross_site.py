@@ -17,7 +17,7 @@ from functools import lru_cache
 from twisted.web.server import Request
 
 from twistedmedia.errors import Forbidden
-from twistedmedia.http.addresses import NO_PROXIES, Proxies, address_of, peer_host
+from twistedmedia.http.addresses import NO_PROXIES, Proxies, parse_address, peer_host
 from twistedmedia.http.request import SAFE_METHODS
 from twistedmedia.json_response import Response
 from twistedmedia.web.arguments import header
@@ -221,5 +221,5 @@ def _is_loopback(host: str) -> bool:
     host = host.lower().removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
-    address = address_of(host.removeprefix("[").removesuffix("]"))
+    address = parse_address(host.removeprefix("[").removesuffix("]"))
     return address is not None and address.is_loopback

@@ -8,7 +8,7 @@ from twisted.web.server import Request
 from twistedmedia.errors import NameConflict, UnsupportedContent
 from twistedmedia.http.body import body_of
 from twistedmedia.http.forms import URLENCODED
-from twistedmedia.http.header_fields import content_type_of
+from twistedmedia.http.header_fields import parse_content_type
 from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.library import Library
 from twistedmedia.names import MediaName, media_name
@@ -48,7 +48,8 @@ class DeleteRoutes:
         """The fields `directory` and `filename`, of the query or of a form, name the file."""
         arguments = Arguments(request.args, ("directory", "filename"))
         body = body_of(request)
-        if body.length != 0 and content_type_of(header(request, "content-type"))[0] != URLENCODED:
+        media_type, _ = parse_content_type(header(request, "content-type"))
+        if body.length != 0 and media_type != URLENCODED:
             raise UnsupportedContent(f"send {URLENCODED}")
         await read_urlencoded(body, arguments, MAX_FORM_BYTES)
         name = media_name(arguments.require("directory"), arguments.require("filename"))

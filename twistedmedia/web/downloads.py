@@ -11,7 +11,7 @@ from twisted.web.server import Request
 
 from twistedmedia.errors import IsDirectory, MissingArgument
 from twistedmedia.formats import UNKNOWN_TYPE
-from twistedmedia.http.conditions import ResponsePlan, format_date, plan
+from twistedmedia.http.conditions import ResponsePlan, format_date, plan_response
 from twistedmedia.http.header_fields import repr_digest, wants_sha256
 from twistedmedia.http.sending import send
 from twistedmedia.json_response import Response
@@ -75,7 +75,7 @@ class DownloadRoutes:
 
     async def _respond(self, request: Request, name: MediaName, media: Media) -> Response | None:
         modified_s, now_s = media.modified_ns // _NS, int(time.time())
-        what = plan(conditions_of(request), media.size, media.etag, modified_s, now_s)
+        what = plan_response(conditions_of(request), media.size, media.etag, modified_s, now_s)
         headers = _validators(media.etag, min(modified_s, now_s))
         if modified_s >= now_s:  # Date, from when the request came, is not to be earlier
             headers["Date"] = format_date(now_s)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from twistedmedia.errors import BadRequest, Malformed, MediaError, UnsupportedContent
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
 from twistedmedia.http.forms import FormEvent, PartBegins, PartEnds
-from twistedmedia.http.header_fields import content_type_of, declared_sha256, sha256_from_hex
+from twistedmedia.http.header_fields import declared_sha256, parse_content_type, parse_sha256
 from twistedmedia.library.upload import WORTH_PREPARING_BYTES, Upload
 from twistedmedia.names import media_name
 from twistedmedia.web.arguments import ARGUMENTS, MAX_FIELD_BYTES, Arguments
@@ -196,7 +196,7 @@ def _name(file: Upload, fields: Arguments) -> None:
         if fields.has("filename"):
             file.filename = fields.require("filename")
         if fields.has("sha256"):
-            declared = sha256_from_hex(fields.require("sha256"))
+            declared = parse_sha256(fields.require("sha256"))
             if file.sha256 not in (None, declared):
                 raise Malformed("the digests that the form declares contradict each other")
             file.sha256 = declared
@@ -213,7 +213,7 @@ def _is_file(part: PartBegins) -> bool:
 
     :raises UnsupportedContent: if it holds several files (`curl -F 'a=@x,y'`; RFC 7578, 4.3).
     """
-    media_type, _ = content_type_of(part.headers.get("content-type"))
+    media_type, _ = parse_content_type(part.headers.get("content-type"))
     if media_type.startswith("multipart/"):
         raise UnsupportedContent(
             f"the form's part {part.name[:64]!r} holds several files ({media_type[:64]}); "

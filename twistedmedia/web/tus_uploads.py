@@ -14,7 +14,7 @@ from twistedmedia.errors import (
     UnsupportedContent,
 )
 from twistedmedia.http.body import body_of
-from twistedmedia.http.header_fields import content_type_of, sha256_from_hex
+from twistedmedia.http.header_fields import parse_content_type, parse_sha256
 from twistedmedia.http.tus import (
     ALGORITHMS,
     CONTENT_TYPE,
@@ -85,7 +85,7 @@ class TusRoutes:
     async def look(self, request: Request) -> Response:
         """How far an upload is."""
         _begin(request)
-        body_of(request).drop()  # it may wait, and a request that waits holds no content
+        body_of(request).discard()  # it may wait, and a request that waits holds no content
         try:
             progress = await self._uploads.status(caller_of(request), _upload_in_path(request))
         except Superseded:  # 409 would make a client begin a new upload
@@ -120,7 +120,7 @@ class TusRoutes:
     async def end(self, request: Request) -> Response:
         """Drop an upload."""
         _begin(request)
-        body_of(request).drop()  # as in `look`
+        body_of(request).discard()  # as in `look`
         await self._uploads.terminate(caller_of(request), _upload_in_path(request))
         return Response(204, {})
 
@@ -135,7 +135,7 @@ class TusRoutes:
             )
         note = header(request, "upload-metadata") or ""
         metadata = parse_metadata(note)
-        sha256 = sha256_from_hex(decode(metadata["sha256"])) if "sha256" in metadata else None
+        sha256 = parse_sha256(decode(metadata["sha256"])) if "sha256" in metadata else None
         checksum = parse_checksum(header(request, "upload-checksum"))
         body = body_of(request)
         if body.length != 0 and not _is_part(request):
@@ -178,7 +178,7 @@ def _upload_in_path(request: Request) -> str:
 
 
 def _is_part(request: Request) -> bool:
-    return content_type_of(header(request, "content-type"))[0] == CONTENT_TYPE
+    return parse_content_type(header(request, "content-type"))[0] == CONTENT_TYPE
 
 
 def _name(request: Request, metadata: dict[str, bytes]) -> MediaName:

@@ -26,7 +26,7 @@ from twistedmedia.http.forms import (
     decode_urlencoded,
     decoded_size,
 )
-from twistedmedia.http.header_fields import content_type_of, declared_sha256, sha256_from_hex
+from twistedmedia.http.header_fields import declared_sha256, parse_content_type, parse_sha256
 from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
@@ -95,7 +95,7 @@ class UploadRoutes:
 
     async def post(self, request: Request) -> Response:
         """The content is a form."""
-        media_type, parameters = content_type_of(header(request, "content-type"))
+        media_type, parameters = parse_content_type(header(request, "content-type"))
         refuse_what_is_no_file(request)
         body = body_of(request)
         if body.length is not None and body.length > self._library.limits.max_form:
@@ -210,7 +210,7 @@ def _name(upload: Upload, arguments: Arguments, is_empty: bool) -> None:
 
 
 def _digest(arguments: Arguments) -> str | None:
-    return sha256_from_hex(arguments.require("sha256")) if arguments.has("sha256") else None
+    return parse_sha256(arguments.require("sha256")) if arguments.has("sha256") else None
 
 
 def _filename_of(url: Url) -> str:
