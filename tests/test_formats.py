@@ -143,7 +143,7 @@ listed = st.lists(
 ).map(",".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(listed | st.text())
 def test_any_text_is_known_formats_or_a_value_error_on_one_line(text: str) -> None:
     try:

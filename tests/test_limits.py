@@ -16,7 +16,7 @@ from twistedmedia.limits import (
     parse_size,
 )
 
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 
 @pytest.mark.parametrize(

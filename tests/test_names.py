@@ -16,7 +16,7 @@ from tests.support import named
 from twistedmedia.errors import MediaError, MissingArgument, NameNotAllowed
 from twistedmedia.names import MediaName, decode, media_name, media_name_from_path
 
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 FORBIDDEN = ("Cc", "Cf", "Cs")
 

@@ -99,7 +99,7 @@ def test_a_small_file_that_is_cut_off_anywhere_is_found_out(content: bytes, exte
     st.sampled_from(sorted(MEDIA_TYPES)),
     st.lists(st.integers(0, 40_000), max_size=4),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_bytes_in_any_pieces_come_to_one_verdict(
     content: bytes, extension: str, cuts: list[int]
 ) -> None:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
@@ -355,7 +355,6 @@ def test_a_share_that_gave_way_or_is_above_its_callers_share_waits_for_nothing()
     assert isinstance(growing[0], Failure)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_within_two_seconds_nobody_is_refused_below_its_share(data: st.DataObject) -> None:
     total = data.draw(st.integers(1, 20))
@@ -376,7 +375,6 @@ def test_within_two_seconds_nobody_is_refused_below_its_share(data: st.DataObjec
     world.assert_quiet()
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_newcomer_gets_what_stalls_and_nothing_honest_ends_within_a_share(
     data: st.DataObject,

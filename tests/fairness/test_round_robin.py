@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from twistedmedia.fairness.loop_queue import RoundRobin
@@ -18,7 +18,6 @@ def test_keys_take_turns_however_many_items_each_has() -> None:
     assert [waiting.next() for _ in range(7)] == [0, -1, -2, 1, -3, 2, 3]
 
 
-@settings(deadline=None)
 @given(st.lists(st.none() | st.integers(0, 4), max_size=100))
 def test_each_item_is_taken_once_and_those_of_a_key_in_their_order(keys: list[int | None]) -> None:
     waiting: RoundRobin[int, tuple[int, int]] = RoundRobin()

@@ -125,7 +125,7 @@ def test_a_stranger_is_not_believed(peer: str, forwarded: list[str]) -> None:
     assert NO_PROXIES.client(LOCAL, lines) == LOCAL
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([b"10.0.0.5", b"::1, x"]))))
 def test_whatever_a_proxy_sends_the_client_has_an_address_and_no_more(
     forwarded: list[bytes],
@@ -136,7 +136,7 @@ def test_whatever_a_proxy_sends_the_client_has_an_address_and_no_more(
     assert not set(client) & set(' ",[]')
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=30), max_size=3))
 def test_nothing_that_comes_before_a_stranger_makes_a_difference(said: list[bytes]) -> None:
     """He sends what he likes; the proxy adds his address."""

@@ -38,7 +38,7 @@ def byte_by_byte(received: bytes) -> list[int]:
 cuts = st.lists(st.integers(0, 300), max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(min_size=1, max_size=100), st.binary(max_size=20), cuts)
 def test_content_of_a_length_ends_after_it(content: bytes, rest: bytes, cuts: list[int]) -> None:
     assert fed(Counted(len(content)), content + rest, cuts) == (content, rest, False)
@@ -60,7 +60,7 @@ def test_tiny_pieces_of_a_content_of_a_length_are_refused_as_tiny_chunks_are() -
         framing.feed(b"a")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=100), st.integers(1, 40), st.binary(max_size=20), cuts)
 def test_content_in_chunks_ends_with_the_last(
     content: bytes, size: int, rest: bytes, cuts: list[int]
@@ -152,7 +152,7 @@ _pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(_pieces, max_size=20).map(b"".join), cuts)
 def test_any_bytes_come_to_the_same_wherever_they_are_cut(received: bytes, cuts: list[int]) -> None:
     assert fed(Chunked(), received, cuts) == fed(Chunked(), received, byte_by_byte(received))

@@ -133,7 +133,7 @@ def test_a_name_that_is_encoded_wrongly_is_refused(rest: str, why: str) -> None:
     assert not isinstance(caught.value, UnicodeError)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(min_size=1).filter(lambda text: text.isprintable()), st.booleans())
 def test_any_name_arrives_in_every_encoding_as_it_was_sent(name: str, quoted: bool) -> None:
     for value in (f"=?utf-8?B?{b64encode(name.encode()).decode()}?=",):
@@ -143,7 +143,7 @@ def test_any_name_arrives_in_every_encoding_as_it_was_sent(name: str, quoted: bo
     assert disposition_parameters(f"form-data; filename*={extended}")["filename"] == name
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | st.text("=?utf-8BQ'%\"\\; *nameé"))
 def test_any_disposition_has_parameters_or_is_refused(rest: str) -> None:
     """Case 19."""

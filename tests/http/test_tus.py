@@ -111,7 +111,7 @@ def test_a_number_that_lacks_is_named() -> None:
         parse_bytes("Upload-Offset", None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.none() | st.text() | st.text("0123456789 +-._"))
 def test_any_text_is_a_number_of_bytes_or_one_of_our_errors(field: str | None) -> None:
     try:
@@ -219,7 +219,7 @@ def test_a_reason_does_not_repeat_a_key_of_any_length() -> None:
     assert len(caught.value.reason) < 200
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.text("ab ,=Y\xff\0") | st.text("aYQ=, "))
 @example("a \r\n")
 def test_any_text_is_metadata_or_malformed(field: str) -> None:
@@ -237,7 +237,7 @@ KEYS = st.text(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(KEYS, st.binary(max_size=50)))
 def test_what_clients_send_is_read_as_it_was_meant(pairs: dict[str, bytes]) -> None:
     field = ",".join(f"{key} {encoded(value)}" for key, value in pairs.items())
@@ -298,7 +298,7 @@ def test_the_algorithms_that_are_supported_are_told() -> None:
         parse_checksum("md5 x")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.builds("{} {}".format, st.sampled_from([*ALGORITHMS]), st.text("aQ=/+ \xff")))
 def test_any_text_is_a_checksum_or_one_of_our_errors(field: str) -> None:
     try:

@@ -187,7 +187,7 @@ async def test_the_stamp_is_that_of_the_moment(path: Path) -> None:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=50))
 def test_any_field_is_printed_and_can_be_told_from_any_other(field: bytes) -> None:
     """Case 35."""
