@@ -31,8 +31,6 @@ MANY_PARAMETERS = {
 }
 LONG = {
     "client/media.py",
-    "errors.py",
-    "fairness/shares.py",
     "fetch/fetcher.py",
     "http/connection.py",
     "library/resumable.py",

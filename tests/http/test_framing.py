@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.http.connection import chunked
-from twistedmedia.fairness.pace import MOST_A_SECOND, MOST_AT_ONCE, TINY_BYTES
+from twistedmedia.fairness.pace import MAX_BURST, MAX_PER_S, TINY_BYTES
 from twistedmedia.http.framing import BrokenFraming, Chunked, Counted
 from twistedmedia.http.heads import MAX_LENGTH_BYTES
 
@@ -49,10 +49,10 @@ def test_tiny_pieces_of_a_content_of_a_length_are_refused_as_tiny_chunks_are() -
     """Case 85. TLS records of one byte are such pieces."""
     now_s = 0.0
     framing = Counted(100_000, lambda: now_s)
-    for _ in range(MOST_AT_ONCE):
+    for _ in range(MAX_BURST):
         framing.feed(b"a")
     now_s = 1.0
-    for _ in range(MOST_A_SECOND):
+    for _ in range(MAX_PER_S):
         framing.feed(b"a")
     for _ in range(1000):
         framing.feed(bytes(TINY_BYTES))

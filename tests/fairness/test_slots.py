@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 
 from tests.http.connection import outcome, result
 from twistedmedia.errors import Busy
-from twistedmedia.fairness.places import Slots, grow
 from twistedmedia.fairness.shares import TICK_S, Share, Shares
+from twistedmedia.fairness.slots import Slots, grow
 
 BUSY_RATE = 16_384.0
 LEAST_RATE = 500.0
