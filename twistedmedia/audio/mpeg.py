@@ -183,10 +183,8 @@ class Declared:
         """What the complete `frame` with this `header` declares, None if it declares nothing."""
         mono = frame[3] >> 6 == 3
         side_bytes = (17 if mono else 32) if header.version == 1 else (9 if mono else 17)
-        for at in (
-            HEADER_BYTES + side_bytes,
-            HEADER_BYTES + side_bytes + 2,
-        ):  # there may be a checksum
+        begin = HEADER_BYTES + side_bytes
+        for at in (begin, begin + 2):  # the second one if there is a checksum
             if frame[at : at + 4] in (b"Xing", b"Info") and len(frame) >= at + 16:
                 flags = int.from_bytes(frame[at + 4 : at + 8])
                 if flags & 3 == 3:  # both fields are present
@@ -234,10 +232,10 @@ def mpeg_problem(stream: Stream[Any], *, tagged: bool) -> Parser[str | None]:
     first = stream.position
     problem, end = yield from _to_the_end(stream, header)
     if declared is not None and end is not None:
-        size = end - first
-        if declared.size - size > LARGEST_BYTES:
+        actual = end - first
+        if declared.size - actual > LARGEST_BYTES:
             declared_s = declared.frames * header.samples / header.rate_hz
-            return cut_off(declared_s, declared_s * size / declared.size)
+            return cut_off(declared_s, declared_s * actual / declared.size)
     return problem
 
 

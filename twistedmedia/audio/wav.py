@@ -35,8 +35,8 @@ _CODINGS = frozenset[int]().union(
 _RATES_HZ = range(1_000, 768_001)
 _MAX_CHANNELS = 64
 
-# The size is unknown to a program that writes into a pipe, and to a recorder that crashed. It is all
-# ones (ffmpeg, mpg123), or about 2 GiB (sox, espeak, arecord).
+# The size is unknown to a program that writes into a pipe, and to a recorder that crashed: all ones
+# (ffmpeg, mpg123), or about 2 GiB (sox, espeak, arecord).
 _UNKNOWN_SIZES = (
     range(0x7FFFF000, 0x80000100),
     range(0xFFFFF000, 1 << 32),
