@@ -12,8 +12,8 @@ import re
 # Browsers save content of this type. They neither play nor show it.
 UNKNOWN_TYPE = "application/octet-stream"
 
-# Extensions of raw samples, as telephone systems write them. Such files have no header, and no media
-# type describes them.
+# Extensions of raw samples, as telephone systems write them. Such files have no header and no media
+# type of their own.
 RAW = (
     *("gsm", "ulaw", "ul", "alaw", "al", "g722", "g729"),
     *("sln", "sln16", "sln48"),
