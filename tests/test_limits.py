@@ -40,7 +40,7 @@ quick = settings(max_examples=200)
         ("4294967297", (1 << 32) + 1),
     ],
 )
-def test_a_size_is_read_as_it_is_meant(text: str, size: int) -> None:
+def test_a_size_is_parsed(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
@@ -76,7 +76,7 @@ def test_a_size_is_read_as_it_is_meant(text: str, size: int) -> None:
         pytest.param("9" * 5000, id="5000 digits"),
     ],
 )
-def test_what_is_no_size_is_refused_with_an_example_of_one(text: str) -> None:
+def test_an_invalid_size_is_refused_with_an_example(text: str) -> None:
     """Case 37."""
     with pytest.raises(ValueError, match="2GiB") as caught:
         parse_size(text)
@@ -121,7 +121,7 @@ def test_any_text_is_a_size_or_a_value_error_on_one_line(text: str) -> None:
         ("999999h", 999999 * 3600),
     ],
 )
-def test_a_time_is_read_as_it_is_meant(text: str, seconds: int) -> None:
+def test_a_duration_is_parsed(text: str, seconds: int) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -159,7 +159,7 @@ def test_a_time_is_read_as_it_is_meant(text: str, seconds: int) -> None:
         pytest.param("9" * 5000, id="5000 digits"),
     ],
 )
-def test_what_is_no_time_is_refused_with_an_example_of_one(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_an_example(text: str) -> None:
     """Case 37."""
     with pytest.raises(ValueError, match="30s, 5m or 1h") as caught:
         parse_duration(text)
@@ -168,7 +168,7 @@ def test_what_is_no_time_is_refused_with_an_example_of_one(text: str) -> None:
 
 @quick
 @given(st.integers(0, 999_999))
-def test_a_time_in_seconds_minutes_and_hours(number: int) -> None:
+def test_a_duration_in_seconds_minutes_and_hours(number: int) -> None:
     assert parse_duration(str(number)) == parse_duration(f"{number}s") == number
     assert parse_duration(f"{number}m") == 60 * number
     assert parse_duration(f"{number}h") == 3600 * number
@@ -176,7 +176,7 @@ def test_a_time_in_seconds_minutes_and_hours(number: int) -> None:
 
 @quick
 @given(st.text(st.sampled_from("0123456789.-+ sSmMiInNhH\uff11\u0130\u017f")) | st.text())
-def test_any_text_is_a_time_or_a_value_error_on_one_line(text: str) -> None:
+def test_any_text_is_a_duration_or_a_value_error_on_one_line(text: str) -> None:
     try:
         seconds = parse_duration(text)
     except ValueError as error:
@@ -188,7 +188,7 @@ def test_any_text_is_a_time_or_a_value_error_on_one_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 1, 10, (1 << 31) - 1, 1 << 31, 1 << 32])
-def test_a_limit_of_n_bytes_takes_n_and_refuses_one_more(limit: int) -> None:
+def test_a_limit_of_n_bytes_accepts_n_and_refuses_one_more(limit: int) -> None:
     budget = ByteBudget(limit)
     budget.spend(limit)
     budget.spend(0)
@@ -205,7 +205,7 @@ def test_the_refusal_names_the_thing_and_its_limit() -> None:
 
 @quick
 @given(st.integers(0, 50), st.lists(st.integers(0, 20)))
-def test_a_budget_refuses_from_the_first_byte_over_it_on(limit: int, sizes: list[int]) -> None:
+def test_a_budget_refuses_every_byte_over_the_limit(limit: int, sizes: list[int]) -> None:
     budget = ByteBudget(limit)
     spent = 0
     for size in sizes:
