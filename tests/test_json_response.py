@@ -54,7 +54,7 @@ from twistedmedia.errors import (
 )
 from twistedmedia.json_response import Response, error_response
 
-# An error, its code, its HTTP status, and words that its reason has to hold.
+# An error, its code, its HTTP status, and words of its reason.
 ERRORS = [
     (BadRequest("it makes no sense"), 400, 400, "it makes no sense"),
     (NotFound(), 404, 404, "no such media"),
@@ -104,7 +104,7 @@ ERRORS = [
     (TooManyUnfinished(1000), 429, 429, "1000 unfinished uploads from your address"),
 ]
 
-JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
+ORDER_OF_CHECKS = [  # docs/http.md, Storing, rule 7
     Malformed,
     MissingArgument,
     NameNotAllowed,
@@ -116,7 +116,7 @@ JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
 
 
 def payload_of(response: Response) -> Any:
-    """What a client gets, once it is sure that it is one line of JSON."""
+    """The parsed content, which must be one line of JSON."""
     assert response.headers["Content-Type"] == "application/json"
     assert response.body.count(b"\n") == 1
     assert response.body.endswith(b"}\n")
@@ -130,7 +130,7 @@ def kinds_of(error: type[MediaError]) -> Iterator[type[MediaError]]:
 
 
 @pytest.mark.parametrize(("error", "code", "status", "words"), ERRORS)
-def test_an_error_is_responseed_with_its_code_its_status_and_a_reason(
+def test_the_response_to_an_error_has_its_code_status_and_reason(
     error: MediaError, code: int, status: int, words: str
 ) -> None:
     response = error_response(error)
@@ -141,7 +141,7 @@ def test_an_error_is_responseed_with_its_code_its_status_and_a_reason(
     assert response.headers["Cache-Control"] == "no-store"
 
 
-def test_every_error_that_a_caller_can_be_told_is_in_the_table() -> None:
+def test_every_error_is_in_the_table() -> None:
     assert {type(error) for error, *_ in ERRORS} == set(kinds_of(MediaError))
 
 
@@ -167,7 +167,7 @@ def test_an_error_carries_the_header_that_says_what_to_do(
     assert error_response(error).headers[name] == value
 
 
-def test_an_internal_error_tells_its_incident_and_nothing_else() -> None:
+def test_an_internal_error_reveals_its_incident_and_nothing_else() -> None:
     assert payload_of(error_response(InternalError("c0ffee"))) == {
         "code": 500,
         "reason": "internal error; the incident's id is in the service's log",
@@ -175,22 +175,22 @@ def test_an_internal_error_tells_its_incident_and_nothing_else() -> None:
     }
 
 
-def test_a_missing_argument_can_come_with_a_hint() -> None:
+def test_a_missing_argument_can_have_a_hint() -> None:
     error = MissingArgument("directory", "it is the name of the field")
     assert error.reason == "the argument 'directory' is missing: it is the name of the field"
 
 
-def test_of_several_failures_the_one_judged_first_has_the_lowest_rank() -> None:
-    ranks = [error.rank for error in JUDGEMENT]
+def test_of_several_failures_the_one_checked_first_has_the_lowest_rank() -> None:
+    ranks = [error.rank for error in ORDER_OF_CHECKS]
     assert ranks == sorted(set(ranks))
 
 
-def test_failures_that_are_judged_together_have_one_rank() -> None:
+def test_failures_that_are_checked_together_have_the_same_rank() -> None:
     assert EmptyUpload.rank == MissingArgument.rank
     assert NameConflict.rank == AlreadyExists.rank == NameTaken.rank
     assert ChecksumMismatch.rank == DigestMismatch.rank
 
 
-def test_an_response_cannot_be_taken_for_anything_but_json() -> None:
+def test_a_response_cannot_be_sniffed_as_anything_but_json() -> None:
     """Case 36."""
     assert error_response(NotFound()).headers["X-Content-Type-Options"] == "nosniff"

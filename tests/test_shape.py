@@ -25,7 +25,6 @@ MANY_FLAGS = {
 }
 MANY_PARAMETERS = {
     "client/resuming.py: Resumable",
-    "library/upload.py: Upload",
     "store/local/drafts.py: DirectoryDraft",
     "store/local/resumable_drafts.py: DirectoryKeptDraft",
 }

@@ -1,7 +1,7 @@
 """Every failure that the service reports to a client, as one table: code, HTTP status, reason.
 
-Pure. The rooms raise these errors and `answers` turns them into JSON. Any other exception is a
-defect: the client gets status 500, an incident id, and nothing else.
+Pure. The rooms raise these errors, and `json_response` turns them into JSON. Any other exception is
+a defect: the client gets status 500, an incident id, and nothing else.
 """
 
 from __future__ import annotations
