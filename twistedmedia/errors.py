@@ -33,8 +33,8 @@ class MediaError(Exception):
 
     def __init__(self, detail: str | int = "", headers: Mapping[str, str] | None = None) -> None:
         """`detail` replaces the `{}` in `text`, or the whole `text` if there is no `{}` in it."""
-        has_place = "{}" in self.text
-        self.reason = self.text.format(detail) if has_place else str(detail) or self.text
+        is_part = "{}" in self.text
+        self.reason = self.text.format(detail) if is_part else str(detail) or self.text
         super().__init__(self.reason)
         self.headers: Mapping[str, str] = headers or {}
 
@@ -100,7 +100,7 @@ class UpstreamBrokeOff(UpstreamFailed, row=(512, 502, 0,
 class UpstreamTooSlow(MediaError, row=(513, 504, 0, "the upstream took too long: {}")): ...
 
 # fmt: on
-# Rows with headers, or with more than a detail.
+# Rows with headers, or with other arguments than a detail.
 
 
 class MethodNotAllowed(

@@ -138,7 +138,7 @@ def test_a_released_slot_goes_to_the_caller_that_holds_least(world: World) -> No
     assert late.state == "holds"
     uploads[3].end()
     assert early[2].state == "holds"
-    assert states(uploads) == {"holds": 72}, "nobody gave way"
+    assert states(uploads) == {"holds": 72}, "no upload gave way"
     world.assert_quiet()
 
 
