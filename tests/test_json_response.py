@@ -54,13 +54,13 @@ from twistedmedia.errors import (
 )
 from twistedmedia.json_response import Response, error_response
 
-# An error, its code, its HTTP status, and words that its reason has to hold.
+# An error, its code, its HTTP status, and words of its reason.
 ERRORS = [
     (BadRequest("it makes no sense"), 400, 400, "it makes no sense"),
     (NotFound(), 404, 404, "no such media"),
     (MethodNotAllowed(["PUT", "GET"]), 405, 405, "GET, PUT"),
     (NameConflict("a directory has that name"), 409, 409, "a directory has that name"),
-    (PreconditionFailed(), 412, 412, "the file is not the one that is meant"),
+    (PreconditionFailed(), 412, 412, "the file is not the expected version"),
     (IsDirectory(), 404, 404, "there is no such media"),
     (DigestMismatch(), 508, 400, "the digest does not match the content"),
     (
@@ -89,22 +89,22 @@ ERRORS = [
     (Busy(5), 514, 503, "5 s"),
     (Stopping(5), 514, 503, "the service is stopping; try again in 5 s"),
     (StorageFailed("written", "read-only file system"), 515, 503, "written: read-only file system"),
-    (TooSlow("the content"), 408, 408, "the content took too long to come"),
+    (TooSlow("the content"), 408, 408, "the content took too long to arrive"),
     (GaveWay(), 408, 408, "this was one of the slowest requests; try again with fewer"),
     (TargetTooLong(16384), 414, 414, "longer than 16384 bytes"),
     (TooManyConnections(5), 429, 429, "from your address; try again in 5 s"),
     (HeadTooLarge("256 lines"), 431, 431, "more than 256 lines"),
-    (WrongOffset(5), 409, 409, "goes on at byte 5"),
+    (WrongOffset(5), 409, 409, "continues at byte 5"),
     (NameTaken(), 501, 410, "exists already"),
     (ChecksumMismatch(), 508, 460, "nothing of this part was kept"),
     (Superseded(), 409, 409, "a newer request"),
     (Locked(), 423, 423, "a newer request"),
     (StillEnding(), 409, 409, "an older request"),
-    (UnsupportedVersion("1.0.0"), 412, 412, "that is spoken: 1.0.0"),
+    (UnsupportedVersion("1.0.0"), 412, 412, "a supported version: 1.0.0"),
     (TooManyUnfinished(1000), 429, 429, "1000 unfinished uploads from your address"),
 ]
 
-JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
+ORDER_OF_CHECKS = [  # docs/http.md, Storing, rule 7
     Malformed,
     MissingArgument,
     NameNotAllowed,
@@ -116,7 +116,7 @@ JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
 
 
 def payload_of(response: Response) -> Any:
-    """What a client gets, once it is sure that it is one line of JSON."""
+    """The parsed content, which must be one line of JSON."""
     assert response.headers["Content-Type"] == "application/json"
     assert response.body.count(b"\n") == 1
     assert response.body.endswith(b"}\n")
@@ -130,7 +130,7 @@ def kinds_of(error: type[MediaError]) -> Iterator[type[MediaError]]:
 
 
 @pytest.mark.parametrize(("error", "code", "status", "words"), ERRORS)
-def test_an_error_is_responseed_with_its_code_its_status_and_a_reason(
+def test_the_response_to_an_error_has_its_code_status_and_reason(
     error: MediaError, code: int, status: int, words: str
 ) -> None:
     response = error_response(error)
@@ -141,7 +141,7 @@ def test_an_error_is_responseed_with_its_code_its_status_and_a_reason(
     assert response.headers["Cache-Control"] == "no-store"
 
 
-def test_every_error_that_a_caller_can_be_told_is_in_the_table() -> None:
+def test_every_error_is_in_the_table() -> None:
     assert {type(error) for error, *_ in ERRORS} == set(kinds_of(MediaError))
 
 
@@ -167,7 +167,7 @@ def test_an_error_carries_the_header_that_says_what_to_do(
     assert error_response(error).headers[name] == value
 
 
-def test_an_internal_error_tells_its_incident_and_nothing_else() -> None:
+def test_an_internal_error_reveals_its_incident_and_nothing_else() -> None:
     assert payload_of(error_response(InternalError("c0ffee"))) == {
         "code": 500,
         "reason": "internal error; the incident's id is in the service's log",
@@ -175,22 +175,22 @@ def test_an_internal_error_tells_its_incident_and_nothing_else() -> None:
     }
 
 
-def test_a_missing_argument_can_come_with_a_hint() -> None:
+def test_a_missing_argument_can_have_a_hint() -> None:
     error = MissingArgument("directory", "it is the name of the field")
     assert error.reason == "the argument 'directory' is missing: it is the name of the field"
 
 
-def test_of_several_failures_the_one_judged_first_has_the_lowest_rank() -> None:
-    ranks = [error.rank for error in JUDGEMENT]
+def test_of_several_failures_the_one_checked_first_has_the_lowest_rank() -> None:
+    ranks = [error.rank for error in ORDER_OF_CHECKS]
     assert ranks == sorted(set(ranks))
 
 
-def test_failures_that_are_judged_together_have_one_rank() -> None:
+def test_failures_that_are_checked_together_have_the_same_rank() -> None:
     assert EmptyUpload.rank == MissingArgument.rank
     assert NameConflict.rank == AlreadyExists.rank == NameTaken.rank
     assert ChecksumMismatch.rank == DigestMismatch.rank
 
 
-def test_an_response_cannot_be_taken_for_anything_but_json() -> None:
+def test_a_response_cannot_be_sniffed_as_anything_but_json() -> None:
     """Case 36."""
     assert error_response(NotFound()).headers["X-Content-Type-Options"] == "nosniff"

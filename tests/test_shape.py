@@ -26,8 +26,6 @@ MANY_PARAMETERS = {
 }
 LONG = {
     "client/media.py",
-    "errors.py",
-    "fairness/shares.py",
     "fetch/fetcher.py",
     "http/connection.py",
     "library/resumable.py",
@@ -47,8 +45,8 @@ def constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
 
 
 def flags(node: ast.ClassDef) -> set[str]:
-    """The attributes that an instance begins with and that are booleans or may be None. What the
-    constructor takes over from its arguments is not among them: it does not change.
+    """The attributes of a new instance that are booleans or may be None. Attributes that the
+    constructor copies from its arguments do not count: they do not change.
     """
     begin = constructor(node)
     found = set()
@@ -81,7 +79,7 @@ def _is_flag(value: ast.expr) -> bool:
 
 
 def test_flags_are_found() -> None:
-    """Else the test below could not fail."""
+    """Otherwise the test below could not fail."""
     code = """
 class A:
     z = False

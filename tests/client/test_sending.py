@@ -20,7 +20,7 @@ from twistedmedia.client.bodies import MOST_UNREAD_BYTES, PIECE_BYTES, FileConte
 from twistedmedia.client.exceptions import LocalFailure, Unreachable
 from twistedmedia.client.failures import broken
 
-quick = settings(max_examples=50, deadline=None)
+quick = settings(max_examples=50)
 
 
 class File:

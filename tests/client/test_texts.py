@@ -24,7 +24,7 @@ from twistedmedia.client.command.text import (
 )
 from twistedmedia.client.exceptions import Refused
 
-quick = settings(max_examples=100, deadline=None)
+quick = settings(max_examples=100)
 
 NASTY = "\x1b[2J\x07\x7f\x9b\u202e\u2028\r\n\udc80[bold]ü"
 

@@ -123,7 +123,7 @@ def test_headers_of_an_untrusted_peer_are_ignored(peer: str, forwarded: list[str
     assert NO_PROXIES.client_host(LOCAL, lines) == LOCAL
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(st.binary(max_size=30), st.sampled_from([b"10.0.0.5", b"::1, x"]))))
 def test_the_client_is_an_address_for_any_header(
     forwarded: list[bytes],
@@ -134,7 +134,7 @@ def test_the_client_is_an_address_for_any_header(
     assert not set(client) & set(' ",[]')
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.binary(max_size=30), max_size=3))
 def test_text_before_an_untrusted_address_is_ignored(claimed: list[bytes]) -> None:
     """The client sends the text, and the proxy adds the client's address."""

@@ -32,7 +32,7 @@ from twistedmedia.http.forms import (
 )
 from twistedmedia.http.header_fields import parse_content_type
 
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 Part = tuple[str, str | None, bytes]  # name, filename, data
 Decode = Callable[[Iterable[bytes]], list[Part]]
@@ -515,7 +515,7 @@ soup = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @example(b"x" * 40 + file_part() + END, [20])
 @example(b"--B\r\nX-A: a\nb\r\nContent-Disposition: form-data\r\n\r\n\r\n--B--", [11])
 @given(soup, cuts)
@@ -753,7 +753,7 @@ def test_each_byte_has_an_escape_in_either_case() -> None:
     assert decode_urlencoded(lower) == decode_urlencoded(upper) == bytes(range(256))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.sampled_from([b"%", b"%4", b"%41", b"=", b"+", b"\n", b"\r", b"x"]),

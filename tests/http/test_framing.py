@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.http.connection import chunked
-from twistedmedia.fairness.pace import MOST_A_SECOND, MOST_AT_ONCE, TINY_BYTES
+from twistedmedia.fairness.pace import MAX_BURST, MAX_PER_S, TINY_BYTES
 from twistedmedia.http.framing import ChunkedDecoder, FramingError, LengthDecoder
 from twistedmedia.http.heads import MAX_LENGTH_BYTES
 
@@ -38,7 +38,7 @@ def byte_by_byte(received: bytes) -> list[int]:
 cuts = st.lists(st.integers(0, 300), max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(min_size=1, max_size=100), st.binary(max_size=20), cuts)
 def test_content_with_a_length_ends_after_it(content: bytes, rest: bytes, cuts: list[int]) -> None:
     assert decode(LengthDecoder(len(content)), content + rest, cuts) == (content, rest, False)
@@ -49,10 +49,10 @@ def test_tiny_pieces_of_content_with_a_length_are_refused_like_tiny_chunks() -> 
     """Case 85. TLS records of one byte are such pieces."""
     now_s = 0.0
     decoder = LengthDecoder(100_000, lambda: now_s)
-    for _ in range(MOST_AT_ONCE):
+    for _ in range(MAX_BURST):
         decoder.feed(b"a")
     now_s = 1.0
-    for _ in range(MOST_A_SECOND):
+    for _ in range(MAX_PER_S):
         decoder.feed(b"a")
     for _ in range(1000):
         decoder.feed(bytes(TINY_BYTES))
@@ -60,7 +60,7 @@ def test_tiny_pieces_of_content_with_a_length_are_refused_like_tiny_chunks() -> 
         decoder.feed(b"a")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=100), st.integers(1, 40), st.binary(max_size=20), cuts)
 def test_content_in_chunks_ends_with_the_last(
     content: bytes, size: int, rest: bytes, cuts: list[int]
@@ -152,7 +152,7 @@ _pieces = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(_pieces, max_size=20).map(b"".join), cuts)
 def test_the_result_for_any_bytes_does_not_depend_on_the_cuts(
     received: bytes, cuts: list[int]

@@ -137,7 +137,7 @@ def test_an_incorrectly_encoded_name_is_refused(rest: str, why: str) -> None:
     assert not isinstance(caught.value, UnicodeError)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(min_size=1).filter(lambda text: text.isprintable()), st.booleans())
 def test_any_name_is_decoded_from_every_encoding(name: str, quoted: bool) -> None:
     for value in (f"=?utf-8?B?{b64encode(name.encode()).decode()}?=",):
@@ -147,7 +147,7 @@ def test_any_name_is_decoded_from_every_encoding(name: str, quoted: bool) -> Non
     assert disposition_parameters(f"form-data; filename*={extended}")["filename"] == name
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text() | st.text("=?utf-8BQ'%\"\\; *nameé"))
 def test_any_disposition_is_parsed_or_refused(rest: str) -> None:
     """Case 19."""

@@ -449,7 +449,7 @@ def outcome_of(received: bytes, cuts: list[int]) -> Head | str | None:
         return "refused"
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(_bytes, _cuts)
 @example(lines(line_of(MAX_LINE_BYTES), b"Host: x") + END, [MAX_LINE_BYTES + 1])
 @example(head_of(MAX_HEAD_BYTES) + END, [MAX_HEAD_BYTES + 1, MAX_HEAD_BYTES + 3])
@@ -465,7 +465,7 @@ def test_any_bytes_are_a_head_or_refused_however_they_are_cut(
         assert whole.length is None or whole.length >= 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from([row[1] for row in ACCEPTED + REFUSED]), min_size=1, max_size=2))
 def test_the_result_is_the_same_byte_by_byte(heads: list[bytes]) -> None:
     received = b"".join(head + END for head in heads)

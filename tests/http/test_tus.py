@@ -111,7 +111,7 @@ def test_the_error_names_a_missing_header() -> None:
         parse_bytes("Upload-Offset", None)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.none() | st.text() | st.text("0123456789 +-._"))
 def test_any_text_is_a_number_of_bytes_or_one_of_our_errors(field: str | None) -> None:
     try:
@@ -217,7 +217,7 @@ def test_a_reason_does_not_repeat_a_key_of_any_length() -> None:
     assert len(caught.value.reason) < 200
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.text("ab ,=Y\xff\0") | st.text("aYQ=, "))
 @example("a \r\n")
 def test_any_text_is_metadata_or_malformed(field: str) -> None:
@@ -235,7 +235,7 @@ KEYS = st.text(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(KEYS, st.binary(max_size=50)))
 def test_encoded_metadata_are_decoded(pairs: dict[str, bytes]) -> None:
     field = ",".join(f"{key} {encoded(value)}" for key, value in pairs.items())
@@ -296,7 +296,7 @@ def test_the_error_lists_the_supported_algorithms() -> None:
         parse_checksum("md5 x")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.builds("{} {}".format, st.sampled_from([*ALGORITHMS]), st.text("aQ=/+ \xff")))
 def test_any_text_is_a_checksum_or_one_of_our_errors(field: str) -> None:
     try:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent
 
@@ -300,7 +300,6 @@ async def test_where_the_time_cannot_be_noted_uploads_expire_all_the_same(
 times = st.integers(0, 1 << 62)
 
 
-@settings(deadline=None)
 @given(times, st.integers(-(1 << 62), 1 << 62), times)
 def test_no_time_is_moved_into_the_future_or_to_before_it_was(
     time_ns: int, step_ns: int, now_ns: int
@@ -315,7 +314,6 @@ def test_no_time_is_moved_into_the_future_or_to_before_it_was(
 readings = st.builds(ClockReading, st.sampled_from(["a", "b"]), times, times)
 
 
-@settings(deadline=None)
 @given(readings, readings)
 def test_a_reading_is_kept_as_it_is(first: ClockReading, second: ClockReading) -> None:
     assert ClockReading.parse(str(first)) == first

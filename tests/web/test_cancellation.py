@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from tests.http.connection import Connection, chunked, outcome, result
 from tests.support import named
-from twistedmedia.fairness.places import Slots
+from twistedmedia.fairness.slots import Slots
 from twistedmedia.http.body import BodyMemory
 from twistedmedia.http.header_fields import repr_digest
 from twistedmedia.http.site import MediaSite

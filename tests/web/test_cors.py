@@ -90,7 +90,7 @@ def test_what_is_no_origin_is_refused() -> None:
             parse_origins([APP, text])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.from_regex(r"[a-z]{1,9}://[a-z.:/\[\]0-9@*-]{0,20}", fullmatch=True))
 def test_any_text_is_an_origin_or_is_refused(text: str) -> None:
     try:

@@ -16,7 +16,7 @@ from twisted.web.resource import Resource
 
 from tests.http.connection import Connection
 from twistedmedia import __version__, errors
-from twistedmedia.fairness.places import Slots
+from twistedmedia.fairness.slots import Slots
 from twistedmedia.fetch.fetcher import FetchLimits
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.http.site import MediaSite
@@ -51,8 +51,8 @@ def test_what_is_served_is_what_is_written() -> None:
 def whole_tree() -> MediaResource:
     """A tree that has all routes."""
     clock = Clock()
-    places = Slots(1, 0.0, clock)
-    fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, places=places)
+    slots = Slots(1, 0.0, clock)
+    fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, slots=slots)
     terms = FetchLimits(1, 1)
     fetches = Fetches(fetcher, terms, terms)
     library = Library(MemoryStore(), UploadLimits(), fetches=fetches)

@@ -118,7 +118,7 @@ def test_a_failed_file_is_told_by_the_names_that_were_sent_and_has_no_url() -> N
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(), st.text(st.sampled_from('"\\\n\r\0\u2028<ü🎵')))
 def test_any_text_of_a_client_comes_back_as_it_was_sent(directory: str, filename: str) -> None:
     """Case 35."""

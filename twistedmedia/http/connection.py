@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from twistedmedia.errors import GaveWay, Malformed, MediaError, TooSlow
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
-from twistedmedia.fairness.pace import PeerWait
+from twistedmedia.fairness.pace import RECENT_S, PeerWait
 from twistedmedia.http.addresses import LOCAL, peer_host, rate_limit_key
 from twistedmedia.http.body import Body
 from twistedmedia.http.framing import ChunkedDecoder, FramingError, LengthDecoder
@@ -48,7 +48,6 @@ from twistedmedia.http.lingering import (
 from twistedmedia.http.request import SAFE_METHODS, StreamingRequest, last_response
 from twistedmedia.http.timeouts import progress_of
 from twistedmedia.http.transport import ResponseBuffer, below_tls
-from twistedmedia.limits import RECENT_S
 
 if TYPE_CHECKING:
     from twistedmedia.http.site import MediaSite
@@ -174,7 +173,7 @@ class MediaChannel(http.HTTPChannel):
     # Sender, for SlowSenders
 
     def waited_s(self) -> float:
-        return self._waiting.taken_s()
+        return self._waiting.take_s()
 
     def was_full(self) -> bool:
         full = self._was_full or self.is_full

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 from twistedmedia.deferreds import shield
 from twistedmedia.errors import RETRY_AFTER_S, AddressRefused, Forbidden, MediaError, Stopping
 from twistedmedia.fairness import descriptors
-from twistedmedia.fairness.places import Slots, grow
 from twistedmedia.fairness.shares import Holder, Share, Shares
+from twistedmedia.fairness.slots import Slots, grow
 from twistedmedia.fetch.cache import FetchCache, FetchOutcome
 from twistedmedia.fetch.download import Download
 from twistedmedia.fetch.timings import Timings

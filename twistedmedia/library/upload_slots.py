@@ -9,8 +9,8 @@ from typing import Self
 
 from twisted.logger import Logger
 
-from twistedmedia.fairness.places import Slots
 from twistedmedia.fairness.shares import Holder, Share
+from twistedmedia.fairness.slots import Slots
 from twistedmedia.library.caller import Caller
 
 

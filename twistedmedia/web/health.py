@@ -92,7 +92,7 @@ class HealthRoutes:
             "responses": self._responses.figures,
         }
         if self._library.fetches is not None:
-            shares["fetches"] = self._library.fetches.fetcher.places.figures
+            shares["fetches"] = self._library.fetches.fetcher.slots.figures
         if isinstance(site, MediaSite):
             shares["connections"] = site.admission.shares.figures
         reserved = self._library.reserved

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import DeferredList
 
@@ -75,7 +75,6 @@ def test_those_from_before_are_older_than_all_others() -> None:
     assert finished.oldest("nobody") is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["add", "earlier", "remove"]), st.integers(0, 20)), max_size=100

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 
@@ -176,7 +176,6 @@ def test_a_release_counts_once() -> None:
     assert (area.space.reserved, area.space.free()) == (Reserved(0, 0, 0), 100)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -99,7 +99,7 @@ class DiskThreads:
         most all but one of the threads run `syncing` jobs at a time.
         """
         outcome: Shield[T] = Shield(unclaimed)
-        self.submit(partial(function, *args), outcome.tell, syncing, caller)
+        self.submit(partial(function, *args), outcome.finish, syncing, caller)
         return outcome.waiting
 
     def submit(self, job: Job, on_done: Callable[[Any], None], syncing: bool, caller: str) -> None:
@@ -208,7 +208,7 @@ class SerialQueue:
             self._running = False
             if self._queue:
                 self._queue.popleft()()
-            outcome.tell(result)
+            outcome.finish(result)
 
         if self._running:
             self._queue.append(start)
