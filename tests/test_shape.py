@@ -18,8 +18,6 @@ MOST_PARAMETERS = 6
 MANY_FLAGS = {
     "http/connection.py: MediaChannel",
     "http/body.py: Body",
-    "fetch/hops.py: Connection",
-    "fetch/hops.py: Hop",
     "library/upload.py: Upload",
     "store/local/drafts.py: DirectoryDraft",
 }
@@ -32,7 +30,6 @@ LONG = {
     "client/media.py",
     "errors.py",
     "fairness/shares.py",
-    "fetch/fetcher.py",
     "http/connection.py",
     "library/resumable.py",
     "library/upload.py",

@@ -37,7 +37,7 @@ from twistedmedia.http.body import EACH_BYTES, BodyMemory
 
 RECEIVE_BYTES = 1 << 16  # what Twisted's own transports receive at once
 PUBLIC = "93.184.215.14"
-TERMS = FetchLimits(total_s=30, head_s=10, max_bytes=8 << 20)
+LIMITS = FetchLimits(total_s=30, head_s=10, max_bytes=8 << 20)
 LONG = FetchLimits(total_s=1000, head_s=10)
 
 
@@ -340,7 +340,7 @@ class World:
         policy: Policy | None = None,
         upstream: Upstream | None = None,
         connections: int = 4,
-        trust: Any = None,
+        verifier: Any = None,
         queue: LoopQueue | None = None,
         network: Network | None = None,
     ) -> None:
@@ -354,7 +354,7 @@ class World:
         self.fetcher = Fetcher(
             self.network,
             resolver=resolver,
-            trust=trust or CertificateVerifier(),
+            verifier=verifier or CertificateVerifier(),
             policy=policy or Policy(),
             upstream=upstream,
             connections=connections,
@@ -365,14 +365,14 @@ class World:
     def ask(
         self,
         url: str | None,
-        terms: FetchLimits = TERMS,
+        limits: FetchLimits = LIMITS,
         headers: Mapping[str, str] | None = None,
         *,
         read: bool = True,
         caller: str = "",
     ) -> Asked:
         """Begin to fetch `url`; without `read` its content is left until it is asked for."""
-        return Asked(self, url, terms, headers, read, caller)
+        return Asked(self, url, limits, headers, read, caller)
 
     def accept(self) -> Peer:
         """Accept the connection that is waited for, which may begin in the next turn."""
@@ -409,7 +409,7 @@ class Asked:
         self,
         world: World,
         url: str | None,
-        terms: FetchLimits,
+        limits: FetchLimits,
         headers: Mapping[str, str] | None,
         read: bool,
         caller: str,
@@ -422,12 +422,12 @@ class Asked:
         if read:
             self._may_read.callback(None)
         target = None if url is None else parse_url(url)
-        self.work = ensureDeferred(self._run(target, terms, headers))
+        self.work = ensureDeferred(self._run(target, limits, headers))
         self.outcome = outcome(self.work)
 
-    async def _run(self, url: Any, terms: FetchLimits, headers: Mapping[str, str] | None) -> bytes:
+    async def _run(self, url: Any, limits: FetchLimits, headers: Mapping[str, str] | None) -> bytes:
         async with self._world.fetcher.open(
-            url, terms, headers, caller=self._caller
+            url, limits, headers, caller=self._caller
         ) as self.response:
             await self._may_read
             async for chunks in self.response.body:

@@ -12,7 +12,7 @@ from twisted.internet.protocol import ClientFactory
 
 from tests.fetch.reactor import PUBLIC, Asked, Network, World, head, resolving
 from twistedmedia.errors import AddressRefused
-from twistedmedia.fetch.agent import _Judged
+from twistedmedia.fetch.agent import _PinnedReactor
 from twistedmedia.fetch.fetcher import Upstream
 from twistedmedia.fetch.policy import Policy, parse_allow_rule
 from twistedmedia.fetch.urls import parse_url
@@ -525,11 +525,11 @@ def test_the_environment_names_no_proxy(
 def test_even_what_connects_can_connect_only_to_what_was_judged() -> None:
     """The last thing before the socket; whoever comes there has passed all that is before."""
     network = Network()
-    judged = _Judged(network, [ip_address(PUBLIC)])
+    pinned = _PinnedReactor(network, [ip_address(PUBLIC)])
     with pytest.raises(AddressRefused):
-        judged.connectTCP("127.0.0.1", 80, ClientFactory())
+        pinned.connectTCP("127.0.0.1", 80, ClientFactory())
     assert network.pending == []
-    judged.connectTCP(PUBLIC, 80, ClientFactory())
+    pinned.connectTCP(PUBLIC, 80, ClientFactory())
     assert len(network.pending) == 1
 
 

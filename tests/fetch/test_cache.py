@@ -24,7 +24,7 @@ from twistedmedia.fetch.urls import Url, parse_url
 
 URL = parse_url("http://example.org/a.mp3")
 OTHER = parse_url("http://example.org/b.mp3")
-TERMS = FetchLimits(total_s=30, head_s=10, max_bytes=1 << 20)
+LIMITS = FetchLimits(total_s=30, head_s=10, max_bytes=1 << 20)
 MISS, HIT, SHARED = Origin.MISS, Origin.HIT, Origin.SHARED
 
 
@@ -75,9 +75,9 @@ class FakeFetcher:
 
     @asynccontextmanager
     async def open(
-        self, url: Url | None, terms: FetchLimits, caller: str
+        self, url: Url | None, limits: FetchLimits, caller: str
     ) -> AsyncIterator[Response]:
-        assert terms is TERMS
+        assert limits is LIMITS
         self.callers.append(caller)
         if self.busy:
             raise Busy(5)
@@ -117,16 +117,16 @@ def fetcher() -> FakeFetcher:
 
 
 @pytest.fixture
-def sharing(fetcher: FakeFetcher) -> FetchCache:
-    return FetchCache(fetcher, TERMS)  # type: ignore[arg-type]
+def cache(fetcher: FakeFetcher) -> FetchCache:
+    return FetchCache(fetcher, LIMITS)  # type: ignore[arg-type]
 
 
 def error(deferred: Deferred[FetchOutcome]) -> BaseException:
     return failed(outcome(deferred))
 
 
-def test_an_outcome_has_the_figures_of_its_fetch(fetcher: FakeFetcher, sharing: FetchCache) -> None:
-    asked = sharing.ask(URL)
+def test_an_outcome_has_the_figures_of_its_fetch(fetcher: FakeFetcher, cache: FetchCache) -> None:
+    asked = cache.fetch(URL)
     fetcher.reactor.advance(2)
     fetcher.respond(status=404)
     timings = Timings(None, 0.25, 0.5, None, 2.0, 2.0)
@@ -134,21 +134,19 @@ def test_an_outcome_has_the_figures_of_its_fetch(fetcher: FakeFetcher, sharing: 
 
 
 def test_the_upstreams_own_is_asked_for_without_a_url(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
-    own, named = sharing.ask(None), sharing.ask(URL)
+    own, named = cache.fetch(None), cache.fetch(URL)
     assert [fetch.url for fetch in fetcher.fetches] == [None, URL]
     fetcher.respond(60)
     fetcher.respond(60)
     assert (result(own).origin, result(named).origin) == (MISS, MISS)
-    assert result(sharing.ask(None)).origin is HIT
+    assert result(cache.fetch(None)).origin is HIT
 
 
-def test_a_hundred_who_ask_at_once_share_one_fetch(
-    fetcher: FakeFetcher, sharing: FetchCache
-) -> None:
+def test_a_hundred_who_ask_at_once_share_one_fetch(fetcher: FakeFetcher, cache: FetchCache) -> None:
     """Case 31."""
-    asked = [sharing.ask(URL) for _ in range(100)]
+    asked = [cache.fetch(URL) for _ in range(100)]
     assert len(fetcher.fetches) == 1
     fetcher.respond()
     outcomes = [result(each) for each in asked]
@@ -156,20 +154,20 @@ def test_a_hundred_who_ask_at_once_share_one_fetch(
     assert {each.size for each in outcomes} == {6}
 
 
-def test_another_url_is_another_fetch(fetcher: FakeFetcher, sharing: FetchCache) -> None:
-    asked = [sharing.ask(URL), sharing.ask(OTHER), sharing.ask(None)]
+def test_another_url_is_another_fetch(fetcher: FakeFetcher, cache: FetchCache) -> None:
+    asked = [cache.fetch(URL), cache.fetch(OTHER), cache.fetch(None)]
     assert [fetch.url for fetch in fetcher.fetches] == [URL, OTHER, None]
     for _ in range(3):
         fetcher.respond()
     assert [result(each).origin for each in asked] == [MISS] * 3
 
 
-def test_who_joins_pays_for_what_is_left(fetcher: FakeFetcher, sharing: FetchCache) -> None:
-    first = sharing.ask(URL)
+def test_who_joins_pays_for_what_is_left(fetcher: FakeFetcher, cache: FetchCache) -> None:
+    first = cache.fetch(URL)
     fetcher.reactor.advance(0.375)
-    second = sharing.ask(URL)
+    second = cache.fetch(URL)
     fetcher.reactor.advance(0.625)
-    third = sharing.ask(URL)
+    third = cache.fetch(URL)
     fetcher.reactor.advance(1)
     fetcher.respond()
     assert result(first).timings == Timings(None, 0.25, 0.5, None, 2.0, 2.0)
@@ -177,16 +175,14 @@ def test_who_joins_pays_for_what_is_left(fetcher: FakeFetcher, sharing: FetchCac
     assert result(third).timings == Timings(None, None, None, None, 1.0, 1.0)
 
 
-def test_a_wait_for_a_place_is_in_nobodys_timings(
-    fetcher: FakeFetcher, sharing: FetchCache
-) -> None:
-    first = sharing.ask(URL)
+def test_a_wait_for_a_place_is_in_nobodys_timings(fetcher: FakeFetcher, cache: FetchCache) -> None:
+    first = cache.fetch(URL)
     fetcher.reactor.advance(0.5)
-    early = sharing.ask(URL)
+    early = cache.fetch(URL)
     fetcher.reactor.advance(0.5)
     fetcher.going_on[0].begun = fetcher.reactor.seconds()  # it has its place
     fetcher.reactor.advance(0.75)
-    late = sharing.ask(URL)
+    late = cache.fetch(URL)
     fetcher.reactor.advance(1.25)
     fetcher.respond()
     for each in (first, early):
@@ -196,14 +192,14 @@ def test_a_wait_for_a_place_is_in_nobodys_timings(
 
 @pytest.mark.parametrize("leaving", [[0], [1], [0, 1], [2, 0]])
 def test_those_who_leave_do_not_end_the_fetch_of_the_others(
-    fetcher: FakeFetcher, sharing: FetchCache, leaving: list[int]
+    fetcher: FakeFetcher, cache: FetchCache, leaving: list[int]
 ) -> None:
     """Case 31: the first as well."""
-    asked = [sharing.ask(URL) for _ in range(3)]
+    asked = [cache.fetch(URL) for _ in range(3)]
     for n in leaving:
         asked[n].cancel()
         assert isinstance(error(asked[n]), CancelledError)
-    late = sharing.ask(URL)
+    late = cache.fetch(URL)
     assert len(fetcher.going_on) == 1
     fetcher.respond()
     for n in {0, 1, 2} - set(leaving):
@@ -212,15 +208,15 @@ def test_those_who_leave_do_not_end_the_fetch_of_the_others(
     assert len(fetcher.fetches) == 1
 
 
-def test_the_last_one_who_leaves_ends_it(fetcher: FakeFetcher, sharing: FetchCache) -> None:
-    asked = [sharing.ask(URL) for _ in range(3)]
+def test_the_last_one_who_leaves_ends_it(fetcher: FakeFetcher, cache: FetchCache) -> None:
+    asked = [cache.fetch(URL) for _ in range(3)]
     for each in asked:
         assert fetcher.going_on
         each.cancel()
         assert isinstance(error(each), CancelledError)
     assert fetcher.going_on == []
     assert fetcher.fetches[0].cancelled
-    again = sharing.ask(URL)
+    again = cache.fetch(URL)
     assert len(fetcher.fetches) == 2
     fetcher.respond()
     assert result(again).origin is MISS
@@ -228,35 +224,35 @@ def test_the_last_one_who_leaves_ends_it(fetcher: FakeFetcher, sharing: FetchCac
 
 @pytest.mark.parametrize("failure", [UpstreamFailed("refuses the connection"), ValueError("bug")])
 def test_a_failure_is_told_to_all_who_wait_and_not_kept(
-    fetcher: FakeFetcher, sharing: FetchCache, failure: Exception
+    fetcher: FakeFetcher, cache: FetchCache, failure: Exception
 ) -> None:
     """Case 31."""
-    asked = [sharing.ask(URL) for _ in range(3)]
+    asked = [cache.fetch(URL) for _ in range(3)]
     fetcher.fail(failure)
     assert [error(each) for each in asked] == [failure] * 3
-    again = sharing.ask(URL)
+    again = cache.fetch(URL)
     fetcher.respond()
     assert result(again).origin is MISS
 
 
 def test_content_that_breaks_off_is_a_failure_and_not_kept(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
-    asked = [sharing.ask(URL) for _ in range(3)]
+    asked = [cache.fetch(URL) for _ in range(3)]
     broke_off = UpstreamBrokeOff(6)
     fetcher.respond(60, error=broke_off)
     assert [error(each) for each in asked] == [broke_off] * 3
-    again = sharing.ask(URL)
+    again = cache.fetch(URL)
     fetcher.respond()
     assert result(again).origin is MISS
 
 
 def test_a_fetch_that_is_refused_for_its_caller_goes_on_for_the_others(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
     """Case 86: a fetch counts as one of the first caller that asks."""
-    refused = [sharing.ask(URL, "first"), sharing.ask(URL, "first")]
-    others = [sharing.ask(URL, "second"), sharing.ask(URL, "third")]
+    refused = [cache.fetch(URL, "first"), cache.fetch(URL, "first")]
+    others = [cache.fetch(URL, "second"), cache.fetch(URL, "third")]
     fetcher.fail(Busy(5))
     assert [type(error(each)) for each in refused] == [Busy, Busy]
     assert fetcher.callers == ["first", "second"]
@@ -266,90 +262,88 @@ def test_a_fetch_that_is_refused_for_its_caller_goes_on_for_the_others(
 
 
 def test_a_fetch_that_cannot_begin_fails_at_once_and_stops_nothing(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
     fetcher.busy = True
-    refused = sharing.ask(URL)
+    refused = cache.fetch(URL)
     fetcher.reactor.advance(0)
     assert isinstance(error(refused), Busy)
     fetcher.busy = False
-    again = sharing.ask(URL)
+    again = cache.fetch(URL)
     fetcher.respond()
     assert result(again).origin is MISS
 
 
-def test_an_outcome_is_kept_for_its_lifetime(fetcher: FakeFetcher, sharing: FetchCache) -> None:
-    asked = sharing.ask(URL)
+def test_an_outcome_is_kept_for_its_lifetime(fetcher: FakeFetcher, cache: FetchCache) -> None:
+    asked = cache.fetch(URL)
     fetcher.reactor.advance(2)
     fetcher.respond(60, status=404)
     assert result(asked).origin is MISS
     fetcher.reactor.advance(59)
-    hit = result(sharing.ask(URL))
+    hit = result(cache.fetch(URL))
     assert (hit.origin, hit.status, hit.size, hit.url) == (HIT, 404, 6, str(URL))
     assert hit.timings == Timings()
     assert len(fetcher.fetches) == 1
     fetcher.reactor.advance(1)
-    again = sharing.ask(URL)
+    again = cache.fetch(URL)
     assert len(fetcher.fetches) == 2
     fetcher.respond()
     assert result(again).origin is MISS
 
 
-def test_an_outcome_without_a_lifetime_is_not_kept(
-    fetcher: FakeFetcher, sharing: FetchCache
-) -> None:
+def test_an_outcome_without_a_lifetime_is_not_kept(fetcher: FakeFetcher, cache: FetchCache) -> None:
     """`no-store`, or nothing said."""
     for _ in range(3):
-        asked = sharing.ask(URL)
+        asked = cache.fetch(URL)
         fetcher.respond(0)
         assert result(asked).origin is MISS
     assert len(fetcher.fetches) == 3
 
 
 def test_an_outcome_that_must_not_be_kept_ends_what_was(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
     for fresh, lifetime_s in ((False, 60), (True, 0), (False, 0)):
-        asked = sharing.ask(URL, fresh=fresh)
+        asked = cache.fetch(URL, fresh=fresh)
         fetcher.respond(lifetime_s)
         assert result(asked).origin is MISS
     assert len(fetcher.fetches) == 3
 
 
 def test_to_be_told_a_hit_cannot_be_cancelled_and_harms_nobody(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
-    asked = sharing.ask(URL)
+    asked = cache.fetch(URL)
     fetcher.respond(60)
     assert result(asked).origin is MISS
-    hit = sharing.ask(URL)
+    hit = cache.fetch(URL)
     hit.cancel()
     assert result(hit).origin is HIT
 
 
 def test_who_wants_it_fresh_goes_to_the_upstream_and_what_is_kept_is_renewed(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
-    asked = sharing.ask(URL)
+    asked = cache.fetch(URL)
     fetcher.respond(60)
     assert result(asked).size == 6
     fetcher.reactor.advance(50)
-    fresh = sharing.ask(URL, fresh=True)
+    fresh = cache.fetch(URL, fresh=True)
     assert len(fetcher.going_on) == 1
     fetcher.respond(60, chunks=[[b"new"]])
     renewed = result(fresh)
     assert (renewed.origin, renewed.size) == (MISS, 3)
     fetcher.reactor.advance(50)
-    hit = result(sharing.ask(URL))
+    hit = result(cache.fetch(URL))
     assert (hit.origin, hit.size) == (HIT, 3)
 
 
 def test_who_wants_it_fresh_joins_nobody_and_is_joined_by_nobody(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
-    first = sharing.ask(URL)
-    fresh = [sharing.ask(URL, fresh=True) for _ in range(2)]
-    joining = sharing.ask(URL)
+    first = cache.fetch(URL)
+    fresh = [cache.fetch(URL, fresh=True) for _ in range(2)]
+    joining = cache.fetch(URL)
     assert len(fetcher.fetches) == 3
     fresh[0].cancel()
     assert isinstance(error(fresh[0]), CancelledError)
@@ -363,13 +357,13 @@ def test_who_wants_it_fresh_joins_nobody_and_is_joined_by_nobody(
 
 
 def test_who_asks_while_another_wants_it_fresh_is_told_what_is_kept(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
-    asked = sharing.ask(URL)
+    asked = cache.fetch(URL)
     fetcher.respond(60)
     assert result(asked).origin is MISS
-    fresh = sharing.ask(URL, fresh=True)
-    assert result(sharing.ask(URL)).origin is HIT
+    fresh = cache.fetch(URL, fresh=True)
+    assert result(cache.fetch(URL)).origin is HIT
     fetcher.respond(60)
     assert result(fresh).origin is MISS
 
@@ -379,52 +373,52 @@ def urls(count: int) -> list[Url]:
 
 
 def test_those_that_were_asked_for_last_are_kept(fetcher: FakeFetcher) -> None:
-    sharing = FetchCache(fetcher, TERMS, max_outcomes=3)  # type: ignore[arg-type]
+    cache = FetchCache(fetcher, LIMITS, max_outcomes=3)  # type: ignore[arg-type]
     several = urls(4)
     for url in several[:3]:
-        asked = sharing.ask(url)
+        asked = cache.fetch(url)
         fetcher.respond(60)
         assert result(asked).origin is MISS
-    assert result(sharing.ask(several[0])).origin is HIT  # so that the second is the oldest
-    asked = sharing.ask(several[3])
+    assert result(cache.fetch(several[0])).origin is HIT  # so that the second is the oldest
+    asked = cache.fetch(several[3])
     fetcher.respond(60)
     assert result(asked).origin is MISS
     for n in (0, 2, 3):
-        assert result(sharing.ask(several[n])).origin is HIT
-    again = sharing.ask(several[1])
+        assert result(cache.fetch(several[n])).origin is HIT
+    again = cache.fetch(several[1])
     assert len(fetcher.going_on) == 1
     fetcher.respond(0)  # which takes no place
     assert result(again).origin is MISS
     for n in (0, 2, 3):
-        assert result(sharing.ask(several[n])).origin is HIT
+        assert result(cache.fetch(several[n])).origin is HIT
 
 
 def test_one_that_is_renewed_takes_no_second_place(fetcher: FakeFetcher) -> None:
-    sharing = FetchCache(fetcher, TERMS, max_outcomes=2)  # type: ignore[arg-type]
+    cache = FetchCache(fetcher, LIMITS, max_outcomes=2)  # type: ignore[arg-type]
     first, second = urls(2)
     for url in (first, second, second, second):
-        asked = sharing.ask(url, fresh=True)
+        asked = cache.fetch(url, fresh=True)
         fetcher.respond(60)
         assert result(asked).origin is MISS
-    assert result(sharing.ask(first)).origin is HIT
+    assert result(cache.fetch(first)).origin is HIT
 
 
-def test_no_more_than_a_thousand_are_kept(fetcher: FakeFetcher, sharing: FetchCache) -> None:
+def test_no_more_than_a_thousand_are_kept(fetcher: FakeFetcher, cache: FetchCache) -> None:
     many = urls(MAX_OUTCOMES + 1)
     for url in many:
-        asked = sharing.ask(url)
+        asked = cache.fetch(url)
         fetcher.respond(60)
         assert result(asked).origin is MISS
-    assert result(sharing.ask(many[1])).origin is HIT
-    asked = sharing.ask(many[0])
+    assert result(cache.fetch(many[1])).origin is HIT
+    asked = cache.fetch(many[0])
     assert not asked.called
     fetcher.respond(0)
     assert result(asked).origin is MISS
 
 
-def test_who_is_told_may_ask_again_at_once(fetcher: FakeFetcher, sharing: FetchCache) -> None:
+def test_who_is_told_may_ask_again_at_once(fetcher: FakeFetcher, cache: FetchCache) -> None:
     again: list[Deferred[FetchOutcome]] = []
-    sharing.ask(URL).addCallback(lambda _: again.append(sharing.ask(URL)))
+    cache.fetch(URL).addCallback(lambda _: again.append(cache.fetch(URL)))
     fetcher.respond()
     assert len(fetcher.fetches) == 2
     fetcher.respond()
@@ -437,8 +431,8 @@ def test_with_a_real_fetcher_one_request_is_made_for_all(
 ) -> None:
     """Case 31."""
     world = make(connections=1)
-    sharing = FetchCache(world.fetcher, TERMS)
-    asked = [sharing.ask(URL) for _ in range(100)]
+    cache = FetchCache(world.fetcher, LIMITS)
+    asked = [cache.fetch(URL) for _ in range(100)]
     outcomes = [outcome(each) for each in asked]
     world.advance(1)
     peer = world.accept()
@@ -454,15 +448,13 @@ def test_with_a_real_fetcher_one_request_is_made_for_all(
         came: Any = outcomes[99][0]
         timings = Timings(None, None, 1.0, None, 3.0, 3.0)
         assert came == FetchOutcome(str(URL), 200, 5, timings, SHARED)
-        assert result(sharing.ask(URL)).origin is HIT
+        assert result(cache.fetch(URL)).origin is HIT
     assert len(peer.requests) == 1
     assert world.fetcher.fetches == 0
 
 
-def test_who_is_told_may_end_the_waiting_of_others(
-    fetcher: FakeFetcher, sharing: FetchCache
-) -> None:
-    first, second, third = (sharing.ask(URL) for _ in range(3))
+def test_who_is_told_may_end_the_waiting_of_others(fetcher: FakeFetcher, cache: FetchCache) -> None:
+    first, second, third = (cache.fetch(URL) for _ in range(3))
     outcomes = [outcome(second), outcome(third)]
     first.addCallback(lambda _: second.cancel())
     fetcher.respond()
@@ -470,30 +462,30 @@ def test_who_is_told_may_end_the_waiting_of_others(
 
 
 def test_an_older_fetch_does_not_replace_what_a_newer_one_has_brought(
-    fetcher: FakeFetcher, sharing: FetchCache
+    fetcher: FakeFetcher, cache: FetchCache
 ) -> None:
-    older = sharing.ask(URL)
+    older = cache.fetch(URL)
     fetcher.reactor.advance(5)
-    newer = sharing.ask(URL, fresh=True)
+    newer = cache.fetch(URL, fresh=True)
     fetcher.respond(60, index=1, chunks=[[b"new"]])
     fetcher.respond(60, chunks=[[b"older"]])
     assert result(older).size == 5
     assert result(newer).size == 3
-    assert result(sharing.ask(URL)).size == 3
+    assert result(cache.fetch(URL)).size == 3
 
 
 @pytest.mark.parametrize("asking", [1000, 5000])
 def test_thousands_who_ask_at_once_are_all_told_and_those_who_leave_hinder_nobody(
-    fetcher: FakeFetcher, sharing: FetchCache, asking: int
+    fetcher: FakeFetcher, cache: FetchCache, asking: int
 ) -> None:
     """Case 31: each asks again as soon as it is told, as pipelined requests do."""
     again: list[Deferred[FetchOutcome]] = []
 
     def ask_again(told: FetchOutcome) -> FetchOutcome:
-        again.append(sharing.ask(URL))
+        again.append(cache.fetch(URL))
         return told
 
-    asked = [sharing.ask(URL).addCallback(ask_again) for _ in range(asking)]
+    asked = [cache.fetch(URL).addCallback(ask_again) for _ in range(asking)]
     for each in asked[1::2]:
         each.cancel()
         assert isinstance(error(each), CancelledError)
@@ -504,11 +496,9 @@ def test_thousands_who_ask_at_once_are_all_told_and_those_who_leave_hinder_nobod
     assert all(isinstance(error(each), UpstreamFailed) for each in again)
 
 
-def test_leaving_costs_the_same_however_many_wait(
-    fetcher: FakeFetcher, sharing: FetchCache
-) -> None:
+def test_leaving_costs_the_same_however_many_wait(fetcher: FakeFetcher, cache: FetchCache) -> None:
     """Case 31: a client closes its connections, and all its requests leave at once."""
-    asked = [sharing.ask(URL) for _ in range(20_000)]
+    asked = [cache.fetch(URL) for _ in range(20_000)]
     begun_s = time.process_time()
     for each in reversed(asked):
         each.cancel()

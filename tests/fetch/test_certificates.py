@@ -131,7 +131,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 def world(make: Callable[..., World], authority: Authority) -> World:
-    return make(trust=authority.trust)
+    return make(verifier=authority.trust)
 
 
 async def connected(world: World, authority: Authority) -> Server:
@@ -167,7 +167,7 @@ async def test_hosts_of_any_spelling_have_certificates(
 ) -> None:
     """Cases 59 and 60."""
     authority = Authority(on_the_wire)
-    world = make(trust=authority.trust)
+    world = make(verifier=authority.trust)
     world.names.table[on_the_wire] = ["93.184.215.14"]
     asked = world.ask(f"https://{host}/")
     server = await connected(world, authority)
@@ -208,7 +208,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_believed(
     server = await connected(world, Authority(*hosts))
     world.network.turn()
     assert type(asked.error) is UpstreamFailed
-    assert "cannot be trusted" in str(asked.error)
+    assert "cannot be verified" in str(asked.error)
     assert server.received == b""
 
 
@@ -221,7 +221,7 @@ async def test_a_certificate_of_another_host_is_not_believed(
     server = await connected(world, authority)
     world.network.turn()
     assert type(asked.error) is UpstreamFailed
-    assert "cannot be trusted" in str(asked.error)
+    assert "cannot be verified" in str(asked.error)
     assert server.received == b""
 
 
@@ -233,7 +233,7 @@ async def test_who_speaks_no_tls_is_one_of_our_errors(world: World) -> None:
     await deferLater(reactor, 0)
     world.network.turn()
     assert type(asked.error) is UpstreamFailed
-    assert "TLS fails" in str(asked.error)
+    assert "TLS failed" in str(asked.error)
 
 
 @asynchronous
@@ -363,7 +363,7 @@ async def test_to_close_waits_for_no_peer(world: World, authority: Authority) ->
 async def test_what_came_with_the_end_of_tls_while_it_was_held_is_not_lost(
     fields: dict[str, str], authority: Authority
 ) -> None:
-    world = World(trust=authority.trust)
+    world = World(verifier=authority.trust)
     asked = world.ask("https://example.org/", LONG, read=False)
     server = await connected(world, authority)
     await server.respond(head(200, **fields))
@@ -387,7 +387,7 @@ async def test_what_came_with_the_end_of_tls_while_it_was_held_is_not_lost(
 async def test_what_tls_has_broken_off_before_it_was_read_is_told_as_that(
     authority: Authority,
 ) -> None:
-    world = World(trust=authority.trust)
+    world = World(verifier=authority.trust)
     asked = world.ask("https://example.org/", LONG, read=False)
     server = await connected(world, authority)
     await server.respond(head(Content_Length="100") + b"hello")
@@ -415,7 +415,7 @@ def test_all_connections_share_what_it_takes_to_judge_certificates() -> None:
 def test_a_name_for_which_there_is_no_certificate_is_not_trusted(world: World) -> None:
     """The number is a spelling of a public address; names that are odd are names."""
     world.names.table["134744072"] = world.names.table["example.org"]
-    assert "cannot have a certificate" in str(world.ask("https://134744072/").error)
+    assert "no certificate can be issued" in str(world.ask("https://134744072/").error)
     for host in (b"foo_bar.org", b"r3---sn-a.org", b"xn--a.org"):
         assert CertificateVerifier().creatorForNetloc(host, 443)
 
@@ -423,7 +423,7 @@ def test_a_name_for_which_there_is_no_certificate_is_not_trusted(world: World) -
 @asynchronous
 async def test_an_address_is_trusted_by_its_certificate(make: Callable[..., World]) -> None:
     authority = Authority("93.184.215.14")
-    world = make(trust=authority.trust)
+    world = make(verifier=authority.trust)
     asked = world.ask("https://93.184.215.14/")
     server = await connected(world, authority)
     await server.respond(head(Content_Length="5") + b"hello")
@@ -431,7 +431,7 @@ async def test_an_address_is_trusted_by_its_certificate(make: Callable[..., Worl
     other = world.ask("https://93.184.215.15/")
     await connected(world, authority)
     world.network.turn()
-    assert "cannot be trusted" in str(other.error)
+    assert "cannot be verified" in str(other.error)
     await server.close()
 
 
@@ -440,7 +440,7 @@ async def test_an_address_is_trusted_by_its_certificate(make: Callable[..., Worl
 async def test_a_kept_connection_that_the_server_closes_is_forgotten(
     make: Callable[..., World], authority: Authority, connections: int
 ) -> None:
-    world = make(trust=authority.trust, connections=connections)
+    world = make(verifier=authority.trust, connections=connections)
     for url in (URL, "https://other.org/", URL):
         asked = world.ask(url)
         server = await connected(world, authority)

@@ -19,23 +19,23 @@ from twistedmedia.limits import RECENT_S
 
 CONTENT = bytes(range(256)) * 4
 ETAG = '"v1"'
-TERMS = FetchLimits(total_s=100, head_s=10)
+LIMITS = FetchLimits(total_s=100, head_s=10)
 
 
 class Downloading:
     """A download of `CONTENT`, whose upstream a test plays."""
 
-    def __init__(self, world: World, terms: FetchLimits = TERMS) -> None:
+    def __init__(self, world: World, limits: FetchLimits = LIMITS) -> None:
         self.world = world
         self.content = b""
         self.length: int | None = None
         self.timings: Timings
-        self.work = ensureDeferred(self._run(terms))
+        self.work = ensureDeferred(self._run(limits))
         self.outcome = outcome(self.work)
 
-    async def _run(self, terms: FetchLimits) -> None:
+    async def _run(self, limits: FetchLimits) -> None:
         url = parse_url("http://example.org/a.mp3")
-        self.download = Download(self.world.fetcher, url, terms)
+        self.download = Download(self.world.fetcher, url, limits)
         async with self.download as download:
             self.length = download.length
             async for chunks in download:
@@ -321,7 +321,7 @@ def test_an_attempt_whose_headers_do_not_come_is_followed_by_the_next(world: Wor
     download = Downloading(world)
     download.begin(300)
     peer = download.resume(RESUME_AFTER_S[0])
-    world.advance(TERMS.head_s)
+    world.advance(LIMITS.head_s)
     assert peer.aborted
     download.resume(RESUME_AFTER_S[1]).send(partial(300) + CONTENT[300:])
     assert download.outcome == [None]
@@ -344,7 +344,7 @@ def test_a_reader_that_is_slower_than_the_time_in_all_gets_what_has_come(world: 
 
     async def run() -> None:
         url = parse_url("http://example.org/a.mp3")
-        async with Download(world.fetcher, url, TERMS) as download:
+        async with Download(world.fetcher, url, LIMITS) as download:
             async for chunks in download:
                 written.extend(chunks)
                 await disk
@@ -352,7 +352,7 @@ def test_a_reader_that_is_slower_than_the_time_in_all_gets_what_has_come(world: 
     came = outcome(ensureDeferred(run()))
     world.accept().respond(bytes(700_000))
     world.network.turn()
-    world.advance(TERMS.total_s + 1)
+    world.advance(LIMITS.total_s + 1)
     assert 0 < sum(map(len, written)) < 700_000
     disk.callback(None)
     world.network.turn()

@@ -19,10 +19,10 @@ from twisted.internet.error import (
 from twisted.internet.task import Clock
 
 from tests.fetch.reactor import (
+    LIMITS,
     LONG,
     PUBLIC,
     RECEIVE_BYTES,
-    TERMS,
     Asked,
     Network,
     Peer,
@@ -451,7 +451,7 @@ def test_a_url_that_is_named_gets_none_although_it_is_the_upstreams(
 def test_a_look_up_that_hangs_ends_with_the_time_to_the_headers(world: World) -> None:
     world.names.hang("example.org")
     asked = world.ask(URL)
-    world.advance(TERMS.head_s - 0.5)
+    world.advance(LIMITS.head_s - 0.5)
     assert asked.outcome == []
     world.advance(0.5)
     assert type(asked.error) is UpstreamTooSlow
@@ -481,7 +481,7 @@ def test_connecting_ends_with_the_time_to_the_headers(world: World) -> None:
 def test_headers_that_do_not_come_end_with_their_time(world: World, sent: bytes) -> None:
     asked, peer = answered(world)
     peer.send(sent)
-    world.advance(TERMS.head_s - 0.5)
+    world.advance(LIMITS.head_s - 0.5)
     assert asked.outcome == []
     world.advance(0.5)
     assert type(asked.error) is UpstreamTooSlow
@@ -531,7 +531,7 @@ def test_what_has_come_whole_is_read_however_late(world: World) -> None:
     """Else it would look whole, and be short."""
     asked = world.ask(URL, read=False)
     world.accept().respond(b"hello")
-    world.advance(TERMS.total_s + 1)
+    world.advance(LIMITS.total_s + 1)
     asked.read()
     assert asked.whole == b"hello"
 
@@ -540,7 +540,7 @@ def test_a_radio_that_never_ends_is_cut_off(world: World) -> None:
     """Case 23."""
     asked, peer = answered(world)
     peer.send(head(icy_metaint="8192"))
-    for second in range(int(TERMS.total_s)):
+    for second in range(int(LIMITS.total_s)):
         assert asked.outcome == [], second
         peer.send(bytes(16_000))
         world.advance(1)
@@ -1558,7 +1558,7 @@ def test_origins_are_not_remembered_longer_than_their_connections(
     make: Callable[..., World],
 ) -> None:
     world = make(connections=3)
-    pool = world.fetcher._csrf._pool
+    pool = world.fetcher._agent._pool
     for number in range(20):
         host = f"{number}.org"
         world.names.table[host] = world.names.table["example.org"]
@@ -1627,7 +1627,7 @@ def test_connections_that_are_lost_while_they_are_kept_are_forgotten(
     make: Callable[..., World],
 ) -> None:
     world = make(connections=2)
-    pool = world.fetcher._csrf._pool
+    pool = world.fetcher._agent._pool
     for _ in range(3):
         both = [world.ask(URL) for _ in range(2)]
         peers = [attempt.accept() for attempt in world.network.pending]

@@ -220,7 +220,7 @@ def test_any_headers_mean_a_time_that_a_cache_can_count(
 
 @quick
 @given(lists)
-def test_what_forbids_keeping_does_so_whatever_else_is_said(around: str) -> None:
+def test_what_forbids_storing_does_so_whatever_else_is_said(around: str) -> None:
     for forbidding in ("no-store", "no-cache", "private"):
         assert lifetime_s(f"{forbidding}, max-age=60, {around}") == 0
 

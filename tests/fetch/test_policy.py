@@ -502,7 +502,7 @@ def test_an_opening_admits_what_it_names_and_nothing_that_looks_like_it(
 ) -> None:
     """Case 41."""
     policy = Policy((parse_allow_rule(text),))
-    assert policy.admits(host, ip_address(address), port) is admitted
+    assert policy.allows(host, ip_address(address), port) is admitted
 
 
 @pytest.mark.parametrize(("text", "host", "address", "port", "admitted"), ADMISSIONS)
@@ -511,7 +511,7 @@ def test_what_one_opening_admits_is_admitted_beside_others(
 ) -> None:
     others = (parse_allow_rule("203.0.113.7"), parse_allow_rule("*.other.example:1"))
     for openings in ((parse_allow_rule(text), *others), (*others, parse_allow_rule(text))):
-        assert Policy(openings, public=False).admits(host, ip_address(address), port) is admitted
+        assert Policy(openings, public=False).allows(host, ip_address(address), port) is admitted
 
 
 labels = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,4}[a-z0-9])?", fullmatch=True)
@@ -523,11 +523,11 @@ hosts = st.lists(labels, min_size=1, max_size=4).map(".".join)
 def test_a_name_opens_itself_and_a_star_what_is_below_it(name: str, host: str) -> None:
     """Case 41."""
     address = ip_address("10.0.0.1")
-    assert AllowRule(None, name).admits(host, address, 80) == (host == name)
-    assert AllowRule(None, f"*.{name}").admits(f"{host}.{name}", address, 80)
+    assert AllowRule(None, name).allows(host, address, 80) == (host == name)
+    assert AllowRule(None, f"*.{name}").allows(f"{host}.{name}", address, 80)
     for other in (name, f"{host}{name}", f"{host}-{name}", f"{name}.{host}.test"):
         if not other.endswith(f".{name}"):
-            assert not AllowRule(None, f"*.{name}").admits(other, address, 80)
+            assert not AllowRule(None, f"*.{name}").allows(other, address, 80)
 
 
 # Policies
@@ -536,12 +536,12 @@ def test_a_name_opens_itself_and_a_star_what_is_below_it(name: str, host: str) -
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
 @pytest.mark.parametrize("port", [80, 443])
 def test_public_addresses_are_admitted_on_the_ports_of_http(address: str, port: int) -> None:
-    assert Policy().admits("a.example", ip_address(address), port)
+    assert Policy().allows("a.example", ip_address(address), port)
 
 
 @pytest.mark.parametrize("port", [0, 1, 22, 25, 79, 81, 442, 444, 6379, 8080, 65535])
 def test_public_addresses_are_admitted_on_no_other_port(port: int) -> None:
-    assert not Policy().admits("a.example", ip_address("8.8.8.8"), port)
+    assert not Policy().allows("a.example", ip_address("8.8.8.8"), port)
     assert port not in PUBLIC_PORTS
 
 
@@ -549,19 +549,19 @@ def test_public_addresses_are_admitted_on_no_other_port(port: int) -> None:
 def test_by_itself_nothing_else_is_admitted(text: str) -> None:
     """Case 38."""
     for port in PUBLIC_PORTS:
-        assert not Policy().admits("a.example", ip_address(text), port)
+        assert not Policy().allows("a.example", ip_address(text), port)
 
 
 @pytest.mark.parametrize("text", [*PUBLIC, *NOT_PUBLIC])
 def test_a_policy_that_opens_nothing_admits_nothing(text: str) -> None:
-    assert not Policy(public=False).admits("a.example", ip_address(text), 80)
+    assert not Policy(public=False).allows("a.example", ip_address(text), 80)
 
 
 def test_an_opening_of_a_public_address_opens_its_other_ports() -> None:
     policy = Policy((parse_allow_rule("8.8.8.8"), parse_allow_rule("a.example:8080")))
-    assert policy.admits("b.example", ip_address("8.8.8.8"), 8443)
-    assert policy.admits("a.example", ip_address("1.1.1.1"), 8080)
-    assert not policy.admits("b.example", ip_address("1.1.1.1"), 8080)
+    assert policy.allows("b.example", ip_address("8.8.8.8"), 8443)
+    assert policy.allows("a.example", ip_address("1.1.1.1"), 8080)
+    assert not policy.allows("b.example", ip_address("1.1.1.1"), 8080)
 
 
 @pytest.mark.parametrize(
@@ -585,11 +585,11 @@ def test_of_the_addresses_of_a_name_all_are_admitted_or_none(
 ) -> None:
     """Case 40."""
     policy = Policy((parse_allow_rule("192.168.1.0/24"),))
-    assert policy.admits_all("a.example", map(ip_address, addresses), 80) is admitted
+    assert policy.allows_all("a.example", map(ip_address, addresses), 80) is admitted
 
 
 def test_even_an_open_name_that_leads_nowhere_is_not_admitted() -> None:
-    assert not Policy((parse_allow_rule("a.example"),)).admits_all("a.example", [], 80)
+    assert not Policy((parse_allow_rule("a.example"),)).allows_all("a.example", [], 80)
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ def test_even_an_open_name_that_leads_nowhere_is_not_admitted() -> None:
 def test_an_origin_is_admitted_wherever_it_is_and_on_its_port_only(
     host: str, address: str, port: int, admitted: bool
 ) -> None:
-    assert origin_only(host, 8000).admits(host, ip_address(address), port) is admitted
+    assert origin_only(host, 8000).allows(host, ip_address(address), port) is admitted
 
 
 @pytest.mark.parametrize(
@@ -628,4 +628,4 @@ def test_another_host_is_not_the_origin(host: str) -> None:
     """Case 41."""
     policy = origin_only("upstream.example", 80)
     for address in ("127.0.0.1", "8.8.8.8"):
-        assert not policy.admits(host, ip_address(address), 80)
+        assert not policy.allows(host, ip_address(address), 80)

@@ -16,7 +16,7 @@ from tests.fetch.reactor import PUBLIC, Network, failed
 from tests.http.connection import outcome, result
 from twistedmedia.errors import Busy
 from twistedmedia.fetch.policy import Address
-from twistedmedia.fetch.resolver import AT_ONCE, Resolver
+from twistedmedia.fetch.resolver import MAX_THREADS, Resolver
 
 WAIT_S = 10  # so that a failing test ends
 
@@ -88,7 +88,7 @@ def network() -> Network:
 
 @pytest.fixture
 def resolver(network: Network, getaddrinfo: GetAddrInfo) -> Resolver:
-    return Resolver(network, getaddrinfo, at_once=6)  # type: ignore[arg-type]
+    return Resolver(network, getaddrinfo, max_threads=6)  # type: ignore[arg-type]
 
 
 def addresses(*texts: str) -> list[Address]:
@@ -353,22 +353,22 @@ def test_a_look_up_that_hangs_keeps_no_process_from_ending(
 def test_as_many_look_ups_go_on_as_cost_next_to_nothing(
     network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
-    hosts = [f"{n}.example" for n in range(AT_ONCE + 1)]
+    hosts = [f"{n}.example" for n in range(MAX_THREADS + 1)]
     getaddrinfo.hold(*hosts)
     resolver = Resolver(network, getaddrinfo)  # type: ignore[arg-type]
     several = [resolver.addresses(host, host) for host in hosts]
-    getaddrinfo.wait_for_calls(AT_ONCE)
+    getaddrinfo.wait_for_calls(MAX_THREADS)
     getaddrinfo.let_all_go()
     network.from_threads(len(hosts))
     assert all(result(asked) for asked in several)
-    assert getaddrinfo.most <= AT_ONCE
+    assert getaddrinfo.most <= MAX_THREADS
 
 
 def test_names_of_one_caller_do_not_hold_up_those_of_another(
     network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
     """Case 86: a look-up that hangs cannot be ended."""
-    resolver = Resolver(network, getaddrinfo, at_once=12)  # type: ignore[arg-type]
+    resolver = Resolver(network, getaddrinfo, max_threads=12)  # type: ignore[arg-type]
     hosts = [f"{caller}{n}.example" for caller in "ab" for n in range(20)]
     getaddrinfo.hold(*hosts)
     hanging = [resolver.addresses(host, host[0]) for host in hosts]
@@ -405,7 +405,7 @@ class Unable:
 def test_where_no_thread_can_start_all_are_told_and_no_name_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, network: Network, names: int
 ) -> None:
-    resolver = Resolver(network, lambda *_, **__: [(0, 0, 0, "", (PUBLIC, 0))], at_once=1)
+    resolver = Resolver(network, lambda *_, **__: [(0, 0, 0, "", (PUBLIC, 0))], max_threads=1)
     unable = Unable(monkeypatch)
     for number in range(names):
         assert isinstance(failed(outcome(resolver.addresses(f"{number}.example"))), Busy)
@@ -418,7 +418,7 @@ def test_where_no_thread_can_start_all_are_told_and_no_name_is_left_behind(
 def test_names_wait_for_a_look_up_under_way_where_no_other_thread_can_start(
     monkeypatch: pytest.MonkeyPatch, network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
-    resolver = Resolver(network, getaddrinfo, at_once=5)  # type: ignore[arg-type]
+    resolver = Resolver(network, getaddrinfo, max_threads=5)  # type: ignore[arg-type]
     getaddrinfo.hold("first.example")
     first = resolver.addresses("first.example")
     getaddrinfo.wait_for_calls(1)
@@ -435,7 +435,7 @@ def test_names_wait_for_a_look_up_under_way_where_no_other_thread_can_start(
 
 def test_those_who_leave_leave_nothing_behind(network: Network, getaddrinfo: GetAddrInfo) -> None:
     """Whoever waits for a thread and goes is forgotten, with the name that nobody else wants."""
-    resolver = Resolver(network, getaddrinfo, at_once=1)  # type: ignore[arg-type]
+    resolver = Resolver(network, getaddrinfo, max_threads=1)  # type: ignore[arg-type]
     getaddrinfo.hold("first.example")
     first = outcome(resolver.addresses("first.example"))
     for number in range(1000):
@@ -445,7 +445,7 @@ def test_those_who_leave_leave_nothing_behind(network: Network, getaddrinfo: Get
             each.addErrback(lambda _: None)
             each.cancel()
     assert len(resolver._queues) == 0
-    assert [len(waiting) for waiting in resolver._asking.values()] == [1]
+    assert [len(waiting) for waiting in resolver._waiting.values()] == [1]
     getaddrinfo.let_go("first.example")
     network.from_threads()
     assert first

@@ -280,13 +280,13 @@ def test_a_fetch_that_ends_before_its_head_has_its_turn_leaves_nothing(
 
 def asked_together(loop: Loop, callers: list[str]) -> list[list[object]]:
     """Requests that share a fetch, each of whose answers takes a turn of the loop."""
-    sharing = FetchCache(loop.world.fetcher, LONG)
+    cache = FetchCache(loop.world.fetcher, LONG)
 
     def answered(result: object) -> object:
         loop.network.spend(TURN_OF_FEW_S)
         return result
 
-    asked = [sharing.ask(parse_url(URL), caller) for caller in callers]
+    asked = [cache.fetch(parse_url(URL), caller) for caller in callers]
     return [outcome(each.addBoth(answered)) for each in asked]
 
 

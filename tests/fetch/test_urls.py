@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from twistedmedia.fetch.urls import (
     MAX_URL_BYTES,
     Url,
-    normal_host,
+    normalize_host,
     parse_url,
     resolve,
-    without_credentials,
+    split_credentials,
 )
 
 quick = settings(max_examples=300, deadline=None)
@@ -396,11 +396,11 @@ def test_any_path_and_query_stay_behind_their_host(text: str) -> None:
 @given(hostile | st.text())
 def test_any_host_is_a_name_in_ascii_or_a_value_error(text: str) -> None:
     try:
-        host = normal_host(text)
+        host = normalize_host(text)
     except ValueError as error:
         reason = str(error)
     else:
-        assert normal_host(host) == host
+        assert normalize_host(host) == host
         assert host.isascii()
         assert set(host) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
         assert all(1 <= len(label) <= 63 for label in host.split("."))
@@ -422,13 +422,13 @@ def test_any_host_is_a_name_in_ascii_or_a_value_error(text: str) -> None:
     ],
 )
 def test_a_host_name_has_one_spelling(text: str, host: str) -> None:
-    assert normal_host(text) == host
+    assert normalize_host(text) == host
 
 
 @pytest.mark.parametrize("text", ["", ".", "a..b", "a..", "a b", "a/b", "a:80", "[::1]", "a\n"])
 def test_what_is_no_host_name_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="its host is neither a name nor an address"):
-        normal_host(text)
+        normalize_host(text)
 
 
 @pytest.mark.parametrize(
@@ -585,7 +585,7 @@ def test_credentials_in_a_url_are_those_of_basic_authentication(
     text: str, credentials: bytes, rest: str
 ) -> None:
     """Case 42."""
-    authorization, url = without_credentials(text)
+    authorization, url = split_credentials(text)
     assert authorization is not None
     scheme, _, encoded = authorization.partition(" ")
     assert (scheme, b64decode(encoded, validate=True)) == ("Basic", credentials)
@@ -607,7 +607,7 @@ def test_credentials_in_a_url_are_those_of_basic_authentication(
     ],
 )
 def test_a_url_without_credentials_is_left_as_it_is(text: str) -> None:
-    assert without_credentials(text) == (None, text)
+    assert split_credentials(text) == (None, text)
 
 
 @quick
@@ -615,7 +615,7 @@ def test_a_url_without_credentials_is_left_as_it_is(text: str) -> None:
 def test_no_credentials_break_a_header(credentials: str, text: str) -> None:
     """Case 42."""
     try:
-        authorization, url = without_credentials(f"http://{credentials}@{text}")
+        authorization, url = split_credentials(f"http://{credentials}@{text}")
         parse_url(url)
     except ValueError:
         return
