@@ -144,19 +144,19 @@ def test_the_pool_keeps_a_connection_with_its_timeout_and_removes_it() -> None:
 
 def test_the_parser_takes_our_decoder_and_our_limit(world: World) -> None:
     """It reads a line that is longer than Twisted's limit, `identity`, and a padded chunk size."""
-    long = world.ask("http://example.org/long")
+    long = world.fetch("http://example.org/long")
     peer = world.accept()
     content = head(Transfer_Encoding="chunked", X_Long="x" * 20_000) + b"2  \r\nab\r\n0\r\n\r\n"
     peer.send(content)
     world.advance(1, step=0.01)  # a long head takes several turns of the loop
     assert long.whole == b"ab"
-    identity = world.ask("http://example.org/identity")
+    identity = world.fetch("http://example.org/identity")
     peer.send(head(Transfer_Encoding="identity", Content_Length="2") + b"cd")
     assert identity.whole == b"cd"
 
 
 def test_a_connection_that_received_too_much_is_not_reused(world: World) -> None:
-    first = world.ask("http://example.org/")
+    first = world.fetch("http://example.org/")
     peer = world.accept()
     peer.send(head(Content_Length="1") + b"a" + b"more")
     assert first.whole == b"a"
