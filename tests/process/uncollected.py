@@ -69,7 +69,9 @@ def main() -> None:
         connections=100,
         memory=BodyMemory(),
     )
-    fetches = Fetches(fetcher, fetch_limits=FetchLimits(5, 5, 64 << 20), import_limits=FetchLimits(10, 5))
+    fetches = Fetches(
+        fetcher, fetch_limits=FetchLimits(5, 5, 64 << 20), import_limits=FetchLimits(10, 5)
+    )
     library = Library(store, UploadLimits(), fetches=fetches)
     uploads = ResumableUploads(library, store.kept)
     root = Resource()
