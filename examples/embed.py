@@ -54,13 +54,13 @@ async def serve(reactor: Any, root: str, port: int) -> None:
     fetcher = Fetcher(
         reactor,
         resolver=Resolver(reactor),
-        trust=CertificateVerifier(),
+        verifier=CertificateVerifier(),
         policy=Policy(),  # public addresses only
         connections=100,
         memory=BodyMemory(),
     )
     fetches = Fetches(
-        fetcher, asking=FetchLimits(30, 30, 64 << 20), importing=FetchLimits(3600, 30)
+        fetcher, fetch_limits=FetchLimits(30, 30, 64 << 20), import_limits=FetchLimits(3600, 30)
     )
     limits = UploadLimits(formats=frozenset({"mp3", "wav", "ogg"}))
     library = Library(store, limits, reactor, fetches=fetches)

@@ -17,8 +17,6 @@ MOST_PARAMETERS = 6
 # The connection of the server extends Twisted's, which has flags of its own.
 MANY_FLAGS = {
     "http/connection.py: MediaChannel",
-    "fetch/hops.py: Connection",
-    "fetch/hops.py: Hop",
     "library/upload.py: Upload",
 }
 MANY_PARAMETERS = {
@@ -26,7 +24,6 @@ MANY_PARAMETERS = {
 }
 LONG = {
     "client/media.py",
-    "fetch/fetcher.py",
     "http/connection.py",
     "library/resumable.py",
     "library/upload.py",

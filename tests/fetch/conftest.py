@@ -1,4 +1,4 @@
-"""Worlds for tests of fetching, which must be idle in the end."""
+"""Worlds for tests of fetches, which must be idle at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.fetch.reactor import World
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., World]]:
-    """Makes worlds, of which nothing may be left after the test."""
+    """Makes worlds, which must leave nothing behind after the test."""
     worlds: list[World] = []
 
     def made(**settings: object) -> World:

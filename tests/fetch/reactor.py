@@ -1,5 +1,5 @@
-"""A network in memory: a reactor whose connections a test accepts, refuses and answers, names that
-a test looks up, and a Fetcher between the two.
+"""A network in memory: a reactor whose connections a test accepts and refuses, a resolver with a
+table of names, and a Fetcher that uses both.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from twistedmedia.http.body import EACH_BYTES, BodyMemory
 
 RECEIVE_BYTES = 1 << 16  # what Twisted's own transports receive at once
 PUBLIC = "93.184.215.14"
-TERMS = FetchLimits(total_s=30, head_s=10, max_bytes=8 << 20)
+LIMITS = FetchLimits(total_s=30, head_s=10, max_bytes=8 << 20)
 LONG = FetchLimits(total_s=1000, head_s=10)
 
 
 class Network(Clock):
-    """As much of a reactor as fetching needs. Time stands still until a test moves it."""
+    """The parts of a reactor that fetches need. A test advances its time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,22 +63,22 @@ class Network(Clock):
         self._from_threads.put(lambda: call(*args))
 
     def from_threads(self, calls: int = 1) -> None:
-        """Make the next calls that threads have asked for, when they have."""
+        """Wait for calls from threads, and make them."""
         for _ in range(calls):
             self._from_threads.get(timeout=10)()  # so that a failing test ends
 
     def turn(self) -> None:
-        """Whatever is due now is done."""
+        """Make the calls that are due now."""
         self.advance(0)
 
     @property
     def connected_to(self) -> list[tuple[str, int]]:
-        """All that ever was connected to, or tried to be."""
+        """All hosts and ports of attempts to connect."""
         return [(attempt.host, attempt.port) for attempt in self.attempts]
 
     @property
     def pending(self) -> list[Attempt]:
-        """The attempts that a test has neither accepted nor refused, and nobody given up."""
+        """The attempts that were neither accepted, refused nor given up."""
         return [attempt for attempt in self.attempts if attempt.pending]
 
     @property
@@ -90,7 +90,7 @@ class Network(Clock):
 
 @implementer(IConnector)
 class Attempt:
-    """A connection that is to be made."""
+    """An attempt to connect."""
 
     def __init__(
         self, network: Network, host: str, port: int, factory: Any, timeout_s: float
@@ -104,7 +104,7 @@ class Attempt:
         self._timeout = network.callLater(timeout_s, self.refuse, TimeoutError())
 
     def accept(self) -> Peer:
-        """The peer has accepted it."""
+        """Accept it as the peer."""
         self._over()
         self.peer = Peer(self._network, self.host, self.port)
         protocol = self._factory.buildProtocol(self.peer.getPeer())
@@ -113,7 +113,7 @@ class Attempt:
         return self.peer
 
     def refuse(self, error: Exception | None = None) -> None:
-        """It has failed."""
+        """Let it fail."""
         self._over()
         reason = Failure(error or ConnectionRefusedError())
         self._factory.clientConnectionFailed(self, reason)
@@ -141,7 +141,7 @@ class Attempt:
 
 @implementer(ITCPTransport, IPushProducer, IConsumer)
 class Peer:
-    """A connection. Our end behaves as Twisted's TCP transport does; the other end is `received`,
+    """A connection. Our end behaves like Twisted's TCP transport; the other end is `received`,
     `send`, `close` and `reset`.
     """
 
@@ -163,7 +163,7 @@ class Peer:
     # The other end.
 
     def send(self, data: bytes) -> None:
-        """Send to us; what cannot be received yet waits."""
+        """Send `data` to us. It waits while our end is paused."""
         assert self.connected, "the connection is gone"
         self._incoming += data
         self._deliver()
@@ -173,26 +173,26 @@ class Peer:
         self.send(head(status, Content_Length=str(len(content)), **headers) + content)
 
     def close(self) -> None:
-        """End the connection as one does, behind what is sent."""
+        """Close the connection cleanly, after all sent bytes."""
         self._ending = True
         self._deliver()
 
     def reset(self) -> None:
-        """Break it off."""
+        """Break the connection."""
         self._lost(ConnectionLost())
 
     @property
     def unread(self) -> int:
-        """Bytes that are sent and not received."""
+        """The number of bytes that were sent and not received."""
         return len(self._incoming)
 
     @property
     def requests(self) -> list[str]:
-        """The heads of the requests that have come."""
+        """The heads of the received requests."""
         return self.received.decode().split("\r\n\r\n")[:-1]
 
     def request(self, index: int = -1) -> dict[str, str]:
-        """The fields of a request, their names in lower case; its first line has none."""
+        """The fields of a request by their names in lower case; its first line by an empty name."""
         line, *fields = self.requests[index].split("\r\n")
         split = [field.split(": ", 1) for field in fields]
         return {"": line, **{name.lower(): value for name, value in split}}
@@ -278,19 +278,19 @@ class Peer:
 
 
 class Names:
-    """Look-ups that are answered at once, from a table that a test may change."""
+    """A resolver that fires at once, from a table that a test may change."""
 
     def __init__(self, table: Mapping[str, list[str]]) -> None:
         self.table = dict(table)
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.hanging: dict[str, Deferred[list[Address]]] = {}
 
     def hang(self, host: str) -> None:
-        """Give no answer for `host`."""
+        """Do not respond for `host`."""
         self.hanging[host] = Deferred(lambda _: None)
 
     def addresses(self, host: str, caller: str = "") -> Deferred[list[Address]]:
-        self.asked.append(host)
+        self.requested.append(host)
         if host in self.hanging:
             return self.hanging[host]
         try:
@@ -302,8 +302,8 @@ class Names:
 def resolving(
     table: Mapping[str, list[str]],
 ) -> Callable[..., list[tuple[Any, Any, Any, Any, Any]]]:
-    """A getaddrinfo that knows the names of `table`, and for the rest asks the real one for what
-    it takes without asking a server: the spellings of numbers.
+    """A getaddrinfo with the names of `table`. It calls the real one, without the use of a server,
+    for spellings of numbers.
     """
 
     def resolve(host: str, port: None, **hints: Any) -> list[tuple[Any, Any, Any, Any, Any]]:
@@ -315,17 +315,17 @@ def resolving(
 
 
 def head(status: int = 200, /, **headers: str) -> bytes:
-    """The head of a response; underscores in names are hyphens."""
+    """The head of a response. Underscores in names become hyphens."""
     lines = [f"HTTP/1.1 {status} Whatever"]
     lines += [f"{re.sub('_', '-', name)}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def failed(outcomes: list[Any]) -> BaseException:
-    """What something has failed with."""
-    assert outcomes, "it is not over"
+    """The exception that is the only outcome."""
+    assert outcomes, "it has not ended"
     [came] = outcomes
-    assert isinstance(came, Failure), f"it has worked, with {came!r}"
+    assert isinstance(came, Failure), f"it succeeded with {came!r}"
     assert came.value is not None
     return came.value
 
@@ -340,12 +340,12 @@ class World:
         policy: Policy | None = None,
         upstream: Upstream | None = None,
         connections: int = 4,
-        trust: Any = None,
+        verifier: Any = None,
         queue: LoopQueue | None = None,
         network: Network | None = None,
     ) -> None:
         """At first example.org, other.org and third.org are public. With `resolve`, a getaddrinfo,
-        the look-ups are real ones, in threads, and `names` is not used.
+        the real resolver is used, with threads, instead of `names`.
         """
         self.network = network or Network()
         self.names = Names({f"{each}.org": [PUBLIC] for each in ("example", "other", "third")})
@@ -354,7 +354,7 @@ class World:
         self.fetcher = Fetcher(
             self.network,
             resolver=resolver,
-            trust=trust or CertificateVerifier(),
+            verifier=verifier or CertificateVerifier(),
             policy=policy or Policy(),
             upstream=upstream,
             connections=connections,
@@ -362,33 +362,33 @@ class World:
             queue=queue,
         )
 
-    def ask(
+    def fetch(
         self,
         url: str | None,
-        terms: FetchLimits = TERMS,
+        limits: FetchLimits = LIMITS,
         headers: Mapping[str, str] | None = None,
         *,
         read: bool = True,
         caller: str = "",
-    ) -> Asked:
-        """Begin to fetch `url`; without `read` its content is left until it is asked for."""
-        return Asked(self, url, terms, headers, read, caller)
+    ) -> RunningFetch:
+        """Begin to fetch `url`. Without `read`, its content is unread until `RunningFetch.read`."""
+        return RunningFetch(self, url, limits, headers, read, caller)
 
     def accept(self) -> Peer:
-        """Accept the connection that is waited for, which may begin in the next turn."""
+        """Accept the pending connection, which may begin in the next turn."""
         if not self.network.pending:
             self.network.turn()
         [attempt] = self.network.pending
         return attempt.accept()
 
     def advance(self, seconds: float, step: float = 1.0) -> None:
-        """Let time pass, in steps as a clock does."""
+        """Advance the time in steps."""
         while seconds > 0:
             self.network.advance(min(step, seconds))
             seconds -= step
 
     def assert_idle(self) -> None:
-        """No fetch goes on, and nothing of one is left but connections that are kept."""
+        """Check that no fetch runs, and that nothing is left but idle connections."""
         self.network.turn()
         assert self.fetcher.fetches == 0
         assert self.network.pending == []
@@ -402,14 +402,14 @@ class World:
         assert self.network.getDelayedCalls() == []
 
 
-class Asked:
-    """A fetch. `response` is there when its headers are; `content` is what was read of it."""
+class RunningFetch:
+    """A fetch. `response` is set when its headers are complete; `content` is what was read."""
 
     def __init__(
         self,
         world: World,
         url: str | None,
-        terms: FetchLimits,
+        limits: FetchLimits,
         headers: Mapping[str, str] | None,
         read: bool,
         caller: str,
@@ -422,12 +422,12 @@ class Asked:
         if read:
             self._may_read.callback(None)
         target = None if url is None else parse_url(url)
-        self.work = ensureDeferred(self._run(target, terms, headers))
+        self.work = ensureDeferred(self._run(target, limits, headers))
         self.outcome = outcome(self.work)
 
-    async def _run(self, url: Any, terms: FetchLimits, headers: Mapping[str, str] | None) -> bytes:
+    async def _run(self, url: Any, limits: FetchLimits, headers: Mapping[str, str] | None) -> bytes:
         async with self._world.fetcher.open(
-            url, terms, headers, caller=self._caller
+            url, limits, headers, caller=self._caller
         ) as self.response:
             await self._may_read
             async for chunks in self.response.body:
@@ -435,7 +435,7 @@ class Asked:
         return self.content
 
     def read(self) -> None:
-        """Read the content, to its end."""
+        """Read the content to its end."""
         self._may_read.callback(None)
         self._world.network.turn()
 
@@ -446,7 +446,7 @@ class Asked:
     @property
     def whole(self) -> bytes:
         """The whole content."""
-        assert self.outcome, "it is not over"
+        assert self.outcome, "it has not ended"
         [came] = self.outcome
         if isinstance(came, Failure):
             came.raiseException()
@@ -455,5 +455,5 @@ class Asked:
 
     @property
     def error(self) -> BaseException:
-        """What it has failed with."""
+        """The exception that it failed with."""
         return failed(self.outcome)

@@ -1,4 +1,4 @@
-"""Where a fetch may connect to: judged on the address, on every hop, for every spelling."""
+"""Where a fetch may connect to: checked by the address, on every hop, for every spelling."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ipaddress import ip_address
 import pytest
 from twisted.internet.protocol import ClientFactory
 
-from tests.fetch.reactor import PUBLIC, Asked, Network, World, head, resolving
+from tests.fetch.reactor import PUBLIC, Network, RunningFetch, World, head, resolving
 from twistedmedia.errors import AddressRefused
-from twistedmedia.fetch.agent import _Judged
+from twistedmedia.fetch.agent import _PinnedReactor
 from twistedmedia.fetch.fetcher import Upstream
 from twistedmedia.fetch.policy import Policy, parse_allow_rule
 from twistedmedia.fetch.urls import parse_url
@@ -41,7 +41,7 @@ SPELLINGS = [
     "http://LOCALHOST/",
     "http://localhost./",
     "http://localhost.localdomain/",
-    # Characters that become others.
+    # Characters that are mapped to others.
     "http://１２７.０.０.１/",
     "http://127。0。0。1/",
     "http://127．0．0．1/",
@@ -51,7 +51,7 @@ SPELLINGS = [
     "http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ/",
     "http://ｌｏｃａｌｈｏｓｔ/",
     "http://ſocalhost/",
-    # Whatever else is no place on the Internet.
+    # Other addresses that are not on the Internet.
     "http://0/",
     "http://0.0.0.0/",
     "http://0.1.2.3/",
@@ -154,12 +154,12 @@ OPEN = Policy(tuple(map(parse_allow_rule, ("0.0.0.0/0", "[::/0]"))))
 NOWHERE = "nowhere.example"
 
 
-def ask(world: World, url: str) -> Asked:
-    """A fetch whose look-up in a thread, if it has one, is over."""
-    asked = world.ask(url)
-    if not asked.outcome and not world.network.attempts:
+def begin(world: World, url: str) -> RunningFetch:
+    """Begin a fetch, and wait for its look-up in a thread, if it has one."""
+    fetch = world.fetch(url)
+    if not fetch.outcome and not world.network.attempts:
         world.network.from_threads()
-    return asked
+    return fetch
 
 
 @pytest.mark.parametrize("url", SPELLINGS)
@@ -168,18 +168,20 @@ def test_no_spelling_of_a_forbidden_place_is_connected_to(
 ) -> None:
     """Case 38."""
     world = make(resolve=resolving(TABLE))
-    asked = ask(world, url)
-    assert type(asked.error) is AddressRefused
+    fetch = begin(world, url)
+    assert type(fetch.error) is AddressRefused
     assert world.network.connected_to == []
 
 
 @pytest.mark.parametrize("url", [url for url in SPELLINGS if NOWHERE not in url])
-def test_each_of_them_leads_somewhere_when_it_may(make: Callable[..., World], url: str) -> None:
-    """Else the test before would say nothing."""
+def test_each_of_these_urls_is_fetched_if_the_policy_allows_it(
+    make: Callable[..., World], url: str
+) -> None:
+    """Else the test before could not fail."""
     world = make(resolve=resolving(TABLE), policy=OPEN)
-    asked = ask(world, url)
+    fetch = begin(world, url)
     assert len(world.network.attempts) == 1
-    asked.cancel()
+    fetch.cancel()
 
 
 @pytest.mark.parametrize(
@@ -200,18 +202,18 @@ def test_public_places_are_connected_to(
     make: Callable[..., World], url: str, to: tuple[str, int]
 ) -> None:
     world = make(resolve=resolving(TABLE))
-    asked = ask(world, url)
+    fetch = begin(world, url)
     assert world.network.connected_to == [to]
-    asked.cancel()
+    fetch.cancel()
 
 
-def test_a_private_place_and_a_name_that_does_not_exist_have_the_same_answer(
+def test_a_private_address_and_an_unknown_name_give_the_same_error(
     make: Callable[..., World],
 ) -> None:
     """Case 43."""
     urls = ("http://127.0.0.1/", "http://private.example/", f"http://{NOWHERE}/")
     worlds = [make(resolve=resolving(TABLE)) for _ in urls]
-    errors = [ask(world, url).error for world, url in zip(worlds, urls, strict=True)]
+    errors = [begin(world, url).error for world, url in zip(worlds, urls, strict=True)]
     assert {str(error) for error in errors} == {"that address may not be fetched"}
 
 
@@ -249,99 +251,99 @@ def test_no_hop_leads_to_a_forbidden_place(
     """Case 39."""
     world = make()
     world.names.table |= TABLE | {"127.1": ["127.0.0.1"]}
-    asked = world.ask("http://public.example/")
+    fetch = world.fetch("http://public.example/")
     for n in range(hop - 2):
         world.accept().send(redirect(f"http://public.example:{[443, 80][n % 2]}/"))
         for peer in world.network.peers:
             peer.close()
         world.network.turn()
     peer = world.accept()
-    assert asked.outcome == []
+    assert fetch.outcome == []
     peer.send(redirect(location))
-    assert type(asked.error) is AddressRefused
+    assert type(fetch.error) is AddressRefused
     assert len(world.network.connected_to) == hop - 1
     assert {host for host, _ in world.network.connected_to} == {PUBLIC}
 
 
 def test_a_redirect_to_a_public_place_is_followed(make: Callable[..., World]) -> None:
-    """Else the test before would say nothing."""
+    """Else the test before could not fail."""
     world = make()
     world.names.table |= TABLE
-    asked = world.ask("http://example.org/")
+    fetch = world.fetch("http://example.org/")
     world.accept().send(redirect("http://public.example/"))
     world.accept().respond(b"there")
-    assert asked.whole == b"there"
+    assert fetch.whole == b"there"
 
 
 # Names whose addresses change.
 
 
-def test_what_was_judged_is_what_is_connected_to(world: World) -> None:
+def test_only_the_checked_addresses_are_connected_to(world: World) -> None:
     """Case 40: nothing looks the name up again."""
-    asked = world.ask("http://example.org/")
+    fetch = world.fetch("http://example.org/")
     world.names.table["example.org"] = ["127.0.0.1"]
     assert world.network.connected_to == [(PUBLIC, 80)]
     world.accept().respond(b"public")
-    assert asked.whole == b"public"
-    assert world.names.asked == ["example.org"]
+    assert fetch.whole == b"public"
+    assert world.names.requested == ["example.org"]
     assert world.network.connected_to == [(PUBLIC, 80)]
 
 
 def test_a_name_that_has_become_private_is_refused(world: World) -> None:
     """Case 40."""
-    first = world.ask("http://example.org/")
+    first = world.fetch("http://example.org/")
     world.accept().respond(b"public", Connection="close")
     assert first.whole == b"public"
     world.names.table["example.org"] = ["127.0.0.1"]
-    second = world.ask("http://example.org/")
+    second = world.fetch("http://example.org/")
     assert type(second.error) is AddressRefused
     assert world.network.connected_to == [(PUBLIC, 80)]
 
 
 def test_a_name_that_has_become_private_is_refused_on_the_next_hop(world: World) -> None:
     """Case 40."""
-    asked = world.ask("http://example.org/")
+    fetch = world.fetch("http://example.org/")
     world.names.table["example.org"] = ["10.0.0.1"]
     world.accept().send(head(302, Location="/again", Connection="close", Content_Length="0"))
-    assert type(asked.error) is AddressRefused
+    assert type(fetch.error) is AddressRefused
     assert world.network.connected_to == [(PUBLIC, 80)]
 
 
-def test_a_kept_connection_goes_to_where_it_went(world: World) -> None:
-    """Case 40: to the address that was judged."""
-    first = world.ask("http://example.org/")
+def test_an_idle_connection_is_reused_when_the_name_has_other_addresses(world: World) -> None:
+    """Case 40: to the address that was checked."""
+    first = world.fetch("http://example.org/")
     peer = world.accept()
     peer.respond(b"public")
     world.names.table["example.org"] = ["127.0.0.1"]
-    second = world.ask("http://example.org/")
+    second = world.fetch("http://example.org/")
     peer.respond(b"public as well")
     assert (first.whole, second.whole) == (b"public", b"public as well")
     assert world.network.connected_to == [(PUBLIC, 80)]
 
 
-def test_a_stale_connection_is_replaced_by_one_that_is_judged_anew(world: World) -> None:
+def test_a_stale_connection_is_replaced_after_another_check(world: World) -> None:
     """Case 40."""
-    first = world.ask("http://example.org/")
+    first = world.fetch("http://example.org/")
     peer = world.accept()
     peer.respond(b"public")
     assert first.whole == b"public"
     world.names.table["example.org"] = ["127.0.0.1"]
-    second = world.ask("http://example.org/")
+    second = world.fetch("http://example.org/")
     peer.close()
     world.network.turn()
     assert type(second.error) is AddressRefused
     assert world.network.connected_to == [(PUBLIC, 80)]
 
 
-def test_only_addresses_that_were_judged_are_tried_one_after_the_other(world: World) -> None:
+def test_only_checked_addresses_are_tried_one_after_the_other(world: World) -> None:
     world.names.table["example.org"] = [PUBLIC, "2606:2800:21f:cb07::1"]
-    asked = world.ask("http://example.org/")
+    fetch = world.fetch("http://example.org/")
     world.names.table["example.org"] = ["127.0.0.1"]
     for _ in range(2):
         [attempt] = world.network.pending
         attempt.refuse()
         world.advance(0.3)
-    assert asked.outcome
+    assert fetch.outcome
     assert world.network.connected_to == [(PUBLIC, 80), ("2606:2800:21f:cb07::1", 80)]
 
 
@@ -358,28 +360,28 @@ def test_the_upstream_is_open_wherever_it_is(
 ) -> None:
     world = make(upstream=upstream)
     world.names.table["inner.example"] = ["10.0.0.5"]
-    asked = world.ask(None)
+    fetch = world.fetch(None)
     world.accept().respond(b"page")
-    assert asked.whole == b"page"
+    assert fetch.whole == b"page"
     assert world.network.connected_to == [INNER]
 
 
 @pytest.mark.parametrize("upstream", [OWN, NAMED])
 @pytest.mark.parametrize("kept", [False, True])
-def test_it_is_not_open_for_who_names_it(
+def test_a_url_of_the_upstream_is_not_allowed_when_a_request_names_it(
     make: Callable[..., World], upstream: Upstream, kept: bool
 ) -> None:
-    """Also when there is a connection to it that nobody uses."""
+    """Even if there is an idle connection to it."""
     world = make(upstream=upstream)
     world.names.table["inner.example"] = ["10.0.0.5"]
-    asked = world.ask(None)
+    fetch = world.fetch(None)
     peer = world.accept()
     peer.respond(b"page", **({} if kept else {"Connection": "close"}))
-    assert asked.whole == b"page"
+    assert fetch.whole == b"page"
     world.network.turn()
     assert peer.connected is kept
-    stranger = world.ask(str(upstream.url))
-    assert type(stranger.error) is AddressRefused
+    named = world.fetch(str(upstream.url))
+    assert type(named.error) is AddressRefused
     assert (world.network.connected_to, len(peer.requests)) == ([INNER], 1)
 
 
@@ -400,46 +402,48 @@ def test_it_is_open_on_the_first_hop_only(
 ) -> None:
     world = make(upstream=upstream)
     world.names.table["inner.example"] = ["10.0.0.5"]
-    asked = world.ask(None)
+    fetch = world.fetch(None)
     peer = world.accept()
     peer.send(redirect(location))
-    assert type(asked.error) is AddressRefused
+    assert type(fetch.error) is AddressRefused
     assert (world.network.connected_to, len(peer.requests)) == ([INNER], 1)
 
 
 def test_it_may_lead_to_a_public_place(make: Callable[..., World]) -> None:
     world = make(upstream=OWN)
-    asked = world.ask(None)
+    fetch = world.fetch(None)
     world.accept().send(redirect("http://example.org/"))
     world.accept().respond(b"page")
-    assert asked.whole == b"page"
+    assert fetch.whole == b"page"
     assert world.network.connected_to == [INNER, (PUBLIC, 80)]
 
 
-def test_nothing_leads_back_to_it(make: Callable[..., World]) -> None:
+def test_a_redirect_to_the_upstream_is_not_allowed(make: Callable[..., World]) -> None:
     world = make(upstream=OWN)
-    asked = world.ask("http://example.org/")
+    fetch = world.fetch("http://example.org/")
     world.accept().send(redirect("http://10.0.0.5:8080/page"))
-    assert type(asked.error) is AddressRefused
+    assert type(fetch.error) is AddressRefused
     assert world.network.connected_to == [(PUBLIC, 80)]
 
 
-def test_a_strangers_connection_is_not_the_upstreams(make: Callable[..., World]) -> None:
+def test_an_idle_connection_of_another_url_is_not_used_for_the_upstream(
+    make: Callable[..., World],
+) -> None:
     world = make(upstream=Upstream(parse_url("http://example.org/page"), "Basic c2VjcmV0"))
-    stranger = world.ask("http://example.org/page")
+    named = world.fetch("http://example.org/page")
     peer = world.accept()
     peer.respond(b"page")
-    assert stranger.whole == b"page"
-    own = world.ask(None)
+    assert named.whole == b"page"
+    own = world.fetch(None)
     world.accept().respond(b"own")
     assert (own.whole, len(peer.requests)) == (b"own", 1)
 
 
-# What an operator opens.
+# What an operator allows.
 
 
 @pytest.mark.parametrize(
-    ("opening", "url", "to"),
+    ("rule", "url", "to"),
     [
         ("10.0.0.0/8", "http://10.1.2.3/", ("10.1.2.3", 80)),
         ("10.0.0.0/8", "http://10.1.2.3:8080/", ("10.1.2.3", 8080)),
@@ -470,11 +474,11 @@ def test_a_strangers_connection_is_not_the_upstreams(make: Callable[..., World])
         ("public.example:8080", "http://public.example:8081/", None),
     ],
 )
-def test_an_opening_opens_what_it_says(
-    make: Callable[..., World], opening: str, url: str, to: tuple[str, int] | None
+def test_an_allow_rule_allows_what_it_says(
+    make: Callable[..., World], rule: str, url: str, to: tuple[str, int] | None
 ) -> None:
     """Case 41."""
-    world = make(policy=Policy((parse_allow_rule(opening),)))
+    world = make(policy=Policy((parse_allow_rule(rule),)))
     world.names.table |= TABLE
     for host in (
         "a.private.example",
@@ -483,13 +487,13 @@ def test_an_opening_opens_what_it_says(
         "evilprivate.example",
     ):
         world.names.table[host] = ["10.1.2.3"]
-    asked = world.ask(url)
+    fetch = world.fetch(url)
     if to is None:
-        assert type(asked.error) is AddressRefused
+        assert type(fetch.error) is AddressRefused
         assert world.network.connected_to == []
     else:
         assert world.network.connected_to == [to]
-        asked.cancel()
+        fetch.cancel()
 
 
 def test_a_name_is_refused_when_only_one_of_its_addresses_is_opened(
@@ -497,52 +501,52 @@ def test_a_name_is_refused_when_only_one_of_its_addresses_is_opened(
 ) -> None:
     world = make(policy=Policy((parse_allow_rule("10.0.0.0/8"),)))
     world.names.table["two.example"] = ["10.1.2.3", "192.168.0.1"]
-    assert type(world.ask("http://two.example/").error) is AddressRefused
+    assert type(world.fetch("http://two.example/").error) is AddressRefused
     assert world.network.connected_to == []
 
 
-# Nothing else has a say.
+# Nothing else has an influence.
 
 
-def test_the_environment_names_no_proxy(
+def test_proxies_in_the_environment_are_ignored(
     make: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://10.9.9.9:3128")
         monkeypatch.setenv(name.upper(), "http://10.9.9.9:3128")
     world = make()
-    asked = world.ask("http://example.org/a")
+    fetch = world.fetch("http://example.org/a")
     assert world.network.connected_to == [(PUBLIC, 80)]
     peer = world.accept()
     assert peer.request()[""] == "GET /a HTTP/1.1"
     peer.respond(b"direct")
-    assert asked.whole == b"direct"
-    refused = world.ask("http://127.0.0.1/")
+    assert fetch.whole == b"direct"
+    refused = world.fetch("http://127.0.0.1/")
     assert type(refused.error) is AddressRefused
     assert world.network.connected_to == [(PUBLIC, 80)]
 
 
-def test_even_what_connects_can_connect_only_to_what_was_judged() -> None:
-    """The last thing before the socket; whoever comes there has passed all that is before."""
+def test_the_reactor_of_a_connection_connects_to_checked_addresses_only() -> None:
+    """The last check before the socket, behind all others."""
     network = Network()
-    judged = _Judged(network, [ip_address(PUBLIC)])
+    pinned = _PinnedReactor(network, [ip_address(PUBLIC)])
     with pytest.raises(AddressRefused):
-        judged.connectTCP("127.0.0.1", 80, ClientFactory())
+        pinned.connectTCP("127.0.0.1", 80, ClientFactory())
     assert network.pending == []
-    judged.connectTCP(PUBLIC, 80, ClientFactory())
+    pinned.connectTCP(PUBLIC, 80, ClientFactory())
     assert len(network.pending) == 1
 
 
-def test_a_response_that_was_parsed_leaves_no_parser_to_the_collector(world: World) -> None:
-    """Its collections would stop the event loop."""
-    asked = world.ask("http://example.org/")
+def test_a_parsed_response_leaves_no_reference_cycle(world: World) -> None:
+    """Garbage collections would stop the event loop."""
+    fetch = world.fetch("http://example.org/")
     peer = world.accept()
     parser = weakref.ref(peer.protocol._wrappedProtocol.wrappedProtocol._parser)
     assert parser() is not None
     gc.disable()
     try:
         peer.respond(b"hello")
-        assert asked.whole == b"hello"
+        assert fetch.whole == b"hello"
         assert parser() is None
     finally:
         gc.enable()

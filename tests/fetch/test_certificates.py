@@ -1,4 +1,4 @@
-"""A fetch over TLS: whom it trusts, what it times, where it goes on to. The handshake is a real
+"""A fetch over TLS: verification, timings, redirects. The handshake is a real
 one, in memory.
 """
 
@@ -35,7 +35,7 @@ URL = "https://example.org/a.mp3"
 
 
 class Authority:
-    """A certificate of its own for some hosts, and whether it is believed."""
+    """A self-signed certificate for some hosts, and a verifier that trusts it."""
 
     def __init__(self, *hosts: str) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -56,12 +56,12 @@ class Authority:
         )
 
     @property
-    def trust(self) -> CertificateVerifier:
+    def verifier(self) -> CertificateVerifier:
         return CertificateVerifier(Certificate(crypto.X509.from_cryptography(self._certificate)))
 
     @property
     def pem(self) -> bytes:
-        """The certificate and its key, as files have them."""
+        """The certificate and its key in PEM."""
         pem = serialization.Encoding.PEM
         key = self._key.private_bytes(
             pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -94,13 +94,15 @@ class Server:
         self._tls = authority.server()
 
     async def turn(self) -> None:
-        """Move all that is on its way. Twisted's TLS writes on the turn of the real reactor."""
+        """Deliver all pending bytes. Twisted's TLS writes in turns of the real reactor."""
         for _ in range(6):
             await deferLater(reactor, 0)
             data, self._taken = self._peer.received[self._taken :], len(self._peer.received)
             if data:
                 self._tls.bio_write(data)
-            with suppress(SSL.Error):  # it wants more, or the client has refused us
+            with suppress(
+                SSL.Error
+            ):  # it needs more bytes, or the client has refused the certificate
                 self.received += self._tls.recv(1 << 16)
             self._flush()
 
@@ -109,7 +111,7 @@ class Server:
         await self.turn()
 
     async def close(self) -> None:
-        """As one does, with close_notify."""
+        """Close cleanly, with close_notify."""
         self._tls.shutdown()
         self._flush()
         self._peer.close()
@@ -131,7 +133,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 def world(make: Callable[..., World], authority: Authority) -> World:
-    return make(trust=authority.trust)
+    return make(verifier=authority.verifier)
 
 
 async def connected(world: World, authority: Authority) -> Server:
@@ -141,15 +143,15 @@ async def connected(world: World, authority: Authority) -> Server:
 
 
 @asynchronous
-async def test_content_comes_by_tls(world: World, authority: Authority) -> None:
-    asked = world.ask(URL)
+async def test_content_is_received_over_tls(world: World, authority: Authority) -> None:
+    fetch = world.fetch(URL)
     assert world.network.connected_to == [("93.184.215.14", 443)]
     server = await connected(world, authority)
     assert server.received.startswith(b"GET /a.mp3 HTTP/1.1\r\n")
     await server.respond(head(Content_Length="5") + b"hello")
-    assert asked.whole == b"hello"
-    assert asked.response is not None
-    assert str(asked.response.url) == URL
+    assert fetch.whole == b"hello"
+    assert fetch.response is not None
+    assert str(fetch.response.url) == URL
     await server.close()
 
 
@@ -167,19 +169,19 @@ async def test_hosts_of_any_spelling_have_certificates(
 ) -> None:
     """Cases 59 and 60."""
     authority = Authority(on_the_wire)
-    world = make(trust=authority.trust)
+    world = make(verifier=authority.verifier)
     world.names.table[on_the_wire] = ["93.184.215.14"]
-    asked = world.ask(f"https://{host}/")
+    fetch = world.fetch(f"https://{host}/")
     server = await connected(world, authority)
     assert f"\r\nHost: {on_the_wire}\r\n".encode() in server.received
     await server.respond(head(Content_Length="5") + b"hello")
-    assert asked.whole == b"hello"
+    assert fetch.whole == b"hello"
     await server.close()
 
 
 @asynchronous
 async def test_the_handshake_is_timed(world: World, authority: Authority) -> None:
-    asked = world.ask(URL)
+    fetch = world.fetch(URL)
     world.advance(1)
     peer = world.accept()
     world.advance(2)
@@ -187,9 +189,9 @@ async def test_the_handshake_is_timed(world: World, authority: Authority) -> Non
     await server.turn()
     world.advance(3)
     await server.respond(head(Content_Length="5") + b"hello")
-    assert asked.response is not None
-    assert asked.response.timings == Timings(None, 0.0, 1.0, 3.0, 6.0, 6.0)
-    again = world.ask(URL)
+    assert fetch.response is not None
+    assert fetch.response.timings == Timings(None, 0.0, 1.0, 3.0, 6.0, 6.0)
+    again = world.fetch(URL)
     await server.turn()
     world.advance(1)
     await server.respond(head(Content_Length="0"))
@@ -201,52 +203,52 @@ async def test_the_handshake_is_timed(world: World, authority: Authority) -> Non
 
 @asynchronous
 @pytest.mark.parametrize("hosts", [["example.org"], ["evil.org"]])
-async def test_a_certificate_that_nobody_vouches_for_is_not_believed(
+async def test_a_certificate_of_an_unknown_authority_is_rejected(
     world: World, hosts: list[str]
 ) -> None:
-    asked = world.ask(URL)
+    fetch = world.fetch(URL)
     server = await connected(world, Authority(*hosts))
     world.network.turn()
-    assert type(asked.error) is UpstreamFailed
-    assert "cannot be trusted" in str(asked.error)
+    assert type(fetch.error) is UpstreamFailed
+    assert "cannot be verified" in str(fetch.error)
     assert server.received == b""
 
 
 @asynchronous
-async def test_a_certificate_of_another_host_is_not_believed(
+async def test_a_certificate_of_another_host_is_rejected(
     world: World, authority: Authority
 ) -> None:
     world.names.table["third.org"] = world.names.table["example.org"]
-    asked = world.ask("https://third.org/")
+    fetch = world.fetch("https://third.org/")
     server = await connected(world, authority)
     world.network.turn()
-    assert type(asked.error) is UpstreamFailed
-    assert "cannot be trusted" in str(asked.error)
+    assert type(fetch.error) is UpstreamFailed
+    assert "cannot be verified" in str(fetch.error)
     assert server.received == b""
 
 
 @asynchronous
-async def test_who_speaks_no_tls_is_one_of_our_errors(world: World) -> None:
-    asked = world.ask(URL)
+async def test_a_peer_without_tls_is_one_of_our_errors(world: World) -> None:
+    fetch = world.fetch(URL)
     peer = world.accept()
     peer.send(head(400, Content_Length="0"))
     await deferLater(reactor, 0)
     world.network.turn()
-    assert type(asked.error) is UpstreamFailed
-    assert "TLS fails" in str(asked.error)
+    assert type(fetch.error) is UpstreamFailed
+    assert "TLS failed" in str(fetch.error)
 
 
 @asynchronous
 async def test_a_handshake_that_does_not_end_ends_with_the_time_to_the_headers(
     world: World,
 ) -> None:
-    asked = world.ask(URL)
+    fetch = world.fetch(URL)
     peer = world.accept()
     world.advance(9.5)
-    assert asked.outcome == []
+    assert fetch.outcome == []
     world.advance(0.5)
     await deferLater(reactor, 0)
-    assert type(asked.error) is UpstreamTooSlow
+    assert type(fetch.error) is UpstreamTooSlow
     world.network.turn()
     assert not peer.connected
 
@@ -256,29 +258,29 @@ async def test_a_handshake_that_does_not_end_ends_with_the_time_to_the_headers(
 async def test_without_a_length_only_an_end_by_tls_is_an_end(
     world: World, authority: Authority, cleanly: bool
 ) -> None:
-    """Anybody on the way can end the connection below."""
-    asked = world.ask(URL)
+    """Anything on the network path can end the TCP connection."""
+    fetch = world.fetch(URL)
     peer = world.accept()
     server = Server(peer, authority)
     await server.turn()
     await server.respond(head() + b"hello")
     if cleanly:
         await server.close()
-        assert asked.whole == b"hello"
+        assert fetch.whole == b"hello"
     else:
         peer.close()
-        assert type(asked.error) is UpstreamBrokeOff
+        assert type(fetch.error) is UpstreamBrokeOff
 
 
 @asynchronous
 async def test_a_redirect_from_https_to_http_is_not_followed(
     world: World, authority: Authority
 ) -> None:
-    asked = world.ask(URL)
+    fetch = world.fetch(URL)
     server = await connected(world, authority)
     await server.respond(head(302, Location="http://other.org/", Content_Length="0"))
-    assert type(asked.error) is UpstreamFailed
-    assert str(asked.error) == "the upstream redirects from https to http"
+    assert type(fetch.error) is UpstreamFailed
+    assert str(fetch.error) == "the upstream redirects from https to http"
     assert len(world.network.attempts) == 1
     world.network.turn()
     await server.turn()
@@ -291,13 +293,13 @@ async def test_a_redirect_from_https_to_http_is_not_followed(
 async def test_a_redirect_from_https_to_https_is_followed(
     world: World, authority: Authority, location: str
 ) -> None:
-    asked = world.ask(URL)
+    fetch = world.fetch(URL)
     server = await connected(world, authority)
     await server.respond(head(302, Location=location, Content_Length="0"))
     other = await connected(world, authority)
     assert other.received.startswith(b"GET /b HTTP/1.1\r\n")
     await other.respond(head(Content_Length="5") + b"there")
-    assert asked.whole == b"there"
+    assert fetch.whole == b"there"
     for each in (server, other):
         await each.close()
 
@@ -306,37 +308,39 @@ async def test_a_redirect_from_https_to_https_is_followed(
 async def test_a_redirect_from_http_to_https_is_followed_and_never_back(
     world: World, authority: Authority
 ) -> None:
-    asked = world.ask("http://example.org/")
+    fetch = world.fetch("http://example.org/")
     world.accept().send(head(302, Location=URL, Content_Length="0"))
     server = await connected(world, authority)
     await server.respond(head(302, Location="http://example.org/", Content_Length="0"))
-    assert str(asked.error) == "the upstream redirects from https to http"
+    assert str(fetch.error) == "the upstream redirects from https to http"
     world.network.turn()
     await server.turn()
 
 
 @asynchronous
-async def test_cancelled_in_the_handshake_it_leaves_nothing(world: World) -> None:
-    asked = world.ask(URL)
+async def test_a_fetch_that_is_cancelled_in_the_handshake_leaves_nothing_behind(
+    world: World,
+) -> None:
+    fetch = world.fetch(URL)
     peer = world.accept()
-    asked.cancel()
+    fetch.cancel()
     await deferLater(reactor, 0)
     world.network.turn()
-    came: list[Any] = asked.outcome
+    came: list[Any] = fetch.outcome
     assert len(came) == 1
     assert not peer.connected
 
 
 @asynchronous
 @pytest.mark.parametrize("fields", [{}, {"Connection": "close"}])
-async def test_who_never_agrees_to_the_end_of_tls_keeps_no_connection(
+async def test_a_peer_that_does_not_close_tls_does_not_keep_the_connection_open(
     world: World, authority: Authority, fields: dict[str, str]
 ) -> None:
-    """Case 25: TLS would wait for the peer for ever, and the stop of the service with it."""
-    asked = world.ask(URL)
+    """Case 25: TLS would wait for the peer without limit, and the service could not stop."""
+    fetch = world.fetch(URL)
     server = await connected(world, authority)
     await server.respond(head(200, Content_Length="5", **fields) + b"hello")
-    assert asked.whole == b"hello"
+    assert fetch.whole == b"hello"
     world.network.turn()
     assert len(world.network.peers) == (0 if fields else 1)
     world.advance(KEEP_S)
@@ -346,12 +350,12 @@ async def test_who_never_agrees_to_the_end_of_tls_keeps_no_connection(
 
 
 @asynchronous
-async def test_to_close_waits_for_no_peer(world: World, authority: Authority) -> None:
+async def test_closing_does_not_wait_for_the_peer(world: World, authority: Authority) -> None:
     """Case 47."""
-    asked = world.ask(URL)
+    fetch = world.fetch(URL)
     server = await connected(world, authority)
     await server.respond(head(Content_Length="5") + b"hello")
-    assert asked.whole == b"hello"
+    assert fetch.whole == b"hello"
     closed = outcome(ensureDeferred(world.fetcher.close()))
     world.network.turn()
     assert closed == [None]
@@ -360,14 +364,14 @@ async def test_to_close_waits_for_no_peer(world: World, authority: Authority) ->
 
 @asynchronous
 @pytest.mark.parametrize("fields", [{}, {"Content_Length": str((1 << 20) + 40_000)}])
-async def test_what_came_with_the_end_of_tls_while_it_was_held_is_not_lost(
+async def test_content_received_with_the_close_of_tls_while_paused_is_not_lost(
     fields: dict[str, str], authority: Authority
 ) -> None:
-    world = World(trust=authority.trust)
-    asked = world.ask("https://example.org/", LONG, read=False)
+    world = World(verifier=authority.verifier)
+    fetch = world.fetch("https://example.org/", LONG, read=False)
     server = await connected(world, authority)
     await server.respond(head(200, **fields))
-    assert asked.response is not None
+    assert fetch.response is not None
     left = (1 << 20) + 40_000
     while left:
         left -= server._tls.send(bytes(min(left, 1 << 14)))
@@ -377,34 +381,34 @@ async def test_what_came_with_the_end_of_tls_while_it_was_held_is_not_lost(
     server._peer.close()
     await server.turn()
     world.network.turn()
-    asked.read()
+    fetch.read()
     await server.turn()
     world.network.turn()
-    assert len(asked.whole) == (1 << 20) + 40_000
+    assert len(fetch.whole) == (1 << 20) + 40_000
 
 
 @asynchronous
-async def test_what_tls_has_broken_off_before_it_was_read_is_told_as_that(
+async def test_content_that_was_cut_short_before_it_was_read_is_an_error(
     authority: Authority,
 ) -> None:
-    world = World(trust=authority.trust)
-    asked = world.ask("https://example.org/", LONG, read=False)
+    world = World(verifier=authority.verifier)
+    fetch = world.fetch("https://example.org/", LONG, read=False)
     server = await connected(world, authority)
     await server.respond(head(Content_Length="100") + b"hello")
     server._peer.reset()
     await server.turn()
-    asked.read()
-    assert type(asked.error) is UpstreamBrokeOff
+    fetch.read()
+    assert type(fetch.error) is UpstreamBrokeOff
 
 
-def test_all_connections_share_what_it_takes_to_judge_certificates() -> None:
-    """To read the authorities anew for each would take the loop milliseconds, and a MiB."""
-    trust = CertificateVerifier()
+def test_all_connections_share_one_tls_context() -> None:
+    """Reading the authorities for each would take milliseconds of the loop, and a MiB."""
+    verifier = CertificateVerifier()
     protocol = TLSMemoryBIOProtocol(
         TLSMemoryBIOFactory(CertificateOptions(), True, Factory()), Protocol()
     )
     connections = [
-        trust.creatorForNetloc(host, 443).clientConnectionForTLS(protocol)
+        verifier.creatorForNetloc(host, 443).clientConnectionForTLS(protocol)
         for host in (b"example.org", b"other.org", b"192.0.2.1")
     ]
     assert len({id(connection.get_context()) for connection in connections}) == 1
@@ -412,40 +416,40 @@ def test_all_connections_share_what_it_takes_to_judge_certificates() -> None:
     assert names == [b"example.org", b"other.org", None]  # RFC 6066, 3
 
 
-def test_a_name_for_which_there_is_no_certificate_is_not_trusted(world: World) -> None:
-    """The number is a spelling of a public address; names that are odd are names."""
+def test_a_name_that_no_certificate_can_be_for_is_rejected(world: World) -> None:
+    """The number is a spelling of a public address. Unusual names are valid."""
     world.names.table["134744072"] = world.names.table["example.org"]
-    assert "cannot have a certificate" in str(world.ask("https://134744072/").error)
+    assert "no certificate can be issued" in str(world.fetch("https://134744072/").error)
     for host in (b"foo_bar.org", b"r3---sn-a.org", b"xn--a.org"):
         assert CertificateVerifier().creatorForNetloc(host, 443)
 
 
 @asynchronous
-async def test_an_address_is_trusted_by_its_certificate(make: Callable[..., World]) -> None:
+async def test_an_address_is_verified_by_its_certificate(make: Callable[..., World]) -> None:
     authority = Authority("93.184.215.14")
-    world = make(trust=authority.trust)
-    asked = world.ask("https://93.184.215.14/")
+    world = make(verifier=authority.verifier)
+    fetch = world.fetch("https://93.184.215.14/")
     server = await connected(world, authority)
     await server.respond(head(Content_Length="5") + b"hello")
-    assert asked.whole == b"hello"
-    other = world.ask("https://93.184.215.15/")
+    assert fetch.whole == b"hello"
+    other = world.fetch("https://93.184.215.15/")
     await connected(world, authority)
     world.network.turn()
-    assert "cannot be trusted" in str(other.error)
+    assert "cannot be verified" in str(other.error)
     await server.close()
 
 
 @asynchronous
 @pytest.mark.parametrize("connections", [1, 4])
-async def test_a_kept_connection_that_the_server_closes_is_forgotten(
+async def test_an_idle_connection_that_the_server_closes_is_forgotten(
     make: Callable[..., World], authority: Authority, connections: int
 ) -> None:
-    world = make(trust=authority.trust, connections=connections)
+    world = make(verifier=authority.verifier, connections=connections)
     for url in (URL, "https://other.org/", URL):
-        asked = world.ask(url)
+        fetch = world.fetch(url)
         server = await connected(world, authority)
         await server.respond(head(Content_Length="5") + b"hello")
-        assert asked.whole == b"hello"
+        assert fetch.whole == b"hello"
         await server.close()
         world.network.turn()
         world.advance(KEEP_S + 1)

@@ -1,4 +1,4 @@
-"""The whole content behind a URL, although the transfer breaks off."""
+"""The whole content of a URL, although the transfer is interrupted."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from twistedmedia.fetch.urls import parse_url
 
 CONTENT = bytes(range(256)) * 4
 ETAG = '"v1"'
-TERMS = FetchLimits(total_s=100, head_s=10)
+LIMITS = FetchLimits(total_s=100, head_s=10)
 
 
 class Downloading:
-    """A download of `CONTENT`, whose upstream a test plays."""
+    """A download of `CONTENT`; the test is its upstream."""
 
-    def __init__(self, world: World, terms: FetchLimits = TERMS) -> None:
+    def __init__(self, world: World, limits: FetchLimits = LIMITS) -> None:
         self.world = world
         self.content = b""
         self.length: int | None = None
         self.timings: Timings
-        self.work = ensureDeferred(self._run(terms))
+        self.work = ensureDeferred(self._run(limits))
         self.outcome = outcome(self.work)
 
-    async def _run(self, terms: FetchLimits) -> None:
+    async def _run(self, limits: FetchLimits) -> None:
         url = parse_url("http://example.org/a.mp3")
-        self.download = Download(self.world.fetcher, url, terms)
+        self.download = Download(self.world.fetcher, url, limits)
         async with self.download as download:
             self.length = download.length
             async for chunks in download:
@@ -45,7 +45,7 @@ class Downloading:
             self.timings = download.timings
 
     def begin(self, size: int, etag: str | None = ETAG, **headers: str) -> None:
-        """The first response, of which `size` bytes come before it breaks off."""
+        """Send `size` bytes of the first response, then break the connection."""
         fields = {"Content_Length": str(len(CONTENT)), **headers}
         self.answer(head(200, **fields, **({"ETag": etag} if etag else {})), CONTENT[:size])
 
@@ -55,7 +55,7 @@ class Downloading:
         peer.reset()
 
     def resume(self, pause_s: float) -> Peer:
-        """The next attempt, which comes after `pause_s` and no earlier."""
+        """Accept the next attempt, which must come after `pause_s` and not earlier."""
         attempts = len(self.world.network.attempts)
         self.world.network.advance(pause_s - 0.01)
         assert len(self.world.network.attempts) == attempts
@@ -70,7 +70,7 @@ class Downloading:
 
 
 def partial(start: int, total: str = str(len(CONTENT)), **headers: str) -> bytes:
-    """The head of a response with all from `start` on."""
+    """The head of a response with the content from `start` on."""
     fields = {
         "Content_Length": str(len(CONTENT) - start),
         "Content_Range": f"bytes {start}-{len(CONTENT) - 1}/{total}",
@@ -80,7 +80,7 @@ def partial(start: int, total: str = str(len(CONTENT)), **headers: str) -> bytes
     return head(206, **fields)
 
 
-def test_a_whole_transfer_is_the_content(world: World) -> None:
+def test_a_complete_transfer_is_the_content(world: World) -> None:
     download = Downloading(world)
     world.network.turn()
     world.advance(2)
@@ -110,7 +110,7 @@ def test_another_status_than_200_is_a_failure(world: World, status: int) -> None
     assert str(download.error) == f"the upstream responds with status {status}"
 
 
-def test_what_is_broken_off_twice_is_resumed_twice(world: World) -> None:
+def test_content_that_is_interrupted_twice_is_resumed_twice(world: World) -> None:
     download = Downloading(world)
     download.begin(300)
     peer = download.resume(RESUME_AFTER_S[0])
@@ -144,7 +144,7 @@ def test_a_transfer_is_resumed_wherever_it_breaks_off(world: World, first: int) 
     [None, 'W/"v1"', "v1", '"v1', '"v"1"', '"v1", "v2"', '"v 1"', ""],
 )
 def test_without_a_strong_etag_nothing_is_resumed(world: World, etag: str | None) -> None:
-    """Two halves of two contents are no content."""
+    """Halves of two contents are not a content."""
     download = Downloading(world)
     download.begin(300, etag)
     assert type(download.error) is UpstreamBrokeOff
@@ -154,7 +154,7 @@ def test_without_a_strong_etag_nothing_is_resumed(world: World, etag: str | None
     assert len(world.network.attempts) == 1
 
 
-def test_a_whole_response_of_the_same_content_is_skipped_forward(world: World) -> None:
+def test_the_received_part_of_a_complete_response_is_skipped(world: World) -> None:
     download = Downloading(world)
     download.begin(300)
     peer = download.resume(RESUME_AFTER_S[0])
@@ -165,7 +165,7 @@ def test_a_whole_response_of_the_same_content_is_skipped_forward(world: World) -
     assert download.content == CONTENT
 
 
-def test_what_breaks_off_while_it_is_skipped_is_resumed_from_where_it_was(world: World) -> None:
+def test_an_interruption_while_skipping_is_resumed_at_the_same_offset(world: World) -> None:
     download = Downloading(world)
     download.begin(300)
     peer = download.resume(RESUME_AFTER_S[0])
@@ -207,7 +207,7 @@ def test_another_part_or_another_content_is_not_put_together(world: World, respo
     assert download.content == CONTENT[:300]
 
 
-def test_a_part_of_a_total_that_is_not_told_is_taken_when_it_is_all_that_is_left(
+def test_a_range_of_an_unknown_total_is_accepted_if_it_is_all_that_is_left(
     world: World,
 ) -> None:
     download = Downloading(world)
@@ -240,10 +240,10 @@ ONE_CHUNK = b"1\r\nx\r\n0\r\n\r\n"
         (head(200, ETag=ETAG, Transfer_Encoding="chunked"), ONE_CHUNK),
     ],
 )
-def test_a_response_that_is_whole_and_not_the_rest_makes_no_whole(
+def test_a_complete_response_that_is_not_the_rest_is_an_error(
     world: World, response: bytes, content: bytes
 ) -> None:
-    """A server may send less than it was asked for (RFC 9110, 15.3.7)."""
+    """A server may send less than it was fetch for (RFC 9110, 15.3.7)."""
     download = Downloading(world)
     download.begin(300)
     download.resume(RESUME_AFTER_S[0]).send(response + content)
@@ -251,7 +251,9 @@ def test_a_response_that_is_whole_and_not_the_rest_makes_no_whole(
     assert type(download.error) is UpstreamFailed
 
 
-def test_a_whole_response_that_is_shorter_than_what_came_makes_no_whole(world: World) -> None:
+def test_a_complete_response_that_is_shorter_than_the_received_part_is_an_error(
+    world: World,
+) -> None:
     download = Downloading(world)
     first = b"12c\r\n" + CONTENT[:300] + b"\r\n"
     download.answer(head(200, ETag=ETAG, Transfer_Encoding="chunked"), first)
@@ -306,7 +308,7 @@ def test_an_attempt_that_fails_is_followed_by_the_next(
     assert download.content == CONTENT
 
 
-def test_the_last_attempt_says_why_there_are_no_more(world: World) -> None:
+def test_the_error_is_that_of_the_last_attempt(world: World) -> None:
     download = Downloading(world)
     download.begin(300)
     for pause_s in RESUME_AFTER_S:
@@ -317,11 +319,11 @@ def test_the_last_attempt_says_why_there_are_no_more(world: World) -> None:
     assert str(download.error) == "the upstream refuses the connection"
 
 
-def test_an_attempt_whose_headers_do_not_come_is_followed_by_the_next(world: World) -> None:
+def test_an_attempt_without_headers_in_time_is_followed_by_the_next(world: World) -> None:
     download = Downloading(world)
     download.begin(300)
     peer = download.resume(RESUME_AFTER_S[0])
-    world.advance(TERMS.head_s)
+    world.advance(LIMITS.head_s)
     assert peer.aborted
     download.resume(RESUME_AFTER_S[1]).send(partial(300) + CONTENT[300:])
     assert download.outcome == [None]
@@ -338,13 +340,15 @@ def test_a_name_that_has_become_private_is_not_resumed_from(world: World) -> Non
     assert len(world.network.attempts) == 1
 
 
-def test_a_reader_that_is_slower_than_the_time_in_all_gets_what_has_come(world: World) -> None:
+def test_a_reader_that_is_slower_than_the_total_limit_gets_the_received_content(
+    world: World,
+) -> None:
     written: list[bytes] = []
     disk: Deferred[None] = Deferred()
 
     async def run() -> None:
         url = parse_url("http://example.org/a.mp3")
-        async with Download(world.fetcher, url, TERMS) as download:
+        async with Download(world.fetcher, url, LIMITS) as download:
             async for chunks in download:
                 written.extend(chunks)
                 await disk
@@ -352,7 +356,7 @@ def test_a_reader_that_is_slower_than_the_time_in_all_gets_what_has_come(world: 
     came = outcome(ensureDeferred(run()))
     world.accept().respond(bytes(700_000))
     world.network.turn()
-    world.advance(TERMS.total_s + 1)
+    world.advance(LIMITS.total_s + 1)
     assert 0 < sum(map(len, written)) < 700_000
     disk.callback(None)
     world.network.turn()
@@ -391,7 +395,7 @@ def test_a_download_that_is_too_slow_is_not_resumed(world: World, resumed: bool)
 
 
 @pytest.mark.parametrize("when", ["connecting", "content", "pause", "resuming"])
-def test_a_download_that_is_cancelled_leaves_nothing(world: World, when: str) -> None:
+def test_a_cancelled_download_leaves_nothing_behind(world: World, when: str) -> None:
     download = Downloading(world)
     if when == "content":
         world.accept().send(head(200, ETag=ETAG, Content_Length="1024") + CONTENT[:9])
@@ -408,7 +412,7 @@ def test_a_download_that_is_cancelled_leaves_nothing(world: World, when: str) ->
     assert world.network.pending == []
 
 
-def test_content_that_is_no_http_is_not_resumed(world: World) -> None:
+def test_content_with_invalid_framing_is_not_resumed(world: World) -> None:
     download = Downloading(world)
     peer = world.accept()
     peer.send(head(200, ETag=ETAG, Transfer_Encoding="chunked") + b"3\r\nabc\r\nnonsense\r\n")
@@ -419,7 +423,7 @@ def test_content_that_is_no_http_is_not_resumed(world: World) -> None:
 
 
 def begin_chunked(download: Downloading) -> None:
-    """300 bytes of a content whose length is not told, then a break."""
+    """Send 300 bytes of content without a length, then break the connection."""
     first = b"12c\r\n" + CONTENT[:300] + b"\r\n"
     download.answer(head(ETag=ETAG, Transfer_Encoding="chunked"), first)
 
@@ -431,7 +435,7 @@ def begin_chunked(download: Downloading) -> None:
         partial(300, Content_Length="100") + CONTENT[300:400],
     ],
 )
-def test_a_content_of_unknown_length_is_not_whole_with_a_part_of_the_rest(
+def test_content_of_unknown_length_is_incomplete_with_a_part_of_the_rest(
     world: World, response: bytes
 ) -> None:
     download = Downloading(world)
@@ -471,7 +475,7 @@ def test_a_download_keeps_its_place_while_it_waits_to_resume(make) -> None:
     world = make(connections=1)
     download = Downloading(world)
     download.begin(300)
-    other = world.ask("http://other.org/")  # Busy, if it keeps its place
+    other = world.fetch("http://other.org/")  # Busy, if it keeps its place
     world.network.advance(RESUME_AFTER_S[0])
     if not other.outcome:
         other.cancel()
@@ -490,8 +494,8 @@ def test_an_attempt_that_meets_a_gateway_without_its_service_is_followed_by_the_
     download.work.cancel()
 
 
-def test_tags_in_any_bytes_are_told_apart_and_sent_back_as_they_came(world: World) -> None:
-    """RFC 9110, 8.8.3: a tag may hold bytes that are no ASCII, and are no UTF-8."""
+def test_entity_tags_of_any_bytes_are_compared_and_sent_back_unchanged(world: World) -> None:
+    """RFC 9110, 8.8.3: a tag may contain bytes that are neither ASCII nor UTF-8."""
     download = Downloading(world)
     first = world.accept()
     first.send(head(ETag='"v\xe9"', Content_Length="10") + b"AAAAA")
@@ -506,7 +510,7 @@ def test_tags_in_any_bytes_are_told_apart_and_sent_back_as_they_came(world: Worl
 # How fast the upstream is
 
 
-def test_an_upstream_that_lets_a_download_wait_for_its_response_sends_nothing(
+def test_the_rate_is_0_while_a_download_waits_for_its_response(
     world: World,
 ) -> None:
     """Case 86."""
@@ -537,7 +541,7 @@ def test_the_pace_of_a_download_is_that_of_the_last_seconds(world: World) -> Non
     assert download.download.pace() == math.inf, "all of it was received"
 
 
-def test_one_that_waits_to_resume_sends_nothing(world: World) -> None:
+def test_the_rate_is_0_while_a_download_waits_to_resume(world: World) -> None:
     """Case 86."""
     download = Downloading(world)
     download.begin(10)

@@ -1,4 +1,4 @@
-"""How long an answer is fresh, and who does not want one that is (RFC 9111)."""
+"""How long a response is fresh, and which requests rule out stored ones (RFC 9111)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ quick = settings(max_examples=300)
 
 LONGEST = 1 << 31
 
-# Cache-Control, Age, Vary, and for how many seconds the answer is fresh.
+# Cache-Control, Age, Vary, and for how many seconds the response is fresh.
 LIFETIMES = [
     # 4.2.1: nothing said, nothing kept; s-maxage goes before max-age
     (None, None, None, 0),
@@ -119,7 +119,7 @@ LIFETIMES = [
     ("max-age=60", "10", "", 50),
 ]
 
-# Cache-Control, Pragma, and whether an answer from memory is unwanted.
+# Cache-Control, Pragma, and whether stored responses are ruled out.
 REQUESTS = [
     (None, None, False),
     ("", None, False),
@@ -142,7 +142,7 @@ REQUESTS = [
     ("max-age=0, max-age=60", None, True),
     ("no-transform,no-cache", None, True),
     ("no-cache=x", None, True),
-    # What cannot be read is taken for a wish.
+    # Invalid syntax rules them out.
     ("no cache", None, True),
     ("(", None, True),
     ('x="', None, True),
@@ -162,14 +162,14 @@ REQUESTS = [
     LIFETIMES,
     ids=[ascii(row)[:60] for row in LIFETIMES],
 )
-def test_an_answer_is_fresh_as_long_as_it_says_in_so_many_words(
+def test_a_response_is_fresh_for_its_declared_lifetime(
     cache_control: str | None, age: str | None, vary: str | None, seconds: int
 ) -> None:
     assert lifetime_s(cache_control, age, vary) == seconds
 
 
 @pytest.mark.parametrize(("cache_control", "pragma", "fresh"), REQUESTS)
-def test_who_asks_for_a_fresh_answer_is_understood(
+def test_a_request_for_a_fresh_response_is_recognized(
     cache_control: str | None, pragma: str | None, fresh: bool
 ) -> None:
     assert asks_for_fresh(cache_control, pragma) is fresh
@@ -177,7 +177,7 @@ def test_who_asks_for_a_fresh_answer_is_understood(
 
 @quick
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40))
-def test_what_is_left_is_the_lifetime_less_the_age(lifetime: int, age: int) -> None:
+def test_the_age_is_subtracted_from_the_lifetime(lifetime: int, age: int) -> None:
     left = max(0, min(lifetime, LONGEST) - min(age, LONGEST))
     assert lifetime_s(f"max-age={lifetime}", str(age)) == left
     assert lifetime_s(f"s-maxage={lifetime}, max-age=5", str(age)) == left
@@ -189,15 +189,13 @@ quoted = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size
 )
 extensions = st.one_of(
     tokens, st.builds("{}={}".format, tokens, tokens), st.builds("{}={}".format, tokens, quoted)
-).map(lambda text: "x-" + text)  # so that none is a directive that counts
+).map(lambda text: "x-" + text)  # so that all are unknown directives
 commas = st.sampled_from([",", ", ", " ,", "\t, \t", ",,", " , , "])
 
 
 @quick
 @given(st.lists(extensions, max_size=4), st.integers(0, 4), commas)
-def test_directives_that_nobody_knows_change_nothing(
-    around: list[str], at: int, comma: str
-) -> None:
+def test_unknown_directives_are_ignored(around: list[str], at: int, comma: str) -> None:
     """RFC 9111, 5.2.3."""
     for known, seconds in (("max-age=60", 60), ("no-store", 0)):
         assert lifetime_s(comma.join([*around[:at], known, *around[at:]])) == seconds
@@ -220,7 +218,7 @@ def test_any_headers_mean_a_time_that_a_cache_can_count(
 
 @quick
 @given(lists)
-def test_what_forbids_keeping_does_so_whatever_else_is_said(around: str) -> None:
+def test_a_directive_that_forbids_storing_overrides_others(around: str) -> None:
     for forbidding in ("no-store", "no-cache", "private"):
         assert lifetime_s(f"{forbidding}, max-age=60, {around}") == 0
 

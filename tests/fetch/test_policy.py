@@ -1,4 +1,4 @@
-"""Which addresses are public, and what is open besides them (docs/http.md, Fetching)."""
+"""Which addresses are public, and what is allowed besides them (docs/http.md, Fetching)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twistedmedia.fetch.policy import (
 quick = settings(max_examples=300)
 
 PUBLIC = [
-    # Neighbours of what is set aside, before and after it.
+    # Neighbours of special-purpose blocks, before and after them.
     "1.0.0.0",
     "9.255.255.255",
     "11.0.0.0",
@@ -47,7 +47,7 @@ PUBLIC = [
     "203.0.112.255",
     "203.0.114.0",
     "223.255.255.255",
-    # Registered as special, and reachable by anybody.
+    # Registered as special, and reachable from anywhere.
     "192.31.196.1",
     "192.52.193.1",
     "192.175.48.1",
@@ -74,7 +74,7 @@ PUBLIC = [
     "64:ff9b::8.8.8.8",
     "64:ff9b::100:0",
     "64:ff9b::dfff:ffff",
-    # Beside ISATAP, not of it.
+    # Similar to ISATAP.
     "2600::5efd:a00:1",
     "2600::5eff:a00:1",
     "2600::1:5efe:a00:1",
@@ -181,7 +181,7 @@ NOT_PUBLIC = [
     "::ffff:0:8.8.8.8",
     "::fffe:8.8.8.8",
     "::1:ffff:808:808",
-    # NAT64 with what is not public inside, and beside its prefix.
+    # NAT64 of addresses that are not public, and neighbours of its prefix.
     "64:ff9b::",
     "64:ff9b::10.0.0.1",
     "64:ff9b::127.0.0.1",
@@ -209,7 +209,7 @@ NOT_PUBLIC = [
     "2600::200:5efe:7f00:1",
     "2600:1:2:3:200:5efe:808:808",
     "fe80::5efe:a00:1",
-    # Of one machine's interface.
+    # With a zone.
     "fe80::1%eth0",
     "fe80::1%1",
     "::1%lo",
@@ -238,18 +238,18 @@ unicast_six = six.map(
 
 
 @pytest.mark.parametrize("text", PUBLIC)
-def test_what_anybody_can_reach_is_public(text: str) -> None:
+def test_addresses_that_can_be_reached_from_anywhere_are_public(text: str) -> None:
     assert is_public(ip_address(text)) is True
 
 
 @pytest.mark.parametrize("text", NOT_PUBLIC)
-def test_what_is_set_aside_is_not_public_however_it_is_written(text: str) -> None:
+def test_special_purpose_addresses_are_not_public_however_they_are_written(text: str) -> None:
     """Case 38."""
     assert is_public(ip_address(text)) is False
 
 
 def set_aside(address: IPv4Address | IPv6Address) -> bool:
-    """What `ipaddress` says for certain."""
+    """What `ipaddress` says reliably."""
     return (
         address.is_private
         or address.is_multicast
@@ -271,7 +271,7 @@ def test_no_ipv4_address_that_python_sets_aside_is_public(address: IPv4Address) 
 @quick
 @given(six | unicast_six)
 def test_no_ipv6_address_that_python_sets_aside_is_public(address: IPv6Address) -> None:
-    """Case 38: but for the two ways to carry an IPv4 address, which decides."""
+    """Case 38: except two ways to carry an IPv4 address, which then decides."""
     assume(set_aside(address))
     assume(address.ipv4_mapped is None and address not in IPv6Network("64:ff9b::/96"))
     assert not is_public(address)
@@ -279,7 +279,7 @@ def test_no_ipv6_address_that_python_sets_aside_is_public(address: IPv6Address) 
 
 @quick
 @given(four | unicast_six)
-def test_what_is_public_is_what_python_calls_global_where_that_is_not_disputed(
+def test_public_addresses_are_those_that_python_calls_global_except_disputed_ones(
     address: IPv4Address | IPv6Address,
 ) -> None:
     assume(not any(address in network for network in DISPUTED))
@@ -306,9 +306,9 @@ def test_an_address_with_a_zone_is_public_only_if_it_is_one_of_ipv4(
     assert not is_public(IPv6Address(f"{address}%{zone}"))
 
 
-# Openings
+# Allow rules
 
-OPENINGS = {
+RULES = {
     "\uff11\uff12\uff17.0.0.1": AllowRule(IPv4Network("127.0.0.1/32")),
     "10.0.0.0/8": AllowRule(IPv4Network("10.0.0.0/8")),
     "10.0.0.0/8:8080": AllowRule(IPv4Network("10.0.0.0/8"), port=8080),
@@ -411,13 +411,13 @@ NO_OPENINGS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "opening"), OPENINGS.items())
-def test_an_opening_is_read_as_it_is_meant(text: str, opening: AllowRule) -> None:
-    assert parse_allow_rule(text) == opening
+@pytest.mark.parametrize(("text", "rule"), RULES.items())
+def test_an_allow_rule_is_parsed(text: str, rule: AllowRule) -> None:
+    assert parse_allow_rule(text) == rule
 
 
 @pytest.mark.parametrize("text", NO_OPENINGS)
-def test_what_is_no_opening_is_refused_on_one_line(text: str) -> None:
+def test_an_invalid_allow_rule_is_refused_with_a_message_of_one_line(text: str) -> None:
     """Case 41."""
     with pytest.raises(ValueError, match=r"\w") as caught:
         parse_allow_rule(text)
@@ -426,23 +426,23 @@ def test_what_is_no_opening_is_refused_on_one_line(text: str) -> None:
 
 @quick
 @given(st.text() | st.text(st.sampled_from("0123456789abf:.[]/*%-_\u00fc\uff11 ")))
-def test_any_text_is_an_opening_or_a_value_error(text: str) -> None:
+def test_any_text_is_an_allow_rule_or_a_value_error(text: str) -> None:
     try:
-        opening = parse_allow_rule(text)
+        rule = parse_allow_rule(text)
     except ValueError as error:
         lines = str(error).splitlines()
     else:
-        assert (opening.network is None) == bool(opening.host)
-        assert opening.port is None or 1 <= opening.port <= 65535
-        assert opening.host.isascii()
-        assert "*" not in opening.host.removeprefix("*.")
+        assert (rule.network is None) == bool(rule.host)
+        assert rule.port is None or 1 <= rule.port <= 65535
+        assert rule.host.isascii()
+        assert "*" not in rule.host.removeprefix("*.")
         return
     assert len(lines) == 1
 
 
-# The opening, a host and an address that it led to, a port, and whether they are admitted.
-ADMISSIONS = [
-    # Cases 59 and 60: what can be fetched can be opened
+# The rule, a host and one of its addresses, a port, and whether they are allowed.
+ALLOWED = [
+    # Cases 59 and 60: what can be fetched can be allowed
     ("-a-.example-", "-a-.example-", "10.0.0.1", 80, True),
     ("*.\U0001f3b5.example", "a.xn--ml8h.example", "10.0.0.1", 80, True),
     ("example.org", "example.org", "10.0.0.1", 80, True),
@@ -496,22 +496,22 @@ ADMISSIONS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "host", "address", "port", "admitted"), ADMISSIONS)
-def test_an_opening_admits_what_it_names_and_nothing_that_looks_like_it(
-    text: str, host: str, address: str, port: int, admitted: bool
+@pytest.mark.parametrize(("text", "host", "address", "port", "allowed"), ALLOWED)
+def test_an_allow_rule_allows_what_it_names_and_nothing_similar(
+    text: str, host: str, address: str, port: int, allowed: bool
 ) -> None:
     """Case 41."""
     policy = Policy((parse_allow_rule(text),))
-    assert policy.admits(host, ip_address(address), port) is admitted
+    assert policy.allows(host, ip_address(address), port) is allowed
 
 
-@pytest.mark.parametrize(("text", "host", "address", "port", "admitted"), ADMISSIONS)
-def test_what_one_opening_admits_is_admitted_beside_others(
-    text: str, host: str, address: str, port: int, admitted: bool
+@pytest.mark.parametrize(("text", "host", "address", "port", "allowed"), ALLOWED)
+def test_what_one_rule_allows_is_allowed_beside_other_rules(
+    text: str, host: str, address: str, port: int, allowed: bool
 ) -> None:
     others = (parse_allow_rule("203.0.113.7"), parse_allow_rule("*.other.example:1"))
-    for openings in ((parse_allow_rule(text), *others), (*others, parse_allow_rule(text))):
-        assert Policy(openings, public=False).admits(host, ip_address(address), port) is admitted
+    for rules in ((parse_allow_rule(text), *others), (*others, parse_allow_rule(text))):
+        assert Policy(rules, public=False).allows(host, ip_address(address), port) is allowed
 
 
 labels = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,4}[a-z0-9])?", fullmatch=True)
@@ -520,14 +520,14 @@ hosts = st.lists(labels, min_size=1, max_size=4).map(".".join)
 
 @quick
 @given(hosts, hosts)
-def test_a_name_opens_itself_and_a_star_what_is_below_it(name: str, host: str) -> None:
+def test_a_name_allows_itself_and_a_star_the_names_below_it(name: str, host: str) -> None:
     """Case 41."""
     address = ip_address("10.0.0.1")
-    assert AllowRule(None, name).admits(host, address, 80) == (host == name)
-    assert AllowRule(None, f"*.{name}").admits(f"{host}.{name}", address, 80)
+    assert AllowRule(None, name).allows(host, address, 80) == (host == name)
+    assert AllowRule(None, f"*.{name}").allows(f"{host}.{name}", address, 80)
     for other in (name, f"{host}{name}", f"{host}-{name}", f"{name}.{host}.test"):
         if not other.endswith(f".{name}"):
-            assert not AllowRule(None, f"*.{name}").admits(other, address, 80)
+            assert not AllowRule(None, f"*.{name}").allows(other, address, 80)
 
 
 # Policies
@@ -535,37 +535,37 @@ def test_a_name_opens_itself_and_a_star_what_is_below_it(name: str, host: str) -
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
 @pytest.mark.parametrize("port", [80, 443])
-def test_public_addresses_are_admitted_on_the_ports_of_http(address: str, port: int) -> None:
-    assert Policy().admits("a.example", ip_address(address), port)
+def test_public_addresses_are_allowed_on_the_ports_of_http(address: str, port: int) -> None:
+    assert Policy().allows("a.example", ip_address(address), port)
 
 
 @pytest.mark.parametrize("port", [0, 1, 22, 25, 79, 81, 442, 444, 6379, 8080, 65535])
-def test_public_addresses_are_admitted_on_no_other_port(port: int) -> None:
-    assert not Policy().admits("a.example", ip_address("8.8.8.8"), port)
+def test_public_addresses_are_not_allowed_on_other_ports(port: int) -> None:
+    assert not Policy().allows("a.example", ip_address("8.8.8.8"), port)
     assert port not in PUBLIC_PORTS
 
 
 @pytest.mark.parametrize("text", NOT_PUBLIC)
-def test_by_itself_nothing_else_is_admitted(text: str) -> None:
+def test_nothing_else_is_allowed_by_default(text: str) -> None:
     """Case 38."""
     for port in PUBLIC_PORTS:
-        assert not Policy().admits("a.example", ip_address(text), port)
+        assert not Policy().allows("a.example", ip_address(text), port)
 
 
 @pytest.mark.parametrize("text", [*PUBLIC, *NOT_PUBLIC])
-def test_a_policy_that_opens_nothing_admits_nothing(text: str) -> None:
-    assert not Policy(public=False).admits("a.example", ip_address(text), 80)
+def test_a_policy_without_rules_and_public_addresses_allows_nothing(text: str) -> None:
+    assert not Policy(public=False).allows("a.example", ip_address(text), 80)
 
 
-def test_an_opening_of_a_public_address_opens_its_other_ports() -> None:
+def test_a_rule_for_a_public_address_allows_its_other_ports() -> None:
     policy = Policy((parse_allow_rule("8.8.8.8"), parse_allow_rule("a.example:8080")))
-    assert policy.admits("b.example", ip_address("8.8.8.8"), 8443)
-    assert policy.admits("a.example", ip_address("1.1.1.1"), 8080)
-    assert not policy.admits("b.example", ip_address("1.1.1.1"), 8080)
+    assert policy.allows("b.example", ip_address("8.8.8.8"), 8443)
+    assert policy.allows("a.example", ip_address("1.1.1.1"), 8080)
+    assert not policy.allows("b.example", ip_address("1.1.1.1"), 8080)
 
 
 @pytest.mark.parametrize(
-    ("addresses", "admitted"),
+    ("addresses", "allowed"),
     [
         ([], False),
         (["8.8.8.8"], True),
@@ -580,20 +580,20 @@ def test_an_opening_of_a_public_address_opens_its_other_ports() -> None:
         (["192.168.1.1", "192.168.2.1"], False),
     ],
 )
-def test_of_the_addresses_of_a_name_all_are_admitted_or_none(
-    addresses: list[str], admitted: bool
+def test_the_addresses_of_a_name_are_all_allowed_or_not_at_all(
+    addresses: list[str], allowed: bool
 ) -> None:
     """Case 40."""
     policy = Policy((parse_allow_rule("192.168.1.0/24"),))
-    assert policy.admits_all("a.example", map(ip_address, addresses), 80) is admitted
+    assert policy.allows_all("a.example", map(ip_address, addresses), 80) is allowed
 
 
-def test_even_an_open_name_that_leads_nowhere_is_not_admitted() -> None:
-    assert not Policy((parse_allow_rule("a.example"),)).admits_all("a.example", [], 80)
+def test_an_allowed_name_without_addresses_is_refused() -> None:
+    assert not Policy((parse_allow_rule("a.example"),)).allows_all("a.example", [], 80)
 
 
 @pytest.mark.parametrize(
-    ("host", "address", "port", "admitted"),
+    ("host", "address", "port", "allowed"),
     [
         ("127.0.0.1", "127.0.0.1", 8000, True),
         ("127.0.0.1", "::ffff:127.0.0.1", 8000, True),
@@ -615,10 +615,10 @@ def test_even_an_open_name_that_leads_nowhere_is_not_admitted() -> None:
         ("upstream.example", "8.8.8.8", 443, False),
     ],
 )
-def test_an_origin_is_admitted_wherever_it_is_and_on_its_port_only(
-    host: str, address: str, port: int, admitted: bool
+def test_an_origin_is_allowed_at_any_address_and_on_its_port_only(
+    host: str, address: str, port: int, allowed: bool
 ) -> None:
-    assert origin_only(host, 8000).admits(host, ip_address(address), port) is admitted
+    assert origin_only(host, 8000).allows(host, ip_address(address), port) is allowed
 
 
 @pytest.mark.parametrize(
@@ -628,4 +628,4 @@ def test_another_host_is_not_the_origin(host: str) -> None:
     """Case 41."""
     policy = origin_only("upstream.example", 80)
     for address in ("127.0.0.1", "8.8.8.8"):
-        assert not policy.admits(host, ip_address(address), 80)
+        assert not policy.allows(host, ip_address(address), 80)

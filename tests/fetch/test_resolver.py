@@ -1,4 +1,4 @@
-"""Names to addresses, in threads that are held and let go by the tests."""
+"""Host names are resolved in threads, which the tests block and release."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fetch.reactor import PUBLIC, Network, failed
 from tests.http.connection import outcome, result
 from twistedmedia.errors import Busy
 from twistedmedia.fetch.policy import Address
-from twistedmedia.fetch.resolver import AT_ONCE, Resolver
+from twistedmedia.fetch.resolver import MAX_THREADS, Resolver
 
 WAIT_S = 10  # so that a failing test ends
 
@@ -24,13 +24,13 @@ Answer = list[str] | Exception
 
 
 class GetAddrInfo:
-    """A getaddrinfo that answers from a table. For a host that is held it waits to be let go."""
+    """A getaddrinfo with a table. For a held host it blocks until the test releases it."""
 
     def __init__(self) -> None:
         self.table: dict[str, Answer] = {}
         self.calls: list[tuple[str, Any, dict[str, Any]]] = []
         self.threads: set[threading.Thread] = set()
-        self.most = 0  # that were inside at once
+        self.most = 0  # running at once
         self._held: dict[str, threading.Event] = {}
         self._inside = 0
         self._changed = threading.Condition()
@@ -46,7 +46,7 @@ class GetAddrInfo:
             event.set()
 
     def wait_for_calls(self, calls: int) -> None:
-        """Wait until so many were made in all."""
+        """Wait until `calls` were made in all."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.calls) >= calls, WAIT_S)
 
@@ -88,7 +88,7 @@ def network() -> Network:
 
 @pytest.fixture
 def resolver(network: Network, getaddrinfo: GetAddrInfo) -> Resolver:
-    return Resolver(network, getaddrinfo, at_once=6)  # type: ignore[arg-type]
+    return Resolver(network, getaddrinfo, max_threads=6)  # type: ignore[arg-type]
 
 
 def addresses(*texts: str) -> list[Address]:
@@ -99,23 +99,23 @@ def test_the_addresses_of_a_name_come_in_their_order_and_each_once(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     getaddrinfo.table["example.org"] = ["2001:db8::1", "192.0.2.1", "2001:db8::1", "192.0.2.2"]
-    asked = resolver.addresses("example.org")
+    resolving = resolver.addresses("example.org")
     network.from_threads()
-    assert result(asked) == addresses("2001:db8::1", "192.0.2.1", "192.0.2.2")
+    assert result(resolving) == addresses("2001:db8::1", "192.0.2.1", "192.0.2.2")
 
 
-def test_only_addresses_for_tcp_are_asked_for(
+def test_only_addresses_for_tcp_are_requested(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    asked = outcome(resolver.addresses("example.org"))
+    resolving = outcome(resolver.addresses("example.org"))
     network.from_threads()
-    assert len(asked) == 1
+    assert len(resolving) == 1
     hints = {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_TCP}
     assert getaddrinfo.calls == [("example.org", None, hints)]
 
 
 @pytest.mark.parametrize("text", ["192.0.2.1", "0.0.0.0", "::1", "2001:db8::1", "::ffff:1.2.3.4"])
-def test_an_address_is_its_own_and_needs_no_thread(
+def test_an_ip_address_is_returned_without_a_thread(
     getaddrinfo: GetAddrInfo, resolver: Resolver, text: str
 ) -> None:
     assert result(resolver.addresses(text)) == addresses(text)
@@ -123,13 +123,13 @@ def test_an_address_is_its_own_and_needs_no_thread(
 
 
 @pytest.mark.parametrize("host", ["127.1", "0x7f000001", "2130706433", "0177.0.0.1", "192.0.2.1."])
-def test_what_only_getaddrinfo_takes_for_an_address_is_looked_up(
+def test_text_that_only_getaddrinfo_reads_as_an_address_is_looked_up(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver, host: str
 ) -> None:
     getaddrinfo.table[host] = ["127.0.0.1"]
-    asked = resolver.addresses(host)
+    resolving = resolver.addresses(host)
     network.from_threads()
-    assert result(asked) == addresses("127.0.0.1")
+    assert result(resolving) == addresses("127.0.0.1")
     assert getaddrinfo.asked == [host]
 
 
@@ -142,16 +142,16 @@ def test_what_only_getaddrinfo_takes_for_an_address_is_looked_up(
         UnicodeEncodeError("idna", "x", 0, 1, "label too long"),
     ],
 )
-def test_a_name_that_has_none_has_none(
+def test_a_name_without_addresses_gives_an_empty_list(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver, error: Exception
 ) -> None:
     getaddrinfo.table["nowhere.example"] = error
-    asked = resolver.addresses("nowhere.example")
+    resolving = resolver.addresses("nowhere.example")
     network.from_threads()
-    assert result(asked) == []
+    assert result(resolving) == []
 
 
-def test_a_fault_of_the_resolver_is_told_to_all_who_asked_and_stops_nothing(
+def test_an_exception_of_getaddrinfo_is_passed_on_and_stops_nothing_else(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     getaddrinfo.table["example.org"] = ZeroDivisionError()
@@ -163,22 +163,22 @@ def test_a_fault_of_the_resolver_is_told_to_all_who_asked_and_stops_nothing(
         assert isinstance(came, Failure)
         assert came.check(ZeroDivisionError)
     for n in range(5):
-        asked = resolver.addresses(f"{n}.example")
+        resolving = resolver.addresses(f"{n}.example")
         network.from_threads()
-        assert result(asked) == addresses("192.0.2.1")
+        assert result(resolving) == addresses("192.0.2.1")
 
 
-def test_no_more_addresses_are_told_than_anybody_connects_to(
+def test_all_addresses_of_a_name_are_returned(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     many = [f"192.0.2.{n}" for n in range(200)]
     getaddrinfo.table["many.example"] = many
-    asked = resolver.addresses("many.example")
+    resolving = resolver.addresses("many.example")
     network.from_threads()
-    assert result(asked) == addresses(*many)
+    assert result(resolving) == addresses(*many)
 
 
-def test_those_who_ask_for_one_name_at_once_share_a_look_up(
+def test_concurrent_requests_for_a_name_share_a_look_up(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     getaddrinfo.hold("example.org")
@@ -187,30 +187,30 @@ def test_those_who_ask_for_one_name_at_once_share_a_look_up(
     several += [resolver.addresses("example.org") for _ in range(100)]
     getaddrinfo.let_go("example.org")
     network.from_threads()
-    assert [result(asked) for asked in several] == [addresses("192.0.2.1")] * 200
+    assert [result(resolving) for resolving in several] == [addresses("192.0.2.1")] * 200
     assert getaddrinfo.asked == ["example.org"]
 
 
-def test_what_was_looked_up_is_not_kept(
+def test_results_are_not_stored(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    """Case 40: the next connection is judged by what is true then."""
+    """Case 40: the current addresses are checked for the next connection."""
     for text in ("192.0.2.1", "127.0.0.1"):
         getaddrinfo.table["example.org"] = [text]
-        asked = resolver.addresses("example.org")
+        resolving = resolver.addresses("example.org")
         network.from_threads()
-        assert result(asked) == addresses(text)
+        assert result(resolving) == addresses(text)
     assert getaddrinfo.asked == ["example.org"] * 2
 
 
-def test_who_leaves_leaves_the_look_up_to_the_others(
+def test_a_cancelled_request_leaves_the_look_up_to_the_others(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     getaddrinfo.hold("example.org")
     several = [resolver.addresses("example.org") for _ in range(3)]
-    left = [outcome(asked) for asked in several[:2]]
-    for asked in several[:2]:
-        asked.cancel()
+    left = [outcome(resolving) for resolving in several[:2]]
+    for resolving in several[:2]:
+        resolving.cancel()
     for [came] in left:
         assert isinstance(came, Failure)
         assert came.check(CancelledError)
@@ -219,7 +219,7 @@ def test_who_leaves_leaves_the_look_up_to_the_others(
     assert result(several[2]) == addresses("192.0.2.1")
 
 
-def test_who_asks_when_all_have_left_joins_what_is_under_way(
+def test_a_request_joins_a_running_look_up_whose_waiters_were_cancelled(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     getaddrinfo.hold("example.org")
@@ -228,22 +228,22 @@ def test_who_asks_when_all_have_left_joins_what_is_under_way(
     left.cancel()
     assert len(gone) == 1
     getaddrinfo.wait_for_calls(1)
-    asked = resolver.addresses("example.org")
+    resolving = resolver.addresses("example.org")
     getaddrinfo.let_go("example.org")
     network.from_threads()
-    assert result(asked) == addresses("192.0.2.1")
+    assert result(resolving) == addresses("192.0.2.1")
     assert getaddrinfo.asked == ["example.org"]
 
 
-def test_a_look_up_whose_asker_left_makes_room_when_it_is_over(
+def test_a_look_up_whose_waiters_were_cancelled_frees_its_thread_when_it_ends(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     hosts = [f"{n}.example" for n in range(3)]
     getaddrinfo.hold(*hosts)
     for host in hosts:
-        asked = resolver.addresses(host)
-        gone = outcome(asked)
-        asked.cancel()
+        resolving = resolver.addresses(host)
+        gone = outcome(resolving)
+        resolving.cancel()
         assert len(gone) == 1
     getaddrinfo.wait_for_calls(3)
     following = resolver.addresses("following.example")
@@ -253,7 +253,7 @@ def test_a_look_up_whose_asker_left_makes_room_when_it_is_over(
     assert result(following) == addresses("192.0.2.1")
 
 
-def test_names_that_hang_stop_no_address_and_no_other_name(
+def test_names_that_hang_block_neither_addresses_nor_other_names(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     """Case 29."""
@@ -261,13 +261,13 @@ def test_names_that_hang_stop_no_address_and_no_other_name(
     hanging = [resolver.addresses("a.example"), resolver.addresses("b.example")]
     assert result(resolver.addresses("192.0.2.7")) == addresses("192.0.2.7")
     for n in range(10):
-        asked = resolver.addresses(f"{n}.example")
+        resolving = resolver.addresses(f"{n}.example")
         network.from_threads()
-        assert result(asked) == addresses("192.0.2.1")
-    assert not any(asked.called for asked in hanging)
+        assert result(resolving) == addresses("192.0.2.1")
+    assert not any(resolving.called for resolving in hanging)
     getaddrinfo.let_all_go()
     network.from_threads(2)
-    assert all(asked.called for asked in hanging)
+    assert all(resolving.called for resolving in hanging)
 
 
 def test_no_more_threads_look_up_at_once_than_may_and_the_rest_have_their_turn(
@@ -289,7 +289,7 @@ def test_no_more_threads_look_up_at_once_than_may_and_the_rest_have_their_turn(
     assert getaddrinfo.most == 3
 
 
-def test_a_name_that_nobody_waits_for_any_more_has_no_turn(
+def test_a_name_without_waiters_is_not_looked_up(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     hosts = [f"{n}.example" for n in range(3)]
@@ -297,21 +297,21 @@ def test_a_name_that_nobody_waits_for_any_more_has_no_turn(
     several = [resolver.addresses(host) for host in hosts]
     queued = [resolver.addresses("queued.example") for _ in range(2)]
     last = resolver.addresses("last.example")
-    gone = [outcome(asked) for asked in queued]
-    for asked in queued:
-        asked.cancel()
+    gone = [outcome(resolving) for resolving in queued]
+    for resolving in queued:
+        resolving.cancel()
     assert all(gone)
     getaddrinfo.let_all_go()
     network.from_threads(4)
     assert result(last) == addresses("192.0.2.1")
-    assert all(asked.called for asked in several)
+    assert all(resolving.called for resolving in several)
     assert "queued.example" not in getaddrinfo.asked
     again = resolver.addresses("queued.example")
     network.from_threads()
     assert result(again) == addresses("192.0.2.1")
 
 
-def test_a_queued_name_has_its_turn_when_one_of_those_who_ask_has_left(
+def test_a_queued_name_is_looked_up_when_one_of_its_waiters_was_cancelled(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     hosts = [f"{n}.example" for n in range(3)]
@@ -327,7 +327,7 @@ def test_a_queued_name_has_its_turn_when_one_of_those_who_ask_has_left(
     assert result(staying) == addresses("192.0.2.1")
 
 
-def test_who_is_told_may_ask_again_at_once(
+def test_a_callback_may_begin_the_same_request_again(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     again: list[Deferred[list[Address]]] = []
@@ -339,44 +339,44 @@ def test_who_is_told_may_ask_again_at_once(
     assert getaddrinfo.asked == ["example.org"] * 2
 
 
-def test_a_look_up_that_hangs_keeps_no_process_from_ending(
+def test_a_look_up_that_hangs_does_not_keep_the_process_from_ending(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
-    asked = resolver.addresses("example.org")
+    resolving = resolver.addresses("example.org")
     network.from_threads()
-    assert result(asked)
+    assert result(resolving)
     [thread] = getaddrinfo.threads
     assert thread.daemon
     assert thread is not threading.current_thread()
 
 
-def test_as_many_look_ups_go_on_as_cost_next_to_nothing(
+def test_at_most_the_default_number_of_threads_run_at_once(
     network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
-    hosts = [f"{n}.example" for n in range(AT_ONCE + 1)]
+    hosts = [f"{n}.example" for n in range(MAX_THREADS + 1)]
     getaddrinfo.hold(*hosts)
     resolver = Resolver(network, getaddrinfo)  # type: ignore[arg-type]
     several = [resolver.addresses(host, host) for host in hosts]
-    getaddrinfo.wait_for_calls(AT_ONCE)
+    getaddrinfo.wait_for_calls(MAX_THREADS)
     getaddrinfo.let_all_go()
     network.from_threads(len(hosts))
-    assert all(result(asked) for asked in several)
-    assert getaddrinfo.most <= AT_ONCE
+    assert all(result(resolving) for resolving in several)
+    assert getaddrinfo.most <= MAX_THREADS
 
 
 def test_names_of_one_caller_do_not_hold_up_those_of_another(
     network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
-    """Case 86: a look-up that hangs cannot be ended."""
-    resolver = Resolver(network, getaddrinfo, at_once=12)  # type: ignore[arg-type]
+    """Case 86: a look-up that hangs cannot be cancelled."""
+    resolver = Resolver(network, getaddrinfo, max_threads=12)  # type: ignore[arg-type]
     hosts = [f"{caller}{n}.example" for caller in "ab" for n in range(20)]
     getaddrinfo.hold(*hosts)
     hanging = [resolver.addresses(host, host[0]) for host in hosts]
     getaddrinfo.wait_for_calls(6 + 3)
     queued = "b19.example"
-    asked = [resolver.addresses("c.example", "c")]
+    resolving = [resolver.addresses("c.example", "c")]
     network.from_threads()
-    assert result(asked[0]) == addresses("192.0.2.1")
+    assert result(resolving[0]) == addresses("192.0.2.1")
     getaddrinfo.let_go(queued)
     joined = resolver.addresses(queued, "c")
     network.from_threads()
@@ -402,10 +402,10 @@ class Unable:
 
 
 @pytest.mark.parametrize("names", [1, 3000])
-def test_where_no_thread_can_start_all_are_told_and_no_name_is_left_behind(
+def test_if_no_thread_can_start_all_waiters_fail_and_no_name_is_left_behind(
     monkeypatch: pytest.MonkeyPatch, network: Network, names: int
 ) -> None:
-    resolver = Resolver(network, lambda *_, **__: [(0, 0, 0, "", (PUBLIC, 0))], at_once=1)
+    resolver = Resolver(network, lambda *_, **__: [(0, 0, 0, "", (PUBLIC, 0))], max_threads=1)
     unable = Unable(monkeypatch)
     for number in range(names):
         assert isinstance(failed(outcome(resolver.addresses(f"{number}.example"))), Busy)
@@ -415,43 +415,45 @@ def test_where_no_thread_can_start_all_are_told_and_no_name_is_left_behind(
     assert result(again) == addresses(PUBLIC)
 
 
-def test_names_wait_for_a_look_up_under_way_where_no_other_thread_can_start(
+def test_names_wait_for_a_running_look_up_if_no_other_thread_can_start(
     monkeypatch: pytest.MonkeyPatch, network: Network, getaddrinfo: GetAddrInfo
 ) -> None:
-    resolver = Resolver(network, getaddrinfo, at_once=5)  # type: ignore[arg-type]
+    resolver = Resolver(network, getaddrinfo, max_threads=5)  # type: ignore[arg-type]
     getaddrinfo.hold("first.example")
     first = resolver.addresses("first.example")
     getaddrinfo.wait_for_calls(1)
     unable = Unable(monkeypatch)
     others = [resolver.addresses(f"{number}.example") for number in range(3)]
-    assert not any(asked.called for asked in others)
+    assert not any(resolving.called for resolving in others)
     unable.is_so = False
     getaddrinfo.let_go("first.example")
     network.from_threads()
     for _ in others:
         network.from_threads()
-    assert all(asked.called for asked in [first, *others])
+    assert all(resolving.called for resolving in [first, *others])
 
 
-def test_those_who_leave_leave_nothing_behind(network: Network, getaddrinfo: GetAddrInfo) -> None:
-    """Whoever waits for a thread and goes is forgotten, with the name that nobody else wants."""
-    resolver = Resolver(network, getaddrinfo, at_once=1)  # type: ignore[arg-type]
+def test_cancelled_requests_leave_nothing_behind(
+    network: Network, getaddrinfo: GetAddrInfo
+) -> None:
+    """Cancelled requests are forgotten, and so are names without other waiters."""
+    resolver = Resolver(network, getaddrinfo, max_threads=1)  # type: ignore[arg-type]
     getaddrinfo.hold("first.example")
     first = outcome(resolver.addresses("first.example"))
     for number in range(1000):
-        asked = resolver.addresses(f"{number}.example")
+        resolving = resolver.addresses(f"{number}.example")
         joined = resolver.addresses("first.example")
-        for each in (asked, joined):
+        for each in (resolving, joined):
             each.addErrback(lambda _: None)
             each.cancel()
     assert len(resolver._queues) == 0
-    assert [len(waiting) for waiting in resolver._asking.values()] == [1]
+    assert [len(waiting) for waiting in resolver._waiting.values()] == [1]
     getaddrinfo.let_go("first.example")
     network.from_threads()
     assert first
 
 
-def test_who_is_told_may_ask_again_and_have_others_leave(
+def test_a_callback_may_request_again_and_cancel_others(
     network: Network, getaddrinfo: GetAddrInfo, resolver: Resolver
 ) -> None:
     getaddrinfo.hold("example.org")

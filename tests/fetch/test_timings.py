@@ -1,4 +1,4 @@
-"""What a fetch cost, phase by phase: as curl counts it, as JSON, and as Server-Timing."""
+"""How long each phase of a fetch took: as curl counts, as JSON, and as Server-Timing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ quick = settings(max_examples=300)
 WHOLE = Timings(
     redirect=0.5, lookup=0.75, connect=1.0, tls=1.5, first_byte=3.0, total=3.25
 )  # sums of powers of two: exact
-KEPT = Timings(first_byte=0.25, total=1.0)  # on a connection that was there
+KEPT = Timings(first_byte=0.25, total=1.0)  # on an idle connection
 
 ORDER = ["redirect", "lookup", "connect", "tls", "wait", "receive"]
 
@@ -49,7 +49,7 @@ ORDER = ["redirect", "lookup", "connect", "tls", "wait", "receive"]
         ),
         (Timings(total=2.0), [("receive", 2.0)]),
         (Timings(), [("receive", 0.0)]),
-        # A clock that went back costs nothing, and is not paid twice.
+        # A clock that went back: the duration is 0, and nothing is counted twice.
         (
             Timings(lookup=1.0, connect=0.5, first_byte=1.5, total=1.25),
             [("lookup", 1.0), ("connect", 0.0), ("wait", 0.5), ("receive", 0.0)],
@@ -74,7 +74,9 @@ def test_each_phase_that_took_place_has_its_duration(
         (9.0, Timings()),
     ],
 )
-def test_who_joins_later_pays_for_what_was_not_over(later: float, seen: Timings) -> None:
+def test_a_request_that_joins_later_has_the_phases_that_had_not_ended(
+    later: float, seen: Timings
+) -> None:
     assert WHOLE.since(later) == seen
 
 
@@ -133,7 +135,7 @@ times = st.floats(0, 1e6, allow_nan=False)
 
 @st.composite
 def sequences(draw: st.DrawFn) -> Timings:
-    """Timings as a clock that runs on takes them, any phase but the last one left out."""
+    """Timings of a clock that does not go back. Any phase but the last may be missing."""
     ends = sorted(draw(st.lists(times, min_size=6, max_size=6)))
     took_place = draw(st.lists(st.booleans(), min_size=5, max_size=5))
     phases = [end if took else None for end, took in zip(ends, took_place, strict=False)]
@@ -142,7 +144,7 @@ def sequences(draw: st.DrawFn) -> Timings:
 
 @quick
 @given(sequences(), times)
-def test_the_durations_add_up_to_the_total_for_whoever_joins(
+def test_the_durations_add_up_to_the_total_for_every_request(
     timings: Timings, later: float
 ) -> None:
     for seen in (timings, timings.since(later)):
@@ -157,9 +159,7 @@ any_timings = st.builds(Timings, *[st.none() | times] * 5, total=times)
 
 @quick
 @given(any_timings, times)
-def test_any_times_are_durations_that_are_none_below_nothing(
-    timings: Timings, later: float
-) -> None:
+def test_durations_of_any_times_are_not_negative(timings: Timings, later: float) -> None:
     for seen in (timings, timings.since(later)):
         assert all(took >= 0 for _, took in seen.durations())
         assert all(end is None or end >= 0 for end in seen.json.values())

@@ -1,4 +1,4 @@
-"""What upstreams send, and each further request to one, takes turns when the loop is busy."""
+"""Responses of upstreams, and further requests to them, take turns when the loop is busy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import pytest
 from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.python.failure import Failure
 
-from tests.fetch.reactor import LONG, PUBLIC, RECEIVE_BYTES, Asked, Network, Peer, World, head
+from tests.fetch.reactor import (
+    LONG,
+    PUBLIC,
+    RECEIVE_BYTES,
+    Network,
+    Peer,
+    RunningFetch,
+    World,
+    head,
+)
 from tests.http.connection import outcome
 from tests.turning import TurningClock
 from twistedmedia.errors import Busy, UpstreamFailed, UpstreamTooSlow
@@ -34,17 +43,17 @@ class BusyNetwork(TurningClock, Network):
     """A network whose loop takes one turn at a time."""
 
     def one_turn(self) -> None:
-        """Make the calls that are due now, and none that they lead to."""
+        """Make the calls that are due now, but not those that they schedule."""
         TurningClock.turn(self)
 
     def turn(self) -> None:
-        """Whatever is due now is done."""
+        """Make the calls that are due now."""
         while any(call.getTime() <= self.rightNow for call in self.getDelayedCalls()):
             self.one_turn()
 
 
 class NotedQueue(LoopQueue):
-    """Notes whose steps ran, in their order. Each takes a whole turn, and none runs at once."""
+    """Records whose steps ran, in order. Each takes a whole turn, and none runs without waiting."""
 
     def __init__(self, network: BusyNetwork) -> None:
         super().__init__(network)
@@ -75,14 +84,14 @@ class Loop:
 
     def connect(
         self, count: int = MANY, host: str = "example.org"
-    ) -> tuple[list[Asked], list[Peer]]:
+    ) -> tuple[list[RunningFetch], list[Peer]]:
         """Begin fetches of the crowd, and one more of the normal client."""
         self.world.names.table[host] = [PUBLIC]
         callers = [CROWD] * count + [NORMAL]
-        asked = [self.world.ask(f"http://{host}/", LONG, caller=each) for each in callers]
+        fetch = [self.world.fetch(f"http://{host}/", LONG, caller=each) for each in callers]
         peers = [attempt.accept() for attempt in self.network.pending]
         self.queue.ran.clear()
-        return asked, peers
+        return fetch, peers
 
     def turn(self) -> None:
         """Take one turn."""
@@ -102,61 +111,61 @@ def loop(make: Callable[..., World]) -> Loop:
     "sent", [WHOLE, ENDLESS, INTERIM, b"x" * RECEIVE_BYTES, REDIRECT, REDIRECT_WITH_CONTENT]
 )
 def test_heads_that_come_at_once_take_one_turn_each(loop: Loop, sent: bytes) -> None:
-    """Case 85: as does what follows from them, the next request or the end of the fetch."""
-    asked, peers = loop.connect()
+    """Case 85: so do the next request, or the end of the fetch, that follow."""
+    fetch, peers = loop.connect()
     for peer in peers:
         peer.send(sent)
     for turn in range(1, 2 * MANY):
         loop.turn()
-        over = sum(bool(each.outcome) for each in asked)
+        over = sum(bool(each.outcome) for each in fetch)
         requests = sum(len(peer.requests) for peer in peers) + len(loop.network.pending)
         assert over + requests - len(peers) <= turn
         assert len(loop.queue.ran) <= turn
-    assert loop.queue.ran.index(NORMAL) <= 1  # in the turn of its own client
-    for each in asked:
+    assert loop.queue.ran.index(NORMAL) <= 1  # in the turn of its own caller
+    for each in fetch:
         if not each.outcome:
             each.work.cancel()
     loop.finish()
 
 
-def test_responses_of_the_own_upstream_take_turns_of_those_who_ask(
+def test_responses_of_the_upstream_take_turns_of_their_callers(
     make: Callable[..., World],
 ) -> None:
     loop = Loop(make, upstream=Upstream(parse_url(URL)))
     loop.world.names.table["example.org"] = [PUBLIC]
-    asked = [loop.world.ask(None, LONG, caller=each) for each in [CROWD] * MANY + [NORMAL]]
+    fetch = [loop.world.fetch(None, LONG, caller=each) for each in [CROWD] * MANY + [NORMAL]]
     for attempt in loop.network.pending:
         attempt.accept().send(WHOLE)
     loop.queue.ran.clear()
     for _ in range(2):
         loop.turn()
-    assert asked[-1].outcome
+    assert fetch[-1].outcome
     loop.finish()
 
 
-def test_what_was_received_before_the_end_is_passed_on_though_its_reader_had_paused(
+def test_bytes_received_before_the_end_are_passed_on_to_a_paused_reader(
     make: Callable[..., World],
 ) -> None:
-    """Else nobody would ever hear of the end."""
+    """Else the end would not be passed on either."""
     loop = Loop(make)
-    [asked], [peer] = loop.connect(count=0)
+    [fetch], [peer] = loop.connect(count=0)
     peer.send(head(Transfer_Encoding="chunked"))
     loop.finish()
     peer.send(b"5\r\nhello\r\n")
-    peer.protocol._wrappedProtocol.pauseProducing()  # as its reader does
+    peer.protocol._wrappedProtocol.pauseProducing()  # as the HTTP client does
     peer.close()
     loop.finish()
-    assert asked.outcome
+    assert fetch.outcome
 
 
 def test_a_long_head_takes_several_turns_of_its_caller(loop: Loop) -> None:
     """Case 85."""
-    asked, peers = loop.connect()
+    fetch, peers = loop.connect()
     long = head(Content_Length="5", **{f"X_{n}": "x" * 200 for n in range(100)}) + b"hello"
     for peer in peers:
         peer.send(long)
     loop.finish()
-    assert [each.whole for each in asked] == [b"hello"] * len(asked)
+    assert [each.whole for each in fetch] == [b"hello"] * len(fetch)
     steps = loop.queue.ran.count(NORMAL)
     assert steps > 5
     # First steps of the crowd's other responses have turns apart from its further ones.
@@ -164,61 +173,61 @@ def test_a_long_head_takes_several_turns_of_its_caller(loop: Loop) -> None:
 
 
 def test_each_interim_response_is_a_step(loop: Loop) -> None:
-    """Case 85: Twisted logs each of them, which takes longer than to read it."""
-    asked, [peer] = loop.connect(0)
+    """Case 85: Twisted logs each of them, which takes longer than parsing it."""
+    fetch, [peer] = loop.connect(0)
     peer.send(head(103) * MAX_INTERIM + WHOLE)
     loop.finish()
-    assert asked[0].whole == b"hello"
+    assert fetch[0].whole == b"hello"
     assert len(loop.queue.ran) == MAX_INTERIM + 1
 
 
 @pytest.mark.parametrize("piece", [b"x", b"x" * 100, b"x" * 512, b"\r\n" * 256])
 def test_content_in_small_pieces_takes_turns(loop: Loop, piece: bytes) -> None:
     """Case 85: a read of one byte costs as much as one of 64 KiB."""
-    asked, [peer] = loop.connect(0)
+    fetch, [peer] = loop.connect(0)
     peer.send(head(Content_Length=str(20 * len(piece))))
     loop.finish()
-    assert asked[0].response is not None
+    assert fetch[0].response is not None
     for _ in range(20):
         peer.send(piece)
-    assert asked[0].response.body.received == 0
+    assert fetch[0].response.body.received == 0
     assert (peer.paused, peer.unread) == (True, 18 * len(piece))
     loop.finish()
-    assert asked[0].whole == 20 * piece
+    assert fetch[0].whole == 20 * piece
 
 
 def test_plain_content_in_large_pieces_passes_at_once(loop: Loop) -> None:
-    asked, [peer] = loop.connect(0)
+    fetch, [peer] = loop.connect(0)
     peer.send(head(Content_Length=str(2 * RECEIVE_BYTES)))
     loop.finish()
-    assert asked[0].response is not None
+    assert fetch[0].response is not None
     steps = len(loop.queue.ran)
     peer.send(b"\r\n" * RECEIVE_BYTES)
-    assert asked[0].response.body.received == 2 * RECEIVE_BYTES
-    assert asked[0].outcome
+    assert fetch[0].response.body.received == 2 * RECEIVE_BYTES
+    assert fetch[0].outcome
     assert len(loop.queue.ran) == steps
 
 
 @pytest.mark.parametrize("chunks", [1, 20, 100, 128, 1000])
 def test_small_chunks_take_turns_however_few_come_at_a_time(loop: Loop, chunks: int) -> None:
     """Case 85."""
-    asked, [peer] = loop.connect(0)
+    fetch, [peer] = loop.connect(0)
     peer.send(head(Transfer_Encoding="chunked"))
     loop.finish()
-    assert asked[0].response is not None
+    assert fetch[0].response is not None
     for _ in range(10):
         peer.send(b"1\r\nx\r\n" * chunks)
-    assert asked[0].response.body.received == 0
+    assert fetch[0].response.body.received == 0
     peer.send(b"0\r\n\r\n")
     loop.finish()
-    assert asked[0].whole == b"x" * 10 * chunks
+    assert fetch[0].whole == b"x" * 10 * chunks
 
 
 def test_fetches_that_get_their_places_at_once_begin_in_turn(make: Callable[..., World]) -> None:
     """Case 85."""
     loop = Loop(make, connections=8)
-    held = [loop.world.ask(URL, LONG, caller=CROWD) for _ in range(8)]
-    others = [loop.world.ask(URL, LONG, caller=f"192.0.2.{n}") for n in range(1, 6)]
+    held = [loop.world.fetch(URL, LONG, caller=CROWD) for _ in range(8)]
+    others = [loop.world.fetch(URL, LONG, caller=f"192.0.2.{n}") for n in range(1, 6)]
     attempts, waiting = len(loop.network.attempts), loop.world.fetcher.slots.waiting
     assert waiting > 3
     for each in held:
@@ -246,51 +255,51 @@ def test_an_import_begins_in_the_turn_of_its_caller(loop: Loop) -> None:
 
 
 def test_a_redirected_fetch_that_is_cancelled_before_its_turn_makes_no_request(loop: Loop) -> None:
-    asked, peers = loop.connect(0)
+    fetch, peers = loop.connect(0)
     peers[0].send(REDIRECT)
     loop.turn()
-    assert (asked[0].outcome, len(peers[0].requests)) == ([], 1)
-    asked[0].work.cancel()
-    assert isinstance(asked[0].error, CancelledError)
+    assert (fetch[0].outcome, len(peers[0].requests)) == ([], 1)
+    fetch[0].work.cancel()
+    assert isinstance(fetch[0].error, CancelledError)
     loop.finish()
     assert len(peers[0].requests) == 1
 
 
 def test_a_redirected_fetch_may_be_late_before_its_turn(loop: Loop) -> None:
-    asked = loop.world.ask(URL, FetchLimits(total_s=1000, head_s=TURN_OF_FEW_S / 2))
+    fetch = loop.world.fetch(URL, FetchLimits(total_s=1000, head_s=TURN_OF_FEW_S / 2))
     peer = loop.world.accept()
     peer.send(REDIRECT)
     loop.finish()
-    assert isinstance(asked.error, UpstreamTooSlow)
+    assert isinstance(fetch.error, UpstreamTooSlow)
     assert len(peer.requests) == 1
 
 
 @pytest.mark.parametrize("sent", [WHOLE, ENDLESS])
-def test_a_fetch_that_ends_before_its_head_has_its_turn_leaves_nothing(
+def test_a_fetch_that_ends_before_the_turn_of_its_head_leaves_nothing_behind(
     loop: Loop, sent: bytes
 ) -> None:
-    asked, peers = loop.connect(0)
+    fetch, peers = loop.connect(0)
     peers[0].send(sent)
-    asked[0].work.cancel()
+    fetch[0].work.cancel()
     loop.finish()
-    assert isinstance(asked[0].error, CancelledError)
+    assert isinstance(fetch[0].error, CancelledError)
     assert not peers[0].connected
     assert loop.world.fetcher.fetches == 0
 
 
 def asked_together(loop: Loop, callers: list[str]) -> list[list[object]]:
-    """Requests that share a fetch, each of whose answers takes a turn of the loop."""
-    sharing = FetchCache(loop.world.fetcher, LONG)
+    """Requests that share a fetch. Passing on each result takes a turn of the loop."""
+    cache = FetchCache(loop.world.fetcher, LONG)
 
     def answered(result: object) -> object:
         loop.network.spend(TURN_OF_FEW_S)
         return result
 
-    asked = [sharing.ask(parse_url(URL), caller) for caller in callers]
-    return [outcome(each.addBoth(answered)) for each in asked]
+    fetch = [cache.fetch(parse_url(URL), caller) for caller in callers]
+    return [outcome(each.addBoth(answered)) for each in fetch]
 
 
-def test_all_that_wait_for_one_fetch_are_answered_in_turns_of_their_callers(loop: Loop) -> None:
+def test_all_waiters_of_a_fetch_get_its_result_in_turns_of_their_callers(loop: Loop) -> None:
     """Case 85."""
     outcomes = asked_together(loop, [CROWD] * MANY + [NORMAL])
     [attempt] = loop.network.pending
@@ -303,12 +312,12 @@ def test_all_that_wait_for_one_fetch_are_answered_in_turns_of_their_callers(loop
     assert all(outcomes)
 
 
-def test_all_that_wait_for_one_fetch_are_refused_in_turns_of_their_callers(
+def test_all_waiters_of_a_fetch_are_refused_in_turns_of_their_callers(
     make: Callable[..., World],
 ) -> None:
     """Case 85."""
     loop = Loop(make, connections=1)
-    busy = loop.world.ask("http://other.org/", LONG, caller=CROWD)
+    busy = loop.world.fetch("http://other.org/", LONG, caller=CROWD)
     outcomes = asked_together(loop, [CROWD] * MANY)
     for turn in range(1, 5):
         loop.turn()
@@ -327,15 +336,15 @@ def test_the_head_of_a_response_has_a_limit_of_lines(
     world: World, beyond: int, interim: int
 ) -> None:
     """Case 22, in those of interim responses as well."""
-    asked = world.ask(URL)
+    fetch = world.fetch(URL)
     peer = world.accept()
     fields = b"a:\r\n" * (MAX_FIELDS - 1 - interim + beyond)
     peer.send(head(103, Link="</a>") * interim)
     peer.send(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 5\r\n\r\nhello")
     world.network.turn()
     if beyond:
-        assert type(asked.error) is UpstreamFailed
-        assert f"{MAX_FIELDS} header lines" in str(asked.error)
+        assert type(fetch.error) is UpstreamFailed
+        assert f"{MAX_FIELDS} header lines" in str(fetch.error)
         assert not peer.connected
     else:
-        assert asked.whole == b"hello"
+        assert fetch.whole == b"hello"

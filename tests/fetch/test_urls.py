@@ -1,4 +1,4 @@
-"""URLs to fetch: what they mean, and that none means two things (docs/http.md, Fetching)."""
+"""URLs to fetch: how they are read, and that they are not ambiguous (docs/http.md, Fetching)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from twistedmedia.fetch.urls import (
     MAX_URL_BYTES,
     Url,
-    normal_host,
+    normalize_host,
     parse_url,
     resolve,
-    without_credentials,
+    split_credentials,
 )
 
 quick = settings(max_examples=300)
 
 LONGEST_NAME = ".".join(["a" * 63] * 3 + ["b" * 61])  # 253 characters
 
-# What is asked for, and what it is when it is put together again.
+# The text, and the URL as it is formatted.
 GOOD = {
     "http://example.org": "http://example.org/",
     "http://example.org/": "http://example.org/",
@@ -115,7 +115,7 @@ GOOD = {
     "http://example.org/a?b#c?d#e": "http://example.org/a?b",
     "http://example.org/#@evil.com/": "http://example.org/",
     "http://example.org/a#\u00fc b%": "http://example.org/a",
-    # What looks like another host, and is none
+    # What looks like another host, and is not
     "http://example.org\\@evil.com/": "http://example.org/%5C@evil.com/",
     "http://example.org\\.evil.com/": "http://example.org/%5C.evil.com/",
     "http://example.org/@evil.com": "http://example.org/@evil.com",
@@ -123,7 +123,7 @@ GOOD = {
     "http://example.org/http://evil.com": "http://example.org/http://evil.com",
 }
 
-# What is refused, and a word of the reason.
+# Invalid URLs, and a word of the reason.
 BAD = {
     "": "begin with",
     " ": "begin with",
@@ -268,7 +268,7 @@ def test_a_url_is_read_and_written_as_it_goes_to_the_wire(text: str, written: st
 
 
 @pytest.mark.parametrize(("text", "why"), BAD.items())
-def test_what_is_no_url_to_fetch_is_refused_with_the_reason(text: str, why: str) -> None:
+def test_an_invalid_url_is_refused_with_the_reason(text: str, why: str) -> None:
     """Cases 35 and 38."""
     with pytest.raises(ValueError, match=why) as caught:
         parse_url(text)
@@ -292,7 +292,7 @@ def test_the_parts_of_a_url() -> None:
 
 
 @pytest.mark.parametrize("letter", ["a", "\u00fc", "\ud800"])
-def test_a_url_takes_8_kib_and_no_more(letter: str) -> None:
+def test_a_url_has_at_most_8_kib(letter: str) -> None:
     size = len(letter.encode("utf-8", "surrogatepass"))
     begun = "http://example.org/"
     fitting = begun + letter * ((MAX_URL_BYTES - len(begun)) // size)
@@ -350,7 +350,7 @@ like_urls = st.builds(
 
 
 def assert_trustworthy(url: Url) -> None:
-    """Whatever the code says: two readers cannot differ about it, and it breaks no line."""
+    """Check by other means that a URL is not ambiguous and fits in a request line."""
     written = str(url)
     assert written.isascii()
     assert written.isprintable()
@@ -396,11 +396,11 @@ def test_any_path_and_query_stay_behind_their_host(text: str) -> None:
 @given(hostile | st.text())
 def test_any_host_is_a_name_in_ascii_or_a_value_error(text: str) -> None:
     try:
-        host = normal_host(text)
+        host = normalize_host(text)
     except ValueError as error:
         reason = str(error)
     else:
-        assert normal_host(host) == host
+        assert normalize_host(host) == host
         assert host.isascii()
         assert set(host) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
         assert all(1 <= len(label) <= 63 for label in host.split("."))
@@ -422,13 +422,13 @@ def test_any_host_is_a_name_in_ascii_or_a_value_error(text: str) -> None:
     ],
 )
 def test_a_host_name_has_one_spelling(text: str, host: str) -> None:
-    assert normal_host(text) == host
+    assert normalize_host(text) == host
 
 
 @pytest.mark.parametrize("text", ["", ".", "a..b", "a..", "a b", "a/b", "a:80", "[::1]", "a\n"])
-def test_what_is_no_host_name_is_refused(text: str) -> None:
+def test_an_invalid_host_name_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="its host is neither a name nor an address"):
-        normal_host(text)
+        normalize_host(text)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_what_is_no_host_name_is_refused(text: str) -> None:
         ("http://[::1]:8080/", "http://[::1]:8080"),
     ],
 )
-def test_an_origin_has_the_port_where_it_is_not_the_schemes_own(text: str, origin: str) -> None:
+def test_an_origin_has_its_port_unless_it_is_the_default(text: str, origin: str) -> None:
     url = parse_url(text)
     assert url.origin == origin
     assert url.authority == origin.partition("//")[2]
@@ -466,7 +466,7 @@ def test_an_origin_has_the_port_where_it_is_not_the_schemes_own(text: str, origi
     ],
 )
 def test_the_filename_is_the_last_segment_decoded_once(text: str, filename: bytes) -> None:
-    """Case 32: it is bytes that somebody else has chosen, and no name yet."""
+    """Case 32: the upstream's bytes, which are not checked as a name yet."""
     assert parse_url(text).filename == filename
 
 
@@ -544,7 +544,7 @@ def test_a_location_is_resolved_against_the_url_that_was_fetched(
 @pytest.mark.parametrize(
     ("location", "why"), LEADS_NOWHERE.items(), ids=lambda text: ascii(text[:40])
 )
-def test_a_location_that_is_no_url_to_fetch_is_refused(location: str, why: str) -> None:
+def test_an_invalid_location_is_refused(location: str, why: str) -> None:
     """Cases 39 and 42."""
     with pytest.raises(ValueError, match=why):
         resolve(location, AT)
@@ -585,7 +585,7 @@ def test_credentials_in_a_url_are_those_of_basic_authentication(
     text: str, credentials: bytes, rest: str
 ) -> None:
     """Case 42."""
-    authorization, url = without_credentials(text)
+    authorization, url = split_credentials(text)
     assert authorization is not None
     scheme, _, encoded = authorization.partition(" ")
     assert (scheme, b64decode(encoded, validate=True)) == ("Basic", credentials)
@@ -607,7 +607,7 @@ def test_credentials_in_a_url_are_those_of_basic_authentication(
     ],
 )
 def test_a_url_without_credentials_is_left_as_it_is(text: str) -> None:
-    assert without_credentials(text) == (None, text)
+    assert split_credentials(text) == (None, text)
 
 
 @quick
@@ -615,7 +615,7 @@ def test_a_url_without_credentials_is_left_as_it_is(text: str) -> None:
 def test_no_credentials_break_a_header(credentials: str, text: str) -> None:
     """Case 42."""
     try:
-        authorization, url = without_credentials(f"http://{credentials}@{text}")
+        authorization, url = split_credentials(f"http://{credentials}@{text}")
         parse_url(url)
     except ValueError:
         return

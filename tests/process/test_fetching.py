@@ -235,9 +235,9 @@ BROKEN = [
     ("/unknown-transfer-coding", "does not respond in HTTP"),
     ("/enormous-length", f"limit of {FETCH_MAX} bytes"),
     ("/promises?size=1048577", f"limit of {FETCH_MAX} bytes"),
-    ("/gzip", "in a coding that it was not asked for"),
-    ("/encoded?as=br", "in a coding that it was not asked for"),
-    ("/encoded?as=identity%2C%20gzip", "in a coding that it was not asked for"),
+    ("/gzip", "with a Content-Encoding that was not requested"),
+    ("/encoded?as=br", "with a Content-Encoding that was not requested"),
+    ("/encoded?as=identity%2C%20gzip", "with a Content-Encoding that was not requested"),
     ("/loop", "redirects more than 10 times"),
     ("/chain/11", "redirects more than 10 times"),
 ]

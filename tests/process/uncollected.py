@@ -64,12 +64,14 @@ def main() -> None:
     fetcher = Fetcher(
         reactor,
         resolver=Resolver(reactor),
-        trust=CertificateVerifier(),
+        verifier=CertificateVerifier(),
         policy=Policy((parse_allow_rule("127.0.0.1"),)),
         connections=100,
         memory=BodyMemory(),
     )
-    fetches = Fetches(fetcher, asking=FetchLimits(5, 5, 64 << 20), importing=FetchLimits(10, 5))
+    fetches = Fetches(
+        fetcher, fetch_limits=FetchLimits(5, 5, 64 << 20), import_limits=FetchLimits(10, 5)
+    )
     library = Library(store, UploadLimits(), fetches=fetches)
     uploads = ResumableUploads(library, store.resumable)
     root = Resource()

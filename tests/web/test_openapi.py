@@ -53,8 +53,8 @@ def whole_tree() -> MediaResource:
     clock = Clock()
     slots = Slots(1, 0.0, clock)
     fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, slots=slots)
-    terms = FetchLimits(1, 1)
-    fetches = Fetches(fetcher, terms, terms)
+    limits = FetchLimits(1, 1)
+    fetches = Fetches(fetcher, limits, limits)
     library = Library(MemoryStore(), UploadLimits(), fetches=fetches)
     uploads: Any = None
     return media_resource(library, uploads=ResumableUploads(library, uploads))

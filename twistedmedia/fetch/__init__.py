@@ -1,1 +1,1 @@
-"""Other people's URLs: fetched without holding anything up, and never where it must not be."""
+"""Outgoing HTTP: fetches URLs within a policy, without blocking anything else."""

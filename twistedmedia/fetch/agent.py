@@ -1,8 +1,8 @@
-"""An agent that connects where a policy lets it, and nowhere else.
+"""An agent that connects only where a policy allows it.
 
-The addresses of a name are looked up once, judged, and connected to; nothing looks again in
-between. Connections are kept for the next request to the same origin, under the same policy. No
-environment variable and no proxy has a say.
+A host name is looked up once. The policy checks its addresses, and the connection is made to these
+addresses: nothing looks the name up again. Idle connections are kept for later requests to the same
+origin under the same policy. Proxies and environment variables are ignored.
 """
 
 from __future__ import annotations
@@ -33,110 +33,119 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory
-from twisted.web._newclient import HTTP11ClientProtocol, HTTPClientParser
 from twisted.web.client import URI, Agent, HTTPConnectionPool
-from twisted.web.http import _ChunkedTransferDecoder
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
 from twistedmedia.errors import AddressRefused, UpstreamFailed
 from twistedmedia.fairness.loop_queue import LoopQueue
-from twistedmedia.fetch.hops import Connecting, Connection, Hop
+from twistedmedia.fetch.client_privates import (
+    ChunkedTransferDecoder,
+    HTTP11ClientProtocol,
+    HTTPClientParser,
+)
+from twistedmedia.fetch.hops import Connection, ConnectionFactory, Hop, Phase
 from twistedmedia.fetch.policy import Address, Policy
 from twistedmedia.fetch.resolver import Resolver
 from twistedmedia.fetch.urls import Url
 from twistedmedia.http.heads import MAX_RESPONSE_HEAD_BYTES
 
 CONNECT_S = 10.0  # for each address; the next one is tried after 0.3 s (RFC 8305)
-MOST_ADDRESSES = 16  # of a name that has more, the rest is judged and not tried
-# What servers send as a Content-Encoding of content that has none: object stores keep the
+MAX_ADDRESSES = 16  # the policy checks all addresses of a name; these are tried
+# Values of Content-Encoding that servers send for content without a coding: object stores keep the
 # `aws-chunked` of an upload, and many programs mean the charset.
 _NO_CODING = re.compile(
     rb"|identity|aws-chunked|binary|none"
     rb"|utf-?(?:8|16|32)(?:[bl]e)?|(?:us-)?ascii|iso-?8859-[0-9]{1,2}|windows-125[0-9]",
     re.IGNORECASE,
 )
+_PADDED_SIZE = re.compile(rb"([0-9A-Fa-f]+)[ \t]+(?=\r\n|;)")
 KEEP_S = 30  # an idle connection; most servers close theirs after 60 s or more
 
 
 class PolicyAgent:
-    """Makes requests under one policy. See `agent`."""
+    """Makes agents that connect under one policy and share idle connections."""
 
     def __init__(
         self,
         reactor: Any,
         policy: Policy,
         resolver: Resolver,
-        trust: IPolicyForHTTPS,
+        verifier: IPolicyForHTTPS,
         connections: int,
         queue: LoopQueue,
     ) -> None:
-        """`trust` says whose certificates are believed; `connections` is how many idle ones are
-        kept in all. Content that takes long to parse takes turns in `queue`.
+        """`verifier` checks the certificates of hosts. At most `connections` idle connections are
+        kept in all. Responses that are slow to parse take turns in `queue`.
         """
         self._reactor = reactor
         self._policy = policy
         self._resolver = resolver
-        self._trust = trust
+        self._verifier = verifier
         self._pool = _Pool(reactor, connections)
         self._queue = queue
 
     def agent(self, url: Url, hop: Hop, headers: Headers) -> IAgent:
-        """An agent for the one request that `hop` is about: for `url`, with these `headers` and no
-        other.
+        """Returns an agent for the one request of `hop`: for `url`, with exactly these `headers`.
 
-        Its Deferred fails with `AddressRefused` when the host has no address, or one that is not
-        allowed; then nothing was connected to.
+        Its Deferred fails with `AddressRefused`, before anything is connected to, if the host has
+        no address, or one that the policy does not allow.
         """
-        return _Agent(self._reactor, self._pool, _Way(self, url, hop), url, headers)
+        return _RequestAgent(self._reactor, self._pool, _HopEndpoint(self, url, hop), url, headers)
 
     def close(self) -> Deferred[None]:
-        """Close the connections that no request uses."""
+        """Close the idle connections."""
         closing: Deferred[None] = self._pool.closeCachedConnections()
         return closing
 
     async def connect(self, url: Url, hop: Hop, factory: Any) -> IProtocol:
-        """A connection to the host and port of `url`, with TLS where it asks for that."""
-        addresses = await self._resolver.addresses(url.host, hop.looks_up_for)
-        hop.lookup = hop.clock()
-        if not self._policy.admits_all(url.host, addresses, url.port):
+        """Connect to the host and port of `url`, with TLS if its scheme is https."""
+        addresses = await self._resolver.addresses(url.host, hop.lookup_caller)
+        hop.end_phase(Phase.LOOKUP)
+        if not self._policy.allows_all(url.host, addresses, url.port):
             raise AddressRefused(url.origin)
-        addresses = addresses[:MOST_ADDRESSES]
-        judged = _Judged(self._reactor, addresses)
-        # Not by its name, about which the endpoint is stricter than those who give names. One that
-        # tries several addresses makes a class for each connection, which only the collector frees.
+        addresses = addresses[:MAX_ADDRESSES]
+        pinned = _PinnedReactor(self._reactor, addresses)
+        # The endpoint is given addresses, since it is stricter about host names than resolvers are.
+        # HostnameEndpoint makes a class for each connection, which only the garbage collector
+        # frees, so a single address has an endpoint of its own.
         endpoint: type[HostnameEndpoint | TCP4ClientEndpoint | TCP6ClientEndpoint]
         endpoint = HostnameEndpoint
         if len(addresses) == 1:
             is_ipv4 = isinstance(addresses[0], IPv4Address)
             endpoint = TCP4ClientEndpoint if is_ipv4 else TCP6ClientEndpoint
-        to: IStreamClientEndpoint = endpoint(judged, str(addresses[0]), url.port, timeout=CONNECT_S)
+        to: IStreamClientEndpoint = endpoint(pinned, str(addresses[0]), url.port, timeout=CONNECT_S)
         if url.scheme == "https":
-            creator = self._trust.creatorForNetloc(url.host.encode("ascii"), url.port)
+            creator = self._verifier.creatorForNetloc(url.host.encode("ascii"), url.port)
             to = wrapClientTLS(creator, to)
-        connection = await to.connect(Connecting(factory, hop, self._queue))
+        connection = await to.connect(ConnectionFactory(factory, hop, self._queue))
         assert isinstance(connection, Connection)
         return connection.wrappedProtocol
 
 
-class _Agent(Agent):
-    """An agent for one request, whose URL is known: whatever it is asked for is that.
+class _RequestAgent(Agent):
+    """An agent for one request; it ignores the URL and the headers that its caller passes.
 
-    Twisted's own would take the URL apart again and put it together with a little missing (an empty
-    query), so this goes by `_requestWithEndpoint`, as its agents for proxies do.
+    Twisted's agent parses the URL and formats it again, which drops an empty query. So this one
+    calls `_requestWithEndpoint`, as Twisted's proxy agents do.
 
-    It asks for content as it is, and takes no other. treq adds gzip to that whatever it is told,
-    and would inflate a small answer to any size before it could be counted; hence below treq.
+    It is below treq because treq always accepts gzip, and would inflate a small response to any
+    size before its bytes are counted. This agent accepts content without a coding only.
     """
 
     def __init__(
-        self, reactor: Any, pool: HTTPConnectionPool, way: _Way, url: Url, headers: Headers
+        self,
+        reactor: Any,
+        pool: HTTPConnectionPool,
+        endpoint: _HopEndpoint,
+        url: Url,
+        headers: Headers,
     ) -> None:
         self._init(reactor, None, pool)
-        self._way = way
+        self._endpoint = endpoint
         self._url = url
-        self._sent = headers
+        self._headers = headers
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None
@@ -148,38 +157,39 @@ class _Agent(Agent):
         requested = URI(scheme, authority, host, self._url.port, target, b"", b"", b"")
         key = (scheme, host, self._url.port)
         return self._requestWithEndpoint(
-            key, self._way, method, requested, self._sent, bodyProducer, target
-        ).addCallback(_uncoded)
+            key, self._endpoint, method, requested, self._headers, bodyProducer, target
+        ).addCallback(_require_no_coding)
 
 
-def _uncoded(response: IResponse) -> IResponse:
+def _require_no_coding(response: IResponse) -> IResponse:
     fields = response.headers.getRawHeaders(b"Content-Encoding", [])
     codings = [coding.strip() for field in fields for coding in field.split(b",")]
     if not all(map(_NO_CODING.fullmatch, codings)):
-        raise UpstreamFailed("sends its content in a coding that it was not asked for")
+        raise UpstreamFailed("sends its content with a Content-Encoding that was not requested")
     response.headers.removeHeader(b"Content-Encoding")
     return response
 
 
 @implementer(IStreamClientEndpoint)
-class _Way:
-    """The way of one hop to its connection, as Twisted's pool asks for it."""
+class _HopEndpoint:
+    """The endpoint of one hop, as Twisted's pool expects it."""
 
-    def __init__(self, guard: PolicyAgent, url: Url, hop: Hop) -> None:
+    def __init__(self, agent: PolicyAgent, url: Url, hop: Hop) -> None:
         self.hop = hop
-        self._guard = guard
+        self._agent = agent
         self._url = url
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        return ensureDeferred(self._guard.connect(self._url, self.hop, protocolFactory))
+        return ensureDeferred(self._agent.connect(self._url, self.hop, protocolFactory))
 
 
-class _Client(HTTP11ClientProtocol):
-    """Twisted's client of one connection, with three changes. A connection on which more was
-    received than the response is not kept: the next request would take that for its own. (Bytes
-    that arrive later cannot be told from a response.) A line of headers may be as long as all of
-    them. Two spellings of framing are understood that Twisted refuses: `_Chunked` and
-    `_pass_over_identity`.
+class _ClientProtocol(HTTP11ClientProtocol):
+    """Twisted's client of one connection, with three changes.
+
+    A connection that received more than the response is not reused: the next request would take
+    these bytes for its response. (Bytes that arrive later cannot be detected.) A header line may be
+    as long as the whole head. Two forms of framing are accepted that Twisted refuses: see
+    `_ChunkedDecoder` and `_accept_identity`.
     """
 
     transport: Any
@@ -189,12 +199,12 @@ class _Client(HTTP11ClientProtocol):
         parser: Any = self._parser
         if parser is not None:
             parser.MAX_LENGTH = MAX_RESPONSE_HEAD_BYTES
-            parser._transferDecoders = {b"chunked": _Chunked}
-            parser.allHeadersReceived = partial(_pass_over_identity, parser)
+            parser._transferDecoders = {b"chunked": _ChunkedDecoder}
+            parser.allHeadersReceived = partial(_accept_identity, parser)
         return response
 
     def _finishResponse_WAITING(self, rest: bytes) -> None:
-        is_unfit = rest or self.transport.is_behind or self.transport.is_aborted
+        is_unfit = rest or self.transport.has_unread or self.transport.is_aborted
         if is_unfit and self._currentRequest is not None:
             self._currentRequest.persistent = False
         super()._finishResponse_WAITING(rest)
@@ -202,9 +212,9 @@ class _Client(HTTP11ClientProtocol):
     _finishResponse_TRANSMITTING = _finishResponse_WAITING
 
 
-class _Chunked(_ChunkedTransferDecoder):
-    """The chunked coding, in which blanks may stand behind the size of a chunk: servers that leave
-    room for a size of any length pad it.
+class _ChunkedDecoder(ChunkedTransferDecoder):
+    """Decodes chunked coding in which blanks follow the size of a chunk: servers that reserve room
+    for the size pad it.
     """
 
     def _dataReceived_CHUNK_LENGTH(self) -> bool:
@@ -215,12 +225,9 @@ class _Chunked(_ChunkedTransferDecoder):
         return bool(super()._dataReceived_CHUNK_LENGTH())
 
 
-_PADDED_SIZE = re.compile(rb"([0-9A-Fa-f]+)[ \t]+(?=\r\n|;)")
-
-
-def _pass_over_identity(parser: Any) -> None:
-    """Read content in the transfer coding `identity`, which RFC 7230 abolished, as content without
-    one: to its Content-Length, or to the end of the connection.
+def _accept_identity(parser: Any) -> None:
+    """Ignore the transfer coding `identity`, which RFC 7230 abolished. The content then ends by its
+    Content-Length, or with the connection.
     """
     if not 100 <= parser.response.code < 200:
         del parser.allHeadersReceived  # it refers to the parser
@@ -230,47 +237,46 @@ def _pass_over_identity(parser: Any) -> None:
     HTTPClientParser.allHeadersReceived(parser)
 
 
-class _ClientFactory(Factory[_Client]):
+class _ClientFactory(Factory[_ClientProtocol]):
     noisy = False
 
-    def __init__(self, quiescent: Callable[[_Client], None], metadata: str) -> None:
-        self._quiescent = quiescent
+    def __init__(self, on_quiescent: Callable[[_ClientProtocol], None], metadata: str) -> None:
+        self._on_quiescent = on_quiescent
 
-    def buildProtocol(self, addr: IAddress | None) -> _Client:
-        return _Client(self._quiescent)
+    def buildProtocol(self, addr: IAddress | None) -> _ClientProtocol:
+        return _ClientProtocol(self._on_quiescent)
 
 
 class _Pool(HTTPConnectionPool):
-    """Idle connections, a limited number in all. Tells a hop which connection it has got, and a
-    connection which hop it carries.
+    """Idle connections, of which there are at most `max_idle` in all. It also sets the connection
+    of a hop, and the hop of a connection.
 
-    Twisted's bounds them for each origin only, and remembers origins for ever; hence the methods of
-    its own that are overridden here.
+    Twisted's pool limits the connections of each origin only, and never forgets an origin.
     """
 
     _factory = _ClientFactory  # type: ignore[assignment]
     cachedConnectionTimeout = KEEP_S
-    retryAutomatically = False  # the fetcher does that
+    retryAutomatically = False  # the fetcher retries
 
-    def __init__(self, reactor: Any, most: int) -> None:
+    def __init__(self, reactor: Any, max_idle: int) -> None:
         super().__init__(reactor)
-        self.maxPersistentPerHost = self._most = most
+        self.maxPersistentPerHost = self._max_idle = max_idle
 
     def getConnection(self, key: Hashable, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
-        assert isinstance(endpoint, _Way)
-        if endpoint.hop.anew:
+        assert isinstance(endpoint, _HopEndpoint)
+        if endpoint.hop.new_connection:
             getting = self._newConnection(key, endpoint)
         else:
             getting = super().getConnection(key, endpoint)
             self._forget_if_empty(key)
-        return getting.addCallback(self._got, endpoint.hop)
+        return getting.addCallback(self._assign, endpoint.hop)
 
     def _putConnection(self, key: Hashable, connection: Any) -> None:
-        if len(self._timeouts) >= self._most:
+        if len(self._timeouts) >= self._max_idle:
             oldest: IDelayedCall = next(iter(self._timeouts.values()))
             self._removeConnection(*oldest.args)  # type: ignore[attr-defined]
         super()._putConnection(key, connection)
-        connection.transport.rest(lambda: self._forget(key, connection))
+        connection.transport.set_idle(lambda: self._forget(key, connection))
 
     def _removeConnection(self, key: Hashable, connection: Any) -> None:
         self._forget(key, connection)
@@ -288,21 +294,21 @@ class _Pool(HTTPConnectionPool):
         if not self._connections.get(key, True):
             del self._connections[key]
 
-    def _got(self, protocol: Any, hop: Hop) -> Any:
+    def _assign(self, protocol: Any, hop: Hop) -> Any:
         connection: Connection = protocol.transport
-        hop.reused = connection.hop is not hop
+        hop.is_reused = connection.hop is not hop
         hop.connection = connection
         connection.carry(hop)
         return protocol
 
 
 @implementer(IReactorPluggableNameResolver, IHostnameResolver, IHostResolution)
-class _Judged:
-    """A reactor for one connection, in which its host has those addresses that were judged, and
-    which connects to nothing else.
+class _PinnedReactor:
+    """A reactor for one connection: every host name has the checked addresses, and connecting to
+    any other address fails.
     """
 
-    name = ""  # of the resolution, which nobody asks for
+    name = ""  # of the resolution; unused
 
     def __init__(self, reactor: Any, addresses: Sequence[Address]) -> None:
         self._reactor = reactor
@@ -333,7 +339,7 @@ class _Judged:
         return self
 
     def cancel(self) -> None:
-        """It is over already."""
+        """The resolution has ended already."""
 
     def connectTCP(self, host: str, *args: Any, **kwargs: Any) -> Any:
         if ip_address(host) not in self._addresses:

@@ -1,7 +1,7 @@
-"""Which certificates are believed: those of the host that is asked for, if they are well signed.
+"""Verifies the certificates of upstreams: the signatures, and the host.
 
-As Twisted's own policy, but with one context for all connections: that makes one for each, which
-reads the authorities anew, 6 ms and 900 KiB for every connection.
+It does what Twisted's own policy does, with one TLS context for all connections. Twisted makes a
+context for each, and reads the authorities again, which costs 6 ms and 900 KiB a connection.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from twistedmedia.errors import UpstreamFailed
 
 @implementer(IPolicyForHTTPS)
 class CertificateVerifier:
-    """Makes what sets connections up."""
+    """Makes the TLS connections that verify the certificates of their hosts."""
 
     def __init__(self, authorities: Any = None) -> None:
-        """`authorities` are a trust root (`twisted.internet.ssl`), the system's unless given."""
+        """`authorities` is a trust root of `twisted.internet.ssl`; by default, the system's."""
         roots = platformTrust() if authorities is None else authorities
         self._options = CertificateOptions(trustRoot=roots)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        """For connections to that host.
+        """Returns what makes TLS connections to `hostname`.
 
-        :raises UpstreamFailed: when no certificate can be for a host of that name.
+        :raises UpstreamFailed: if a certificate cannot be issued for that name.
         """
         return _Creator(self._options, hostname.decode("ascii"))
 
@@ -46,7 +46,7 @@ class _Creator:
 
     def __init__(self, options: CertificateOptions, host: str) -> None:
         self._options = options
-        self._server_name: bytes | None = None  # RFC 6066, 3: an address is none
+        self._server_name: bytes | None = None  # not for addresses (RFC 6066, 3)
         self._identity: DNS_ID | IPAddress_ID
         try:
             ip_address(host)
@@ -54,23 +54,25 @@ class _Creator:
             try:
                 self._identity = DNS_ID(host)
             except ValueError:
-                raise UpstreamFailed("cannot have a certificate for such a name") from None
+                raise UpstreamFailed(
+                    "has a host name for which no certificate can be issued"
+                ) from None
             self._server_name = host.encode("ascii")
         else:
             self._identity = IPAddress_ID(host)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        """A connection that is to be used by `tlsProtocol`."""
+        """Returns a TLS connection for `tlsProtocol`."""
 
         def verify(_: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
-            if depth == 0 and ok:  # the host's own certificate, and it is signed
+            if depth == 0 and ok:  # the host's own certificate, with valid signatures
                 try:
                     verify_service_identity(extract_patterns(certificate), [self._identity], [])
                 except (VerificationError, CertificateError):
                     tlsProtocol.failVerification(Failure())
                     return False
-                except Exception:  # noqa: BLE001  # OpenSSL would lose it
-                    self._log.failure("a certificate could not be looked at")
+                except Exception:  # noqa: BLE001  # OpenSSL would ignore it
+                    self._log.failure("a certificate could not be verified")
                     return False
             return bool(ok)
 

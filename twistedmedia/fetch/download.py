@@ -1,4 +1,4 @@
-"""The whole content behind a URL, for an import: a transfer that breaks off is resumed."""
+"""Downloads the whole content of a URL, for an import. An interrupted transfer is resumed."""
 
 from __future__ import annotations
 
@@ -17,42 +17,41 @@ from twistedmedia.fetch.fetcher import Fetcher, FetchLimits, Response
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import Url
 
-# How long to wait before each attempt to resume: a service that restarts needs a moment.
+# Waits before the attempts to resume: a service that restarts needs a moment.
 RESUME_AFTER_S = (0.2, 1.0, 3.0)
 
-_FOR_A_WHILE = frozenset({502, 503, 504})  # what proxies say of a service that restarts
+_TEMPORARY = frozenset({502, 503, 504})  # proxies send them while a service restarts
 _STRONG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110, 8.8.3
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
 class Download:
-    """The content of a URL: an async context manager, in which it is an async iterator of lists of
-    chunks. `length` is how many bytes they will be, None when the upstream does not say.
+    """The content of a URL. It is an async context manager, and inside an async iterator of lists
+    of chunks. `length` is the size in bytes, None if the upstream does not declare it.
 
-    To enter it raises `UpstreamFailed` also when the response is another than 200 with the whole
-    content.
+    Entering it raises what `Fetcher.open` does, and `UpstreamFailed` if the status is not 200.
     """
 
-    def __init__(self, fetcher: Fetcher, url: Url, terms: FetchLimits, caller: str = "") -> None:
+    def __init__(self, fetcher: Fetcher, url: Url, limits: FetchLimits, caller: str = "") -> None:
         """The fetch counts as one of `caller`."""
         self.length: int | None = None
         self.received = 0
         self._fetcher = fetcher
         self._url = url
-        self._terms = terms
+        self._limits = limits
         self._caller = caller
-        self._begun: float = fetcher.reactor.seconds()
-        self._asked_s: float | None = self._begun  # since then a response is waited for
+        self._begun_s: float = fetcher.reactor.seconds()
+        self._requested_s: float | None = self._begun_s  # None once there is a response
         self._fetching = AsyncExitStack()
         self._response: Response
         self._timings = Timings()
         self._etag: str | None = None
-        self._skip = 0  # bytes of the response that came before, from another one
+        self._skip = 0  # bytes at the start of the response that an earlier one had
         self._attempts = iter(RESUME_AFTER_S)
 
     @property
     def timings(self) -> Timings:
-        """What it has cost: the phases of the first response, and all the time until now."""
+        """The phases of the first response, and the total until now."""
         return replace(self._timings, total=self._spent_s)
 
     async def __aenter__(self) -> Self:
@@ -72,10 +71,10 @@ class Download:
         await self._fetching.aclose()
 
     def pace(self) -> float | None:
-        """How many bytes a second the upstream sent lately, as `shares.Holder` says."""
-        if self._asked_s is None:
+        """The recent rate of the upstream in bytes a second, for `shares.Holder`."""
+        if self._requested_s is None:
             return self._response.body.pace()
-        waited_s = self._fetcher.reactor.seconds() - self._asked_s
+        waited_s = self._fetcher.reactor.seconds() - self._requested_s
         return 0.0 if waited_s >= RECENT_S else None
 
     async def _begin(self) -> None:
@@ -101,54 +100,54 @@ class Download:
                 self._check_length()
                 raise StopAsyncIteration
             if self._skip:
-                chunks = self._new(chunks)
+                chunks = self._without_overlap(chunks)
             if chunks:
                 self.received += sum(map(len, chunks))
                 return chunks
 
     async def _resume(self, broke_off: UpstreamBrokeOff) -> None:
-        """Have the content go on where it has ended.
+        """Request the rest of the content.
 
-        :raises UpstreamFailed: when that cannot be, or has been tried as often as it is worth.
+        :raises UpstreamFailed: if the upstream cannot resume, or no attempts are left.
         """
         error: Exception = UpstreamBrokeOff(self.received)
-        self._asked_s = self._fetcher.reactor.seconds()
+        self._requested_s = self._fetcher.reactor.seconds()
         if self._etag is None:
             raise error from broke_off
         for pause_s in self._attempts:
             await self._fetching.aclose()
             await deferLater(self._fetcher.reactor, min(pause_s, self._left_s))
-            wanted = {"Range": f"bytes={self.received}-", "If-Range": self._etag}
+            headers = {"Range": f"bytes={self.received}-", "If-Range": self._etag}
             try:
-                response = await self._open(wanted)
+                response = await self._open(headers)
             except (UpstreamFailed, UpstreamTooSlow, Busy) as again:
                 error = again
                 continue
-            if response.status not in _FOR_A_WHILE:
+            if response.status not in _TEMPORARY:
                 self._skip = self._overlap(response)
                 return
-            error = UpstreamFailed(f"responds with status {response.status} when it is to resume")
+            error = UpstreamFailed(f"responds with status {response.status} to a request to resume")
         raise error
 
     def _overlap(self, response: Response) -> int:
-        """How many bytes of `response` have come before."""
-        same = response.header("etag") == self._etag
-        if response.status == 200 and same:
-            return self.received  # it knows no ranges, but has the same content
-        where = _CONTENT_RANGE.fullmatch(response.header("content-range") or "")
-        changed = not same and response.header("etag") is not None
-        if response.status != 206 or where is None or changed:
+        """Returns how many bytes at the start of `response` were received before."""
+        is_same = response.header("etag") == self._etag
+        if response.status == 200 and is_same:
+            return self.received  # the upstream does not support ranges
+        content_range = _CONTENT_RANGE.fullmatch(response.header("content-range") or "")
+        has_changed = not is_same and response.header("etag") is not None
+        if response.status != 206 or content_range is None or has_changed:
             raise UpstreamFailed(f"broke off after {self.received} bytes, and cannot resume")
-        total = self.length if where[3] == "*" else int(where[3])
-        if int(where[1]) != self.received or int(where[2]) + 1 != total:
-            raise UpstreamFailed("resumes with another part than was asked for")
+        total = self.length if content_range[3] == "*" else int(content_range[3])
+        if int(content_range[1]) != self.received or int(content_range[2]) + 1 != total:
+            raise UpstreamFailed("resumes with a range that was not requested")
         if self.length not in (None, total):
             raise UpstreamFailed("resumes with content of another length")
         self.length = total
         return 0
 
     def _check_length(self) -> None:
-        """A response that resumed another can be whole and yet not the rest of it."""
+        """A resumed response can be complete, but not the rest of the content."""
         if self._skip or self.length not in (None, self.received):
             raise UpstreamFailed("resumes with content of another length")
 
@@ -156,13 +155,13 @@ class Download:
         await self._fetcher.queue.turn(self._caller)
         if self._left_s == 0:
             raise UpstreamTooSlow("not all of its content came in time")
-        terms = replace(self._terms, total_s=self._left_s)
-        opening = self._fetcher.open(self._url, terms, headers, self._caller)
+        limits = replace(self._limits, total_s=self._left_s)
+        opening = self._fetcher.open(self._url, limits, headers, self._caller)
         self._response = await self._fetching.enter_async_context(opening)
-        self._asked_s = None
+        self._requested_s = None
         return self._response
 
-    def _new(self, chunks: list[bytes]) -> list[bytes]:
+    def _without_overlap(self, chunks: list[bytes]) -> list[bytes]:
         data = b"".join(chunks)
         skipped = min(self._skip, len(data))
         self._skip -= skipped
@@ -170,9 +169,9 @@ class Download:
 
     @property
     def _left_s(self) -> float:
-        return max(0.0, self._terms.total_s - self._spent_s)
+        return max(0.0, self._limits.total_s - self._spent_s)
 
     @property
     def _spent_s(self) -> float:
         now: float = self._fetcher.reactor.seconds()
-        return now - self._begun
+        return now - self._begun_s

@@ -1,12 +1,13 @@
-"""One request to one upstream, as it goes: when its phases were over, and on which connection.
+"""One request to an upstream, and the connection that carries it.
 
-A fetch is a hop, and another for each redirect. `Connection` stands between the socket and
-Twisted's HTTP client, which counts no headers, knows no times, and forgets how a connection ended.
+A fetch makes one hop, and another for each redirect. `Connection` stands between the socket and
+Twisted's HTTP client, which does not limit heads, measure times, or say how a connection ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import Enum, auto
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -19,79 +20,97 @@ from zope.interface import implementer
 from twistedmedia.fairness.loop_queue import TURN_OF_FEW_S, LoopQueue
 from twistedmedia.http.heads import ResponseHeads
 
-_LITTLE_BYTES = 4 << 10
-# What takes long to parse is passed on in steps, each of which takes up to a millisecond. A usual
-# head is one step. Dense chunked coding has more lines than _DENSE_LINES in one piece, or one for
-# each _LINE_BYTES. Each piece has a price, so one that is smaller than a step is a step as well.
+_SMALL_READ_BYTES = 4 << 10
+# Bytes that are slow to parse are passed on in steps of up to a millisecond. A usual head is one
+# step. Content is slow to parse if it is dense chunked coding: one piece has more than _DENSE_LINES
+# lines, or a line for every _LINE_BYTES. Each piece has a cost, so one below _STEP_BYTES is a step.
 _HEAD_STEP_BYTES = 2 << 10
 _STEP_BYTES = 512
 _DENSE_LINES = 256
 _LINE_BYTES = 64
-# First steps run at once for so long in one turn of the loop. To wait costs a turn of the loop:
-# with 1,000 users who fetch, less time for them costs a tenth of their rate.
-_AT_ONCE_S = 2 * TURN_OF_FEW_S
+# First steps run without waiting for this long in one turn of the loop. Waiting costs a turn: with
+# 1,000 users that fetch, a smaller value costs a tenth of their rate.
+_FIRST_STEPS_S = 2 * TURN_OF_FEW_S
+
+
+class Phase(Enum):
+    """The phases of a hop, in their order."""
+
+    LOOKUP = auto()
+    CONNECT = auto()
+    TLS = auto()
+    FIRST_BYTE = auto()
+
+
+class ConnectionEnd(Enum):
+    """How the connection of a hop ended."""
+
+    OPEN = auto()  # it has not ended
+    CLOSED_BY_US = auto()
+    CLOSED_BY_PEER = auto()  # cleanly
+    BROKEN = auto()  # by an error, or aborted by us
 
 
 class Hop:
-    """What is known of a request to an upstream. Times are the clock's, None where there was no
-    such phase.
+    """The state of one request to an upstream. `phase_ends` says when each phase ended, by `clock`;
+    a phase that did not take place is missing.
     """
 
     def __init__(
         self,
         clock: Callable[[], float],
         caller: str = "",
-        looks_up_for: str = "",
+        lookup_caller: str = "",
         *,
-        anew: bool = False,
+        new_connection: bool = False,
     ) -> None:
-        """`caller` is the caller of the fetch, in whose turns the response is parsed. The host is
-        looked up for `looks_up_for`. `anew` asks for a new connection, instead of one that was
-        kept.
+        """The response is parsed in the turns of `caller`. The host is looked up for
+        `lookup_caller`. `new_connection` rules out an idle connection.
         """
         self.clock = clock
         self.caller = caller
-        self.looks_up_for = looks_up_for
-        self.anew = anew
-        self.lookup: float | None = None
-        self.connect: float | None = None
-        self.tls: float | None = None
-        self.first_byte: float | None = None
+        self.lookup_caller = lookup_caller
+        self.new_connection = new_connection
+        self.phase_ends: dict[Phase, float] = {}
         self.connection: Connection | None = None
-        self.reused = False  # the connection has carried other requests before
-        self.head_is_endless = False
-        self.given_up = False  # it is we who have closed the connection
-        self.ended_cleanly = False  # the peer has closed it as one does
+        self.is_reused = False  # the connection carried other requests before
+        self.is_head_too_large = False
+        self.connection_end = ConnectionEnd.OPEN
         self._heads = ResponseHeads()
 
+    def end_phase(self, phase: Phase) -> None:
+        """The phase ends now, unless it has ended before."""
+        if phase not in self.phase_ends:
+            self.phase_ends[phase] = self.clock()
+
     def abort(self) -> None:
-        """Cut the connection, if it is still this request's. Idempotent."""
+        """Abort the connection, if it still carries this request. Idempotent."""
         connection, self.connection = self.connection, None
         if connection is not None and connection.hop is self:
             connection.abortConnection()
 
-    def note_arrival(self) -> None:
-        """Bytes were received."""
-        if self.first_byte is None:
-            self.first_byte = self.clock()
+    @property
+    def has_response(self) -> bool:
+        """Whether any bytes of a response were received."""
+        return Phase.FIRST_BYTE in self.phase_ends
 
     @property
     def awaits_head(self) -> bool:
-        """Whether the head of the response is not complete."""
+        """Whether the head of the response is incomplete."""
         return not self._heads.is_complete
 
-    def takes_long(self, data: bytes) -> bool:
-        """Whether `data`, which was received, takes long to parse for its size."""
+    def is_slow_to_parse(self, data: bytes) -> bool:
+        """Whether parsing `data`, the received bytes, takes long for their size."""
         return self.awaits_head or len(data) <= _STEP_BYTES or self._is_dense(data)
 
-    def step_of(self, data: bytes) -> int:
-        """How many bytes of `data`, which was received, the next step passes on. None are passed on
-        if the head of the response is too large.
+    def step_bytes(self, data: bytes) -> int:
+        """Returns how many bytes of `data`, the received bytes, the next step passes on; 0 if the
+        head of the response is too large. Must be called once for each step.
         """
         if self.awaits_head:
             size = self._heads.feed(data[:_HEAD_STEP_BYTES])
-            self.head_is_endless = self._heads.are_too_large
-            if self.head_is_endless:
+            self.is_head_too_large = self._heads.are_too_large
+            if self.is_head_too_large:
                 return 0
             if self.awaits_head:
                 return size
@@ -99,7 +118,7 @@ class Hop:
         return _STEP_BYTES if self._is_dense(data) else len(data)
 
     def _is_dense(self, data: bytes, start: int = 0) -> bool:
-        """Whether `data` is mostly chunked coding, from `start` on."""
+        """Whether `data`, from `start` on, is mostly the framing of chunked coding."""
         size = len(data) - start
         return (
             size > _STEP_BYTES
@@ -108,174 +127,185 @@ class Hop:
         )
 
 
+class _Hold(Enum):
+    """Why received bytes are not passed on."""
+
+    READER = auto()  # the HTTP client has paused
+    TURN = auto()  # the next step waits for its turn in the queue
+
+
 @implementer(IHandshakeListener)
 class Connection(ProtocolWrapper):
-    """A connection to an upstream, below HTTP and above TLS. `hop` is the request it carries.
-    `factory` has the queue in which it takes the turns of the hop's caller.
+    """A connection to an upstream, below HTTP and above TLS. `hop` is the request that it carries.
+    The queue of `factory` gives it the turns of the hop's caller.
     """
 
-    factory: Connecting
+    factory: ConnectionFactory
 
     hop: Hop
     transport: Any
     is_aborted = False
-    _is_lost = False
-    _when_lost: Callable[[], None] | None = None
-    _send: Callable[[bytes], int | Exception] | None = None
-    _is_paused = False
-    _is_queued = False  # the rest of what was received is passed on in its turn
-    _is_stemmed = False  # the transport is paused: what was received waits
-    _lost: Failure | None = None  # how it ended; what was received before is still passed on
-    _receives_less = False
+    _on_lost_idle: Callable[[], None] | None = None  # set while it is idle
+    _lost: Failure | None = None  # bytes that were received before are still passed on
+    _is_transport_paused = False
+    _reads_are_small = False
+    _holds: set[_Hold]
     _unread: list[bytes]
 
     def makeConnection(self, transport: Any) -> None:
-        """TCP has connected; with TLS the handshake follows."""
-        self.hop.connect = self.hop.clock()
+        """TCP is connected. With TLS, the handshake follows."""
+        self.hop.end_phase(Phase.CONNECT)
+        self._holds = set()
         self._unread = []
-        if isinstance(transport, TCPConnection) and not transport.TLS:
-            self._send = transport.writeSomeData
         super().makeConnection(transport)
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send a request now, where the socket takes it: everything else that this turn of the loop
-        has to do is time in which the upstream can work. The one before has gone: it was answered.
+        """Send a request without waiting for the next turn of the loop, as far as the socket takes
+        it: the upstream can work in the meantime. Nothing older waits to be sent, because the
+        request before was answered.
         """
         request = b"".join(iovec)
-        sent = 0 if self._send is None else self._send(request)
-        if sent != len(request):
+        sent = self.transport.writeSomeData(request) if self._is_plain_tcp else 0
+        if sent != len(request):  # an exception stands for an error of the socket
             self.transport.write(request[sent:] if isinstance(sent, int) else request)
 
     def loseConnection(self) -> None:
-        """Close it. Nothing is left to be sent; TLS would wait for the peer to agree, for ever."""
-        self.hop.given_up = True
+        """Close it. Nothing is left to be sent. With TLS it is aborted, since closing would wait
+        without limit for the peer to agree.
+        """
+        if self._lost is None:
+            self.hop.connection_end = ConnectionEnd.CLOSED_BY_US
         self._unread.clear()
-        if self._send is None:
+        if not self._is_plain_tcp:
             self.abortConnection()
-        elif not self._is_lost:
+        elif self._lost is None:
             super().loseConnection()
 
     def abortConnection(self) -> None:
-        """Cut it. Idempotent."""
+        """Abort it. Idempotent."""
         self.is_aborted = True
-        if not self._is_lost:
+        if self._lost is None:
             self.transport.abortConnection()
 
     @property
-    def is_behind(self) -> bool:
-        """Whether more was received than was passed on."""
+    def has_unread(self) -> bool:
+        """Whether received bytes wait to be passed on."""
         return bool(self._unread)
 
-    def rest(self, when_lost: Callable[[], None]) -> None:
-        """No request is next for now. `when_lost` is called if it is lost before one is."""
-        self._when_lost = when_lost
+    def set_idle(self, on_lost: Callable[[], None]) -> None:
+        """It carries no request for now. `on_lost` is called if it is lost before the next one."""
+        self._on_lost_idle = on_lost
 
     def carry(self, hop: Hop) -> None:
-        """The request of `hop` is next."""
+        """Carry the request of `hop` next."""
         self.hop = hop
-        self._when_lost = None
-        if self._receives_less:
-            self._receives_less = False
+        self._on_lost_idle = None
+        if self._reads_are_small:
+            self._reads_are_small = False
             self._socket.bufferSize = type(self._socket).bufferSize
 
-    def receive_less(self) -> None:
-        """Take less at a time, for this request: each turn of the loop is to be a short one."""
-        self._receives_less = True
-        self._socket.bufferSize = _LITTLE_BYTES
+    def read_less(self) -> None:
+        """Receive less at a time, during this request, to keep each turn of the loop short."""
+        self._reads_are_small = True
+        self._socket.bufferSize = _SMALL_READ_BYTES
 
     @property
     def _socket(self) -> Any:
-        return getattr(self.transport, "transport", self.transport)  # under TLS it is below
+        return getattr(self.transport, "transport", self.transport)  # TLS wraps it
+
+    @property
+    def _is_plain_tcp(self) -> bool:
+        return isinstance(self.transport, TCPConnection) and not self.transport.TLS
 
     def handshakeCompleted(self) -> None:
-        """TLS is set up."""
-        self.hop.tls = self.hop.clock()
+        """TLS is established."""
+        self.hop.end_phase(Phase.TLS)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on: at once if it is plain content in a large piece, which takes next to no time,
-        and else in steps.
-        """
-        self.hop.note_arrival()
+        """Pass `data` on: in steps if it is slow to parse, else at once."""
+        self.hop.end_phase(Phase.FIRST_BYTE)
         self._unread.append(data)
-        if self._is_paused or self._is_queued:
-            self._is_stemmed = True
+        if self._holds:
+            self._is_transport_paused = True
             self.transport.pauseProducing()
-        elif self._when_lost is not None or not self.hop.takes_long(data):
+        elif self._on_lost_idle is not None or not self.hop.is_slow_to_parse(data):
             self._pass_on()
         else:
             self._begin_step()
 
     def pauseProducing(self) -> None:
-        """Pass nothing on. The socket is told when something comes: Twisted pauses for a moment at
-        the end of each head, and most content is there by then.
+        """Pass nothing on. The transport is paused only when more is received: Twisted pauses for a
+        moment at the end of each head, and most content has been received by then.
         """
-        self._is_paused = True
+        self._holds.add(_Hold.READER)
 
     def resumeProducing(self) -> None:
-        """Pass on what comes, and what has come."""
-        self._is_paused = False
-        if self._unread and not self._is_queued:
+        """Pass on the bytes that wait, and later ones."""
+        self._holds.discard(_Hold.READER)
+        if self._unread and not self._holds:
             self._begin_step()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Pass on what has come before, and remember how it ended: of a response without a length
-        Twisted does not tell that.
+        """Pass on the bytes that wait, and keep `reason`: Twisted does not tell how a response
+        without a length ended.
         """
-        self.hop.ended_cleanly = reason.check(ConnectionDone) is not None
-        self._is_lost = True
+        if self.hop.connection_end is ConnectionEnd.OPEN:
+            is_clean = reason.check(ConnectionDone) is not None
+            end = ConnectionEnd.CLOSED_BY_PEER if is_clean else ConnectionEnd.BROKEN
+            self.hop.connection_end = end
         self._lost = reason
-        if self.is_aborted or not self._is_queued:
+        if self.is_aborted or _Hold.TURN not in self._holds:
             self._pass_on()
 
     def _begin_step(self) -> None:
-        """Pass on the first step of what was received, now or when it is the caller's turn."""
-        if self.factory.queue.has_time_within(_AT_ONCE_S):
+        """Run the first step, now or when it is the caller's turn."""
+        if self.factory.queue.has_time_within(_FIRST_STEPS_S):
             self.factory.queue.do(self._pass_on)
         else:
-            self._queue()
+            self._queue_step()
 
-    def _queue(self) -> None:
-        self._is_queued = True
-        self.factory.queue.add(self.hop.caller, self._go_on)
+    def _queue_step(self) -> None:
+        self._holds.add(_Hold.TURN)
+        self.factory.queue.add(self.hop.caller, self._on_turn)
 
-    def _go_on(self) -> None:
-        if self._is_queued:
-            self._is_queued = False
-            if self._lost is not None or not self._is_paused:
+    def _on_turn(self) -> None:
+        if _Hold.TURN in self._holds:
+            self._holds.discard(_Hold.TURN)
+            if self._lost is not None or not self._holds:
                 self._pass_on()
 
     def _pass_on(self) -> None:
-        """Pass on one step of what was received. The rest is queued."""
-        self._is_queued = False
+        """Run one step: pass on some of the bytes that wait, and queue the rest."""
+        self._holds.discard(_Hold.TURN)
         if self.is_aborted:
             self._unread.clear()
         data = b"".join(self._unread)
         self._unread.clear()
-        size = self.hop.step_of(data)
-        if self.hop.head_is_endless:
+        size = self.hop.step_bytes(data)
+        if self.hop.is_head_too_large:
             self.abortConnection()
         elif size < len(data):
             self._unread.append(data[size:])
-            self._queue()
-        elif self._is_stemmed and self._lost is None:
-            self._is_stemmed = False
+            self._queue_step()
+        elif self._is_transport_paused and self._lost is None:
+            self._is_transport_paused = False
             self.transport.resumeProducing()
         if size:
             self.wrappedProtocol.dataReceived(data[:size])
-        if self._lost is not None and not self._is_queued:
+        if self._lost is not None and _Hold.TURN not in self._holds:
             self._end(self._lost)
 
     def _end(self, reason: Failure) -> None:
-        """Everything was passed on, and the connection is lost."""
+        """The connection is lost, and everything was passed on."""
         if self.hop.connection is self:
             self.hop.connection = None
         super().connectionLost(reason)
-        if self._when_lost is not None:
-            self._when_lost()
+        if self._on_lost_idle is not None:
+            self._on_lost_idle()
 
 
-class Connecting(WrappingFactory[Connection]):
-    """Makes the one connection that `hop` needs, with what `factory` makes inside."""
+class ConnectionFactory(WrappingFactory[Connection]):
+    """Makes the one connection that `hop` needs. `factory` makes the HTTP client inside."""
 
     noisy = False
 
@@ -286,7 +316,7 @@ class Connecting(WrappingFactory[Connection]):
         self._hop = hop
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
-        """The connection has been made."""
+        """Called when TCP is connected."""
         connection = Connection(self, self.wrappedFactory.buildProtocol(addr))
         connection.hop = self._hop
         return connection

@@ -1,8 +1,8 @@
-"""May we connect to this address? Decided on the address, whatever the name or spelling was.
+"""Decides by the address whether a connection is allowed, whatever the host name or spelling.
 
-Pure. A public address is one that anybody on the Internet could reach as well as we can. Whatever
-the IANA special-purpose registries (RFC 6890 and what has updated it) set aside is none, nor is an
-IPv6 address that only carries an IPv4 address which is none.
+Pure. A public address can be reached from anywhere on the Internet. Addresses of the IANA
+special-purpose registries (RFC 6890 and its updates) are not public. An IPv6 address that carries
+an IPv4 address is public only if that one is.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ipaddress import (
     ip_network,
 )
 
-from twistedmedia.fetch.urls import normal_host
+from twistedmedia.fetch.urls import normalize_host
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 PUBLIC_PORTS = frozenset({80, 443})
 
-# Not `is_global`: what that says has changed from one release of Python to the next, and it calls
-# addresses global that carry others.
+# `is_global` is not used: it differs between releases of Python, and is true for addresses that
+# carry private ones.
 _SPECIAL_4 = tuple(
     map(
         IPv4Network,
@@ -36,7 +36,7 @@ _SPECIAL_4 = tuple(
             "10.0.0.0/8",
             "100.64.0.0/10",  # shared, behind a provider's NAT
             "127.0.0.0/8",
-            "169.254.0.0/16",  # link-local, and the metadata of clouds
+            "169.254.0.0/16",  # link-local, and the metadata service of clouds
             "172.16.0.0/12",
             "192.0.0.0/24",
             "192.0.2.0/24",
@@ -61,13 +61,13 @@ _SPECIAL_6 = tuple(
         ),
     )
 )
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address, by way of a translator
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: an IPv4 address, by a translator
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214: an IPv4 address follows
 
 
 def is_public(address: Address) -> bool:
-    """Whether `address` is one that anybody could reach."""
-    address = _plain(address)
+    """Whether `address` is public."""
+    address = _unmapped(address)
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _SPECIAL_4)
     if address.scope_id is not None:
@@ -81,16 +81,16 @@ def is_public(address: Address) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AllowRule:
-    """What is open besides the public addresses: a network, or, without one, a host by its name,
-    `*.` before it for all names below it. On one port, or on every one.
+    """Allows more than public addresses: a network, or, if that is None, a host by its name. The
+    name `*.example.org` means all names below example.org. Without a port it allows all of them.
     """
 
     network: Network | None
     host: str = ""
     port: int | None = None
 
-    def admits(self, host: str, address: Address, port: int) -> bool:
-        """Whether it opens `port` of `address`, which is one of `host`'s."""
+    def allows(self, host: str, address: Address, port: int) -> bool:
+        """Whether the rule allows `port` of `address`, an address of `host`."""
         if self.port not in (None, port):
             return False
         if self.network is not None:
@@ -105,15 +105,15 @@ _WITH_PORT = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*))(?::([0-9]{1,5}))?")
 
 
 def parse_allow_rule(text: str) -> AllowRule:
-    """The opening that `text` describes: "10.0.0.0/8", "[fd00::/8]:8080", "*.example.org:443".
+    """Parse a rule, such as "10.0.0.0/8", "[fd00::/8]:8080" or "*.example.org:443".
 
-    :raises ValueError: with a sentence that says what is wrong.
+    :raises ValueError: with a message that says what is wrong.
     """
     if text.count(":") > 1 and not text.startswith("["):
         text = f"[{text}]"
     match = _WITH_PORT.fullmatch(text)
     if match is None or not (match[1] or match[2]):
-        raise ValueError(f"{text!r} is no network, address or host name, with or without a port")
+        raise ValueError(f"{text!r} is not a network, address or host name, with or without a port")
     port = int(match[3]) if match[3] else None
     if port is not None and not 1 <= port <= 65535:
         raise ValueError(f"{port} is not a port; it is a number from 1 to 65535")
@@ -121,8 +121,8 @@ def parse_allow_rule(text: str) -> AllowRule:
     if match[1] or "/" in place:
         return AllowRule(_parse_network(place), port=port)
     star, name = ("*.", place[2:]) if place.startswith("*.") else ("", place)
-    host = normal_host(name)
-    if _ENDS_IN_A_NUMBER.search(host):  # then it is no name (WHATWG URL, 3.5)
+    host = normalize_host(name)
+    if _ENDS_IN_A_NUMBER.search(host):  # then it is an address (WHATWG URL, 3.5)
         return AllowRule(_parse_network(star + host), port=port)
     return AllowRule(None, star + host, port)
 
@@ -130,53 +130,53 @@ def parse_allow_rule(text: str) -> AllowRule:
 def _parse_network(text: str) -> Network:
     try:
         if "%" in text:
-            raise ValueError("a zone means something on one machine only")
-        return _plain_network(ip_network(text))
+            raise ValueError("a zone is valid on one machine only")
+        return _unmapped_network(ip_network(text))
     except ValueError as error:
-        raise ValueError(f"{text!r} is no network: {error}") from None
+        raise ValueError(f"{text!r} is not a network: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Where we may connect: to public addresses on the ports of HTTP, if they are open, and to what
-    the openings add.
+    """What may be connected to: what `rules` allow and, if `public`, public addresses on the ports
+    80 and 443.
     """
 
-    openings: tuple[AllowRule, ...] = ()
+    rules: tuple[AllowRule, ...] = ()
     public: bool = True
 
-    def admits(self, host: str, address: Address, port: int) -> bool:
-        """Whether `port` of `address` may be connected to, which `host` has led to."""
-        plain = _plain(address)
-        if self.public and port in PUBLIC_PORTS and is_public(plain):
+    def allows(self, host: str, address: Address, port: int) -> bool:
+        """Whether `port` of `address`, an address of `host`, may be connected to."""
+        unmapped = _unmapped(address)
+        if self.public and port in PUBLIC_PORTS and is_public(unmapped):
             return True
-        return any(opening.admits(host, plain, port) for opening in self.openings)
+        return any(rule.allows(host, unmapped, port) for rule in self.rules)
 
-    def admits_all(self, host: str, addresses: Iterable[Address], port: int) -> bool:
-        """Whether there are addresses, and all of them may be connected to: a name that leads to
-        some that may not is no mistake.
+    def allows_all(self, host: str, addresses: Iterable[Address], port: int) -> bool:
+        """Whether there are addresses, and all of them may be connected to. A name with both kinds
+        of addresses is treated as an attack.
         """
-        judged = [self.admits(host, address, port) for address in addresses]
-        return bool(judged) and all(judged)
+        allowed = [self.allows(host, address, port) for address in addresses]
+        return bool(allowed) and all(allowed)
 
 
 def origin_only(host: str, port: int) -> Policy:
-    """A policy that admits this origin, wherever it is, and nothing else."""
+    """A policy that allows one host and port, at any address, and nothing else."""
     try:
-        opening = AllowRule(_plain_network(ip_network(ip_address(host))), port=port)
+        rule = AllowRule(_unmapped_network(ip_network(ip_address(host))), port=port)
     except ValueError:
-        opening = AllowRule(None, host, port)
-    return Policy((opening,), public=False)
+        rule = AllowRule(None, host, port)
+    return Policy((rule,), public=False)
 
 
-def _plain(address: Address) -> Address:
-    """An IPv4 address that is written as one of IPv6 is one of IPv4: the kernel connects to it."""
+def _unmapped(address: Address) -> Address:
+    """An IPv4-mapped IPv6 address as the IPv4 address that the kernel connects to."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
 
 
-def _plain_network(network: Network) -> Network:
+def _unmapped_network(network: Network) -> Network:
     first = network.network_address
     if isinstance(first, IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= 96:
         return IPv4Network((first.ipv4_mapped, network.prefixlen - 96))

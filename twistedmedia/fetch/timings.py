@@ -1,7 +1,7 @@
-"""What a fetch cost in time, phase by phase.
+"""How long each phase of a fetch took.
 
-Pure. All times are in seconds since the fetch began, as curl counts them: each says when its phase
-was over, None where there was no such phase (a connection that was kept needs no look-up).
+Pure. As in curl, each time says when its phase ended, in seconds since the fetch began. None means
+that there was no such phase: an idle connection that is reused needs no look-up.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """When each phase was over. `redirect` is the last redirect that was followed; the phases after
-    it are those of the last hop.
+    """When each phase ended. `redirect` is when the last redirect was followed. The phases after it
+    are those of the last hop.
     """
 
     redirect: float | None = None
@@ -24,8 +24,8 @@ class Timings:
     total: float = 0.0
 
     def since(self, later: float) -> Timings:
-        """As somebody saw it who joined `later` seconds after the beginning: what was over by then
-        has cost them nothing.
+        """The timings for a caller that joined `later` seconds after the beginning. Phases that had
+        ended by then are None.
         """
 
         def seen(end: float | None) -> float | None:
@@ -41,7 +41,7 @@ class Timings:
         )
 
     def durations(self) -> Iterator[tuple[str, float]]:
-        """Each phase that took place and how long it took, in their order; together, `total`."""
+        """Yields each phase that took place and its duration, in order. The sum is `total`."""
         begun = 0.0
         for name, label in (
             ("redirect", "redirect"),
@@ -58,7 +58,7 @@ class Timings:
 
     @property
     def json(self) -> dict[str, float | None]:
-        """As docs/http.md describes it, rounded to a tenth of a millisecond."""
+        """The object that docs/http.md describes, rounded to a tenth of a millisecond."""
         redirect = {} if self.redirect is None else {"redirect": round(self.redirect, 4)}
         return {
             **redirect,
@@ -71,7 +71,7 @@ class Timings:
 
     @property
     def header(self) -> str:
-        """The value of Server-Timing (W3C Server Timing, 3): durations, in milliseconds."""
+        """The value of Server-Timing (W3C Server Timing, 3): durations in milliseconds."""
         phases = [f"{name};dur={1000 * took:.1f}" for name, took in self.durations()]
         return ", ".join([*phases, f"total;dur={1000 * self.total:.1f}"])
 

@@ -1,4 +1,4 @@
-"""The one table from what Twisted's client fails with to one of our errors."""
+"""Translates the failures of Twisted's HTTP client into our errors."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from twistedmedia.errors import (
     UpstreamFailed,
     UpstreamTooSlow,
 )
-from twistedmedia.fetch.hops import Hop
+from twistedmedia.fetch.hops import ConnectionEnd, Hop
 from twistedmedia.http.heads import MAX_FIELDS, MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES
 
 
 def translate(error: Exception, hop: Hop) -> Exception:
-    """What to tell of `error`, which ended the request of `hop` before its headers were complete;
-    `error` itself when it is a fault of ours.
+    """Returns our error for `error`, which ended the request of `hop` before its headers were
+    complete. An unknown `error`, which is a fault of our own, is returned unchanged.
     """
     match error:
         case MediaError():
@@ -48,14 +48,14 @@ def translate(error: Exception, hop: Hop) -> Exception:
         case ConnectError():
             return UpstreamFailed("cannot be reached")
         case ResponseFailed() | RequestGenerationFailed() | RequestTransmissionFailed():
-            return _of_a_connection([reason.value for reason in error.reasons], hop)
+            return _connection_error([reason.value for reason in error.reasons], hop)
         case ConnectionClosed():
-            return _of_a_connection([error], hop)
+            return _connection_error([error], hop)
     return error
 
 
-def of_content(reason: Failure, received: int) -> UpstreamFailed:
-    """What to tell of content that has ended for `reason`, before its end."""
+def content_error(reason: Failure, received: int) -> UpstreamFailed:
+    """Returns our error for content that ended early for `reason`, after `received` bytes."""
     causes = reason.value.reasons if isinstance(reason.value, ResponseFailed) else []
     if causes and not isinstance(causes[0].value, ConnectionClosed):
         return UpstreamFailed("does not send its content in HTTP")
@@ -63,14 +63,14 @@ def of_content(reason: Failure, received: int) -> UpstreamFailed:
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Whether the request was cancelled; Twisted wraps that up once a connection is there."""
+    """Whether the request was cancelled. Once it is connected, Twisted wraps the error."""
     return isinstance(error, CancelledError | ConnectingCancelledError) or any(
         isinstance(reason.value, CancelledError) for reason in getattr(error, "reasons", ())
     )
 
 
-def _of_a_connection(reasons: list[BaseException], hop: Hop) -> UpstreamFailed:
-    if hop.head_is_endless:
+def _connection_error(reasons: list[BaseException], hop: Hop) -> UpstreamFailed:
+    if hop.is_head_too_large:
         return UpstreamFailed(
             f"sends more than {MAX_RESPONSE_HEAD_BYTES} bytes of headers, {MAX_FIELDS} header"
             f" lines, or {MAX_INTERIM} interim responses"
@@ -78,8 +78,11 @@ def _of_a_connection(reasons: list[BaseException], hop: Hop) -> UpstreamFailed:
     if any(
         isinstance(reason, TLSError | VerificationError | CertificateError) for reason in reasons
     ):
-        return UpstreamFailed("cannot be trusted: TLS fails, or its certificate is not its own")
-    if not hop.given_up and all(isinstance(reason, ConnectionClosed) for reason in reasons):
-        when = "without a response" if hop.first_byte is None else "in the middle of its headers"
+        return UpstreamFailed(
+            "cannot be verified: TLS failed, or the certificate is not valid for the host"
+        )
+    closed = all(isinstance(reason, ConnectionClosed) for reason in reasons)
+    if closed and hop.connection_end is not ConnectionEnd.CLOSED_BY_US:
+        when = "in the middle of its headers" if hop.has_response else "without a response"
         return UpstreamFailed(f"closed the connection {when}")
     return UpstreamFailed("does not respond in HTTP")

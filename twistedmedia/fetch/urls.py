@@ -1,8 +1,8 @@
-"""URLs to fetch: taken apart once, strictly, and put together as they go to the wire.
+"""URLs to fetch: parsed once and strictly, and formatted as they are sent.
 
-Pure. What the guard judges, what the connection is made to and what the Host header says all come
-from the same parts, so no two readings of a URL can differ. A path and a query are sent as they
-were given, but for characters that no URI may hold (RFC 3986, 2), which are escaped as browsers do.
+Pure. The policy, the connection and the Host header use the same parsed parts, so they cannot read
+a URL differently. Path and query are sent as they were given. Only characters that a URI may not
+contain (RFC 3986, 2) are escaped, as browsers do it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import idna
 MAX_URL_BYTES = 8 << 10
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# RFC 3986, appendix B, for URLs with an authority; the rest is up to the parts.
+# RFC 3986, appendix B, for URLs with an authority.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _REST = re.compile(r"//([^/?#\\]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?")
 _AUTHORITY = re.compile(r"(?:\[([^\[\]@]*)\]|([^\[\]:@]*))(?::([0-9]*))?")
 _CREDENTIALS = re.compile(r"([A-Za-z]+://)([^/?#\\@]*)@(.*)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# Underscores, and hyphens anywhere: no registry gives such names, but resolvers know them.
+# Underscores, and hyphens anywhere, are not in registered names, but in those of local resolvers.
 _HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
 _MAX_LABEL_BYTES = 63
 _JOINERS = "\u200c\u200d"
-# What may stand in a path and, with the question mark, in a query (RFC 3986, 3.3 and 3.4).
+# Bytes that a path or a query may not contain (RFC 3986, 3.3 and 3.4).
 _NOT_IN_PATH = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/%]")
 _NOT_IN_QUERY = re.compile(rb"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%]")
 _BARE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -36,8 +36,8 @@ _BARE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An absolute URL of http or https. `host` is in ASCII and lower case, without the brackets of
-    an IPv6 address; `target` is path and query, beginning with a slash.
+    """An absolute http or https URL. `host` is ASCII in lower case, without the brackets of an IPv6
+    address. `target` is path and query, and begins with a slash.
     """
 
     scheme: str
@@ -47,12 +47,12 @@ class Url:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port (RFC 6454, 6.2), the port where it is not the scheme's own."""
+        """Scheme, host and, unless it is the default, port (RFC 6454, 6.2)."""
         return f"{self.scheme}://{self.authority}"
 
     @property
     def authority(self) -> str:
-        """Host and, where it is not the scheme's own, port, as in a Host header."""
+        """Host and, unless it is the default, port, as in a Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -66,26 +66,26 @@ class Url:
 
 
 def parse_url(text: str) -> Url:
-    """The URL that `text` is; its fragment is dropped.
+    """Parse a URL. Its fragment is dropped.
 
-    :raises ValueError: with a sentence that says what is wrong with it.
+    :raises ValueError: with a clause that says what is wrong with it.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_URL_BYTES:
         raise ValueError(f"it is longer than {MAX_URL_BYTES} bytes")
     if _CONTROL.search(text):
-        raise ValueError("it holds a control character")
+        raise ValueError("it contains a control character")
     text = text.strip(" ")
-    begun = _SCHEME.match(text)
-    if begun is None:
+    prefix = _SCHEME.match(text)
+    if prefix is None:
         raise ValueError("it does not begin with http:// or https://")
-    scheme = begun[1].lower()
+    scheme = prefix[1].lower()
     if scheme not in DEFAULT_PORTS:
         raise ValueError("only http and https can be fetched")
-    rest = _REST.fullmatch(text, begun.end())
+    rest = _REST.fullmatch(text, prefix.end())
     if rest is None or not rest[1]:
         raise ValueError("it has no host")
     if "@" in rest[1]:
-        raise ValueError("it holds a user name or password, which are not sent")
+        raise ValueError("it contains a user name or password, which are not sent")
     host, port = _host_and_port(rest[1], scheme)
     target = _escaped(rest[2], _NOT_IN_PATH)
     if rest[3] is not None:
@@ -93,9 +93,9 @@ def parse_url(text: str) -> Url:
     return Url(scheme, host, port, target if target.startswith("/") else "/" + target)
 
 
-def without_credentials(text: str) -> tuple[str | None, str]:
-    """The user name and password in a URL, as the value of Authorization (RFC 7617), and the URL
-    without them; None when there are none.
+def split_credentials(text: str) -> tuple[str | None, str]:
+    """Returns the user name and password in a URL as the value of Authorization (RFC 7617), or None
+    if there are none, and the URL without them.
     """
     match = _CREDENTIALS.fullmatch(text)
     if match is None:
@@ -105,9 +105,9 @@ def without_credentials(text: str) -> tuple[str | None, str]:
     return (f"Basic {b64encode(pair).decode()}" if match[2] else None), match[1] + match[3]
 
 
-def resolve(location: str, at: Url) -> Url:
-    """Where a `Location` leads that the response to `at` has (RFC 9110, 10.2.2; RFC 3986, 5.2). Not
-    by `urljoin`, which drops what is empty, and so changes URLs that are signed.
+def resolve(location: str, base: Url) -> Url:
+    """Resolve the Location of a response to `base` (RFC 9110, 10.2.2; RFC 3986, 5.2). Unlike
+    `urljoin`, it keeps empty parts: dropping them would break signed URLs.
 
     :raises ValueError: as `parse_url` does.
     """
@@ -115,20 +115,20 @@ def resolve(location: str, at: Url) -> Url:
     if _SCHEME.match(text):
         return parse_url(text)
     if text.startswith("//"):
-        return parse_url(f"{at.scheme}:{text}")
+        return parse_url(f"{base.scheme}:{text}")
     path, question, query = text.partition("?")
-    at_path, at_question, at_query = at.target.partition("?")
+    base_path, base_question, base_query = base.target.partition("?")
     if not path:
-        path = at_path
+        path = base_path
         if not question:
-            question, query = at_question, at_query
+            question, query = base_question, base_query
     elif not path.startswith("/"):
-        path = at_path.rpartition("/")[0] + "/" + path
-    return parse_url(at.origin + _without_dots(path) + question + query)
+        path = base_path.rpartition("/")[0] + "/" + path
+    return parse_url(base.origin + _without_dots(path) + question + query)
 
 
 def _without_dots(path: str) -> str:
-    """RFC 3986, 5.2.4, for a path that begins with a slash."""
+    """Remove dot segments (RFC 3986, 5.2.4) of a path that begins with a slash."""
     kept: list[str] = []
     segments = path.split("/")[1:]
     for segment in segments:
@@ -141,13 +141,13 @@ def _without_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-def normal_host(text: str) -> str:
-    """A host name in ASCII and in lower case, without the dot of the root.
+def normalize_host(text: str) -> str:
+    """Returns a host name in ASCII and lower case, without the dot of the root.
 
     Other characters are processed as browsers do it (WHATWG URL, 3.3: UTS 46, not transitional,
-    CheckHyphens and UseSTD3ASCIIRules off). So emoji are taken, which IDNA 2008 rules out.
+    CheckHyphens and UseSTD3ASCIIRules off). So emoji are valid, which IDNA 2008 rules out.
 
-    :raises ValueError: when it is no host name.
+    :raises ValueError: if it is not a host name.
     """
     host = text.lower()
     if not host.isascii():
@@ -163,19 +163,19 @@ def normal_host(text: str) -> str:
 
 
 def _ascii_label(label: str) -> str:
-    """A label of a mapped name, in Punycode if it is not ASCII.
+    """Returns a label of a mapped name, in Punycode if it is not ASCII.
 
-    :raises ValueError: when it breaks a rule of UTS 46, 4.1.
+    :raises ValueError: if it violates UTS 46, 4.1.
     """
     if label.isascii():
         return label
     if len(label) > _MAX_LABEL_BYTES or label.startswith("xn--"):
-        raise ValueError("a label that is too long, or claims to be in Punycode")
+        raise ValueError("the label is too long, or begins as Punycode does")
     idna.check_initial_combiner(label)
     idna.check_bidi(label)
-    for place, character in enumerate(label):
-        if character in _JOINERS and not idna.valid_contextj(label, place):
-            raise ValueError("a joiner that joins nothing")
+    for index, character in enumerate(label):
+        if character in _JOINERS and not idna.valid_contextj(label, index):
+            raise ValueError("a joiner where it is not allowed")
     return "xn--" + label.encode("punycode").decode("ascii")
 
 
@@ -183,7 +183,7 @@ def _host_and_port(text: str, scheme: str) -> tuple[str, int]:
     authority = _AUTHORITY.fullmatch(text)
     if authority is None:
         raise ValueError("its host is neither a name nor an address")
-    host = normal_host(authority[2]) if authority[1] is None else _six(authority[1])
+    host = normalize_host(authority[2]) if authority[1] is None else _ipv6_host(authority[1])
     digits = (authority[3] or "").lstrip("0")
     if authority[3] and not (digits and len(digits) <= 5 and int(digits) <= 65535):
         raise ValueError("its port is not a number from 1 to 65535")
@@ -191,13 +191,13 @@ def _host_and_port(text: str, scheme: str) -> tuple[str, int]:
     return host, port
 
 
-def _six(text: str) -> str:
+def _ipv6_host(text: str) -> str:
     try:
         address = IPv6Address(text)
     except ValueError:
         raise ValueError("its host is neither a name nor an address") from None
     if address.scope_id is not None:
-        raise ValueError("its host has a zone, which means something on one machine only")
+        raise ValueError("its host has a zone, which is valid on one machine only")
     return str(address)
 
 

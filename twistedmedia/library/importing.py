@@ -18,8 +18,8 @@ class Fetches:
     """What a library fetches with, and the limits of fetches and of imports."""
 
     fetcher: Fetcher
-    asking: FetchLimits
-    importing: FetchLimits
+    fetch_limits: FetchLimits
+    import_limits: FetchLimits
 
 
 class Transfer:

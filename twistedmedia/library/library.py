@@ -82,7 +82,7 @@ class Library:
         self.import_slots = Slots(imports, limits.busy_rate, clock)
         self.form_files = Shares(self._most_form_files(), limits.busy_rate)
         self._clock = clock
-        self._fetch_cache = FetchCache(fetches.fetcher, fetches.asking) if fetches else None
+        self._fetch_cache = FetchCache(fetches.fetcher, fetches.fetch_limits) if fetches else None
         self._shielded: dict[object, object] = {}  # what each is, by a key of its own
         self._draining: list[Deferred[None]] = []
         self._publishes = True
@@ -158,7 +158,7 @@ class Library:
         if self._fetch_cache is None:
             raise Forbidden(_NO_FETCHES)
         with self._report_refused(caller):
-            return await self._fetch_cache.ask(url, caller.key, fresh=fresh, keep=keep)
+            return await self._fetch_cache.fetch(url, caller.key, fresh=fresh, store=keep)
 
     async def import_url(
         self,
@@ -187,7 +187,7 @@ class Library:
             upload.raise_failure()
             if not upload.identical:
                 fetches = self.fetches
-                download = Download(fetches.fetcher, url, fetches.importing, caller.key)
+                download = Download(fetches.fetcher, url, fetches.import_limits, caller.key)
                 transfer = Transfer(download)
                 with (
                     await self.admit_import(caller, transfer),

@@ -16,7 +16,7 @@ from twisted.python import usage
 from twistedmedia import __version__
 from twistedmedia.fetch.fetcher import Upstream
 from twistedmedia.fetch.policy import AllowRule, parse_allow_rule
-from twistedmedia.fetch.urls import parse_url, without_credentials
+from twistedmedia.fetch.urls import parse_url, split_credentials
 from twistedmedia.formats import parse_formats
 from twistedmedia.http.addresses import parse_proxies
 from twistedmedia.library.upload import AudioCheckMode
@@ -126,7 +126,7 @@ def _upstream(text: str) -> Upstream | None:
     if not text:
         return None
     try:
-        credentials, url = without_credentials(text)
+        credentials, url = split_credentials(text)
         return Upstream(parse_url(url), credentials)
     except ValueError as error:
         raise ValueError(f"it cannot be fetched: {error}") from error

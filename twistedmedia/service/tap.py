@@ -146,7 +146,7 @@ def _fetches(options: Options, reactor: Any, queue: LoopQueue) -> Fetches:
     fetcher = Fetcher(
         reactor,
         resolver=Resolver(reactor),
-        trust=CertificateVerifier(),
+        verifier=CertificateVerifier(),
         policy=Policy(options["fetch-allow"]),
         upstream=options["upstream"],
         connections=options["fetch-connections"],
@@ -157,8 +157,8 @@ def _fetches(options: Options, reactor: Any, queue: LoopQueue) -> Fetches:
     timeout_s = options["fetch-timeout"]
     return Fetches(
         fetcher,
-        asking=FetchLimits(timeout_s, timeout_s, options["fetch-max"]),
-        importing=FetchLimits(max(IMPORT_S, timeout_s), timeout_s),
+        fetch_limits=FetchLimits(timeout_s, timeout_s, options["fetch-max"]),
+        import_limits=FetchLimits(max(IMPORT_S, timeout_s), timeout_s),
     )
 
 

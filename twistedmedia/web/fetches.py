@@ -17,7 +17,7 @@ from twistedmedia.errors import (
     MissingArgument,
 )
 from twistedmedia.fetch.cache import FetchOutcome
-from twistedmedia.fetch.freshness import asks_for_fresh, forbids_keeping
+from twistedmedia.fetch.freshness import asks_for_fresh, forbids_storing
 from twistedmedia.fetch.urls import Url, parse_url
 from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.importing import Fetches
@@ -63,7 +63,7 @@ class FetchRoutes:
         self._csrf.refuse_embedded(request)
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
-        keep = not forbids_keeping(cache_control)
+        keep = not forbids_storing(cache_control)
         outcome = await self._library.fetch(caller_of(request), url, fresh=fresh, keep=keep)
         return _page(outcome) if media_type == PAGE else _json(outcome)
 
