@@ -407,7 +407,7 @@ CUT_ANYWHERE = {
     "a padded boundary, and half a line break": file_part() + b"--B \rx" + END,
     "padding and a word": file_part() + b"--B \tx\r\n" + END,
     "padding and two hyphens": file_part() + b"--B \t--\r\n" + END,
-    "padding behind the last boundary": file_part() + END + b"\r\n--B \t\r\n--B x",
+    "padding after the last boundary": file_part() + END + b"\r\n--B \t\r\n--B x",
     "much padding": file_part() + b"--B" + b" " * MAX_PADDING_BYTES + file_part()[3:] + END,
     "more padding than there may be": file_part()
     + b"--B"
@@ -415,9 +415,9 @@ CUT_ANYWHERE = {
     + file_part()[3:]
     + END,
     "what looks like a padded boundary at the begin of the data": file_part(data=b"--B\t x") + END,
-    "endless padding behind the last boundary": file_part() + END + b"\r\n--B" + b"\t" * 2000,
-    "a boundary behind other content": b"x" * 40 + file_part() + END,
-    "a boundary behind a line that is not its own": b"\r\n" + b"x" * 40 + file_part() + END,
+    "endless padding after the last boundary": file_part() + END + b"\r\n--B" + b"\t" * 2000,
+    "a boundary after other content": b"x" * 40 + file_part() + END,
+    "a boundary after a line that is not its own": b"\r\n" + b"x" * 40 + file_part() + END,
     "a long preamble": b"x" * 40 + b"\r\n" + file_part() + END,
     "a preamble of carriage returns": b"\r" * 40 + b"\r\n" + file_part() + END,
     "a line feed within a header": part(b"X-A: a\nb\r\nContent-Disposition: form-data; name=d")

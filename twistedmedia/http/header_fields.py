@@ -34,6 +34,7 @@ _EXTENDED = re.compile(
     r"(utf-8|iso-8859-1)'[A-Za-z0-9-]*+'((?:%[0-9A-Fa-f]{2}|[!#$&+.^_`|~0-9A-Za-z-])*+)",
     re.IGNORECASE,
 )
+_EXTENDED_NAMES = frozenset({"name*", "filename*"})
 _WORD_CHARSETS = frozenset({"utf-8", "iso-8859-1", "us-ascii"})
 
 
@@ -85,9 +86,6 @@ def disposition_parameters(field: str) -> dict[str, str]:
         name[:-1]: _decode_extended(name, values[name]) for name in _EXTENDED_NAMES & values.keys()
     }
     return plain | extended
-
-
-_EXTENDED_NAMES = frozenset({"name*", "filename*"})
 
 
 def _decode_plain(value: str) -> str:

@@ -1,7 +1,7 @@
 """The heads of HTTP messages: a strict parser for those of requests, limits for those of responses.
 
-Pure. RFC 9112, 2 to 6. A request head that two programs could read in two ways is refused, so that
-nobody can disagree about where a request ends or which host it is for; a refusal ends the
+Pure. RFC 9112, 2 to 6. A request head that two programs could read in two ways is refused, because
+they could disagree about where the request ends or which host it is for. A refusal ends the
 connection. Twisted's HTTP client parses the heads of responses. It limits the length of a line, but
 neither the number of lines nor that of interim responses.
 """
