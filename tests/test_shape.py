@@ -37,7 +37,6 @@ LONG = {
     "http/connection.py",
     "library/resumable.py",
     "library/upload.py",
-    "service/options.py",
     "store/local/folders.py",
     "store/local/records.py",
     "web/listing_pages.py",

@@ -420,7 +420,7 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort
 from twistedmedia.service.endpoints import endpoint_from
 from twistedmedia.library.library import Library, UploadLimits
-from twistedmedia.service.service import Listening, MediaService
+from twistedmedia.service.service import MediaService, ServiceEndpoint
 from twistedmedia.store.local.directory import DirectoryStore
 from twistedmedia.web.tree import media_resource
 from twistedmedia.http.site import MediaSite
@@ -432,10 +432,11 @@ class FullSite(MediaSite):
 store = DirectoryStore(reactor, "media")
 library = Library(store, UploadLimits())
 site = FullSite(media_resource(library), reactor)
-listening = [Listening(endpoint_from(reactor, text), "--listen", False) for text in sys.argv[1:]]
-MediaService(reactor, listening, site, library, store).privilegedStartService()
+made = [endpoint_from(reactor, text) for text in sys.argv[1:]]
+endpoints = [ServiceEndpoint(endpoint, "--listen", False) for endpoint in made]
+MediaService(reactor, endpoints, site, library, store).privilegedStartService()
 ports = [reader for reader in reactor.getReaders() if IListeningPort.providedBy(reader)]
-assert len(ports) == len(listening)
+assert len(ports) == len(endpoints)
 assert [port.factory.buildProtocol(port.getHost()) for port in ports] == [None] * len(ports)
 """
 

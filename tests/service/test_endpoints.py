@@ -25,7 +25,13 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.fetch.test_certificates import Authority
 from tests.support import TIMEOUT_S, asynchronous
-from twistedmedia.service.endpoints import BACKLOG, endpoint_from, put_turnstile, url_of, why_not
+from twistedmedia.service.endpoints import (
+    BACKLOG,
+    endpoint_from,
+    filter_connections,
+    listen_error,
+    url_of,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -208,7 +214,7 @@ async def test_nothing_is_made_for_a_connection_that_is_turned_away(
 
     async with listening(description.format(tmp_path), factory) as port:
         url = url_of(port)
-        put_turnstile(port, turns_away)
+        filter_connections(port, turns_away)
         assert url_of(port) == url
         address = port.getHost()
         for count in (1, 2):
@@ -259,7 +265,7 @@ async def test_a_turn_of_the_loop_accepts_few_connections_if_they_take_long(tmp_
     factory = Taking()
     counting = LoopingCall(lambda: setattr(factory, "turn", factory.turn + 1))
     async with listening(f"unix:{tmp_path}/media.sock", factory) as port:
-        put_turnstile(port, lambda _: False)
+        filter_connections(port, lambda _: False)
         with ExitStack() as clients:
             for _ in range(40):
                 clients.enter_context(connected_to(port.getHost()))
@@ -273,7 +279,7 @@ async def test_a_turn_of_the_loop_accepts_few_connections_if_they_take_long(tmp_
 def test_a_port_without_a_factory_has_no_turnstile() -> None:
     """Plugins may bring such ports."""
     port = object()
-    put_turnstile(port, lambda _: True)
+    filter_connections(port, lambda _: True)
     assert not hasattr(port, "factory")
 
 
@@ -342,9 +348,9 @@ IN_USE = OSError(98, "Address already in use")
         ),
         (PermissionError(13, "Permission denied", "key.pem"), "key.pem: Permission denied"),
         (OSError("without a name"), "without a name"),
-        (ValueError("this kind takes too long"), "this kind takes too long"),
+        (ValueError("it does not listen at once"), "it does not listen at once"),
     ],
 )
 def test_it_is_said_where_an_endpoint_cannot_listen_and_why(error: Exception, said: str) -> None:
     """Case 80."""
-    assert why_not(error) == said
+    assert listen_error(error) == said

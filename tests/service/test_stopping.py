@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent
 
 from tests.http.connection import outcome
-from twistedmedia.service.stopping import Step, take_steps
+from twistedmedia.service.stopping import Step, run_steps
 
 
 class Stopping:
@@ -23,7 +23,7 @@ class Stopping:
             Step(f"step {number}", self._noted(number, act), limit_s, lambda: ["a job", "another"])
             for number, act in enumerate(acts)
         ]
-        self.done = outcome(ensureDeferred(take_steps(self.clock, steps)))
+        self.done = outcome(ensureDeferred(run_steps(self.clock, steps)))
 
     def _noted(self, number: int, act: Callable[[], Any]) -> Callable[[], Any]:
         def noted() -> Any:
@@ -85,7 +85,7 @@ def test_a_late_step_hinders_no_other_and_the_log_names_what_still_runs(
 def test_the_log_names_some_of_many_that_still_run(warnings: list[LogEvent]) -> None:
     clock = Clock()
     step = Step("waiting", Deferred, 5.0, lambda: [f"job {number}" for number in range(1000)])
-    done = outcome(ensureDeferred(take_steps(clock, [step])))
+    done = outcome(ensureDeferred(run_steps(clock, [step])))
     clock.advance(5.1)
     assert done == [None]
     (told,) = map(formatEvent, warnings)
@@ -102,7 +102,7 @@ def test_a_step_that_fails_after_its_deadline_is_logged(
     assert (stopping.done, len(warnings)) == ([None], 1)
     late.errback(ZeroDivisionError())
     (event,) = nothing_left_behind
-    assert formatEvent(event) == "a step of stopping failed after its deadline"
+    assert formatEvent(event) == "a step of stopping failed after its time limit"
     nothing_left_behind.clear()
 
 

@@ -168,7 +168,7 @@ def test_a_systemd_that_is_not_there_is_a_warning_and_no_more(
     notifier = SystemdNotifier(Clock())
     notifier.ready()
     assert [event["state"] for event in warnings] == ["READY=1"]
-    assert warnings[0]["why"]
+    assert warnings[0]["reason"]
     notifier.stopping(40.5)
     notifier.stopped()
     assert len(warnings) == 1, "the operator knows"
@@ -187,5 +187,5 @@ def test_a_systemd_that_does_not_listen_makes_nobody_wait(
         notifier.stopped()
     finally:
         socket.setdefaulttimeout(before)
-    assert warnings[0]["why"] == os.strerror(errno.EAGAIN)
+    assert warnings[0]["reason"] == os.strerror(errno.EAGAIN)
     assert STOPPING in systemd.told()

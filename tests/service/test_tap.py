@@ -510,7 +510,7 @@ def test_the_refusal_of_an_interface_says_which_word_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TWISTEDMEDIA_OPEN", "0")
-    assert "say --open" in assert_refused("interface", "--interface", "0.0.0.0")
+    assert "add --open" in assert_refused("interface", "--interface", "0.0.0.0")
 
 
 @pytest.mark.parametrize("flag", ["open", "durable", "no-fetch"])

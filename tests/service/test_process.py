@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from twistedmedia.service.process import LOOK_S, TRIMS, WORTH_BYTES, Heap, HeapTrimmer, find_heap
+from twistedmedia.service.process import (
+    CHECK_S,
+    MIN_GAIN_BYTES,
+    TRIMS,
+    Heap,
+    HeapTrimmer,
+    find_heap,
+)
 
 BLOCKS = 4000
 BLOCK_BYTES = 20_000
@@ -58,7 +65,7 @@ class Service:
         """How often the heap is found worth it in so many looks with this much free."""
         self.heap.free = free
         before = self.heap.trims
-        self.loop.pump([LOOK_S] * looks)
+        self.loop.pump([CHECK_S] * looks)
         times, rest = divmod(self.heap.trims - before, TRIMS)
         assert rest == 0
         return times
@@ -67,40 +74,47 @@ class Service:
 def test_what_was_freed_is_given_back_once() -> None:
     """What was given back still counts as free."""
     service = Service()
-    assert [service.trims_with(WORTH_BYTES * n) for n in (0, 1, 1, 2, 9, 9)] == [0, 1, 0, 1, 1, 0]
+    assert [service.trims_with(MIN_GAIN_BYTES * n) for n in (0, 1, 1, 2, 9, 9)] == [
+        0,
+        1,
+        0,
+        1,
+        1,
+        0,
+    ]
 
 
 def test_little_is_not_worth_it() -> None:
     service = Service()
-    assert service.trims_with(WORTH_BYTES - 1) == 0
-    assert service.trims_with(WORTH_BYTES) == 1
+    assert service.trims_with(MIN_GAIN_BYTES - 1) == 0
+    assert service.trims_with(MIN_GAIN_BYTES) == 1
 
 
 def test_little_by_little_it_is_much() -> None:
     service = Service()
-    assert sum(service.trims_with(n * WORTH_BYTES // 4) for n in range(9)) == 2
+    assert sum(service.trims_with(n * MIN_GAIN_BYTES // 4) for n in range(9)) == 2
 
 
 def test_what_is_used_again_and_freed_again_is_given_back_again() -> None:
     service = Service()
     sizes = (9, 1, 9, 0, 1)
-    assert [service.trims_with(WORTH_BYTES * n) for n in sizes] == [1, 0, 1, 0, 1]
+    assert [service.trims_with(MIN_GAIN_BYTES * n) for n in sizes] == [1, 0, 1, 0, 1]
 
 
 def test_what_is_used_within_a_second_is_kept() -> None:
     """A busy service frees and uses memory all the time."""
     service = Service()
     for _ in range(5):
-        assert service.trims_with(WORTH_BYTES * 9, looks=1) == 0
+        assert service.trims_with(MIN_GAIN_BYTES * 9, looks=1) == 0
         assert service.trims_with(0, looks=1) == 0
-    assert service.trims_with(WORTH_BYTES * 9, looks=2 + TRIMS) == 1
+    assert service.trims_with(MIN_GAIN_BYTES * 9, looks=2 + TRIMS) == 1
 
 
 def test_what_is_free_at_the_start_is_no_reason() -> None:
     heap, loop = Counted(), Loop()
-    heap.free = 9 * WORTH_BYTES
+    heap.free = 9 * MIN_GAIN_BYTES
     HeapTrimmer(loop, heap).start()
-    loop.pump([LOOK_S] * 5)
+    loop.pump([CHECK_S] * 5)
     assert heap.trims == 0
 
 
@@ -109,19 +123,19 @@ def test_what_takes_long_is_followed_by_a_long_rest(slow: str) -> None:
     """The event loop waits meanwhile: case 89."""
     service = Service()
     setattr(service.heap, slow, lambda: service.loop.advance(0.05))
-    service.heap.free = 9 * WORTH_BYTES
-    service.loop.pump([LOOK_S] * 3)
+    service.heap.free = 9 * MIN_GAIN_BYTES
+    service.loop.pump([CHECK_S] * 3)
     looks = service.heap.looks
-    service.loop.pump([LOOK_S] * 50)
+    service.loop.pump([CHECK_S] * 50)
     assert 8 <= service.heap.looks - looks <= 10
 
 
 def test_it_stops() -> None:
     service = Service()
-    assert service.trims_with(WORTH_BYTES, looks=1) == 0
+    assert service.trims_with(MIN_GAIN_BYTES, looks=1) == 0
     service.trimming.stop()
     service.trimming.stop()
-    assert service.trims_with(WORTH_BYTES) == 0
+    assert service.trims_with(MIN_GAIN_BYTES) == 0
     assert service.loop.getDelayedCalls() == []
 
 
