@@ -1,4 +1,4 @@
-"""Errors and answers: the table of docs/http.md, Answers, row by row."""
+"""Errors and answers: the table of docs/http.md, Responses, row by row."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tests.process.test_activation import OnPath
 
 PROJECT = Path(__file__).parents[2]
 HOWTO = (PROJECT / "docs" / "deploying.md").read_text(encoding="utf-8")
-UNITS = ["twistedmedia.service.service", "twistedmedia.socket"]
+UNITS = ["twistedmedia.service", "twistedmedia.socket"]
 EXPOSURE = 15  # tenths, of 100: what `systemd-analyze security` may find at most
 
 # The client's own address: at 127.0.0.1 is the proxy.
