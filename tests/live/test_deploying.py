@@ -90,7 +90,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
 
 
 def test_the_service_is_exposed_as_little_as_the_howto_says(units: Path) -> None:
-    service = str(units / "twistedmedia.service.service")
+    service = str(units / "twistedmedia.service")
     found = analyze("security", "--offline=true", f"--threshold={EXPOSURE}", service, cwd=units)
     level = re.search(r"Overall exposure level for \S+: ([\d.]+)", found)
     assert level is not None, found
