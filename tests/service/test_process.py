@@ -1,4 +1,4 @@
-"""Memory that is given back to the system when it was freed (case 89)."""
+"""Freed memory is returned to the system (case 89)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BLOCK_BYTES = 20_000
 
 
 class Loop(Clock):
-    """A reactor whose threads do their work at once."""
+    """A reactor that runs functions for threads at once."""
 
     def callInThread(self, function: Callable[[], object]) -> None:
         function()
 
 
 class Counted(Heap):
-    """A heap that a test fills, and whose trims are counted."""
+    """A heap whose free bytes a test sets. It counts checks and trims."""
 
     def __init__(self) -> None:
         self.free = 0
@@ -49,11 +49,11 @@ class Counted(Heap):
 
 
 def _no_time() -> None:
-    """It takes none."""
+    """Do nothing."""
 
 
-class Service:
-    """A loop, its heap and its trimming."""
+class Trimming:
+    """A started `HeapTrimmer` with its loop and heap."""
 
     def __init__(self) -> None:
         self.loop = Loop()
@@ -62,7 +62,7 @@ class Service:
         self.trimming.start()
 
     def trims_with(self, free: int, looks: int = 2 + TRIMS) -> int:
-        """How often the heap is found worth it in so many looks with this much free."""
+        """How often `looks` checks with `free` bytes begin a series of trims."""
         self.heap.free = free
         before = self.heap.trims
         self.loop.pump([CHECK_S] * looks)
@@ -71,9 +71,9 @@ class Service:
         return times
 
 
-def test_what_was_freed_is_given_back_once() -> None:
-    """What was given back still counts as free."""
-    service = Service()
+def test_freed_memory_is_returned_once() -> None:
+    """Returned memory still counts as free."""
+    service = Trimming()
     assert [service.trims_with(MIN_GAIN_BYTES * n) for n in (0, 1, 1, 2, 9, 9)] == [
         0,
         1,
@@ -84,33 +84,33 @@ def test_what_was_freed_is_given_back_once() -> None:
     ]
 
 
-def test_little_is_not_worth_it() -> None:
-    service = Service()
+def test_a_small_gain_is_ignored() -> None:
+    service = Trimming()
     assert service.trims_with(MIN_GAIN_BYTES - 1) == 0
     assert service.trims_with(MIN_GAIN_BYTES) == 1
 
 
-def test_little_by_little_it_is_much() -> None:
-    service = Service()
+def test_small_gains_add_up() -> None:
+    service = Trimming()
     assert sum(service.trims_with(n * MIN_GAIN_BYTES // 4) for n in range(9)) == 2
 
 
-def test_what_is_used_again_and_freed_again_is_given_back_again() -> None:
-    service = Service()
+def test_memory_that_is_used_and_freed_again_is_returned_again() -> None:
+    service = Trimming()
     sizes = (9, 1, 9, 0, 1)
     assert [service.trims_with(MIN_GAIN_BYTES * n) for n in sizes] == [1, 0, 1, 0, 1]
 
 
-def test_what_is_used_within_a_second_is_kept() -> None:
+def test_memory_that_is_used_within_a_second_is_kept() -> None:
     """A busy service frees and uses memory all the time."""
-    service = Service()
+    service = Trimming()
     for _ in range(5):
         assert service.trims_with(MIN_GAIN_BYTES * 9, looks=1) == 0
         assert service.trims_with(0, looks=1) == 0
     assert service.trims_with(MIN_GAIN_BYTES * 9, looks=2 + TRIMS) == 1
 
 
-def test_what_is_free_at_the_start_is_no_reason() -> None:
+def test_memory_that_is_free_at_the_start_does_not_count() -> None:
     heap, loop = Counted(), Loop()
     heap.free = 9 * MIN_GAIN_BYTES
     HeapTrimmer(loop, heap).start()
@@ -119,9 +119,9 @@ def test_what_is_free_at_the_start_is_no_reason() -> None:
 
 
 @pytest.mark.parametrize("slow", ["look_takes", "trim_takes"])
-def test_what_takes_long_is_followed_by_a_long_rest(slow: str) -> None:
-    """The event loop waits meanwhile: case 89."""
-    service = Service()
+def test_a_slow_check_or_trim_is_followed_by_a_long_rest(slow: str) -> None:
+    """The event loop waits for it (case 89)."""
+    service = Trimming()
     setattr(service.heap, slow, lambda: service.loop.advance(0.05))
     service.heap.free = 9 * MIN_GAIN_BYTES
     service.loop.pump([CHECK_S] * 3)
@@ -131,7 +131,7 @@ def test_what_takes_long_is_followed_by_a_long_rest(slow: str) -> None:
 
 
 def test_it_stops() -> None:
-    service = Service()
+    service = Trimming()
     assert service.trims_with(MIN_GAIN_BYTES, looks=1) == 0
     service.trimming.stop()
     service.trimming.stop()
@@ -144,7 +144,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def test_what_was_freed_between_blocks_in_use_goes_back() -> None:
+def test_memory_between_used_blocks_is_returned() -> None:
     heap = find_heap()
     assert heap is not None, "the tests run with glibc 2.33 or later"
     blocks = [bytearray(BLOCK_BYTES) for _ in range(BLOCKS)]
@@ -157,7 +157,7 @@ def test_what_was_freed_between_blocks_in_use_goes_back() -> None:
     assert len(kept) == BLOCKS // 10
 
 
-def test_a_system_without_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_c_library_without_these_functions_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twistedmedia.service.process.ctypes.CDLL", lambda name: object())
     assert find_heap() is None
     loop = Loop()
