@@ -14,23 +14,8 @@ from twistedmedia.formats import parse_formats
 from twistedmedia.http.addresses import parse_proxies
 from twistedmedia.limits import parse_duration
 from twistedmedia.logs.access_log import STDOUT
+from twistedmedia.service import option_values
 from twistedmedia.service.endpoints import exposure_error
-from twistedmedia.service.option_values import (
-    parse_allow_rules,
-    parse_check_mode,
-    parse_count,
-    parse_endpoints,
-    parse_flag,
-    parse_folder,
-    parse_interface,
-    parse_large_count,
-    parse_log_path,
-    parse_port,
-    parse_rate,
-    parse_size_limit,
-    parse_timeout,
-    parse_upstream,
-)
 from twistedmedia.web.cross_site import parse_origins
 
 _ENVIRONMENT = "TWISTEDMEDIA_"
@@ -59,26 +44,11 @@ class Options(usage.Options):
         ["port", "p", "8000", "TCP port to listen on; 0 takes a free one."],
         ["interface", "i", "127.0.0.1", "Address to listen on; needs --open if not loopback."],
         ["root", "r", "./media", "Folder that holds the media; created if it is missing."],
-        [
-            "formats",
-            None,
-            "mp3,wav",
-            "Extensions that may be stored, separated by commas; clip=audio/x-clip adds one.",
-        ],
+        ["formats", None, "mp3,wav", "Extensions that may be stored; clip=audio/x-clip adds one."],
         ["max-upload", None, "2GiB", "Largest size of one file."],
         ["max-form", None, "8GiB", "Largest size of a form with all its files."],
-        [
-            "max-uploads",
-            None,
-            "64",
-            "Uploads in progress at once; one more waits up to 2 s, then it is refused (503).",
-        ],
-        [
-            "max-imports",
-            None,
-            None,
-            "Imports in progress at once, as part of max-uploads; by default half of them.",
-        ],
+        ["max-uploads", None, "64", "Uploads at once; one more waits up to 2 s, or gets 503."],
+        ["max-imports", None, None, "How many of the uploads may be imports; by default half."],
         [
             "check",
             None,
@@ -88,26 +58,16 @@ class Options(usage.Options):
         ],
         ["disk-threads", None, "5", "Threads that write, and as many more that read."],
         ["upstream", "u", None, "URL that GET / fetches, and GET /fetch if it gets no URL."],
-        [
-            "fetch-timeout",
-            None,
-            "30s",
-            "Longest time for a fetch; for an import, until its headers arrive.",
-        ],
+        ["fetch-timeout", None, "30s", "Longest time for a fetch; for an import, to its headers."],
         ["fetch-max", None, "64MiB", "Most bytes that GET /fetch reads; not for imports."],
         [
             "fetch-connections",
             None,
             "2000",
-            "Fetches in progress at once; one more waits up to 2 s, then it is refused (503).",
+            "Fetches at once; one more waits up to 2 s, or gets 503.",
         ],
         ["grace", None, "30s", "How long a stopping service waits for requests in progress."],
-        [
-            "access-log",
-            None,
-            None,
-            "File that gets a line for each request, reopened on SIGHUP; - is the standard output.",
-        ],
+        ["access-log", None, None, "File with a line per request; SIGHUP reopens it; - is stdout."],
         ["header-timeout", None, "15s", "Longest time for the head of a request to arrive."],
         [
             "keep-alive",
@@ -133,18 +93,8 @@ class Options(usage.Options):
             "client that uses most loses one that is slower than this many bytes/s.",
         ],
         ["max-connections", None, "10000", "Connections at once; one more is refused (503)."],
-        [
-            "max-per-address",
-            None,
-            "2000",
-            "Connections at once from one address; one more is refused (429).",
-        ],
-        [
-            "upload-expiry",
-            None,
-            "24h",
-            "How long an unfinished resumable upload is kept after its last byte.",
-        ],
+        ["max-per-address", None, "2000", "Connections of one address; one more is refused (429)."],
+        ["upload-expiry", None, "24h", "How long a resumable upload is kept after its last byte."],
         ["max-unfinished", None, "1000", "Unfinished resumable uploads of one address."],
     ]
     optFlags = [  # noqa: RUF012
@@ -154,37 +104,37 @@ class Options(usage.Options):
         ["no-fetch", None, "Refuse GET /fetch and imports."],
     ]
     _parsers: dict[str, Callable[[str], Any]] = {  # noqa: RUF012
-        "port": parse_port,
-        "interface": parse_interface,
-        "root": parse_folder,
+        "port": option_values.parse_port,
+        "interface": option_values.parse_interface,
+        "root": option_values.parse_folder,
         "formats": parse_formats,
-        "max-upload": parse_size_limit,
-        "max-form": parse_size_limit,
-        "max-uploads": parse_count,
-        "max-imports": parse_count,
-        "check": parse_check_mode,
-        "disk-threads": parse_count,
-        "upstream": parse_upstream,
-        "fetch-timeout": parse_timeout,
-        "fetch-max": parse_size_limit,
-        "fetch-connections": parse_count,
+        "max-upload": option_values.parse_size_limit,
+        "max-form": option_values.parse_size_limit,
+        "max-uploads": option_values.parse_count,
+        "max-imports": option_values.parse_count,
+        "check": option_values.parse_check_mode,
+        "disk-threads": option_values.parse_count,
+        "upstream": option_values.parse_upstream,
+        "fetch-timeout": option_values.parse_timeout,
+        "fetch-max": option_values.parse_size_limit,
+        "fetch-connections": option_values.parse_count,
         "grace": parse_duration,  # 0 s: do not wait
-        "access-log": parse_log_path,
-        "header-timeout": parse_timeout,
-        "keep-alive": parse_timeout,
-        "response-memory": parse_size_limit,
-        "stall": parse_timeout,
-        "min-rate": parse_rate,
-        "busy-rate": parse_rate,
-        "max-connections": parse_large_count,
-        "max-per-address": parse_large_count,
-        "upload-expiry": parse_timeout,
-        "max-unfinished": parse_large_count,
+        "access-log": option_values.parse_log_path,
+        "header-timeout": option_values.parse_timeout,
+        "keep-alive": option_values.parse_timeout,
+        "response-memory": option_values.parse_size_limit,
+        "stall": option_values.parse_timeout,
+        "min-rate": option_values.parse_rate,
+        "busy-rate": option_values.parse_rate,
+        "max-connections": option_values.parse_large_count,
+        "max-per-address": option_values.parse_large_count,
+        "upload-expiry": option_values.parse_timeout,
+        "max-unfinished": option_values.parse_large_count,
     }
 
     _repeatable: dict[str, Callable[[Iterable[str]], Any]] = {  # noqa: RUF012
-        "fetch-allow": parse_allow_rules,
-        "listen": parse_endpoints,
+        "fetch-allow": option_values.parse_allow_rules,
+        "listen": option_values.parse_endpoints,
         "trusted-proxy": parse_proxies,
         "cors-origin": parse_origins,
     }
@@ -273,7 +223,9 @@ class Options(usage.Options):
             text = self._text(option, self[option], self.defaults[option])
             self[option] = None if text is None else self._parsed(option, parse, text)
         for flag, default in self._flags.items():
-            self[flag] = self._parsed(flag, parse_flag, str(self._text(flag, self[flag], default)))
+            self[flag] = self._parsed(
+                flag, option_values.parse_flag, str(self._text(flag, self[flag], default))
+            )
         if self["no-durable"]:
             self["durable"] = False
         for option, parse_all in self._repeatable.items():
