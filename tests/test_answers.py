@@ -108,7 +108,7 @@ ERRORS = [
     (TooManyUnfinished(1000), 429, 429, "1000 unfinished uploads from your address"),
 ]
 
-JUDGEMENT = [  # docs/http.md, Storing, rule 7, as far as it can be judged yet
+JUDGEMENT = [  # docs/http.md, Which reason is reported, as far as it can be judged yet
     Malformed,
     MissingArgument,
     NameNotAllowed,

@@ -236,7 +236,7 @@ def test_the_log_begins_with_the_urls_of_all_endpoints(tmp_path: Path) -> None:
 def test_open_warns(serve: Callable[..., Process], more: list[str], may: str) -> None:
     service = serve("--open", *more)
     warnings = re.findall(r"#warn\] (.*)", service.log)
-    assert warnings == [f"--open: anybody who can connect may {may}"]
+    assert warnings == [f"--open: everyone who can connect may {may}"]
     assert own_lines(service.log)[0] == f"listening on http://127.0.0.1:{service.port}/"
 
 

@@ -1,7 +1,8 @@
-"""Freed memory is returned to the system (case 89)."""
+"""The limit of descriptors, and freed memory that is returned to the system (case 89)."""
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from twistedmedia.service.process import (
     Heap,
     HeapTrimmer,
     find_heap,
+    raise_descriptor_limit,
 )
 
 BLOCKS = 4000
@@ -165,3 +167,28 @@ def test_a_c_library_without_these_functions_is_ignored(monkeypatch: pytest.Monk
     trimming.start()
     assert loop.getDelayedCalls() == []
     trimming.stop()
+
+
+INFINITY = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "raised"),
+    [
+        (1024, 500_000, 15_171, 65_536),
+        (1024, 500_000, 100_000, 100_000),
+        (1024, 4096, 15_171, 4096),
+        (1024, INFINITY, 100_000, 100_000),
+        (100_000, 500_000, 15_171, None),
+        (4096, 4096, 15_171, None),
+        (INFINITY, INFINITY, 15_171, None),
+    ],
+)
+def test_the_soft_limit_of_descriptors_is_raised_up_to_the_hard_one(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, wanted: int, raised: int | None
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limit: limits.append(limit))
+    raise_descriptor_limit(wanted)
+    assert limits == ([] if raised is None else [(raised, hard)])

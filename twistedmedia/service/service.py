@@ -181,7 +181,7 @@ class MediaService(Service):
         self._log.info("serving {root!r}", root=self._store.root)
         self._divide_descriptors()
         if self._granted_to_all:
-            self._log.warn("--open: anybody who can connect may {may}", may=self._granted_to_all)
+            self._log.warn("--open: everyone who can connect may {may}", may=self._granted_to_all)
         if self._event_log is not None:
             self._event_log.settle()  # a daemon's log shows its start when the parent ends
             # `twistd` logs after the shutdown.
