@@ -27,7 +27,6 @@ LONG = {
     "http/connection.py",
     "library/resumable.py",
     "library/upload.py",
-    "service/options.py",
     "web/listing_pages.py",
 }
 

@@ -235,7 +235,7 @@ ORDER = list(FAILURES)
 @pytest.mark.parametrize("second", range(len(ORDER)), ids=[each.__name__ for each in ORDER])
 @pytest.mark.parametrize("first", range(len(ORDER)), ids=[each.__name__ for each in ORDER])
 def test_of_two_failures_the_one_that_is_judged_first_is_told(first: int, second: int) -> None:
-    """The order of docs/http.md, Storing, rule 7."""
+    """The order of docs/http.md, Which reason is reported."""
     library = a_library()
     with library.begin(SOURCE) as arrival:
         for each in (ORDER[first], ORDER[second]):

@@ -23,7 +23,7 @@ from tests.process.test_activation import OnPath
 
 PROJECT = Path(__file__).parents[2]
 HOWTO = (PROJECT / "docs" / "deploying.md").read_text(encoding="utf-8")
-UNITS = ["twistedmedia.service.service", "twistedmedia.socket"]
+UNITS = ["twistedmedia.service", "twistedmedia.socket"]
 EXPOSURE = 15  # tenths, of 100: what `systemd-analyze security` may find at most
 
 # The client's own address: at 127.0.0.1 is the proxy.
@@ -90,7 +90,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: Path) -> None:
 
 
 def test_the_service_is_exposed_as_little_as_the_howto_says(units: Path) -> None:
-    service = str(units / "twistedmedia.service.service")
+    service = str(units / "twistedmedia.service")
     found = analyze("security", "--offline=true", f"--threshold={EXPOSURE}", service, cwd=units)
     level = re.search(r"Overall exposure level for \S+: ([\d.]+)", found)
     assert level is not None, found

@@ -21,7 +21,7 @@ HIDDEN_DRAFTS = """
     from twisted.internet.endpoints import TCP4ServerEndpoint
 
     from twistedmedia.library.library import Library, UploadLimits
-    from twistedmedia.service.service import Listening, MediaService
+    from twistedmedia.service.service import MediaService, ServiceEndpoint
     from twistedmedia.store.local.directory import DirectoryStore
     from twistedmedia.web.tree import media_resource
     from twistedmedia.http.site import MediaSite
@@ -31,7 +31,7 @@ HIDDEN_DRAFTS = """
     endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
     application = Application("media")
     site = MediaSite(media_resource(library), reactor)
-    listening = Listening(endpoint, "--port", is_open=False)
+    listening = ServiceEndpoint(endpoint, "--port", is_open=False)
     MediaService(reactor, [listening], site, library, store).setServiceParent(application)
 """
 

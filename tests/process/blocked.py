@@ -1,7 +1,7 @@
-"""A service on a disk that can be made to hang: `twistd`, but for some of its system calls.
+"""A service on a disk that can be made to hang: `twistd` with a system call that waits.
 
 `python blocked.py CALL TWISTD-OPTIONS media OPTIONS`: from SIGUSR1 to SIGUSR2 each CALL (`writev`,
-`fsync`, ...) waits, as it does in the kernel when a disk does not answer; the log says so of each.
+`fsync`, ...) waits, as in the kernel when a disk does not respond. The log has a line for each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WAITS = "a call waits for the disk"
 
 
 def start(operation: str, root: Path, *options: str) -> Process:
-    """A service with `options` on a disk that can be made to hang in `operation`."""
+    """Start a service with `options` on a disk that can be made to hang in `operation`."""
     root.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", __name__, operation, "-n", "--pidfile=", "media"]
     log = root.parent.with_name(root.parent.name + ".log")
@@ -34,19 +34,19 @@ def start(operation: str, root: Path, *options: str) -> Process:
 
 
 def hang(process: Process) -> None:
-    """From now on the disk of `process` hangs."""
-    told = process.log.count(HANGS)
+    """Make the disk of `process` hang from now on."""
+    before = process.log.count(HANGS)
     process.signal(signal.SIGUSR1)
-    eventually("the disk hangs", lambda: process.log.count(HANGS) > told)
+    eventually("the disk hangs", lambda: process.log.count(HANGS) > before)
 
 
 def wait_for_calls(process: Process, count: int) -> None:
-    """`count` calls wait for the disk."""
+    """Wait until `count` calls wait for the disk."""
     eventually("calls wait", lambda: process.log.count(WAITS) >= count)
 
 
 def answer(process: Process) -> None:
-    """The disk answers again."""
+    """Make the disk respond again."""
     process.signal(signal.SIGUSR2)
 
 
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _say(what: str) -> None:
-    os.write(1, f"{what}\n".encode())  # whatever is being logged at this moment
+    os.write(1, f"{what}\n".encode())  # not through the log, which may be in use
 
 
 if __name__ == "__main__":

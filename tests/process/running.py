@@ -1,5 +1,5 @@
-"""A service that runs: a process of its own, started as an operator starts it, with everything that
-a test may want to know about it from outside.
+"""A service in a process of its own, started as an operator starts it, and what a test can observe
+from outside.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tests.process.exchange import Answer, Connection
 
-NOWHERE = "/nowhere"  # a path where nothing is: `/` may be the page of an upstream
-START_S = 60.0  # a busy machine needs more than ten
+NOWHERE = "/nowhere"  # a path that is 404: `/` may be the page of an upstream
+START_S = 60.0  # a busy machine needs more than 10 s
 STOP_S = 20.0
-LOG_IS_LATE_S = 0.5  # more than the time for which a service collects what it logs
+LOG_IS_LATE_S = 0.5  # more than the time for which a service collects log lines
 _LISTENS = re.compile(r"starting on (\d+)")
 TWISTD = os.path.join(sysconfig.get_path("scripts"), "twistd")
 
@@ -38,14 +38,14 @@ def eventually(what: str, condition: Callable[[], bool], timeout_s: float = 10.0
 
 
 def free_port() -> int:
-    """One at which nobody listens, yet."""
+    """A TCP port that is not in use."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         return int(reserved.getsockname()[1])
 
 
 def connects(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a process listens on `port`."""
     try:
         Connection(port).close()
     except ConnectionRefusedError:
@@ -54,7 +54,7 @@ def connects(port: int) -> bool:
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a child gets: ours, without options of the service, and with `more`."""
+    """The environment of a child: ours without options of the service, and with `more`."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith("TWISTEDMEDIA_")}
     return {**ours, "PYTHONUNBUFFERED": "1", **(more or {})}
 
@@ -62,7 +62,7 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def run_to_its_end(
     *arguments: str, cwd: Path, more: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`twistd` with these arguments, which is expected to end by itself."""
+    """Run `twistd` with these arguments, which are expected to end it."""
     return subprocess.run(
         [TWISTD, *arguments],
         cwd=cwd,
@@ -75,17 +75,17 @@ def run_to_its_end(
     )
 
 
-# What a service has in `.twistedmedia` while nothing is on its way.
+# What is in `.twistedmedia` while there are no uploads.
 OF_THE_SERVICE = ["clock", "drafts", "folders", "lock", "uploads"]
 
 
 def drafts_in(root: Path) -> list[str]:
-    """What lies where a store keeps the drafts of uploads in progress."""
+    """The drafts of uploads in progress."""
     return sorted(os.listdir(root / ".twistedmedia" / "drafts"))
 
 
 def tree_of(folder: Path) -> list[str]:
-    """All names under `folder`, but not those that are the service's own."""
+    """All names under `folder`, except the service's own."""
     found = []
     for where, folders, files in os.walk(folder):
         if ".twistedmedia" in folders:
@@ -108,9 +108,8 @@ class Process:
         descriptors: Collection[int] = (),
         log_is_late_s: float = LOG_IS_LATE_S,
     ) -> None:
-        """Start `command` in `folder`, with `more` in its environment and our `descriptors`; its
-        output goes to `log`, in which events are at most `log_is_late_s` late. Returns when it
-        answers.
+        """Start `command` in `folder`, with `more` in its environment and our `descriptors`, and
+        wait until it responds. Its output goes to `log`; events are at most `log_is_late_s` late.
         """
         self.root = root
         self._log_is_late_s = log_is_late_s
@@ -128,8 +127,8 @@ class Process:
         self._started_at = started_at
         self.expects_faults = False  # set by a test that makes the service log a fault
         try:
-            eventually("the service says its port", self._listens, START_S)
-            eventually("the service answers", self._answers, START_S)
+            eventually("the service logs its port", self._listens, START_S)
+            eventually("the service responds", self._responds, START_S)
         except BaseException:
             self.kill()
             raise
@@ -140,7 +139,7 @@ class Process:
 
     @property
     def log(self) -> str:
-        """All of it since the start. The service writes it by a thread, a little later: this waits
+        """The log since the start. A thread of the service writes it a little later, so this waits
         until nothing more is written.
         """
         size = -1
@@ -152,7 +151,7 @@ class Process:
         return self._log.read_bytes()[self._started_at :].decode("utf-8", "backslashreplace")
 
     def connect(self, timeout_s: float = 20.0, from_address: str = "127.0.0.1") -> Connection:
-        """A new connection, to be closed by its context."""
+        """A new connection, which is a context manager."""
         here = ("127.0.0.1", self.port)
         return Connection(socket.create_connection(here, timeout_s, (from_address, 0)))
 
@@ -163,12 +162,12 @@ class Process:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         with self.connect() as connection:
             return connection.ask(method, target, content, headers)
 
     def descriptors(self) -> dict[str, str]:
-        """The open descriptors, and what they are."""
+        """The open descriptors, and what each refers to."""
         found = {}
         for fd in os.listdir(f"/proc/{self.pid}/fd"):
             with contextlib.suppress(FileNotFoundError):
@@ -176,25 +175,25 @@ class Process:
         return found
 
     def peak_memory(self) -> int:
-        """The most bytes that were resident since the start."""
+        """The largest resident size since the start, in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         return int(status.split("VmHWM:")[1].split()[0]) << 10
 
     def processor_time(self) -> float:
-        """Seconds of it that were used since the start."""
+        """CPU seconds since the start."""
         fields = (
             Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         )
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def tree(self) -> list[str]:
-        """All names in the root, but not those that are the service's own."""
+        """All names in the root, except the service's own."""
         return tree_of(self.root)
 
     @contextlib.contextmanager
     def unchanged(self, besides: Callable[[], Collection[str]] = tuple) -> Iterator[None]:
-        """What happens in this context leaves nothing: no name in the folder that holds the root,
-        so neither in the root nor beside it, no draft, and no open descriptor `besides` some.
+        """Check that this context leaves no name in the root or beside it, no draft, and no open
+        descriptor except `besides`.
         """
         before = tree_of(self.root.parent)
         with self.unchanged_descriptors(besides):
@@ -206,7 +205,7 @@ class Process:
     def unchanged_descriptors(
         self, besides: Callable[[], Collection[str]] = tuple
     ) -> Iterator[None]:
-        """What happens in this context leaves no open descriptor, but those that may stay."""
+        """Check that this context leaves no open descriptor except `besides`."""
 
         def count() -> int:
             opened = self.descriptors().values()
@@ -215,32 +214,32 @@ class Process:
 
         before = count()
         yield
-        self.ask("GET", NOWHERE)  # once this is answered all connections before it are accepted
+        self.ask("GET", NOWHERE)  # after its response all earlier connections are accepted
         eventually("as few descriptors are open as before", lambda: count() <= before)
 
     def limit_file_size(self, size: int) -> None:
-        """From now on no file that it writes can be larger than `size` bytes."""
+        """Limit the files that the service writes to `size` bytes from now on."""
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, size))
 
     def limit_descriptors(self, count: int) -> None:
-        """From now on it can open no descriptor beyond `count`."""
+        """Limit the descriptors of the service to `count` from now on."""
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (count, count))
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def stop(self) -> int:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM. Returns the exit status."""
         self._process.terminate()
         return self.wait()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL and wait."""
         self._process.kill()
         self.wait()
 
     def wait(self) -> int:
-        """The exit status, once it has ended."""
+        """Wait until the service has ended. Returns its exit status."""
         try:
             return self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -255,7 +254,7 @@ class Process:
             self.port = int(match[1])
         return match is not None
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         assert self._process.poll() is None, f"the service has ended: {self.log}"
         try:
             return self.ask("GET", NOWHERE).status == 404
@@ -264,7 +263,7 @@ class Process:
 
 
 def start(root: Path, *options: str, more: Mapping[str, str] | None = None) -> Process:
-    """`twistd -n media` with `options`, on a free port, its log beside the folder of `root`."""
+    """Start `twistd -n media` with `options` on a free port, with its log beside the media."""
     root.parent.mkdir(parents=True, exist_ok=True)
     media = ["media", "--port", "0", "--root", str(root), *options]
     return Process(
@@ -278,13 +277,13 @@ def start(root: Path, *options: str, more: Mapping[str, str] | None = None) -> P
 
 @contextlib.contextmanager
 def running(root: Path, *options: str, more: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """As `start`, and ended with its context; a service that does not end well when it is told to,
-    or has logged a traceback, fails the test.
+    """As `start`. The service is stopped with the context; the test fails if that does not work, or
+    if the service has logged a traceback.
     """
     process = start(root, *options, more=more)
     try:
         yield process
-        # twistd ends by the signal that it was told to end by.
+        # twistd ends by the signal that it received.
         assert process.stop() == -signal.SIGTERM, process.log
         assert process.log.rstrip().endswith("Server Shut Down."), process.log
         if not process.expects_faults:

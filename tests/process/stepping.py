@@ -1,5 +1,5 @@
-"""`python stepping.py FILE ARGUMENTS` is `twistd ARGUMENTS` whose wall clock is off by the seconds
-that FILE says at the moment.
+"""`python stepping.py FILE ARGUMENTS` runs `twistd ARGUMENTS` with a wall clock that is off by the
+seconds in FILE, which is read each time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def stepped(path: str, now: Callable[[], float]) -> Callable[[], float]:
-    """The time of day, with the offset."""
+    """The time of day, with the offset in the file at `path`."""
 
     def time_of_day() -> float:
         with open(path, encoding="ascii") as file:

@@ -1,5 +1,5 @@
-"""Started as systemd starts it: the socket is handed over and outlives the service, which says when
-it is ready, alive and stopping; and what else `--listen` does.
+"""A service that systemd starts: it inherits its socket, which outlives it, and notifies when it is
+ready, alive and stopping. Also other endpoints of `--listen`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.process.test_starting import assert_one_line
 from twistedmedia.http.site import LAST_CALL_S
 
 # What systemd does between fork and exec: the first descriptor is 3, and meant for this process.
-HAND_OVER = """
+PASS_SOCKET = """
 import os, sys
 given = int(sys.argv[1])
 os.dup2(given, 3)
@@ -46,27 +46,27 @@ os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAME
 os.execv(sys.argv[2], sys.argv[2:])
 """
 WATCHDOG_S = 1.0
-SAID_S = 20.0  # what is to be said is said by then, however busy the machine
+NOTIFIED_S = 20.0  # longest wait for a notification, on a busy machine
 CLIENTS = 8
 RESTARTS = 3
 CONTENT = Random(77).randbytes(200_000)
 
 
 class Systemd:
-    """What a socket unit and a service unit of `Type=notify` make of systemd: the socket that is
-    listened on, and the one that the service speaks to.
+    """Does what systemd does for a socket unit and a service unit of `Type=notify`: owns the socket
+    that listens, and receives notifications on another one.
     """
 
     def __init__(self, root: Path, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
-        """`root` is the media's; the sockets lie beside the folder that it is in."""
+        """`root` is that of the media. The notification socket is beside the folder of `root`."""
         self._root = root
         root.parent.mkdir(parents=True)
         self._folder = root.parent.parent
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._listening = socket.create_server(address, family=family, backlog=1024)
-        self.domain = family.name.removeprefix("AF_")  # what the service takes it for
-        self._hearing = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._hearing.bind(str(self._folder / "notify"))
+        self.domain = family.name.removeprefix("AF_")  # which the endpoint names
+        self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notifications.bind(str(self._folder / "notify"))
         self._services: list[Process] = []
 
     @property
@@ -81,14 +81,14 @@ class Systemd:
         }
 
     def command(self, *options: str) -> list[str]:
-        """That of the service unit."""
+        """The command of the service unit."""
         listen = f"systemd:domain={self.domain}:index=0"
         media = ["media", "--listen", listen, "--root", str(self._root), *options]
         twistd = [TWISTD, "-n", "--pidfile=", *media]
-        return [sys.executable, "-c", HAND_OVER, str(self._listening.fileno()), *twistd]
+        return [sys.executable, "-c", PASS_SOCKET, str(self._listening.fileno()), *twistd]
 
     def start(self, *options: str) -> Process:
-        """Start the service; it answers."""
+        """Start the service, and wait until it responds."""
         service = Activated(
             self,
             self.command(*options),
@@ -102,7 +102,7 @@ class Systemd:
         return service
 
     def refused(self, *options: str) -> str:
-        """What a service says that ends by itself."""
+        """The output of a service whose start fails."""
         ended = subprocess.run(
             self.command(*options),
             cwd=self._root.parent,
@@ -122,20 +122,20 @@ class Systemd:
         address = "::1" if self._listening.family == socket.AF_INET6 else "127.0.0.1"
         return Connection(socket.create_connection((address, self.port), 20))
 
-    def told(self, timeout_s: float = 0.0) -> str | None:
-        """What the service has said next."""
-        readable, _, _ = select.select([self._hearing], [], [], timeout_s)
-        return self._hearing.recv(4096).decode() if readable else None
+    def notification(self, timeout_s: float = 0.0) -> str | None:
+        """The next notification of the service, or None."""
+        readable, _, _ = select.select([self._notifications], [], [], timeout_s)
+        return self._notifications.recv(4096).decode() if readable else None
 
     def end(self) -> None:
         for service in self._services:
             service.kill()
         self._listening.close()
-        self._hearing.close()
+        self._notifications.close()
 
 
 class Activated(Process):
-    """A service on a socket of systemd's."""
+    """A service on a socket of systemd."""
 
     def __init__(self, systemd: Systemd, *arguments: Any, **options: Any) -> None:
         self._systemd = systemd
@@ -152,55 +152,55 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     it.end()
 
 
-def test_it_says_that_it_is_ready_and_alive_and_stopping(systemd: Systemd) -> None:
+def test_it_notifies_that_it_is_ready_alive_and_stopping(systemd: Systemd) -> None:
     begun_s = time.monotonic()
     service = systemd.start()
-    assert systemd.told(SAID_S) == "READY=1"
-    beats = [time.monotonic()]
+    assert systemd.notification(NOTIFIED_S) == "READY=1"
+    pings = [time.monotonic()]
     for _ in range(8):
-        assert systemd.told(SAID_S) == "WATCHDOG=1"
-        beats.append(time.monotonic())
-    # As often as is needed, not all the time. On a busy machine some of them come late, and others
-    # wait here: so this looks at most of the pauses, and at the time since before the start.
-    pauses = sorted(after - before for before, after in pairwise(beats))
+        assert systemd.notification(NOTIFIED_S) == "WATCHDOG=1"
+        pings.append(time.monotonic())
+    # Pings are frequent enough, but not continuous. On a busy machine some of them are late, and
+    # others wait here. So this checks the median pause, and the time since before the start.
+    pauses = sorted(after - before for before, after in pairwise(pings))
     assert pauses[len(pauses) // 2] < WATCHDOG_S
-    assert beats[-1] - begun_s > 3 * WATCHDOG_S
+    assert pings[-1] - begun_s > 3 * WATCHDOG_S
 
     with systemd.connect() as upload:
         upload.send(head("PUT", "/media/a/b.wav", [("Content-Length", "4")]) + b"RI")
         eventually("it has begun", lambda: service.ask("GET", "/health").json["uploads"] == 1)
         service.signal(signal.SIGTERM)
-        said = [systemd.told(SAID_S)]
+        said = [systemd.notification(NOTIFIED_S)]
         while said[-1] == "WATCHDOG=1":
-            said.append(systemd.told(SAID_S))
-        # The default grace, the deadlines after it, and the end of the process.
+            said.append(systemd.notification(NOTIFIED_S))
+        # The default grace, the time limits after it, and the end of the process.
         assert said[-1] == "STOPPING=1\nEXTEND_TIMEOUT_USEC=40500000"
-        # As long as it waits for what is in progress it is alive.
-        assert [systemd.told(SAID_S) for _ in range(3)] == ["WATCHDOG=1"] * 3
+        # While it waits for requests in progress it is alive.
+        assert [systemd.notification(NOTIFIED_S) for _ in range(3)] == ["WATCHDOG=1"] * 3
         upload.send(b"FF")
         assert upload.answer().status == 201
     assert service.wait() == -signal.SIGTERM
     assert "Traceback" not in service.log
 
 
-def test_a_loop_that_hangs_is_not_alive(systemd: Systemd) -> None:
+def test_a_loop_that_hangs_sends_no_pings(systemd: Systemd) -> None:
     service = systemd.start()
     service.signal(signal.SIGSTOP)
-    while systemd.told() is not None:
+    while systemd.notification() is not None:
         pass
-    assert systemd.told(WATCHDOG_S * 1.5) is None
+    assert systemd.notification(WATCHDOG_S * 1.5) is None
     service.signal(signal.SIGCONT)
-    assert systemd.told(SAID_S) == "WATCHDOG=1"
+    assert systemd.notification(NOTIFIED_S) == "WATCHDOG=1"
 
 
-def test_a_service_that_cannot_start_does_not_say_that_it_is_ready(systemd: Systemd) -> None:
+def test_a_service_that_cannot_start_does_not_notify_that_it_is_ready(systemd: Systemd) -> None:
     systemd.start()
-    assert systemd.told(SAID_S) == "READY=1"
+    assert systemd.notification(NOTIFIED_S) == "READY=1"
     assert_one_line(systemd.refused(), "cannot start: --root: another service uses")
-    heard = []
-    while (said := systemd.told()) is not None:
-        heard.append(said)
-    assert "READY=1" not in heard
+    received = []
+    while (state := systemd.notification()) is not None:
+        received.append(state)
+    assert "READY=1" not in received
 
 
 def test_the_socket_stays_open_when_the_service_ends(systemd: Systemd) -> None:
@@ -215,7 +215,7 @@ def test_the_socket_stays_open_when_the_service_ends(systemd: Systemd) -> None:
 
 
 def test_a_killed_service_loses_no_connection_that_it_had_not_accepted(systemd: Systemd) -> None:
-    """Nor does one that hangs, and is killed for that."""
+    """Neither does one that hangs, and is killed for that."""
     first = systemd.start()
     first.signal(signal.SIGSTOP)
     with ExitStack() as connections:
@@ -229,8 +229,8 @@ def test_a_killed_service_loses_no_connection_that_it_had_not_accepted(systemd: 
 
 
 class Clients:
-    """Threads that read a file again and again: on connections of their own for each request, and
-    on one that is kept as long as the service keeps it.
+    """Threads that read a file repeatedly: some open a connection for each request, others keep one
+    as long as the service does.
     """
 
     def __init__(self, systemd: Systemd) -> None:
@@ -247,7 +247,7 @@ class Clients:
             thread.start()
 
     def have_asked(self, fresh: int, kept: int) -> bool:
-        """So often on new connections, and on kept ones."""
+        """Whether there were as many requests on new connections and on kept ones."""
         return self.fresh >= fresh and self.kept >= kept
 
     def end(self) -> None:
@@ -267,11 +267,11 @@ class Clients:
         began_s = time.monotonic()
         with self._systemd.connect() as connection:
             connection.send(request("GET", "/media/a/b.wav"))
-            # A client that is given no time by its machine may say nothing for so long that it is
-            # taken for one that has nothing to say.
+            # On a busy machine a client may send its request so late that the service takes the
+            # connection for an idle one.
             in_time = time.monotonic() - began_s < LAST_CALL_S / 2
             try:
-                self._judge(connection.answer())
+                self._check(connection.answer())
             except ConnectionError:
                 if in_time:
                     raise
@@ -284,14 +284,14 @@ class Clients:
                     connection.send(request("GET", "/media/a/b.wav"))
                     status, headers = connection.answer_head()
                 except ConnectionError:
-                    return  # between two requests: a client asks once more
+                    return  # between two requests, after which a client tries again
                 content = connection.read(int(headers["Content-Length"]))
-                self._judge(Answer(status, headers, content))
+                self._check(Answer(status, headers, content))
                 self.kept += 1
                 if headers["Connection"] == "close":
                     return
 
-    def _judge(self, answer: Answer) -> None:
+    def _check(self, answer: Answer) -> None:
         assert answer.status == 200, answer
         assert len(answer.content) == len(CONTENT), f"cut off after {len(answer.content)} bytes"
         assert answer.content == CONTENT
@@ -316,7 +316,7 @@ def test_a_restart_under_load_refuses_and_resets_no_new_connection(systemd: Syst
 # Other endpoints
 
 
-def test_an_adopted_socket_that_others_reach_needs_open(tmp_path: Path) -> None:
+def test_an_inherited_socket_that_is_not_loopback_needs_open(tmp_path: Path) -> None:
     systemd = Systemd(tmp_path / "area" / "media", ("0.0.0.0", 0))
     try:
         assert_one_line(systemd.refused(), r"cannot start: --listen: 0\.0\.0\.0 .*--open")
@@ -325,17 +325,17 @@ def test_an_adopted_socket_that_others_reach_needs_open(tmp_path: Path) -> None:
         systemd.end()
 
 
-def test_an_adopted_socket_has_to_be_what_it_is_said_to_be(tmp_path: Path) -> None:
-    """Taken for IPv4, the addresses of an IPv6 socket's peers would be noise."""
+def test_an_inherited_socket_needs_the_domain_that_the_endpoint_names(tmp_path: Path) -> None:
+    """Read as IPv4, the addresses of an IPv6 socket's peers would be wrong."""
     systemd = Systemd(tmp_path / "area" / "media", ("::1", 0))
     try:
         systemd.domain = "INET"
-        assert_one_line(systemd.refused(), "--listen: the socket handed over is of another domain")
+        assert_one_line(systemd.refused(), "--listen: the inherited socket is of another domain")
     finally:
         systemd.end()
 
 
-def test_an_adopted_socket_may_be_one_of_ipv6(tmp_path: Path) -> None:
+def test_an_inherited_socket_may_be_one_of_ipv6(tmp_path: Path) -> None:
     systemd = Systemd(tmp_path / "area" / "media", ("::1", 0))
     try:
         service = systemd.start()
@@ -349,7 +349,7 @@ class OnPath(Process):
     """A service that listens on a UNIX socket."""
 
     def __init__(self, path: Path, *options: str) -> None:
-        """On `path`, its root beside that."""
+        """Listen on `path`, with the root beside it."""
         self._path = path
         root = path.with_name("media")
         listen = ["--listen", f"unix:{path}", "--root", str(root)]
@@ -371,12 +371,12 @@ class OnPath(Process):
         return self._path.exists()
 
 
-def test_a_unix_socket_is_served_and_gone_at_the_end(tmp_path: Path) -> None:
+def test_a_unix_socket_is_served_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "service.sock"
     service = OnPath(path, "--access-log", "-")
     try:
         assert service.ask("PUT", "/media/a/b.wav", CONTENT).status == 201
-        # It is the file system that decides who gets here: under which name is all the same.
+        # The file system decides who may connect, so any host name will do.
         found = service.ask("GET", "/media/a/b.wav", headers={"Host": "media.example"})
         assert found.content == CONTENT
         spoofed = {"X-Forwarded-For": "192.0.2.7"}
@@ -389,12 +389,12 @@ def test_a_unix_socket_is_served_and_gone_at_the_end(tmp_path: Path) -> None:
     assert clients == ["local"] * 3
 
 
-def test_all_that_are_listed_are_listened_on(tmp_path: Path) -> None:
+def test_the_service_listens_on_all_endpoints(tmp_path: Path) -> None:
     path = tmp_path / "service.sock"
     service = OnPath(path, "--listen", "tcp:0:interface=127.0.0.1")
     try:
         said = re.compile(r"starting on (\d+)")
-        eventually("it says its port", lambda: said.search(service.log) is not None)
+        eventually("it logs its port", lambda: said.search(service.log) is not None)
         port = said.search(service.log)
         assert port is not None
         assert service.ask("PUT", "/media/a/b.wav", b"RIFF").status == 201

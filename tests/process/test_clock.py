@@ -1,4 +1,4 @@
-"""Case 88: a step of the wall clock moves no timer."""
+"""Case 88: timers do not depend on the wall clock."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ DAY_S = 86_400.0
 def test_a_step_of_a_day_moves_no_timer(
     tmp_path: Path, nasty: Nasty, reactor: str, step_s: float
 ) -> None:
-    """Case 88. Nothing is cut that should not be, and what should be is cut in time; the watchdog
-    and the access log go on; SIGTERM's grace holds.
+    """Case 88. Slow clients are disconnected in time, and no others. The watchdog and the access
+    log continue. The grace after SIGTERM holds.
     """
     offset = tmp_path / "offset"
     replace(offset, "0")

@@ -1,4 +1,4 @@
-"""Case 91: the service goes on whatever happens to its logs, and tells what it could not log."""
+"""Case 91: the service continues if its logs cannot be written, and reports dropped events."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.process.running import (
     running,
 )
 
-TIMEOUT_S = 20.0  # for an answer; without the thread there is none once the pipe is full
+TIMEOUT_S = 20.0  # for a response; without the thread there is none once the pipe is full
 END_S = 10.0  # SIGTERM ends a service without requests in progress within this time
 PIPE_BYTES = 4096
-# An event of such a name is a kibibyte long: hundreds of them fill what may wait.
+# An event with such a name has a kibibyte. Hundreds of them fill the queue.
 LONG = "/".join("d" * 200 for _ in range(4))
 FILLING = 1200  # uploads, of two events each
 # Each event begins with its time; other lines of it begin with a tab.
@@ -39,7 +39,7 @@ DROPPED = re.compile(r"(\d+) events before this one were dropped from this log: 
 
 
 class Service:
-    """A service that writes its log where the test says."""
+    """A service that writes its log to a descriptor of the test."""
 
     def __init__(
         self, folder: Path, output: int, *options: str, program: tuple[str, ...] = ("-n",)
@@ -64,7 +64,7 @@ class Service:
         return Connection(self.port, TIMEOUT_S)
 
     def store(self, names: Iterator[str]) -> list[float]:
-        """Store files of these names. Returns how long each answer took, in seconds."""
+        """Store files with these names. Returns how long each response took, in seconds."""
         took_s = []
         with self.connect() as connection:
             for name in names:
@@ -74,14 +74,14 @@ class Service:
         return took_s
 
     def dropped(self) -> int:
-        """What `/health` says."""
+        """The number of dropped events in `/health`."""
         with self.connect() as connection:
             dropped = connection.ask("GET", "/health").json["log"]["dropped"]
         assert isinstance(dropped, int)
         return dropped
 
     def stop(self) -> None:
-        """SIGTERM, and check that it ends the process in time."""
+        """Send SIGTERM, and check that the process ends in time."""
         begun_s = time.monotonic()
         self._process.terminate()
         assert self._process.wait(STOP_S) == -signal.SIGTERM
@@ -93,7 +93,7 @@ class Service:
 
 
 class Pipe:
-    """A small pipe, whose reader reads when the test says so."""
+    """A small pipe that is read when the test begins to."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -102,7 +102,7 @@ class Pipe:
         self._thread: threading.Thread | None = None
 
     def read(self, pause_s: float = 0.0) -> None:
-        """From now on, read all that is written, with pauses."""
+        """Begin to read in a thread, with pauses."""
         self._thread = threading.Thread(target=self._read_all, args=(pause_s,))
         self._thread.start()
 
@@ -110,7 +110,7 @@ class Pipe:
         return self._read.decode()
 
     def text(self) -> str:
-        """All that was written, after the writer has ended."""
+        """Everything that was written. The writer has ended."""
         assert self._thread is not None
         self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
@@ -161,7 +161,7 @@ def numbered(prefix: str, count: int) -> Iterator[str]:
 
 
 def assert_whole(log: str) -> None:
-    """The log has one event a line, and only whole lines."""
+    """Check that the log has one event per line, and only whole lines."""
     assert EVENT.sub("", log) == ""
 
 
@@ -171,7 +171,7 @@ def events_of(log: str, prefix: str) -> int:
 
 
 def dropped_in(log: str) -> int:
-    """How many dropped events `log` tells of."""
+    """How many dropped events `log` reports."""
     return sum(int(count) for count, _ in DROPPED.findall(log))
 
 
@@ -179,8 +179,8 @@ def p99(times: list[float]) -> float:
     return sorted(times)[len(times) * 99 // 100]
 
 
-def test_nobody_reads_the_log_and_the_service_goes_on(tmp_path: Path, pipe: Pipe) -> None:
-    """Case 91. Once somebody reads again, the log tells how much is missing."""
+def test_the_service_continues_while_its_log_is_not_read(tmp_path: Path, pipe: Pipe) -> None:
+    """Case 91. When the log is read again, it says how much is missing."""
     with serving(tmp_path / "area", pipe) as service:
         quiet_s = service.store(numbered("quiet", 10))
         full_s = service.store(numbered(LONG, FILLING))
@@ -188,7 +188,7 @@ def test_nobody_reads_the_log_and_the_service_goes_on(tmp_path: Path, pipe: Pipe
         assert 0 < dropped < 2 * FILLING
         assert p99(full_s) < 3 * max(quiet_s) + 0.02
         pipe.read()
-        eventually("the log goes on", lambda: dropped_in(pipe.so_far()) > 0)
+        eventually("the log continues", lambda: dropped_in(pipe.so_far()) > 0)
         service.store(numbered("again", 10))
         service.stop()
         log = pipe.text()
@@ -199,7 +199,7 @@ def test_nobody_reads_the_log_and_the_service_goes_on(tmp_path: Path, pipe: Pipe
     assert log.endswith("Server Shut Down.\n")
 
 
-def test_a_start_that_says_much_does_not_wait_for_a_reader(tmp_path: Path, pipe: Pipe) -> None:
+def test_a_start_with_a_long_log_does_not_wait_for_a_reader(tmp_path: Path, pipe: Pipe) -> None:
     """Case 91. The first lines, those of twistd itself, fit into the pipe."""
     os.write(pipe.writing, b"\n" * (PIPE_BYTES // 2))
     root = tmp_path / LONG / LONG / LONG
@@ -213,7 +213,7 @@ def test_a_start_that_says_much_does_not_wait_for_a_reader(tmp_path: Path, pipe:
     assert events_of(log, "begun") == 20
 
 
-def test_a_flood_of_refused_uploads_does_not_take_the_room_of_other_events(
+def test_a_flood_of_refused_uploads_does_not_push_out_other_events(
     tmp_path: Path, pipe: Pipe
 ) -> None:
     """Case 91."""
@@ -233,7 +233,7 @@ def test_a_flood_of_refused_uploads_does_not_take_the_room_of_other_events(
     assert log.count("] not stored: ") == FILLING - dropped
 
 
-def test_memory_does_not_grow_while_nobody_reads_the_log(tmp_path: Path, pipe: Pipe) -> None:
+def test_memory_does_not_grow_while_the_log_is_not_read(tmp_path: Path, pipe: Pipe) -> None:
     """Case 91."""
 
     def resident() -> int:
@@ -241,7 +241,7 @@ def test_memory_does_not_grow_while_nobody_reads_the_log(tmp_path: Path, pipe: P
             return int(connection.ask("GET", "/health").json["memory"]["resident"])
 
     with serving(tmp_path / "area", pipe) as service:
-        # So many that also what is remembered of the last uploads has all that it may have.
+        # Enough to fill also what the service remembers of the last uploads.
         service.store(numbered(LONG, 2 * FILLING))
         before = resident()
         service.store(numbered("more/" + LONG, FILLING))
@@ -250,7 +250,7 @@ def test_memory_does_not_grow_while_nobody_reads_the_log(tmp_path: Path, pipe: P
 
 
 @pytest.mark.parametrize("access_log", [(), ("--access-log", "-")])
-def test_sigterm_ends_a_service_whose_log_nobody_reads(
+def test_sigterm_ends_a_service_whose_log_is_not_read(
     tmp_path: Path, pipe: Pipe, access_log: tuple[str, ...]
 ) -> None:
     """Case 91. The access log can go to the same pipe."""
@@ -259,7 +259,7 @@ def test_sigterm_ends_a_service_whose_log_nobody_reads(
         service.stop()
 
 
-def test_the_access_log_on_a_standard_output_that_nobody_reads(tmp_path: Path, pipe: Pipe) -> None:
+def test_the_access_log_on_a_standard_output_that_is_not_read(tmp_path: Path, pipe: Pipe) -> None:
     """Case 91."""
     with serving(tmp_path / "area", pipe, "--access-log", "-") as service:
         with service.connect() as connection:
@@ -267,7 +267,7 @@ def test_the_access_log_on_a_standard_output_that_nobody_reads(tmp_path: Path, p
                 answer = connection.ask("GET", NOWHERE, headers={"User-Agent": "a" * 20_000})
                 assert answer.status == 404
         pipe.read()
-        eventually("both logs go on", lambda: "the access log has lost " in pipe.so_far())
+        eventually("both logs continue", lambda: "the access log has lost " in pipe.so_far())
         service.stop()
         log = pipe.text()
     lines = re.findall(r'^127\.0\.0\.1 - - \[.*\] "GET .*" 404 .* "a+" .*\n', log, re.MULTILINE)
@@ -276,13 +276,13 @@ def test_the_access_log_on_a_standard_output_that_nobody_reads(tmp_path: Path, p
     assert "Server Shut Down." in log
 
 
-def test_the_reader_of_the_log_goes_away(tmp_path: Path, pipe: Pipe) -> None:
+def test_the_reader_of_the_log_closes_the_pipe(tmp_path: Path, pipe: Pipe) -> None:
     """Case 91."""
     with serving(tmp_path / "area", pipe) as service:
         assert service.dropped() == 0
         pipe.close_reading()
         service.store(numbered("gone", 200))
-        eventually("all is dropped", lambda: service.dropped() == 400)
+        eventually("all events are dropped", lambda: service.dropped() == 400)
         service.stop()
 
 
@@ -297,20 +297,20 @@ def test_the_log_goes_to_a_full_disk(tmp_path: Path) -> None:
         begun = service.dropped()
         assert begun > 0, "the events of the start are counted"
         service.store(numbered("full", 200))
-        eventually("all is dropped", lambda: service.dropped() == begun + 400)
+        eventually("all events are dropped", lambda: service.dropped() == begun + 400)
         service.stop()
     finally:
         service.kill()
 
 
 def test_the_log_is_read_slowly(tmp_path: Path, pipe: Pipe) -> None:
-    """Case 91. Nothing is lost while it fits into what may wait."""
+    """Case 91. No event is lost while the queue has room."""
     with serving(tmp_path / "area", pipe) as service:
         quiet_s = service.store(numbered("quiet", 10))
         pipe.read(pause_s=0.02)
         slow_s = service.store(numbered(LONG, 200))
         assert p99(slow_s) < 3 * max(quiet_s) + 0.02
-        eventually("all is read", lambda: events_of(pipe.so_far(), LONG) == 400)
+        eventually("all events are read", lambda: events_of(pipe.so_far(), LONG) == 400)
         assert service.dropped() == 0
         service.stop()
         assert_whole(pipe.text())
@@ -322,7 +322,7 @@ def test_a_pipe_that_does_not_block_loses_nothing(tmp_path: Path, pipe: Pipe) ->
     with serving(tmp_path / "area", pipe) as service:
         service.store(numbered(LONG, 100))
         pipe.read()
-        eventually("all is read", lambda: events_of(pipe.so_far(), LONG) == 200)
+        eventually("all events are read", lambda: events_of(pipe.so_far(), LONG) == 200)
         assert service.dropped() == 0
         service.stop()
         assert_whole(pipe.text())
@@ -331,7 +331,7 @@ def test_a_pipe_that_does_not_block_loses_nothing(tmp_path: Path, pipe: Pipe) ->
 def test_the_last_events_are_written_although_they_come_together(
     tmp_path: Path, pipe: Pipe
 ) -> None:
-    """A process that ends loses nothing when the log can be written."""
+    """A process that ends loses no event if the log can be written."""
     pipe.read()
     with serving(tmp_path / "area", pipe) as service:
         service.store(numbered("last", 100))
@@ -342,7 +342,7 @@ def test_the_last_events_are_written_although_they_come_together(
     assert_whole(log)
 
 
-def test_twist_has_the_thread_too(tmp_path: Path, pipe: Pipe) -> None:
+def test_twist_also_has_the_thread(tmp_path: Path, pipe: Pipe) -> None:
     """Case 91. It installs its observers later than twistd does."""
     folder = tmp_path / "area"
     folder.mkdir()
@@ -364,7 +364,7 @@ def test_twist_has_the_thread_too(tmp_path: Path, pipe: Pipe) -> None:
             dropped = connection.ask("GET", "/health").json["log"]["dropped"]
         assert dropped > 0
         pipe.read()
-        eventually("the log goes on", lambda: dropped_in(pipe.so_far()) > 0)
+        eventually("the log continues", lambda: dropped_in(pipe.so_far()) > 0)
         process.terminate()
         process.wait(STOP_S)
         log = pipe.text()
@@ -392,7 +392,7 @@ def make():
 """
 
 
-def test_an_observer_of_the_operator_hangs(tmp_path: Path) -> None:
+def test_an_observer_of_the_operator_that_hangs(tmp_path: Path) -> None:
     """Case 91. `--logger` names any observer."""
     folder = tmp_path / "area"
     folder.mkdir()
@@ -463,7 +463,7 @@ def test_a_log_file_that_is_full_goes_on_when_there_is_room(tmp_path: Path) -> N
         eventually("events are dropped", lambda: service.dropped() == 100)
         subprocess.run(["prlimit", "--fsize=unlimited", f"--pid={service.pid}"], check=True)
         service.store(numbered("again", 1))
-        eventually("the log goes on", lambda: dropped_in(log.read_text()) > 0)
+        eventually("the log continues", lambda: dropped_in(log.read_text()) > 0)
         service.stop()
     finally:
         service.kill()

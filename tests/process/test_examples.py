@@ -1,4 +1,4 @@
-"""The programs in examples/, and the one in docs/embedding.md, do what they say."""
+"""The programs in examples/, and the one in docs/embedding.md, work as described."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_of_the_three_styles_one_makes_others_wait(nasty: Nasty, style: str, at_
     assert (spent < costs - 0.01) == at_once
 
 
-def test_the_tree_is_one_of_an_application(tmp_path: Path) -> None:
+def test_an_application_embeds_the_tree(tmp_path: Path) -> None:
     with program([sys.executable, str(EXAMPLES / "embed.py"), "area/media", "0"], tmp_path) as it:
         assert it.ask("GET", "/hello").content == b"Recordings are under /voice/media/.\n"
         stored = it.ask("PUT", "/voice/media/a/b.ogg", b"OggS")
@@ -85,11 +85,11 @@ def test_the_tree_is_one_of_an_application(tmp_path: Path) -> None:
         assert it.ask("GET", "/voice/openapi.json").json["servers"] == [{"url": "/voice"}]
         own = quote(f"http://127.0.0.1:{it.port}/hello", safe="")
         assert it.ask("GET", f"/voice/fetch?url={own}").brief == (403, 511)
-        assert its_upload_ends_before_it_does(it, "/voice/media/a/c.wav") == 0
+        assert upload_while_stopping(it, "/voice/media/a/c.wav") == 0
         assert it.tree() == ["a", "a/b.ogg", "a/c.wav"]
 
 
-def test_an_application_that_cannot_listen_says_so_and_ends(tmp_path: Path) -> None:
+def test_an_application_that_cannot_listen_reports_that_and_ends(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -100,7 +100,7 @@ def test_an_application_that_cannot_listen_says_so_and_ends(tmp_path: Path) -> N
     assert (tmp_path / "media").is_dir()  # so the store was started, and let the program end
 
 
-def test_an_application_that_cannot_have_its_root_says_so_and_ends(tmp_path: Path) -> None:
+def test_an_application_that_cannot_use_its_root_reports_that_and_ends(tmp_path: Path) -> None:
     (tmp_path / "media").write_bytes(b"")
     done = embed_to_its_end(tmp_path / "media", "0")
     assert done.returncode == 1
@@ -110,7 +110,7 @@ def test_an_application_that_cannot_have_its_root_says_so_and_ends(tmp_path: Pat
     assert "Traceback" not in done.stdout
 
 
-# Runs an example in which some of what ends it fails.
+# Runs an example in which a step of stopping fails.
 FAILING_TO_STOP = """
 import runpy, sys
 from twistedmedia import DirectoryStore, Fetcher, MediaSite
@@ -140,7 +140,7 @@ def test_an_application_stops_its_store_whatever_else_fails(tmp_path: Path, fail
 
 @pytest.fixture
 def documented(tmp_path: Path) -> Iterator[Process]:
-    """The program that docs/embedding.md shows, as it stands there, but on a free port."""
+    """The program in docs/embedding.md, unchanged except for a free port."""
     code = "\n".join(indented(EMBEDDING.read_text(encoding="utf-8")))
     here = code.replace('Voice(reactor, "media", 8000)', 'Voice(reactor, "area/media", 0)')
     assert here != code
@@ -164,7 +164,7 @@ def test_the_documented_service_serves_logs_and_ends(documented: Process, tmp_pa
     log.rename(tmp_path / "access.log.1")
     documented.signal(signal.SIGHUP)
     eventually("there is a new log", log.exists)
-    ended = its_upload_ends_before_it_does(documented, "/voice/media/a/c.wav")
+    ended = upload_while_stopping(documented, "/voice/media/a/c.wav")
     assert ended == -signal.SIGTERM  # as every twistd ends
     assert documented.tree() == ["a", "a/b.ogg", "a/c.wav"]
     assert "PUT /voice/media/a/c.wav" in log.read_text()
@@ -198,7 +198,7 @@ def test_the_documented_resource_is_cancelled_when_its_client_goes(documented: P
     assert "Traceback" not in documented.log
 
 
-def test_the_documented_guard_lets_in_who_knows_the_token(documented: Process) -> None:
+def test_the_documented_guard_requires_the_token(documented: Process) -> None:
     url, token = "/guarded/media/a/b.wav", {"Authorization": "Bearer secret"}
     refused = documented.ask("PUT", url, bytes(300_000))
     assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -212,14 +212,14 @@ def test_the_documented_guard_lets_in_who_knows_the_token(documented: Process) -
 
 
 def indented(page: str) -> list[str]:
-    """The blocks of code of a page, in their order."""
+    """The code blocks of a page, in their order."""
     blocks = re.findall(r"(?:^    .*\n|^\n(?=\n*    ))+", page, re.MULTILINE)
     return [textwrap.dedent(block) for block in blocks]
 
 
 @contextlib.contextmanager
 def program(command: list[str], folder: Path) -> Iterator[Process]:
-    """Started in `folder`, with the media in `area/media`."""
+    """Run `command` in `folder`, with the media in `area/media`."""
     (folder / "area").mkdir()
     process = Process(command, folder, folder / "program.log", folder / "area" / "media")
     try:
@@ -229,7 +229,7 @@ def program(command: list[str], folder: Path) -> Iterator[Process]:
 
 
 def dechunked(connection: Connection) -> tuple[int, bytes]:
-    """The status and the content of an answer, whose length Klein does not say."""
+    """The status and the content of a response, for which Klein sends no length."""
     answer = HTTPResponse(connection.socket)
     answer.begin()
     return answer.status, answer.read()
@@ -262,13 +262,15 @@ def test_wrong_arguments_end_an_example_with_a_sentence(tmp_path: Path, nasty: N
 
 
 def embed_to_its_end(root: Path, port: str) -> subprocess.CompletedProcess[str]:
-    """`embed.py`, which is expected to end by itself."""
+    """Run `embed.py`, which is expected to end by itself."""
     command = [sys.executable, EXAMPLES / "embed.py", root, port]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-def its_upload_ends_before_it_does(process: Process, url: str) -> int:
-    """What `process`, told to end while it receives a file, ends with when the file is there."""
+def upload_while_stopping(process: Process, url: str) -> int:
+    """Stop `process` while it receives a file, and check that the file is stored. Returns the exit
+    status.
+    """
     with process.connect() as uploading:
         uploading.send(head("PUT", url, [("Content-Length", "3")]) + b"ab")
         eventually("it uploads", lambda: process.ask("GET", "/voice/health").json["uploads"] == 1)

@@ -1,4 +1,4 @@
-"""The service starts, or says in one line why not; alone and as a daemon."""
+"""The service starts, in the foreground or as a daemon, or reports in one line why not."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from twistedmedia import __version__
 
 @contextmanager
 def taken_port() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """A port on which another socket listens."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
 
 def assert_one_line(output: str, pattern: str) -> None:
-    """One line of the output, and its last, says why; and nothing looks like a crash."""
+    """Check that only the last line of `output` gives the reason, and that it has no traceback."""
     assert "Traceback" not in output, output
     lines = output.rstrip().splitlines()
     assert [line for line in lines if re.search(pattern, line)] == lines[-1:], output
@@ -68,9 +68,7 @@ def assert_one_line(output: str, pattern: str) -> None:
         (["argument"], "argument|Wrong number"),
     ],
 )
-def test_an_option_that_makes_no_sense_ends_the_start(
-    tmp_path: Path, options: list[str], pattern: str
-) -> None:
+def test_an_invalid_option_ends_the_start(tmp_path: Path, options: list[str], pattern: str) -> None:
     (tmp_path / "a-file").write_bytes(b"")
     (tmp_path / "dangling").symlink_to("nowhere")
     ended = run_to_its_end("-n", "--pidfile=", "media", "--port", "0", *options, cwd=tmp_path)
@@ -80,8 +78,8 @@ def test_an_option_that_makes_no_sense_ends_the_start(
     assert sorted(os.listdir(tmp_path)) == ["a-file", "dangling"]
 
 
-# What does not depend on the machine is found out before anything is started or logged: of these
-# there is one line on stderr and nothing else, for each of the three ways to start.
+# Errors that do not depend on the machine are found before anything is started or logged. They give
+# one line on stderr and nothing else, with each of the three ways to start.
 TWIST = os.path.join(os.path.dirname(TWISTD), "twist")
 WAYS = {
     "foreground": [TWISTD, "-n", "--pidfile=", "media"],
@@ -93,7 +91,7 @@ WAYS = {
 def started(
     way: str, *options: str, cwd: Path, more: Mapping[str, str] | None = None, **how: Any
 ) -> subprocess.CompletedProcess[str]:
-    """What becomes of a start that ends by itself."""
+    """The outcome of a start that ends by itself."""
     return subprocess.run(
         [*WAYS[way], *options],
         cwd=cwd,
@@ -117,7 +115,7 @@ def started(
         ([], {"MAX_UPLAOD": "1GiB"}, "TWISTEDMEDIA_MAX_UPLAOD .*TWISTEDMEDIA_MAX_UPLOAD"),
     ],
 )
-def test_what_makes_no_sense_is_one_line_on_stderr_and_no_help_text(
+def test_an_invalid_option_is_one_line_on_stderr_without_the_help_text(
     tmp_path: Path, way: str, options: list[str], variables: dict[str, str], pattern: str
 ) -> None:
     """Cases 80 and 81."""
@@ -136,7 +134,7 @@ def test_what_makes_no_sense_is_one_line_on_stderr_and_no_help_text(
 def test_a_daemon_refuses_an_access_log_on_its_standard_output(
     tmp_path: Path, options: list[str], variables: dict[str, str]
 ) -> None:
-    """It has none, so the lines would be lost."""
+    """A daemon does not have a standard output, so the lines would be lost."""
     more = {f"TWISTEDMEDIA_{name}": value for name, value in variables.items()}
     ended = started("daemon", *options, "--port", "0", cwd=tmp_path, more=more)
     assert ended.returncode not in (0, None)
@@ -147,13 +145,13 @@ def test_a_daemon_refuses_an_access_log_on_its_standard_output(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_version_is_told(tmp_path: Path, way: str) -> None:
+def test_the_version_is_printed(tmp_path: Path, way: str) -> None:
     ended = started(way, "--version", cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (0, f"twistedmedia {__version__}\n")
 
 
-def forget_that_we_are_root() -> None:
-    """In a child: permissions hold for it too, though it may be root's."""
+def drop_privileges_of_root() -> None:
+    """Make permissions hold for a child process of root."""
     drop_from_bounding_set, dac_override, dac_read_search = 24, 1, 2  # prctl(2), capabilities(7)
     libc = ctypes.CDLL(None, use_errno=True)
     if os.geteuid() == 0:
@@ -166,17 +164,17 @@ def forget_that_we_are_root() -> None:
     ("root", "mode"), [("unreadable", 0o300), ("unwritable", 0o500), ("closed", 0o000)]
 )
 @pytest.mark.parametrize("is_missing", [False, True])
-def test_a_root_that_may_not_be_used_is_one_line(
+def test_a_root_without_permissions_ends_the_start_in_one_line(
     tmp_path: Path, way: str, root: str, mode: int, is_missing: bool
 ) -> None:
-    """Case 80. With one that is missing, the folder that it is to be made in may not be used."""
+    """Case 80. If the root is missing, the folder above it has no permissions."""
     if is_missing and root == "unreadable":
-        mode = 0o500  # there is nothing to read in the folder above
+        mode = 0o500  # the folder above need not be read
     folder = tmp_path / root
     folder.mkdir(mode=mode)
     given = folder / "media" if is_missing else folder
     options = ["--port", "0", "--root", str(given)]
-    ended = started(way, *options, cwd=tmp_path, preexec_fn=forget_that_we_are_root)
+    ended = started(way, *options, cwd=tmp_path, preexec_fn=drop_privileges_of_root)
     folder.chmod(0o700)
     assert ended.returncode not in (0, None), ended.stdout
     said = ended.stdout + ended.stderr
@@ -185,7 +183,7 @@ def test_a_root_that_may_not_be_used_is_one_line(
     assert os.listdir(folder) == []
 
 
-def test_a_port_in_use_names_the_variable_that_it_comes_from(tmp_path: Path) -> None:
+def test_the_error_of_a_port_in_use_names_its_variable(tmp_path: Path) -> None:
     """Case 80."""
     with taken_port() as port:
         more = {"TWISTEDMEDIA_PORT": str(port), "TWISTEDMEDIA_ROOT": "media"}
@@ -195,14 +193,14 @@ def test_a_port_in_use_names_the_variable_that_it_comes_from(tmp_path: Path) -> 
     )
 
 
-def lines_of_ours(log: str) -> list[str]:
-    """The log without what twistd and Twisted write."""
+def own_lines(log: str) -> list[str]:
+    """The log without the lines of twistd and Twisted."""
     return re.findall(r"\[twistedmedia\.\S+#\w+\] (.*)", log)
 
 
 def test_the_log_begins_with_the_url_to_open(serve: Callable[..., Process]) -> None:
     service = serve()
-    assert lines_of_ours(service.log)[0] == f"listening on http://127.0.0.1:{service.port}/"
+    assert own_lines(service.log)[0] == f"listening on http://127.0.0.1:{service.port}/"
     assert not re.search(r"--open|#warn", service.log)
 
 
@@ -215,7 +213,7 @@ def test_the_log_begins_with_the_urls_of_all_endpoints(tmp_path: Path) -> None:
     ]
     listen = [f"--listen={endpoint}" for endpoint in endpoints]
     with running(tmp_path / "area" / "media", *listen) as service:
-        plain, encrypted, path = lines_of_ours(service.log)[:3]
+        plain, encrypted, path = own_lines(service.log)[:3]
         assert plain == f"listening on http://127.0.0.1:{service.port}/"
         secured = re.fullmatch(r"listening on https://127\.0\.0\.1:(\d+)/", encrypted)
         assert secured is not None
@@ -238,8 +236,8 @@ def test_the_log_begins_with_the_urls_of_all_endpoints(tmp_path: Path) -> None:
 def test_open_warns(serve: Callable[..., Process], more: list[str], may: str) -> None:
     service = serve("--open", *more)
     warnings = re.findall(r"#warn\] (.*)", service.log)
-    assert warnings == [f"--open: anybody who can connect may {may}"]
-    assert lines_of_ours(service.log)[0] == f"listening on http://127.0.0.1:{service.port}/"
+    assert warnings == [f"--open: everyone who can connect may {may}"]
+    assert own_lines(service.log)[0] == f"listening on http://127.0.0.1:{service.port}/"
 
 
 def test_twist_listens_too(tmp_path: Path) -> None:
@@ -276,7 +274,7 @@ def test_a_connection_is_kept_as_long_as_the_option_says(serve: Callable[..., Pr
         ("TWISTEDMEDIA_INTERFACE", "0.0.0.0", "--interface: .*--open"),
     ],
 )
-def test_a_variable_that_makes_no_sense_ends_the_start(
+def test_an_invalid_variable_ends_the_start(
     tmp_path: Path, variable: str, value: str, pattern: str
 ) -> None:
     ended = run_to_its_end("-n", "--pidfile=", "media", cwd=tmp_path, more={variable: value})
@@ -315,7 +313,7 @@ def test_help_names_every_option(tmp_path: Path) -> None:
         assert re.search(rf"--{option}[ =]", shown.stdout), option
 
 
-def test_only_loopback_is_listened_on(serve: Callable[..., Process]) -> None:
+def test_the_service_listens_on_loopback_only(serve: Callable[..., Process]) -> None:
     service = serve()
     listening = [
         line.split()[1]
@@ -325,15 +323,15 @@ def test_only_loopback_is_listened_on(serve: Callable[..., Process]) -> None:
     assert [address.partition(":")[0] for address in listening] == ["0100007F"]
 
 
-def test_open_listens_where_it_is_told(serve: Callable[..., Process]) -> None:
-    """Still asked from this machine, by another of its loopback addresses."""
+def test_with_open_the_service_listens_on_any_interface(serve: Callable[..., Process]) -> None:
+    """The client connects to another loopback address of this machine."""
     service = serve("--open", "--interface", "0.0.0.0")
     with socket.create_connection(("127.0.0.2", service.port), 5) as connection:
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.0 404"
 
 
-def test_without_durability_everything_else_is_as_with_it(serve: Callable[..., Process]) -> None:
+def test_without_durability_the_responses_are_the_same(serve: Callable[..., Process]) -> None:
     service = serve("--no-durable")
     assert service.ask("PUT", "/media/a/b.wav", b"x").brief == (201, 200)
     assert service.ask("PUT", "/media/a/b.wav", b"x").brief == (409, 501)
@@ -343,7 +341,7 @@ def test_without_durability_everything_else_is_as_with_it(serve: Callable[..., P
 
 @contextmanager
 def daemon(folder: Path, *options: str) -> Iterator[int]:
-    """`twistd media` as a daemon in `folder`, and its process id. Ended at the end, if it runs."""
+    """Run `twistd media` as a daemon in `folder`. Yields its process id, and kills it then."""
     pidfile = folder / "service.pid"
     ended = run_to_its_end(
         "--pidfile", "service.pid", "--logfile", "service.log", "media", *options, cwd=folder
@@ -367,7 +365,7 @@ def test_a_daemon_starts_serves_and_stops(tmp_path: Path) -> None:
         eventually("the log says the port", lambda: len(ports()) == 1)  # a thread writes it
         port = int(ports()[0])
         with Connection(port) as connection:
-            # threads, which no fork carries over, are there
+            # it has threads, which do not survive a fork
             assert connection.ask("PUT", "/media/a/b.wav", b"x" * 100_000).brief == (201, 200)
             assert connection.ask("GET", "/media/a/b.wav").content == b"x" * 100_000
         # --root was relative to the folder of the start
@@ -385,7 +383,7 @@ def test_a_daemon_starts_serves_and_stops(tmp_path: Path) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """A process that nobody has waited for yet has ended all the same."""
+    """Whether the process has ended. It may be a zombie."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):
@@ -394,7 +392,7 @@ def has_ended(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("why", ["port", "root"])
-def test_a_daemon_that_cannot_start_says_so_in_its_log(
+def test_a_daemon_that_cannot_start_logs_the_reason(
     tmp_path: Path, serve: Callable[..., Process], why: str
 ) -> None:
     service = serve()
@@ -411,7 +409,7 @@ def test_a_daemon_that_cannot_start_says_so_in_its_log(
     assert len(lines) == 1, log
     assert f"--{why}: " in lines[0]
     assert "Traceback" not in log, log
-    eventually("nothing of it stays", lambda: not (tmp_path / "service.pid").exists())
+    eventually("its pidfile is removed", lambda: not (tmp_path / "service.pid").exists())
 
 
 FULL = """
@@ -420,7 +418,7 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IListeningPort
 from twistedmedia.service.endpoints import endpoint_from
 from twistedmedia.library.library import Library, UploadLimits
-from twistedmedia.service.service import Listening, MediaService
+from twistedmedia.service.service import MediaService, ServiceEndpoint
 from twistedmedia.store.local.directory import DirectoryStore
 from twistedmedia.web.tree import media_resource
 from twistedmedia.http.site import MediaSite
@@ -432,16 +430,17 @@ class FullSite(MediaSite):
 store = DirectoryStore(reactor, "media")
 library = Library(store, UploadLimits())
 site = FullSite(media_resource(library), reactor)
-listening = [Listening(endpoint_from(reactor, text), "--listen", False) for text in sys.argv[1:]]
-MediaService(reactor, listening, site, library, store).privilegedStartService()
+made = [endpoint_from(reactor, text) for text in sys.argv[1:]]
+endpoints = [ServiceEndpoint(endpoint, "--listen", False) for endpoint in made]
+MediaService(reactor, endpoints, site, library, store).privilegedStartService()
 ports = [reader for reader in reactor.getReaders() if IListeningPort.providedBy(reader)]
-assert len(ports) == len(listening)
+assert len(ports) == len(endpoints)
 assert [port.factory.buildProtocol(port.getHost()) for port in ports] == [None] * len(ports)
 """
 
 
-def test_each_port_asks_the_site_whether_a_connection_is_turned_away(tmp_path: Path) -> None:
-    """Case 91. It asks before anything is made for the connection, also for TLS."""
+def test_each_port_asks_the_site_whether_to_reject_a_connection(tmp_path: Path) -> None:
+    """Case 91. It asks before a protocol is made for the connection, also for TLS."""
     (tmp_path / "key.pem").write_bytes(Authority("localhost").pem)
     local = "interface=127.0.0.1"
     endpoints = [f"tcp:0:{local}", f"ssl:0:{local}:privateKey=key.pem", "unix:media.sock"]

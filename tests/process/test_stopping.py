@@ -1,6 +1,4 @@
-"""What an operator relies on: a service that ends with grace, signals that do what they should, and
-clients or disks that are slow and hold up nobody else.
-"""
+"""Stopping with a grace, signals, the access log, and slow clients and disks."""
 
 from __future__ import annotations
 
@@ -33,12 +31,11 @@ from tests.process.exchange import (
 from tests.process.running import Process, drafts_in, eventually, start
 from tests.process.test_readers import narrow
 
-LARGE = Random(61).randbytes(8 << 20)  # more than the kernel takes for a reader that is narrow
-CONTENT = Random(62).randbytes(700_000)  # half of it is more than what is waited for
+LARGE = Random(61).randbytes(8 << 20)  # more than the kernel buffers for a `narrow` reader
+CONTENT = Random(62).randbytes(700_000)  # half of it is more than the test waits for
 STOPS = "stopping: "
 EXPECT = ("Expect", "100-continue")
-# For the end itself, on a machine that does other things too. Less than LINGER_S, and far less than
-# the grace.
+# For the end itself, on a busy machine. Less than LINGER_S, and far less than the grace.
 MARGIN_S = 4.0
 
 A_FORM = form(part("a", "form.wav", CONTENT), part("a", "form.mp3", b"short"))
@@ -77,7 +74,9 @@ WAYS = {
 
 
 def begin_uploads(service: Process, open_: ExitStack, kept: bool = False) -> dict[str, Connection]:
-    """One of each way, in progress and half sent; `kept` are connections that had a request."""
+    """Begin one upload of each way, and send half of it. With `kept`, on connections that had a
+    request before.
+    """
     uploads = {}
     for way, (sent, content, _) in WAYS.items():
         upload = uploads[way] = open_.enter_context(service.connect())
@@ -90,23 +89,23 @@ def begin_uploads(service: Process, open_: ExitStack, kept: bool = False) -> dic
 
 
 def begin_download(service: Process, open_: ExitStack) -> Connection:
-    """Of `a/large.wav`, which is there. Its head has come."""
+    """Begin to read `a/large.wav`, which exists, and receive the head of the response."""
     reader = open_.enter_context(narrow(service.port))
     reader.send(request("GET", "/media/a/large.wav"))
     assert reader.answer_head()[0] == 200
     return reader
 
 
-def tell_to_stop(service: Process, number: signal.Signals = signal.SIGTERM) -> float:
-    """By a signal; the time of it. The service has begun to."""
-    told = time.monotonic()
+def request_stop(service: Process, number: signal.Signals = signal.SIGTERM) -> float:
+    """Send a signal, and wait until the service begins to stop. Returns the time of the signal."""
+    signalled_s = time.monotonic()
     service.signal(number)
     eventually("it stops", lambda: STOPS in service.log)
-    return told
+    return signalled_s
 
 
 def stored_below(root: Path) -> dict[str, bytes]:
-    """The files that are there."""
+    """The files below `root`, with their content."""
     names = [path.relative_to(root) for path in root.rglob("*.*") if path.is_file()]
     return {str(name): (root / name).read_bytes() for name in names}
 
@@ -114,17 +113,17 @@ def stored_below(root: Path) -> dict[str, bytes]:
 # The end
 
 
-def test_requests_in_progress_end_whole_and_then_the_service_does(
+def test_requests_in_progress_are_completed_before_the_service_ends(
     serve: Callable[..., Process],
 ) -> None:
-    """Each is told to be the last of its connection, if it can still be told."""
+    """Each response says `Connection: close`, unless its head was sent before."""
     service = serve()
     assert service.ask("PUT", "/media/a/large.wav", LARGE).status == 201
     expected = {"a/large.wav": LARGE}
     with ExitStack() as open_:
         uploads = begin_uploads(service, open_, kept=True)
         reader = begin_download(service, open_)
-        tell_to_stop(service)
+        request_stop(service)
         for way, upload in uploads.items():
             _, content, files = WAYS[way]
             upload.send(content[len(content) // 2 :])
@@ -142,7 +141,7 @@ def test_requests_in_progress_end_whole_and_then_the_service_does(
     assert drafts_in(service.root) == []
 
 
-def test_a_service_with_nothing_to_do_ends_at_once(serve: Callable[..., Process]) -> None:
+def test_a_service_without_requests_ends_at_once(serve: Callable[..., Process]) -> None:
     service = serve()
     with service.connect() as kept, service.connect():
         assert kept.ask("GET", "/health").status == 200
@@ -152,7 +151,7 @@ def test_a_service_with_nothing_to_do_ends_at_once(serve: Callable[..., Process]
         assert kept.is_ended()
 
 
-def test_while_requests_end_nobody_else_comes_in(serve: Callable[..., Process]) -> None:
+def test_a_stopping_service_accepts_no_new_requests(serve: Callable[..., Process]) -> None:
     """New connections are refused, and those without a request are closed; one that has begun a
     request is answered.
     """
@@ -165,11 +164,11 @@ def test_while_requests_end_nobody_else_comes_in(serve: Callable[..., Process]) 
         begun = open_.enter_context(service.connect())
         begun.send(request("GET", "/health")[:9])
         assert service.ask("GET", "/health").status == 200  # that has come by now
-        told = tell_to_stop(service)
+        signalled_s = request_stop(service)
         with pytest.raises(ConnectionRefusedError):
             service.connect()
         assert all(connection.is_ended() for connection in idle)
-        assert time.monotonic() - told < MARGIN_S
+        assert time.monotonic() - signalled_s < MARGIN_S
         begun.send(request("GET", "/health")[9:])
         assert begun.answer().headers["Connection"] == "close"
         assert begun.is_ended()
@@ -178,14 +177,14 @@ def test_while_requests_end_nobody_else_comes_in(serve: Callable[..., Process]) 
             assert upload.answer().status == 201
 
 
-def test_what_was_sent_behind_the_last_request_is_not_begun(serve: Callable[..., Process]) -> None:
-    """Case 46: nobody can take it for done, for `Connection: close` comes before."""
+def test_requests_after_the_last_one_are_not_begun(serve: Callable[..., Process]) -> None:
+    """Case 46. The client knows that, because `Connection: close` is sent before."""
     service = serve()
     sent, content, files = WAYS["put"]
     with service.connect() as connection:
         connection.send(sent)
         assert connection.answer_head()[0] == 100
-        tell_to_stop(service)
+        request_stop(service)
         connection.send(content + request("PUT", "/media/a/behind.wav", b"x"))
         assert connection.answer().headers["Connection"] == "close"
         assert connection.is_ended()
@@ -193,10 +192,10 @@ def test_what_was_sent_behind_the_last_request_is_not_begun(serve: Callable[...,
     assert stored_below(service.root) == files
 
 
-def test_after_the_grace_what_has_not_ended_is_cut(
+def test_after_the_grace_remaining_requests_are_cut_off(
     tmp_path: Path, serve: Callable[..., Process]
 ) -> None:
-    """Case 47: and leaves nothing but lines in the logs; a reader that is cut can tell."""
+    """Case 47. They leave only lines in the logs. A reader can detect that it was cut off."""
     log = tmp_path / "access.log"
     service = serve("--grace", "1s", "--access-log", str(log))
     assert service.ask("PUT", "/media/a/large.wav", LARGE).status == 201
@@ -205,9 +204,9 @@ def test_after_the_grace_what_has_not_ended_is_cut(
         silent = open_.enter_context(service.connect())
         silent.send(WAYS["put"][0])
         reader = begin_download(service, open_)
-        told = tell_to_stop(service)
+        signalled_s = request_stop(service)
         assert service.wait() == -signal.SIGTERM
-        lasted = time.monotonic() - told
+        lasted = time.monotonic() - signalled_s
         assert 1.0 <= lasted < 1.0 + MARGIN_S
         for upload in uploads.values():
             assert upload.is_ended()
@@ -230,7 +229,7 @@ def test_after_the_grace_what_has_not_ended_is_cut(
         (signal.SIGINT, signal.SIGTERM),
     ],
 )
-def test_a_second_signal_cuts_at_once(
+def test_a_second_signal_cuts_off_requests_at_once(
     tmp_path: Path, first: signal.Signals, second: signal.Signals
 ) -> None:
     service = start(tmp_path / "area" / "media")
@@ -239,12 +238,12 @@ def test_a_second_signal_cuts_at_once(
         with ExitStack() as open_:
             uploads = begin_uploads(service, open_)
             reader = begin_download(service, open_)
-            tell_to_stop(service, first)
+            request_stop(service, first)
             assert service.log.count("cutting") == 0
-            told = time.monotonic()
+            signalled_s = time.monotonic()
             service.signal(second)
             assert service.wait() == -first  # twistd ends by the signal that ended it
-            assert time.monotonic() - told < MARGIN_S
+            assert time.monotonic() - signalled_s < MARGIN_S
             for upload in uploads.values():
                 assert upload.is_ended()
             assert len(reader.read_to_the_end()) < len(LARGE)
@@ -256,7 +255,9 @@ def test_a_second_signal_cuts_at_once(
         service.kill()
 
 
-def test_a_lock_says_nothing_of_who_has_it(tmp_path: Path, serve: Callable[..., Process]) -> None:
+def test_the_content_of_a_lock_file_does_not_matter(
+    tmp_path: Path, serve: Callable[..., Process]
+) -> None:
     """Case 27: in a container the service that was killed and the next one both are process 1, so a
     number in a file proves nothing. What counts goes with the process.
     """
@@ -271,8 +272,8 @@ def test_a_lock_says_nothing_of_who_has_it(tmp_path: Path, serve: Callable[..., 
 # SIGHUP, and the access log
 
 
-def assert_ends_nothing(number: signal.Signals, service: Process) -> None:
-    """Uploads go on, and new requests are answered, however often the signal comes."""
+def assert_ignored(number: signal.Signals, service: Process) -> None:
+    """Check that uploads continue and new requests are served after any number of these signals."""
     with ExitStack() as open_:
         uploads = begin_uploads(service, open_)
         for _ in range(3):
@@ -283,20 +284,20 @@ def assert_ends_nothing(number: signal.Signals, service: Process) -> None:
             assert upload.answer().status == 201
 
 
-def test_a_hang_up_ends_nothing(serve: Callable[..., Process]) -> None:
-    """Of a service without an access log."""
-    assert_ends_nothing(signal.SIGHUP, serve())
+def test_sighup_without_an_access_log_is_ignored(serve: Callable[..., Process]) -> None:
+    """The default action of the signal would end the process."""
+    assert_ignored(signal.SIGHUP, serve())
 
 
-def test_sigusr1_without_a_log_file_ends_nothing(serve: Callable[..., Process]) -> None:
-    """There is nothing to rotate, and the log says so once."""
+def test_sigusr1_without_a_log_file_is_ignored(serve: Callable[..., Process]) -> None:
+    """The log says once that it has no file to rotate."""
     service = serve()
-    assert_ends_nothing(signal.SIGUSR1, service)
+    assert_ignored(signal.SIGUSR1, service)
     eventually("it is logged", lambda: "SIGUSR1 is ignored" in service.log)
     assert service.log.count("SIGUSR1 is ignored") == 1
 
 
-def test_an_access_log_that_was_renamed_goes_on_in_a_new_file_and_no_line_is_lost(
+def test_a_renamed_access_log_continues_in_a_new_file_without_losing_a_line(
     tmp_path: Path, serve: Callable[..., Process]
 ) -> None:
     """Under load, five times."""
@@ -325,7 +326,7 @@ def test_an_access_log_that_was_renamed_goes_on_in_a_new_file_and_no_line_is_los
     is_over.set()
     for thread in threads:
         thread.join()
-    service.ask("GET", "/nowhere")  # at least this is in the last file
+    service.ask("GET", "/nowhere")  # so that the last file has a line
     assert service.stop() == -signal.SIGTERM
     texts = [file.read_text(encoding="ascii") for file in files]
     assert all(texts), "a file is empty"
@@ -336,10 +337,10 @@ def test_an_access_log_that_was_renamed_goes_on_in_a_new_file_and_no_line_is_los
         assert numbers == list(range(asked[client]))
 
 
-def test_nothing_that_a_client_sends_breaks_a_line_of_the_access_log(
+def test_a_client_cannot_break_a_line_of_the_access_log(
     tmp_path: Path, serve: Callable[..., Process]
 ) -> None:
-    """Case 35: newlines, quotes, emoji, escapes and what is no text at all."""
+    """Case 35: newlines, quotes, emoji, escapes and bytes that are not text."""
     log = tmp_path / "access.log"
     service = serve("--access-log", str(log))
     line = re.compile(
@@ -354,7 +355,7 @@ def test_nothing_that_a_client_sends_breaks_a_line_of_the_access_log(
         (f'/media/a/"{emoji}?\\', {}, r"GET /media/a/\x22\xf0\x9f\x94\x8a?\x5c HTTP/1.1"),
         ("/health", {"Referer": nasty, "User-Agent": nasty}, "GET /health HTTP/1.1"),
         ("/health", {"Referer": '" 200 1 "', "User-Agent": ""}, "GET /health HTTP/1.1"),
-        ("/health\x1b[31m", {}, "-"),  # no request at all
+        ("/health\x1b[31m", {}, "-"),  # not a request
         ("/health", {"User-Agent": "a\0b"}, "-"),
         ("/health", {"User-Agent": "a\nb"}, "-"),
         ("/health", {"User-Agent": "a\rb"}, "-"),
@@ -363,7 +364,7 @@ def test_nothing_that_a_client_sends_breaks_a_line_of_the_access_log(
     assert statuses == [400, 404, 200, 200, 400, 400, 400, 400]
     assert service.stop() == -signal.SIGTERM
     lines = log.read_bytes().decode("ascii").splitlines()
-    found = [line.fullmatch(each) for each in lines[1:]]  # the first asks whether it runs
+    found = [line.fullmatch(each) for each in lines[1:]]  # the first is that of the start
     assert all(found), lines
     told = [match.groups() for match in found if match is not None]
     assert {each[0] for each in told} == {"127.0.0.1"}
@@ -372,11 +373,11 @@ def test_nothing_that_a_client_sends_breaks_a_line_of_the_access_log(
     assert [each[4:] for each in told[2:4]] == [(escaped, escaped), (r"\x22 200 1 \x22", "-")]
 
 
-# Who is slow
+# Slow clients
 
 
-def test_who_lets_us_wait_is_told_so_or_closed(serve: Callable[..., Process]) -> None:
-    """Case 24: heads, contents and readers, all at once; while they wait, others are served."""
+def test_slow_clients_get_408_or_are_disconnected(serve: Callable[..., Process]) -> None:
+    """Case 24: slow heads, content and readers at once. Other clients are served meanwhile."""
     service = serve("--header-timeout", "2s", "--stall", "3s", "--min-rate", "1KiB")
     assert service.ask("PUT", "/media/a/large.wav", LARGE).status == 201
     with service.unchanged(), ExitStack() as open_:
@@ -400,16 +401,16 @@ def test_who_lets_us_wait_is_told_so_or_closed(serve: Callable[..., Process]) ->
                     if _has_something(connection):
                         ended[connection] = time.monotonic() - begun
 
-        # 72,000 bytes in 4.5 s: above the least rate, though a busy machine pauses for a second.
+        # 72,000 bytes in 4.5 s: above the minimum rate, even if a busy machine pauses for a second.
         for _ in range(18):
             dribble()
             steady.send(b"s" * 4000)
             assert service.ask("GET", "/health").status == 200
-            time.sleep(0.25)  # the pace of a slow sender: nothing to wait for, only time
+            time.sleep(0.25)  # the rate of a slow sender
         assert steady.answer().status == 201
         while len(ended) < 20:
             dribble()
-            assert time.monotonic() - begun < 20, "some are still waited for"
+            assert time.monotonic() - begun < 20, "some are still connected"
             time.sleep(0.25)
         for connection in silent:
             assert connection.is_ended()
@@ -421,7 +422,9 @@ def test_who_lets_us_wait_is_told_so_or_closed(serve: Callable[..., Process]) ->
         assert all(2.9 < ended[connection] < 6 + MARGIN_S for connection in contents), (
             ended.values()
         )
-        eventually("readers are cut", lambda: service.log.count("took nothing for 3 s") == 10)
+        eventually(
+            "readers are disconnected", lambda: service.log.count("took nothing for 3 s") == 10
+        )
         for reader in readers:
             assert len(reader.read_to_the_end()) < len(LARGE)
         assert steady.ask("DELETE", "/media/a/steady.wav").json["deleted"] is True
@@ -439,7 +442,7 @@ def _has_something(connection: Connection) -> bool:
 
 @pytest.fixture(params=["writev", "fsync"])
 def hanging(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]:
-    """A service whose disk can be made to hang, in one call or another."""
+    """A service whose disk can be made to hang in the call of the parameter."""
     process = blocked.start(
         request.param, tmp_path / "area" / "media", "--fetch-allow", "127.0.0.1"
     )
@@ -451,8 +454,8 @@ def hanging(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Process]
         process.kill()
 
 
-def test_ten_uploads_that_wait_for_the_disk_delay_nothing_else(hanging: Process) -> None:
-    """Case 29: no health check, no small GET, no fetch."""
+def test_ten_uploads_that_wait_for_the_disk_do_not_delay_other_requests(hanging: Process) -> None:
+    """Case 29: health checks, small downloads and fetches."""
     url = f"http://127.0.0.1:{hanging.port}/media/a/small.wav"
     assert hanging.ask("PUT", "/media/a/small.wav", CONTENT[:40_000]).status == 201
     blocked.hang(hanging)
@@ -460,7 +463,7 @@ def test_ten_uploads_that_wait_for_the_disk_delay_nothing_else(hanging: Process)
         uploads = [open_.enter_context(hanging.connect()) for _ in range(10)]
         for number, upload in enumerate(uploads):
             upload.send(request("PUT", f"/media/b/{number}.wav", CONTENT))
-        # Four, or all, of the threads that write; the others wait for one of them.
+        # Four or all of the writing threads; the other uploads wait for one of them.
         eventually("calls wait", lambda: hanging.log.count(blocked.WAITS) >= 4)
         eventually(
             "all ten have begun", lambda: hanging.ask("GET", "/health").json["uploads"] == 10
@@ -473,7 +476,7 @@ def test_ten_uploads_that_wait_for_the_disk_delay_nothing_else(hanging: Process)
                     assert other.ask("GET", target).status == 200
                     took.setdefault(target, []).append(time.monotonic() - asked)
         print({target: f"{max(each):.4f}" for target, each in took.items()})
-        # None waits for the disk, and nearly all are answered at once, on a busy machine too.
+        # They do not wait for the disk, and nearly all are served at once, even on a busy machine.
         assert all(sorted(each)[len(each) // 2] < 0.5 for each in took.values()), took
         assert max(max(each) for each in took.values()) < MARGIN_S
         assert not any(_has_something(upload) for upload in uploads)

@@ -1,4 +1,4 @@
-"""A service that is told to stop ends in time, though its disk hangs or its threads are busy."""
+"""A stopping service ends in time, even if its disk hangs or its threads are busy."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from tests.process.test_stopping import (
     MARGIN_S,
     WAYS,
     begin_uploads,
+    request_stop,
     stored_below,
-    tell_to_stop,
 )
 from tests.process.test_uploading import CONTENT, SENT, wait_for_bytes
 from tests.process.uploading import LENGTH, PART, TUS, encoded, metadata
 
 GRACE_S = 1.0
-# After the grace, on a machine that does other things too: whatever clients do, and whatever the
-# disk does, which is 10 s at most.
+# Time to end after the grace on a busy machine, with any clients, and with any disk (10 s at most).
 CLIENTS_S, DISK_S = MARGIN_S, 12.0
-PUBLISH_S = 5.0  # after the grace: what a publish has
+PUBLISH_S = 5.0  # limit of a publish after the grace
 NEVER = "1h"  # a grace
 
 
 @contextmanager
 def hanging(tmp_path: Path, call: str, grace: str = f"{GRACE_S:g}s") -> Iterator[Process]:
-    """A service on a disk that can hang in `call`; with the context it is killed."""
+    """A service on a disk that can hang in `call`. It is killed with the context."""
     service = blocked.start(call, tmp_path / "area" / "media", "--grace", grace)
     try:
         yield service
@@ -44,13 +43,13 @@ def hanging(tmp_path: Path, call: str, grace: str = f"{GRACE_S:g}s") -> Iterator
 
 
 def assert_ended(service: Process) -> None:
-    """By the signal, and in an orderly way."""
+    """Check that the service was ended by the signal, and in order."""
     assert service.wait() == -signal.SIGTERM
     assert service.log.rstrip().endswith("Server Shut Down.")
     assert "Traceback" not in service.log
 
 
-# The call that hangs, and what the log has to name of that: requests and jobs.
+# The call that hangs, and a request or job that the log has to name.
 ROWS = [
     ("writev", "upload {upload} of 'a/part.wav'; media-writers: "),
     ("fsync", "'a/whole.wav'"),
@@ -63,23 +62,23 @@ ROWS = [
 
 
 @pytest.mark.parametrize("call", dict.fromkeys(call for call, _ in ROWS))
-def test_a_disk_that_hangs_keeps_no_service_from_ending(tmp_path: Path, call: str) -> None:
-    """Case 29: and the log names what was still under way."""
+def test_a_service_ends_even_if_its_disk_hangs(tmp_path: Path, call: str) -> None:
+    """Case 29. The log names what was still in progress."""
     with hanging(tmp_path, call) as service, ExitStack() as open_:
         assert service.ask("PUT", "/media/a/deleted.wav", b"x").status == 201
         upload = begin_all(service, open_, call)
-        told = tell_to_stop(service)
+        signalled_s = request_stop(service)
         assert_ended(service)
-        assert GRACE_S <= time.monotonic() - told < GRACE_S + DISK_S
+        assert GRACE_S <= time.monotonic() - signalled_s < GRACE_S + DISK_S
         late = [line for line in service.log.splitlines() if "still running: " in line]
         for _, named in (row for row in ROWS if row[0] == call):
             assert any(named.format(upload=upload) in line for line in late), service.log
-    with running(service.root):  # what was left is swept
+    with running(service.root):  # this sweeps what was left
         assert drafts_in(service.root) == []
 
 
 def begin_all(service: Process, open_: ExitStack, call: str) -> str:
-    """Requests of all kinds are under way, and the disk hangs in `call`. The id of a resumable
+    """Begin requests of all kinds, and make the disk hang in `call`. Returns the id of a resumable
     upload.
     """
     # Of undeclared length, so that each part is synced.
@@ -103,37 +102,39 @@ def begin_all(service: Process, open_: ExitStack, call: str) -> str:
         strict=True,
     ):
         other.send(sent)
-    # A busy service may read one of them when the call of another hangs already.
+    # A busy service may read one of them after the call of another has begun to hang.
     blocked.wait_for_calls(service, 2 if call == "statvfs" else 1)
     if call in ("writev", "fsync"):
         count = len(WAYS) + 2  # with the part and the whole file
-        eventually("all wait", lambda: service.ask("GET", "/health").json["uploads"] == count)
+        eventually(
+            "all uploads wait", lambda: service.ask("GET", "/health").json["uploads"] == count
+        )
     return upload.rpartition("/")[2]
 
 
 def test_a_second_signal_ends_a_service_whose_disk_hangs(tmp_path: Path) -> None:
     with hanging(tmp_path, "fsync", NEVER) as service, ExitStack() as open_:
         begin_all(service, open_, "fsync")
-        tell_to_stop(service)
-        told = time.monotonic()
+        request_stop(service)
+        signalled_s = time.monotonic()
         service.signal(signal.SIGTERM)
         assert_ended(service)
-        assert time.monotonic() - told < DISK_S
+        assert time.monotonic() - signalled_s < DISK_S
 
 
-def test_a_publish_that_the_disk_finishes_in_time_is_finished(tmp_path: Path) -> None:
-    """Rule 7 of storing: a request whose last byte has come is carried out."""
+def test_a_publish_that_a_slow_disk_completes_in_time_succeeds(tmp_path: Path) -> None:
+    """A complete request is carried out (docs/http.md, Clients that close early)."""
     with hanging(tmp_path, "fsync") as service, service.connect() as connection:
         blocked.hang(service)
         connection.send(request("PUT", "/media/a/whole.wav", CONTENT))
         blocked.wait_for_calls(service, 1)
-        told = tell_to_stop(service)
+        signalled_s = request_stop(service)
         assert connection.is_ended()
-        time.sleep(PUBLISH_S / 2)  # the pace of a slow disk
+        time.sleep(PUBLISH_S / 2)  # the time of a slow disk
         blocked.answer(service)
         answered = time.monotonic()
         assert_ended(service)
-        assert answered - told > GRACE_S
+        assert answered - signalled_s > GRACE_S
         assert time.monotonic() - answered < MARGIN_S
         assert stored_below(service.root) == {"a/whole.wav": CONTENT}
         assert "still running" not in service.log
@@ -147,7 +148,7 @@ def test_digests_that_take_minutes_end_with_the_grace(serve: Callable[..., Proce
     large = service.root / "a" / "large.wav"
     large.parent.mkdir()
     with large.open("wb") as file:
-        file.truncate(1 << 40)  # it takes no space, but minutes to read
+        file.truncate(1 << 40)  # takes no space, but minutes to read
     sha256 = hashlib.sha256(b"other")
     digest = f"sha-256=:{b64encode(sha256.digest()).decode()}:"
     name = metadata("large.wav", "a")[0][1]
@@ -165,11 +166,11 @@ def test_digests_that_take_minutes_end_with_the_grace(serve: Callable[..., Proce
     ]
     with ExitStack() as open_:
         connections = [open_.enter_context(service.connect()) for _ in asking]
-        used_s = service.processor_time()  # its start takes most of a second, or more
+        used_s = service.processor_time()  # its start takes about a second
         for connection, sent in zip(connections, asking, strict=True):
             connection.send(sent)
         eventually("threads compute", lambda: service.processor_time() - used_s > 0.5)
-        told = tell_to_stop(service)
+        signalled_s = request_stop(service)
         assert_ended(service)
-        assert GRACE_S <= time.monotonic() - told < GRACE_S + CLIENTS_S
+        assert GRACE_S <= time.monotonic() - signalled_s < GRACE_S + CLIENTS_S
         assert "still running" not in service.log

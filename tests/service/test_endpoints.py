@@ -1,4 +1,4 @@
-"""What a service listens on: endpoints from their descriptions, and the URLs of their ports."""
+"""Endpoints made from descriptions, the URLs of their ports, and limits of accepting."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.fetch.test_certificates import Authority
 from tests.support import TIMEOUT_S, asynchronous
-from twistedmedia.service.endpoints import BACKLOG, endpoint_from, put_turnstile, url_of, why_not
+from twistedmedia.service.endpoints import (
+    BACKLOG,
+    endpoint_from,
+    filter_connections,
+    listen_error,
+    url_of,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def listened_once() -> None:
-    """Twisted keeps a descriptor in reserve from the first port on that the process listens at."""
+    """Listen once, because Twisted reserves a descriptor with the first port of the process."""
     factory: Any = Factory()
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     pytest_twisted.blockon(port.stopListening())
@@ -38,7 +44,7 @@ def listened_once() -> None:
 
 @asynccontextmanager
 async def listening(description: str, factory: Any = None) -> AsyncIterator[Any]:
-    """The port that listens on the endpoint that `description` names."""
+    """A port that listens on the endpoint that `description` names."""
     port = await endpoint_from(reactor, description).listen(factory or Factory())
     try:
         yield port
@@ -76,7 +82,7 @@ def any_umask(request: pytest.FixtureRequest) -> Iterator[None]:
 async def test_a_unix_socket_is_open_to_the_group_unless_a_mode_is_given(
     tmp_path: Path, description: str, mode: int
 ) -> None:
-    """Case 82: whatever the umask, and wherever the mode stands."""
+    """Case 82. This does not depend on the umask, or on the position of the mode."""
     path = tmp_path / "media.sock"
     async with listening(description.format(path)):
         assert stat.S_ISSOCK(path.stat().st_mode)
@@ -98,12 +104,12 @@ async def test_a_path_with_escaped_characters_is_that_path(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("description", ["unix:{}:backlog=3", "unix:backlog=3:address={}"])
 @asynchronous
-async def test_a_backlog_that_is_given_stays(tmp_path: Path, description: str) -> None:
+async def test_a_given_backlog_is_used(tmp_path: Path, description: str) -> None:
     path = tmp_path / "media.sock"
     async with listening(description.format(path)):
         with ExitStack() as clients:
             connected = 0
-            with suppress(BlockingIOError):  # the queue is full, as nothing accepts meanwhile
+            with suppress(BlockingIOError):  # the queue is full, because nothing accepts
                 while connected < 10:
                     client = clients.enter_context(socket.socket(socket.AF_UNIX))
                     client.setblocking(False)
@@ -136,7 +142,7 @@ async def test_a_burst_of_connections_waits_at_every_endpoint(
 
 @pytest.mark.parametrize(("lockfile", "is_there"), [("", True), (":lockfile=0", False)])
 @asynchronous
-async def test_a_socket_is_locked_unless_it_is_said_otherwise(
+async def test_a_socket_is_locked_unless_the_description_turns_that_off(
     tmp_path: Path, lockfile: str, is_there: bool
 ) -> None:
     path = tmp_path / "media.sock"
@@ -165,7 +171,7 @@ class Ending(Protocol):
 
 
 class Counting(Factory):
-    """Ends each connection. Counts those for which something is made, and how often it stops."""
+    """Closes each connection. Counts the protocols that it builds, and how often it stops."""
 
     protocol = Ending
 
@@ -181,7 +187,7 @@ class Counting(Factory):
         self.stopped += 1
 
 
-# Twisted passes such certificates itself.
+# Twisted itself passes such certificates.
 @pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 @pytest.mark.parametrize(
     "description",
@@ -193,22 +199,20 @@ class Counting(Factory):
     ],
 )
 @asynchronous
-async def test_nothing_is_made_for_a_connection_that_is_turned_away(
-    tmp_path: Path, description: str
-) -> None:
-    """Case 91. It is closed at once, and the port goes on: other connections are let in."""
+async def test_a_rejected_connection_gets_no_protocol(tmp_path: Path, description: str) -> None:
+    """Case 91. It is closed at once, and the port accepts other connections."""
     (tmp_path / "key.pem").write_bytes(Authority("localhost").pem)
     factory = Counting()
     full = True
     asked: list[Any] = []
 
-    def turns_away(addr: Any) -> bool:
+    def is_rejected(addr: Any) -> bool:
         asked.append(addr)
         return full
 
     async with listening(description.format(tmp_path), factory) as port:
         url = url_of(port)
-        put_turnstile(port, turns_away)
+        filter_connections(port, is_rejected)
         assert url_of(port) == url
         address = port.getHost()
         for count in (1, 2):
@@ -239,7 +243,7 @@ def assert_ended(client: socket.socket) -> None:
 
 
 class Taking(Factory):
-    """Takes some milliseconds for each connection, and notes in which turn of the loop."""
+    """Takes some milliseconds for each connection, and records the turn of the loop."""
 
     protocol = Protocol
 
@@ -254,12 +258,12 @@ class Taking(Factory):
 
 
 @asynchronous
-async def test_a_turn_of_the_loop_accepts_few_connections_if_they_take_long(tmp_path: Path) -> None:
+async def test_a_turn_of_the_loop_accepts_few_slow_connections(tmp_path: Path) -> None:
     """Case 91. Twisted accepts a hundred and more in a turn."""
     factory = Taking()
     counting = LoopingCall(lambda: setattr(factory, "turn", factory.turn + 1))
     async with listening(f"unix:{tmp_path}/media.sock", factory) as port:
-        put_turnstile(port, lambda _: False)
+        filter_connections(port, lambda _: False)
         with ExitStack() as clients:
             for _ in range(40):
                 clients.enter_context(connected_to(port.getHost()))
@@ -270,15 +274,15 @@ async def test_a_turn_of_the_loop_accepts_few_connections_if_they_take_long(tmp_
     assert max(Counter(factory.turns).values()) <= 2
 
 
-def test_a_port_without_a_factory_has_no_turnstile() -> None:
+def test_a_port_without_a_factory_stays_unchanged() -> None:
     """Plugins may bring such ports."""
     port = object()
-    put_turnstile(port, lambda _: True)
+    filter_connections(port, lambda _: True)
     assert not hasattr(port, "factory")
 
 
 class Port:
-    """One that says that it is at `address`."""
+    """A port at `address`."""
 
     factory: Any = Factory()
 
@@ -342,9 +346,11 @@ IN_USE = OSError(98, "Address already in use")
         ),
         (PermissionError(13, "Permission denied", "key.pem"), "key.pem: Permission denied"),
         (OSError("without a name"), "without a name"),
-        (ValueError("this kind takes too long"), "this kind takes too long"),
+        (ValueError("it does not listen at once"), "it does not listen at once"),
     ],
 )
-def test_it_is_said_where_an_endpoint_cannot_listen_and_why(error: Exception, said: str) -> None:
+def test_the_operator_learns_where_an_endpoint_cannot_listen_and_why(
+    error: Exception, said: str
+) -> None:
     """Case 80."""
-    assert why_not(error) == said
+    assert listen_error(error) == said

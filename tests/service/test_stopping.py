@@ -1,4 +1,4 @@
-"""The steps of stopping: their order, and what becomes of those that fail or are late."""
+"""The steps of stopping: their order, and steps that fail or exceed their time limit."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent
 
 from tests.http.connection import outcome
-from twistedmedia.service.stopping import Step, take_steps
+from twistedmedia.service.stopping import Step, run_steps
 
 
 class Stopping:
-    """Steps being taken, at a time that a test sets."""
+    """Steps that run, with a clock that a test sets."""
 
-    def __init__(self, *acts: Callable[[], Any], limit_s: float = 5.0) -> None:
+    def __init__(self, *runs: Callable[[], Any], limit_s: float = 5.0) -> None:
         self.clock = Clock()
-        self.taken: list[int] = []
+        self.begun: list[int] = []
         steps = [
-            Step(f"step {number}", self._noted(number, act), limit_s, lambda: ["a job", "another"])
-            for number, act in enumerate(acts)
+            Step(
+                f"step {number}", self._recorded(number, run), limit_s, lambda: ["a job", "another"]
+            )
+            for number, run in enumerate(runs)
         ]
-        self.done = outcome(ensureDeferred(take_steps(self.clock, steps)))
+        self.done = outcome(ensureDeferred(run_steps(self.clock, steps)))
 
-    def _noted(self, number: int, act: Callable[[], Any]) -> Callable[[], Any]:
-        def noted() -> Any:
-            self.taken.append(number)
-            return act()
+    def _recorded(self, number: int, run: Callable[[], Any]) -> Callable[[], Any]:
+        def record() -> Any:
+            self.begun.append(number)
+            return run()
 
-        return noted
+        return record
 
 
 def fails() -> None:
@@ -48,34 +50,34 @@ def test_each_step_is_waited_for_before_the_next_one() -> None:
         await waiting
 
     stopping = Stopping(lambda: None, waits, lambda: None)
-    assert (stopping.taken, stopping.done) == ([0, 1], [])
+    assert (stopping.begun, stopping.done) == ([0, 1], [])
     waiting.callback(None)
-    assert (stopping.taken, stopping.done) == ([0, 1, 2], [None])
+    assert (stopping.begun, stopping.done) == ([0, 1, 2], [None])
     assert stopping.clock.getDelayedCalls() == []
 
 
-def test_steps_that_fail_are_logged_and_hinder_no_other(
+def test_failed_steps_are_logged_and_the_others_run(
     nothing_left_behind: list[LogEvent],
 ) -> None:
     stopping = Stopping(fails, fails_later, lambda: None)
-    assert (stopping.taken, stopping.done) == ([0, 1, 2], [None])
-    told = [formatEvent(event) for event in nothing_left_behind]
-    assert told == ["stopping: step 0 failed", "stopping: step 1 failed"]
+    assert (stopping.begun, stopping.done) == ([0, 1, 2], [None])
+    logged = [formatEvent(event) for event in nothing_left_behind]
+    assert logged == ["stopping: step 0 failed", "stopping: step 1 failed"]
     nothing_left_behind.clear()
 
 
-def test_a_late_step_hinders_no_other_and_the_log_names_what_still_runs(
+def test_a_late_step_is_logged_with_what_is_pending_and_the_others_run(
     warnings: list[LogEvent],
 ) -> None:
     late: list[Deferred[None]] = [Deferred(), Deferred()]
     stopping = Stopping(lambda: late[0], lambda: late[1], lambda: None)
     stopping.clock.advance(4.9)
-    assert (stopping.taken, warnings) == ([0], [])
+    assert (stopping.begun, warnings) == ([0], [])
     stopping.clock.advance(0.2)
-    assert (stopping.taken, stopping.done) == ([0, 1], [])
-    late[0].callback(None)  # it goes on beside the others
+    assert (stopping.begun, stopping.done) == ([0, 1], [])
+    late[0].callback(None)  # it continues beside the others
     stopping.clock.advance(5.1)
-    assert (stopping.taken, stopping.done) == ([0, 1, 2], [None])
+    assert (stopping.begun, stopping.done) == ([0, 1, 2], [None])
     assert [formatEvent(event) for event in warnings] == [
         f"stopping: step {number} took longer than 5 s; still running: a job; another"
         for number in range(2)
@@ -85,15 +87,15 @@ def test_a_late_step_hinders_no_other_and_the_log_names_what_still_runs(
 def test_the_log_names_some_of_many_that_still_run(warnings: list[LogEvent]) -> None:
     clock = Clock()
     step = Step("waiting", Deferred, 5.0, lambda: [f"job {number}" for number in range(1000)])
-    done = outcome(ensureDeferred(take_steps(clock, [step])))
+    done = outcome(ensureDeferred(run_steps(clock, [step])))
     clock.advance(5.1)
     assert done == [None]
-    (told,) = map(formatEvent, warnings)
+    (logged,) = map(formatEvent, warnings)
     named = "; ".join(f"job {number}" for number in range(10))
-    assert told == f"stopping: waiting took longer than 5 s; still running: {named}; and 990 more"
+    assert logged == f"stopping: waiting took longer than 5 s; still running: {named}; and 990 more"
 
 
-def test_a_step_that_fails_after_its_deadline_is_logged(
+def test_a_step_that_fails_after_its_time_limit_is_logged(
     nothing_left_behind: list[LogEvent], warnings: list[LogEvent]
 ) -> None:
     late: Deferred[None] = Deferred()
@@ -102,11 +104,13 @@ def test_a_step_that_fails_after_its_deadline_is_logged(
     assert (stopping.done, len(warnings)) == ([None], 1)
     late.errback(ZeroDivisionError())
     (event,) = nothing_left_behind
-    assert formatEvent(event) == "a step of stopping failed after its deadline"
+    assert formatEvent(event) == "a step of stopping failed after its time limit"
     nothing_left_behind.clear()
 
 
-def test_a_step_that_ignores_its_cancellation_is_not_waited_for(warnings: list[LogEvent]) -> None:
+def test_a_step_that_ignores_its_cancellation_does_not_delay_the_others(
+    warnings: list[LogEvent],
+) -> None:
     async def stubborn() -> None:
         while True:
             await Deferred[None](lambda each: each.callback(None))

@@ -1,4 +1,4 @@
-"""What systemd is told, over a real socket, and by whom it is fed."""
+"""Notifications to systemd, over a real socket, and pings of its watchdog."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ STOPPING = "STOPPING=1\nEXTEND_TIMEOUT_USEC=40500000"
 
 
 class Systemd:
-    """Listens, and says what it was told since it was asked last."""
+    """Receives notifications."""
 
     def __init__(self, address: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(address)
 
-    def told(self) -> list[str]:
-        told = []
+    def received(self) -> list[str]:
+        """The notifications since the last call."""
+        received = []
         while True:
             try:
-                told.append(self._socket.recv(1000).decode())
+                received.append(self._socket.recv(1000).decode())
             except BlockingIOError:
-                return told
+                return received
 
     def close(self) -> None:
         self._socket.close()
@@ -39,7 +40,7 @@ class Systemd:
 
 @pytest.fixture(autouse=True)
 def no_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs these tests."""
+    """Also if systemd runs the tests."""
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         monkeypatch.delenv(name, raising=False)
 
@@ -59,21 +60,21 @@ def systemd(
     listening.close()
 
 
-def test_systemd_is_told_when_requests_are_answered_and_when_no_more_are(systemd: Systemd) -> None:
+def test_systemd_is_notified_when_the_service_is_ready_and_when_it_stops(systemd: Systemd) -> None:
     clock = Clock()
     notifier = SystemdNotifier(clock)
-    assert systemd.told() == []
+    assert systemd.received() == []
     notifier.ready()
-    assert systemd.told() == ["READY=1"]
+    assert systemd.received() == ["READY=1"]
     notifier.stopping(40.5)
-    assert systemd.told() == [STOPPING]
+    assert systemd.received() == [STOPPING]
     notifier.stopped()
-    assert systemd.told() == []
+    assert systemd.received() == []
     assert clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("pid", [None, str(os.getpid())])
-def test_the_watchdog_is_fed_in_half_its_time_until_all_has_ended(
+def test_the_watchdog_is_fed_twice_in_its_timeout_until_the_service_has_stopped(
     systemd: Systemd, monkeypatch: pytest.MonkeyPatch, pid: str | None
 ) -> None:
     """Also while requests in progress end."""
@@ -84,32 +85,32 @@ def test_the_watchdog_is_fed_in_half_its_time_until_all_has_ended(
     notifier = SystemdNotifier(clock)
     clock.advance(WATCHED_S)
     notifier.ready()
-    assert systemd.told() == ["READY=1", "WATCHDOG=1"]
+    assert systemd.received() == ["READY=1", "WATCHDOG=1"]
     for _ in range(3):
         clock.advance(WATCHED_S / 2 - 0.1)
-        assert systemd.told() == []
+        assert systemd.received() == []
         clock.advance(0.1)
-        assert systemd.told() == ["WATCHDOG=1"]
+        assert systemd.received() == ["WATCHDOG=1"]
     notifier.stopping(40.5)
     clock.advance(WATCHED_S / 2)
-    assert systemd.told() == [STOPPING, "WATCHDOG=1"]
+    assert systemd.received() == [STOPPING, "WATCHDOG=1"]
     notifier.stopped()
     clock.advance(WATCHED_S)
-    assert systemd.told() == []
+    assert systemd.received() == []
     assert clock.getDelayedCalls() == []
 
 
-def test_the_watchdog_is_fed_although_a_loop_was_late(
+def test_the_watchdog_is_fed_after_the_event_loop_was_late(
     systemd: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once, not for each beat that it has missed."""
+    """Once, not for each ping that was missed."""
     monkeypatch.setenv("WATCHDOG_USEC", str(WATCHED_S * 1_000_000))
     clock = Clock()
     notifier = SystemdNotifier(clock)
     notifier.ready()
-    systemd.told()
+    systemd.received()
     clock.advance(WATCHED_S * 3)
-    assert systemd.told() == ["WATCHDOG=1"]
+    assert systemd.received() == ["WATCHDOG=1"]
     notifier.stopped()
 
 
@@ -127,10 +128,10 @@ def test_the_watchdog_is_fed_although_a_loop_was_late(
         ("1e6", None),
     ],
 )
-def test_a_watchdog_that_is_not_for_us_is_not_fed(
+def test_the_watchdog_of_another_process_is_not_fed(
     systemd: Systemd, monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None
 ) -> None:
-    """A parent may have left its variables."""
+    """The variables may be those of a parent."""
     for name, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", pid)):
         if value is not None:
             monkeypatch.setenv(name, value)
@@ -138,13 +139,13 @@ def test_a_watchdog_that_is_not_for_us_is_not_fed(
     notifier = SystemdNotifier(clock)
     notifier.ready()
     clock.advance(WATCHED_S)
-    assert systemd.told() == ["READY=1"]
+    assert systemd.received() == ["READY=1"]
     assert clock.getDelayedCalls() == []
     notifier.stopped()
 
 
 @pytest.mark.parametrize("address", [None, ""])
-def test_without_systemd_nothing_is_said(
+def test_without_systemd_nothing_is_sent(
     monkeypatch: pytest.MonkeyPatch, warnings: list[LogEvent], address: str | None
 ) -> None:
     if address is not None:
@@ -160,7 +161,7 @@ def test_without_systemd_nothing_is_said(
 
 
 @pytest.mark.parametrize("address", ["missing", "@twistedmedia-test-missing", "x" * 200])
-def test_a_systemd_that_is_not_there_is_a_warning_and_no_more(
+def test_a_missing_systemd_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warnings: list[LogEvent], address: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -168,18 +169,18 @@ def test_a_systemd_that_is_not_there_is_a_warning_and_no_more(
     notifier = SystemdNotifier(Clock())
     notifier.ready()
     assert [event["state"] for event in warnings] == ["READY=1"]
-    assert warnings[0]["why"]
+    assert warnings[0]["reason"]
     notifier.stopping(40.5)
     notifier.stopped()
-    assert len(warnings) == 1, "the operator knows"
+    assert len(warnings) == 1, "more than one warning"
 
 
-def test_a_systemd_that_does_not_listen_makes_nobody_wait(
+def test_a_systemd_that_does_not_read_does_not_block_the_service(
     systemd: Systemd, warnings: list[LogEvent]
 ) -> None:
     """Case 29. Its queue is full."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(5)  # of a socket that would wait, so that this test can fail
+    socket.setdefaulttimeout(5)  # so that a blocking socket fails this test
     try:
         notifier = SystemdNotifier(Clock())
         while not warnings:
@@ -187,5 +188,5 @@ def test_a_systemd_that_does_not_listen_makes_nobody_wait(
         notifier.stopped()
     finally:
         socket.setdefaulttimeout(before)
-    assert warnings[0]["why"] == os.strerror(errno.EAGAIN)
-    assert STOPPING in systemd.told()
+    assert warnings[0]["reason"] == os.strerror(errno.EAGAIN)
+    assert STOPPING in systemd.received()

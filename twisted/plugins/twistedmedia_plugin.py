@@ -1,4 +1,4 @@
-"""Makes `twistd media` known. It imports nothing of ours: every twistd on the machine loads it."""
+"""The plugin of `twistd media`. It imports nothing of ours, since every twistd loads it."""
 
 from twisted.application.service import ServiceMaker
 

@@ -1,13 +1,13 @@
-"""Endpoints that a service listens on: made from their descriptions, and told as URLs. When one
-cannot listen, the reason in words for the operator. Connections that are closed as they come.
-"""
+"""The endpoints that the service listens on: parsing, URLs, errors, and limits of accepting."""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -17,19 +17,19 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-# Connections that may wait until they are accepted: a burst must not be refused.
+# Connections that may wait to be accepted, so that a burst of them is not refused.
 BACKLOG = 1024
-_UNIX_MODE = "660"  # the owner and the group; Twisted's own default lets every local user connect
+_UNIX_MODE = "660"  # owner and group; Twisted's default lets every local user connect
 _KIND = re.compile(r"^((?:haproxy:)?(tcp|tcp6|ssl|unix):)")
-# How long connections are accepted in a turn of the event loop, and how many at most.
+# How long connections are accepted in one turn of the event loop, and how many at most.
 _ACCEPT_S = 0.0005
-_MOST_ACCEPTS = 16
-_OWN_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # one of those that a wildcard stands for
+_MAX_ACCEPTS = 16
+_LOOPBACK_OF_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def endpoint_from(reactor: Any, description: str) -> IStreamServerEndpoint:
-    """The endpoint that `description` names. Without a backlog it gets `BACKLOG`, and a `unix:`
-    endpoint without a mode gets 0660.
+    """Return the endpoint that `description` names. The default backlog is `BACKLOG`, and the
+    default mode of a `unix:` endpoint is 0660.
 
     :raises Exception: of many kinds, as `serverFromString` does, when there is no such endpoint.
     """
@@ -39,11 +39,11 @@ def endpoint_from(reactor: Any, description: str) -> IStreamServerEndpoint:
     if kind and kind[2] == "unix":
         defaults.append(f"mode={_UNIX_MODE}:")
     while True:
-        # What is named further behind replaces a default.
+        # A value that stands later in the description replaces a default.
         completed = description[:at] + "".join(defaults) + description[at:]
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, completed)
-        except TypeError:  # it contradicts what is given by its position: `unix:/run/a.sock:600`
+        except TypeError:  # the value is also given by its position: `unix:/run/a.sock:600`
             if not defaults:
                 raise
             defaults.pop()
@@ -51,69 +51,97 @@ def endpoint_from(reactor: Any, description: str) -> IStreamServerEndpoint:
             return endpoint
 
 
+def exposure_error(host: str, *, is_open: bool) -> str | None:
+    """Return why the service must not listen on `host`, or None if it may. Only a service that
+    `is_open` may listen on an address that is not loopback.
+    """
+    if is_open or ip_address(host).is_loopback:
+        return None
+    return (
+        f"{host} is not a loopback address, and the service has no authentication; add --open to "
+        "let everyone who can connect use it"
+    )
+
+
+def has_declared_domain(port: Any) -> bool:
+    """Whether an inherited socket has the domain (such as INET6) that its endpoint names. Otherwise
+    the addresses of its peers would be misread.
+    """
+    inherited = getattr(port, "socket", None)
+    if inherited is None:
+        return True
+    domain = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+    return bool(domain == inherited.family)
+
+
 def url_of(port: Any) -> str:
-    """The URL to open for a port that listens; `unix:` and its path for a UNIX socket. An address
-    of another kind, as plugins bring them, is described as it describes itself.
+    """Return the URL to open for a listening port; for a UNIX socket `unix:` and its path. Other
+    addresses, which plugins can bring, are shown as their `str`.
     """
     address = port.getHost()
     if isinstance(address, UNIXAddress):
         name = os.fsdecode(address.name or b"")
-        return "unix:" + name.replace("\0", "@", 1)  # the abstract namespace, as ss(8) shows it
+        return "unix:" + name.replace("\0", "@", 1)  # the abstract namespace, as in ss(8)
     if not isinstance(address, IPv4Address | IPv6Address):
         return str(address)
     factory = getattr(port, "factory", None)
-    if isinstance(factory, _Turnstile):
+    if isinstance(factory, _FilteringFactory):
         factory = factory.inner
     is_encrypted = isinstance(factory, TLSMemoryBIOFactory)
-    host = _OWN_ADDRESS.get(address.host, address.host)
+    host = _LOOPBACK_OF_WILDCARD.get(address.host, address.host)
     if ":" in host:
         host = f"[{host}]"
     return f"{'https' if is_encrypted else 'http'}://{host}:{address.port}/"
 
 
-def put_turnstile(port: Any, turns_away: Callable[[Any], bool]) -> None:
-    """Have `port` close each connection at once whose address `turns_away` says to, before anything
-    is made for it, also for TLS. A port that plugins bring may have no factory: it stays as it is.
+def filter_connections(
+    port: Any,
+    is_rejected: Callable[[Any], bool],
+    seconds: Callable[[], float] = time.monotonic,
+) -> None:
+    """Have `port` close each new connection at once if `is_rejected` returns True for its address.
+    No protocol is made for such a connection, and no TLS handshake. Also limits for how long `port`
+    accepts in one turn of the event loop. Ports of plugins that have no factory stay unchanged.
     """
     if hasattr(port, "factory"):
-        port.factory = turnstile = _Turnstile(port.factory, turns_away)
+        port.factory = factory = _FilteringFactory(port.factory, is_rejected)
         if hasattr(port, "numberAccepts"):
-            _accept_in_turns(port, turnstile)
+            _limit_accepts(port, factory, seconds)
 
 
-def _accept_in_turns(port: Any, turnstile: _Turnstile) -> None:
-    """Have `port` accept no more connections in a turn of the event loop than there is time for,
-    judged by how long the last ones took. By itself it accepts a hundred and more.
+def _limit_accepts(port: Any, factory: _FilteringFactory, seconds: Callable[[], float]) -> None:
+    """Have `port` accept for about `_ACCEPT_S` in one turn of the event loop, estimated from the
+    last connections. Twisted accepts a hundred and more.
     """
     accept, number = port.doRead, 1
 
     def accept_some() -> Any:
         nonlocal number
         port.numberAccepts = number
-        passed, began_s = turnstile.passed, time.monotonic()
+        accepted, began_s = factory.accepted, seconds()
         result = accept()
-        passed, took_s = turnstile.passed - passed, time.monotonic() - began_s
-        number = max(1, min(_MOST_ACCEPTS, 2 * number, int(passed * _ACCEPT_S / took_s)))
+        accepted, took_s = factory.accepted - accepted, seconds() - began_s
+        number = max(1, min(_MAX_ACCEPTS, 2 * number, int(accepted * _ACCEPT_S / took_s)))
         return result
 
     port.doRead = accept_some
 
 
 @implementer(IProtocolFactory)
-class _Turnstile:
-    """Stands before `inner`, the factory of a port. It is put there when the port listens, because
-    only the port knows how to go on without a protocol: factories that wrap others, as that of TLS
-    does, do not.
+class _FilteringFactory:
+    """Wraps `inner`, the outermost factory of a port, and makes no protocol for rejected
+    connections. Only a port can handle that: factories that wrap others, such as that of TLS,
+    cannot.
     """
 
-    def __init__(self, inner: Any, turns_away: Callable[[Any], bool]) -> None:
+    def __init__(self, inner: Any, is_rejected: Callable[[Any], bool]) -> None:
         self.inner = inner
-        self.passed = 0  # connections, those that were turned away as well
-        self._turns_away = turns_away
+        self.accepted = 0  # connections, rejected ones included
+        self._is_rejected = is_rejected
 
     def buildProtocol(self, addr: Any) -> Any:
-        self.passed += 1
-        return None if self._turns_away(addr) else self.inner.buildProtocol(addr)
+        self.accepted += 1
+        return None if self._is_rejected(addr) else self.inner.buildProtocol(addr)
 
     def doStart(self) -> None:
         self.inner.doStart()
@@ -122,15 +150,15 @@ class _Turnstile:
         self.inner.doStop()
 
 
-def why_not(error: BaseException | None) -> str:
-    """Why an endpoint cannot listen, in words for the operator."""
+def listen_error(error: BaseException | None) -> str:
+    """Describe for the operator why an endpoint cannot listen."""
     if isinstance(error, CannotListenError):
         cause = error.socketError
-        why = getattr(cause, "strerror", None) or cause
+        reason = getattr(cause, "strerror", None) or cause
         if isinstance(error.port, bytes):
-            return f"cannot listen on {os.fsdecode(error.port)}: {why}"
-        return f"cannot listen on {error.interface or 'every address'}, port {error.port}: {why}"
+            return f"cannot listen on {os.fsdecode(error.port)}: {reason}"
+        return f"cannot listen on {error.interface or 'every address'}, port {error.port}: {reason}"
     if isinstance(error, OSError) and error.filename is not None:
-        # The lock of a UNIX socket is a link: the second name is its own.
+        # The lock of a UNIX socket is a symbolic link: `filename2` is the path of the lock.
         return f"{os.fsdecode(error.filename2 or error.filename)}: {error.strerror}"
     return str(error)

@@ -1,11 +1,9 @@
-"""The service: what starts and stops, in which order."""
+"""The service: the order in which its parts start and stop."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, NoReturn
 
 from twisted.application.service import Service
@@ -24,31 +22,40 @@ from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.logs.access_log import AccessLog
 from twistedmedia.logs.event_log import EventLog
-from twistedmedia.service.endpoints import put_turnstile, url_of, why_not
-from twistedmedia.service.process import HeapTrimmer, find_heap, set_switch_interval
-from twistedmedia.service.signals import Signals, ignore_deadly
-from twistedmedia.service.stopping import Step, take_steps
+from twistedmedia.service.endpoints import (
+    exposure_error,
+    filter_connections,
+    has_declared_domain,
+    listen_error,
+    url_of,
+)
+from twistedmedia.service.process import (
+    HeapTrimmer,
+    find_heap,
+    raise_descriptor_limit,
+    set_switch_interval,
+)
+from twistedmedia.service.signals import Signals, ignore_log_signals
+from twistedmedia.service.stopping import Step, run_steps
 from twistedmedia.service.systemd import SystemdNotifier
 from twistedmedia.store.local.directory import DirectoryStore
 
-# What the steps of stopping may take besides the grace: 10 s together. A healthy disk takes
-# milliseconds.
-_AT_ONCE_S = 0.5  # for what waits for no client and no disk
-_CUT_S = 1.0  # thousands of connections are cut in one turn of the loop
-_PUBLISH_S = 5.0  # for publishes, and for the bytes of resumable uploads
-_DISK_S = 1.0  # for jobs whose result nobody needs
+# Limits of the steps of stopping: besides the grace 10 s in all. A healthy disk takes milliseconds.
+_AT_ONCE_S = 0.5  # for steps that do not wait for a client or a disk
+_CUT_S = 1.0  # thousands of connections are closed in one turn of the event loop
+_PUBLISH_S = 5.0  # for publishes, and for received bytes of resumable uploads
+_DISK_S = 1.0  # for jobs whose result is not needed
 _ACCESS_LOG_S = 1.0  # it gives up by itself, after LAST_WAIT_S
-# What the process may take after the steps: its last events are written, for LAST_WAIT_S at most,
-# and a loop that is busy is late.
+# After the steps the last events are written, for LAST_WAIT_S at most, and a busy loop is late.
 _END_S = 2.0
-# Forms share a quarter of all descriptors: so each can have 16 files open.
-_DESCRIPTORS_AN_UPLOAD = 64
+# Forms share a quarter of all descriptors, so each upload can have 16 files open.
+_DESCRIPTORS_PER_UPLOAD = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
-    """An endpoint, and the option that it comes from. Where it is not `is_open` only this machine
-    may reach it.
+class ServiceEndpoint:
+    """An endpoint, and the option that it comes from. Unless `is_open`, only loopback addresses
+    are allowed.
     """
 
     endpoint: IStreamServerEndpoint
@@ -57,21 +64,23 @@ class Listening:
 
 
 class CannotStart(SystemExit, Exception):
-    """Ends the start with status 1. It is both because twistd shows a traceback for whatever is no
-    SystemExit, and lets a daemon's parent wait for ever on whatever is no Exception.
+    """Ends the start with status 1.
+
+    Derives from SystemExit so that twistd prints no traceback, and from Exception so that a
+    daemon's parent does not wait forever.
     """
 
-    def __init__(self, why: str) -> None:
-        """`why` is what a daemon's parent says; the log has it already."""
-        super().__init__(why)
+    def __init__(self, reason: str) -> None:
+        """`reason` is what a daemon's parent prints. The log has it already."""
+        super().__init__(reason)
         self.code = 1
 
 
 class MediaService(Service):
-    """Listens, and keeps a directory store open while it does.
+    """Listens, and keeps a directory store open meanwhile.
 
-    Ports are bound before privileges are dropped. Threads, locks and other descriptors begin after
-    that, but for the thread of the event log, which begins first.
+    Binds its ports before twistd drops privileges. Threads, locks and other descriptors begin
+    after that, except for the thread of the event log, which begins first.
     """
 
     _log = Logger()
@@ -79,7 +88,7 @@ class MediaService(Service):
     def __init__(
         self,
         reactor: Any,
-        endpoints: Sequence[Listening],
+        endpoints: Sequence[ServiceEndpoint],
         site: MediaSite,
         library: Library,
         store: DirectoryStore,
@@ -89,12 +98,13 @@ class MediaService(Service):
         access_log: AccessLog | None = None,
         event_log: EventLog | None = None,
         grace_s: float = 30.0,
-        open_to: str = "",
+        granted_to_all: str = "",
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Requests in progress have `grace_s` to end when the service stops. `open_to` says what
-        anybody who can connect may do, if that is to be warned of. `variables` maps the options
-        that come from the environment to the names of their variables, for messages.
+        """Requests in progress have `grace_s` to end when the service stops. `granted_to_all` is
+        what everyone who can connect may do; if it is not empty, the start logs a warning.
+        `variables` maps the options that come from the environment to the names of their variables,
+        for messages.
         """
         self._reactor = reactor
         self._endpoints = endpoints
@@ -106,12 +116,12 @@ class MediaService(Service):
         self._access_log = access_log
         self._event_log = event_log
         self._grace_s = grace_s
-        self._open_to = open_to
+        self._granted_to_all = granted_to_all
         self._variables = variables or {}
         self._ports: list[Any] = []
         self._notifier = SystemdNotifier(reactor)
-        self._trimming = HeapTrimmer(reactor, find_heap())
-        self._signals = Signals(reactor, self._hurry, self._reopen)
+        self._heap_trimmer = HeapTrimmer(reactor, find_heap())
+        self._signals = Signals(reactor, self._cut_connections, self._reopen_access_log)
 
     def privilegedStartService(self) -> None:
         """Bind the ports.
@@ -120,32 +130,29 @@ class MediaService(Service):
         """
         super().privilegedStartService()
         if self._event_log is not None:
-            # All that is logged from here on. `twistd` has installed its observers, and has forked.
+            # By now `twistd` has installed its observers, and has forked.
             self._event_log.open()
         self._listen()
 
     def _listen(self) -> None:
-        ignore_deadly()  # before anybody can think that the service runs
-        for listening in self._endpoints:
+        ignore_log_signals()  # before anything shows that the service runs
+        for configured in self._endpoints:
             outcome: list[Any] = []
-            listening.endpoint.listen(self._site).addBoth(outcome.append)
-            port = outcome[0] if outcome else Failure(ValueError("this kind takes too long"))
+            configured.endpoint.listen(self._site).addBoth(outcome.append)
+            port = outcome[0] if outcome else Failure(ValueError("it does not listen at once"))
             if isinstance(port, Failure):
-                self._refuse(listening.option, why_not(port.value))
+                self._fail(configured.option, listen_error(port.value))
             if not IListeningPort.providedBy(port):
-                self._refuse(listening.option, "nothing listens on such an endpoint")
+                self._fail(configured.option, "this kind of endpoint does not listen on a port")
             self._ports.append(port)
             decrypt_in_turns(port, self._site.queue)
-            put_turnstile(port, self._site.turns_away)
-            if not _is_of_its_family(port):
-                self._refuse(listening.option, "the socket handed over is of another domain")
+            filter_connections(port, self._site.turns_away)
+            if not has_declared_domain(port):
+                self._fail(configured.option, "the inherited socket is of another domain")
             host = getattr(port.getHost(), "host", None)
-            if host is not None and not (listening.is_open or ip_address(host).is_loopback):
-                self._refuse(
-                    listening.option,
-                    f"{host} can be reached from elsewhere, and there is no authentication; "
-                    "say --open to let everybody in",
-                )
+            exposure = None if host is None else exposure_error(host, is_open=configured.is_open)
+            if exposure:
+                self._fail(configured.option, exposure)
 
     def startService(self) -> None:
         """Open the store and the access log.
@@ -153,7 +160,7 @@ class MediaService(Service):
         :raises CannotStart: when one of them cannot be used.
         """
         super().startService()
-        if not self._ports:  # `twist`, unlike `twistd`, calls no privilegedStartService
+        if not self._ports:  # `twist`, unlike `twistd`, does not call privilegedStartService
             self._listen()
             if self._event_log is not None:  # `twist` installs its observers later
                 self._reactor.callWhenRunning(self._event_log.open)
@@ -161,44 +168,44 @@ class MediaService(Service):
         try:
             self._store.start(sweep_later=True)
         except ConfigurationError as error:
-            self._refuse("--root", str(error))
+            self._fail("--root", str(error))
         if self._access_log is not None:
             try:
                 self._access_log.open()
             except ConfigurationError as error:
-                self._refuse("--access-log", str(error))
+                self._fail("--access-log", str(error))
         if self._uploads is not None:
             self._uploads.start(self._reactor)
         for port in self._ports:
             self._log.info("listening on {url}", url=url_of(port))
         self._log.info("serving {root!r}", root=self._store.root)
-        self._prepare_descriptors()
-        if self._open_to:
-            self._log.warn("--open: anybody who can connect may {may}", may=self._open_to)
+        self._divide_descriptors()
+        if self._granted_to_all:
+            self._log.warn("--open: everyone who can connect may {may}", may=self._granted_to_all)
         if self._event_log is not None:
-            self._event_log.settle()  # who has started a daemon finds in its log how it began
+            self._event_log.settle()  # a daemon's log shows its start when the parent ends
             # `twistd` logs after the shutdown.
             self._reactor.addSystemEventTrigger("after", "shutdown", self._event_log.close)
-        self._trimming.start()
+        self._heap_trimmer.start()
         self._reactor.callWhenRunning(self._signals.install)
         self._reactor.callWhenRunning(self._notifier.ready)
 
-    def _prepare_descriptors(self) -> None:
-        """Raise the limit of descriptors, and divide them. Warn if they are few."""
+    def _divide_descriptors(self) -> None:
+        """Raise the limit of descriptors and divide them. Warn if the options need more."""
         uploads = self._library.limits.max_uploads
         admission = self._site.admission
-        wanted = max(uploads * _DESCRIPTORS_AN_UPLOAD, admission.wanted.descriptors)
-        descriptors.raise_limit(wanted)
+        wanted = max(uploads * _DESCRIPTORS_PER_UPLOAD, admission.wanted.descriptors)
+        raise_descriptor_limit(wanted)
         self._library.on_descriptor_limit()
         admission.divide_descriptors()
         limit = descriptors.limit()
         if limit is not None and limit < wanted:
             self._log.warn(
                 "the limit of {limit} open files is low for --max-uploads {uploads} and "
-                "--max-connections {connections}, which want {wanted}: there are at most {total} "
+                "--max-connections {connections}, which need {wanted}: there are at most {total} "
                 "connections, and {per_address} from one address; all forms together keep at most "
-                "{files} files open; raise the limit (LimitNOFILE= in a unit of systemd, ulimit -n "
-                "in a shell), or lower these options",
+                "{files} files open; raise the limit (LimitNOFILE= in a systemd unit, ulimit -n in "
+                "a shell), or lower these options",
                 limit=limit,
                 uploads=uploads,
                 connections=admission.wanted.connections,
@@ -209,18 +216,18 @@ class MediaService(Service):
             )
 
     def stopService(self) -> Deferred[None]:
-        """Close the ports, let requests in progress end, cut those that do not in time, finish what
-        is being published, close the store. Each of these has a deadline: the Deferred fires at
-        most 10 s after the grace.
+        """Close the ports, let requests in progress end, disconnect the others, finish publishes,
+        close the store. Each step has a time limit: the Deferred fires at most 10 s after the
+        grace.
         """
         super().stopService()
-        self._trimming.stop()
+        self._heap_trimmer.stop()
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
         steps = self._steps()
         self._notifier.stopping(sum(step.limit_s for step in steps) + _END_S)
-        await take_steps(self._reactor, steps)
+        await run_steps(self._reactor, steps)
         self._notifier.stopped()
 
     def _steps(self) -> list[Step]:
@@ -230,7 +237,7 @@ class MediaService(Service):
             Step("closing the ports", lambda: _close(ports), _AT_ONCE_S),
             Step(
                 "ending the connections",
-                self._dismiss,
+                self._close_connections,
                 self._grace_s + _CUT_S,
                 lambda: [f"{len(site.channels)} connections"],
             ),
@@ -250,7 +257,7 @@ class MediaService(Service):
         steps += [
             Step(
                 "finishing uploads and publishes",
-                self._finish,
+                self._finish_uploads,
                 _PUBLISH_S,
                 lambda: [*library.running, *store.jobs],
             ),
@@ -260,56 +267,45 @@ class MediaService(Service):
             steps.append(Step("closing the access log", self._access_log.close, _ACCESS_LOG_S))
         return steps
 
-    async def _dismiss(self) -> None:
-        """Wait for the last connection to be gone."""
+    async def _close_connections(self) -> None:
+        """Wait until the last connection has ended. After the grace, disconnect those left."""
         closed = self._site.close()
-        timeouts = self._reactor.callLater(self._grace_s, self._hurry)
+        grace = self._reactor.callLater(self._grace_s, self._cut_connections)
         self._log.info(
             "stopping: {count} connections have {grace_s:g} s",
             count=len(self._site.channels),
             grace_s=self._grace_s,
         )
         await closed
-        if timeouts.active():
-            timeouts.cancel()
+        if grace.active():
+            grace.cancel()
 
-    def _finish(self) -> Deferred[None]:
-        """No client is left: end what only clients wait for, and wait for the rest."""
+    def _finish_uploads(self) -> Deferred[None]:
+        """All clients are gone: end what only clients wait for, and wait for the rest."""
         self._store.hurry()
         self._library.stop_publishing()
         return self._library.drain()
 
-    def _hurry(self) -> None:
-        """Grace is over, or a second signal has come."""
+    def _cut_connections(self) -> None:
         if self._site.channels:
             self._log.warn("cutting {count} connections", count=len(self._site.channels))
         self._site.disconnect()
 
-    def _reopen(self) -> None:
+    def _reopen_access_log(self) -> None:
         if self._access_log is not None:
             self._access_log.reopen()
 
-    def _refuse(self, option: str, why: str) -> NoReturn:
+    def _fail(self, option: str, reason: str) -> NoReturn:
+        """End the start. `option` is the one whose value cannot be used."""
         for port in self._ports:  # no reactor runs that would close them
             port.connectionLost(Failure(ConnectionDone()))
         variable = self._variables.get(option.removeprefix("--"))
-        why = f"{option}: {why}" + (f" (set by {variable})" if variable else "")
-        self._log.critical("cannot start: {why}", why=why)
+        reason = f"{option}: {reason}" + (f" (set by {variable})" if variable else "")
+        self._log.critical("cannot start: {reason}", reason=reason)
         if self._event_log is not None:
-            self._event_log.settle()  # who has started a daemon finds the reason in its log
-        raise CannotStart(why)
+            self._event_log.settle()  # a daemon's log shows the reason when the parent ends
+        raise CannotStart(reason)
 
 
 def _close(ports: Sequence[Any]) -> Deferred[Any]:
     return gatherResults([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
-
-
-def _is_of_its_family(port: Any) -> bool:
-    """Whether a socket that was handed over is what the endpoint takes it for: else the addresses
-    of its peers would be noise.
-    """
-    handed_over = getattr(port, "socket", None)
-    if handed_over is None:
-        return True
-    domain = handed_over.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
-    return bool(domain == handed_over.family)

@@ -1,5 +1,6 @@
-"""The signals that an operator sends: twistd acts on the first SIGTERM, and on SIGUSR1 if it has a
-log file.
+"""Signals of an operator: a second SIGTERM or SIGINT, SIGHUP, and SIGUSR1.
+
+twistd handles the first SIGTERM or SIGINT, and SIGUSR1 if it has a log file.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
-_ENDING = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def ignore_deadly() -> None:
-    """Ignore the signals that an operator sends for the logs, until `Signals` are installed:
-    unhandled, they kill. With a file of `--logfile` twistd handles SIGUSR1 already.
+def ignore_log_signals() -> None:
+    """Ignore SIGHUP and SIGUSR1 until `Signals` are installed: unhandled, they end the process.
+    With a file for `--logfile`, twistd handles SIGUSR1 already.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
@@ -25,43 +26,46 @@ def ignore_deadly() -> None:
 
 
 class Signals:
-    """Has a second SIGTERM or SIGINT hurry, and SIGHUP do what is wanted of it. An ignored SIGUSR1
-    is logged once.
+    """Calls a function for a second SIGTERM or SIGINT, and another one for SIGHUP. Logs the first
+    SIGUSR1 that is ignored.
     """
 
     _log = Logger()
 
     def __init__(
-        self, reactor: IReactorFromThreads, hurry: Callable[[], Any], hang_up: Callable[[], Any]
+        self,
+        reactor: IReactorFromThreads,
+        on_second_stop: Callable[[], Any],
+        on_hang_up: Callable[[], Any],
     ) -> None:
-        """`hurry` and `hang_up` are called on the reactor."""
+        """Both functions are called in the reactor's thread."""
         self._reactor = reactor
-        self._hurry = hurry
-        self._hang_up = hang_up
-        self._ending = False
+        self._on_second_stop = on_second_stop
+        self._on_hang_up = on_hang_up
+        self._is_stopping = False
 
     def install(self) -> None:
-        """Once the reactor runs, and has installed its own."""
-        for number in _ENDING:
-            signal.signal(number, self._ended_by(signal.getsignal(number)))
-        signal.signal(signal.SIGHUP, self._hung_up)
+        """Install the handlers. Call this when the reactor runs and has installed its own."""
+        for number in _STOP_SIGNALS:
+            signal.signal(number, self._stop_handler(signal.getsignal(number)))
+        signal.signal(signal.SIGHUP, self._handle_hang_up)
         if signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN:
-            signal.signal(signal.SIGUSR1, self._told_to_rotate)
+            signal.signal(signal.SIGUSR1, self._handle_unused)
 
-    def _ended_by(self, reactors: Any) -> Callable[[int, FrameType | None], None]:
-        def end(number: int, frame: FrameType | None) -> None:
-            if self._ending:
-                self._reactor.callFromThread(self._hurry)
-            elif callable(reactors):
-                self._ending = True
-                reactors(number, frame)
+    def _stop_handler(self, reactor_handler: Any) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self._is_stopping:
+                self._reactor.callFromThread(self._on_second_stop)
+            elif callable(reactor_handler):
+                self._is_stopping = True
+                reactor_handler(number, frame)
 
-        return end
+        return handle
 
-    def _hung_up(self, number: int, frame: FrameType | None) -> None:
-        self._reactor.callFromThread(self._hang_up)
+    def _handle_hang_up(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._on_hang_up)
 
-    def _told_to_rotate(self, number: int, frame: FrameType | None) -> None:
+    def _handle_unused(self, number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         self._reactor.callFromThread(
             self._log.warn,

@@ -1,4 +1,4 @@
-"""The steps in which a service stops, each under a deadline."""
+"""The steps in which a service stops, each with a time limit."""
 
 from __future__ import annotations
 
@@ -14,46 +14,47 @@ from twisted.python.failure import Failure
 from twistedmedia.deferreds import shield
 
 _log = Logger()
-_MOST_NAMED = 10  # of what a step still waits for
+_MAX_NAMED = 10  # pending items that the log names
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do. `act` may return a Deferred or a coroutine, which is waited for until
-    `limit_s`. `what` names the step in the log, and `left` names what it still waits for.
+    """One step. `run` may return a Deferred or a coroutine, which may take `limit_s`.
+
+    `name` is what the log calls the step. `pending` returns names of what it still waits for.
     """
 
-    what: str
-    act: Callable[[], Any]
+    name: str
+    run: Callable[[], Any]
     limit_s: float
-    left: Callable[[], Sequence[str]] = tuple
+    pending: Callable[[], Sequence[str]] = tuple
 
 
-async def take_steps(clock: IReactorTime, steps: Sequence[Step]) -> None:
-    """Take the steps in their order. One that fails, or is late, is logged, and the next one is
-    taken all the same. A late step goes on beside the others: a thread cannot be stopped.
+async def run_steps(clock: IReactorTime, steps: Sequence[Step]) -> None:
+    """Run the steps in order. If one fails or exceeds its limit, log that and go on with the next.
+    A step that exceeds its limit continues beside the others: a thread cannot be stopped.
     """
     for step in steps:
         try:
-            done = shield(maybeDeferred(step.act), unclaimed=_ended_late)
+            done = shield(maybeDeferred(step.run), unclaimed=_log_late_failure)
             await done.addTimeout(step.limit_s, clock)
         except TimeoutError:
             _log.warn(
-                "stopping: {what} took longer than {limit_s:g} s; still running: {left}",
-                what=step.what,
+                "stopping: {name} took longer than {limit_s:g} s; still running: {pending}",
+                name=step.name,
                 limit_s=step.limit_s,
-                left=_told(step.left()),
+                pending=_summary(step.pending()),
             )
         except Exception:  # noqa: BLE001
-            _log.failure("stopping: {what} failed", what=step.what)
+            _log.failure("stopping: {name} failed", name=step.name)
 
 
-def _told(left: Sequence[str]) -> str:
-    more = len(left) - _MOST_NAMED
-    told = [*left[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])]
-    return "; ".join(told) or "unknown"
+def _summary(pending: Sequence[str]) -> str:
+    more = len(pending) - _MAX_NAMED
+    named = [*pending[:_MAX_NAMED], *([f"and {more} more"] if more > 0 else [])]
+    return "; ".join(named) or "unknown"
 
 
-def _ended_late(outcome: object) -> None:
+def _log_late_failure(outcome: object) -> None:
     if isinstance(outcome, Failure):
-        _log.failure("a step of stopping failed after its deadline", outcome)
+        _log.failure("a step of stopping failed after its time limit", outcome)

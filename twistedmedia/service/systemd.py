@@ -1,4 +1,4 @@
-"""What systemd is told of a service of `Type=notify` (sd_notify(3)). Nothing without systemd."""
+"""Notifies systemd of the state of a service of `Type=notify` (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-_BEATS = 2  # in the time after which systemd takes us for dead (sd_watchdog_enabled(3))
+_PINGS = 2  # in one watchdog timeout (sd_watchdog_enabled(3))
 
 
 class SystemdNotifier:
-    """Says to systemd that the service is ready, alive, and stopping.
+    """Tells systemd that the service is ready, alive, and stopping.
 
-    The watchdog is fed by the event loop: when that hangs, systemd starts the service anew.
+    The event loop feeds the watchdog: if the loop hangs, systemd restarts the service. Without
+    systemd nothing is sent.
     """
 
     _log = Logger()
@@ -25,52 +26,54 @@ class SystemdNotifier:
         self._address = os.environ.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):  # the abstract namespace
             self._address = "\0" + self._address[1:]
-        self._speaking: socket.socket | None = None
-        self._is_unheard = False  # and the operator knows
-        self._beating = LoopingCall(self._say, "WATCHDOG=1")
-        self._beating.clock = clock
+        self._socket: socket.socket | None = None
+        self._has_warned = False
+        self._watchdog = LoopingCall(self._send, "WATCHDOG=1")
+        self._watchdog.clock = clock
 
     def ready(self) -> None:
-        """Requests are answered from now on."""
-        self._say("READY=1")
-        watched_s = _watched_s()
-        if watched_s and self._address:
-            self._beating.start(watched_s / _BEATS)
+        """Notify that requests are served from now on, and begin to feed the watchdog."""
+        self._send("READY=1")
+        timeout_s = _watchdog_timeout_s()
+        if timeout_s and self._address:
+            self._watchdog.start(timeout_s / _PINGS)
 
     def stopping(self, within_s: float) -> None:
-        """No more requests are taken. The watchdog is still fed. The process will have
-        ended `within_s` seconds from now: systemd waits as long, also if TimeoutStopSec= is less.
+        """Notify that no more requests are accepted, and that the process ends within `within_s`.
+        systemd waits that long, even if TimeoutStopSec= is less. The watchdog is still fed.
         """
         microseconds = math.ceil(within_s * 1e6)
-        self._say(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={microseconds}")
+        self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={microseconds}")
 
     def stopped(self) -> None:
-        """All has ended."""
-        if self._beating.running:
-            self._beating.stop()
-        if self._speaking is not None:
-            self._speaking.close()
-            self._speaking = None
+        """Stop feeding the watchdog, and close the socket."""
+        if self._watchdog.running:
+            self._watchdog.stop()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
-    def _say(self, state: str) -> None:
+    def _send(self, state: str) -> None:
         if not self._address:
             return
         try:
-            if self._speaking is None:  # kept: it must not fail for want of a descriptor
+            if self._socket is None:  # kept open, so that a lack of descriptors does not matter
                 kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
-                self._speaking = socket.socket(socket.AF_UNIX, kind)
-            self._speaking.sendto(state.encode(), self._address)
+                self._socket = socket.socket(socket.AF_UNIX, kind)
+            self._socket.sendto(state.encode(), self._address)
         except OSError as error:
-            if self._is_unheard:
+            if self._has_warned:
                 return
-            self._is_unheard = True
+            self._has_warned = True
             self._log.warn(
-                "systemd cannot be told {state}: {why}", state=state, why=error.strerror or error
+                "cannot notify systemd of {state}: {reason}",
+                state=state,
+                reason=error.strerror or error,
             )
 
 
-def _watched_s() -> float:
-    """After how many seconds of silence systemd takes this process for dead, 0 if never."""
+def _watchdog_timeout_s() -> float:
+    """Seconds without a ping after which systemd restarts this process, or 0."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     microseconds = os.environ.get("WATCHDOG_USEC", "")

@@ -1,11 +1,7 @@
-"""`twistd media`: the service that the options describe.
-
-The only place that names the global reactor.
-"""
+"""Builds the service of `twistd media` from its options. It alone uses the global reactor."""
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 from twisted.application.service import IService
@@ -31,26 +27,25 @@ from twistedmedia.logs.access_log import AccessLog
 from twistedmedia.logs.event_log import EventLog
 from twistedmedia.service.endpoints import BACKLOG, endpoint_from
 from twistedmedia.service.options import Options
-from twistedmedia.service.process import set_switch_interval
-from twistedmedia.service.service import Listening, MediaService
+from twistedmedia.service.process import set_switch_interval, tune_garbage_collector
+from twistedmedia.service.service import MediaService, ServiceEndpoint
 from twistedmedia.store.local.directory import DirectoryStore
 from twistedmedia.web.cross_site import CsrfPolicy
 from twistedmedia.web.tree import media_resource
 
 __all__ = ["Options", "makeService"]
 
-# An import may take this long in all; while it lasts, an endless stream keeps one of the places.
+# The longest time for an import. Until then an import of an endless stream occupies a place.
 IMPORT_S = 3600
-_OBJECTS_BETWEEN_COLLECTIONS = 20_000
 
 
 def makeService(options: Options) -> IService:
-    """The service that `options` describe. Nothing is opened, started or bound yet: see
+    """Make the service that `options` describe. It opens, starts and binds nothing yet: see
     `MediaService`.
     """
     from twisted.internet import reactor as global_reactor
 
-    reactor: Any = global_reactor  # which of the reactors it is, types cannot tell
+    reactor: Any = global_reactor  # its type depends on the platform
     use_monotonic_time(reactor)  # before anything is scheduled
 
     store = DirectoryStore(
@@ -104,7 +99,7 @@ def makeService(options: Options) -> IService:
         access_log=access_log,
         queue=queue,
     )
-    reactor.callWhenRunning(_relieve_the_collector)
+    reactor.callWhenRunning(tune_garbage_collector)
     return MediaService(
         reactor,
         _endpoints(options, reactor),
@@ -116,27 +111,27 @@ def makeService(options: Options) -> IService:
         access_log=access_log,
         event_log=event_log,
         grace_s=options["grace"],
-        open_to=_open_to(options),
+        granted_to_all=_granted_to_all(options),
         variables=options.variables,
     )
 
 
-def _endpoints(options: Options, reactor: Any) -> list[Listening]:
+def _endpoints(options: Options, reactor: Any) -> list[ServiceEndpoint]:
     is_open = bool(options["open"])
     if options["listen"]:
         return [
-            Listening(endpoint_from(reactor, text), "--listen", is_open)
+            ServiceEndpoint(endpoint_from(reactor, text), "--listen", is_open)
             for text in options["listen"]
         ]
-    six = ":" in options["interface"]
-    endpoint = (TCP6ServerEndpoint if six else TCP4ServerEndpoint)(
+    is_ipv6 = ":" in options["interface"]
+    endpoint = (TCP6ServerEndpoint if is_ipv6 else TCP4ServerEndpoint)(
         reactor, options["port"], backlog=BACKLOG, interface=options["interface"]
     )
-    return [Listening(endpoint, "--port", is_open)]
+    return [ServiceEndpoint(endpoint, "--port", is_open)]
 
 
-def _open_to(options: Options) -> str:
-    """What anybody who can connect may do, if the service is open."""
+def _granted_to_all(options: Options) -> str:
+    """What everyone who can connect may do, if the service is open."""
     if not options["open"]:
         return ""
     return "read, write and delete" if options["no-fetch"] else "read, write, delete and fetch"
@@ -151,7 +146,7 @@ def _fetches(options: Options, reactor: Any, queue: LoopQueue) -> Fetches:
         upstream=options["upstream"],
         connections=options["fetch-connections"],
         busy_rate=options["busy-rate"],
-        memory=BodyMemory(),  # not that of uploads, which fetches are not to hold up
+        memory=BodyMemory(),  # of its own, so that fetches do not hold up uploads
         queue=queue,
     )
     timeout_s = options["fetch-timeout"]
@@ -160,14 +155,3 @@ def _fetches(options: Options, reactor: Any, queue: LoopQueue) -> Fetches:
         fetch_limits=FetchLimits(timeout_s, timeout_s, options["fetch-max"]),
         import_limits=FetchLimits(max(IMPORT_S, timeout_s), timeout_s),
     )
-
-
-def _relieve_the_collector() -> None:
-    """Modules, classes and routes stay as long as the process: that the garbage collector looks at
-    all of them again and again would hold the event loop up, each time for some 20 ms. And with a
-    thousand requests under way most of what is new is in use: to look for garbage after each 700
-    objects, as it would, takes a quarter of the time that they take.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 10, 10)
