@@ -1,4 +1,4 @@
-"""A wall clock that is set makes no upload older or younger."""
+"""Setting the wall clock makes no upload older or younger."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_time_passes_while_no_service_runs(start: Any) -> None:
 async def test_a_store_of_which_nothing_is_noted_goes_by_the_wall_clock(
     start: Any, root: Path
 ) -> None:
-    """As a service of an earlier version has left it, and with times in the future."""
+    """As an earlier version has left it, and with times in the future."""
     store = start(FailingCalls())
     await begun(store, b"hello")
     await begun(store, b"hello", upload=OTHER)
@@ -159,8 +159,8 @@ class Boot(FailingCalls):
 
 
 @asynchronous
-async def test_who_writes_while_the_clock_is_set_is_spared_afterwards(start: Any) -> None:
-    """Case 88. Its upload is locked, so its time is moved by the next sweep."""
+async def test_an_upload_written_to_while_the_clock_is_set_does_not_expire(start: Any) -> None:
+    """Case 88. The upload is locked, so the next sweep moves its time."""
     store = start(FailingCalls())
     await begun(store, b"hello")
     time = await time_of(store)
@@ -177,8 +177,8 @@ async def test_who_writes_while_the_clock_is_set_is_spared_afterwards(start: Any
 
 
 @asynchronous
-async def test_who_writes_until_its_time_was_to_be_moved_is_spared(start: Any) -> None:
-    """Case 88. The draft is let go of between the two steps of a sweep."""
+async def test_an_upload_written_to_until_its_time_is_moved_does_not_expire(start: Any) -> None:
+    """Case 88. The draft is released between the two steps of a sweep."""
     store = start(FailingCalls())
     await begun(store, b"hello")
     time = await time_of(store)
@@ -196,7 +196,7 @@ async def test_who_writes_until_its_time_was_to_be_moved_is_spared(start: Any) -
 
 
 @asynchronous
-async def test_who_writes_while_the_clock_is_set_is_spared_after_a_kill_too(
+async def test_an_upload_written_to_while_the_clock_is_set_does_not_expire_after_a_kill(
     start: Any, root: Path, tmp_path: Path
 ) -> None:
     """Case 88: only the process knows that the time of this upload is to be moved."""
@@ -218,7 +218,7 @@ async def test_who_writes_while_the_clock_is_set_is_spared_after_a_kill_too(
 
 @asynchronous
 @pytest.mark.parametrize("noted", [True, False], ids=["with a note", "without one"])
-async def test_a_finished_upload_of_the_future_holds_no_other_back(
+async def test_a_finished_upload_with_a_future_time_does_not_affect_others(
     start: Any, root: Path, noted: bool
 ) -> None:
     """Case 88: its time becomes that of the first sweep that sees it."""
@@ -262,7 +262,7 @@ async def test_a_step_leaves_the_time_of_a_published_file(start: Any, root: Path
 
 
 @asynchronous
-async def test_what_is_shown_is_wall_time(store: Any) -> None:
+async def test_reported_times_are_wall_time(store: Any) -> None:
     await begun(store, b"hello")
     time = await time_of(store)
     await time.sweep(store)
@@ -274,7 +274,7 @@ async def test_what_is_shown_is_wall_time(store: Any) -> None:
 
 
 @asynchronous
-async def test_where_the_time_cannot_be_noted_uploads_expire_all_the_same(
+async def test_uploads_expire_even_if_the_time_cannot_be_noted(
     start: Any, root: Path, warnings: list[LogEvent]
 ) -> None:
     calls = FailingCalls()
@@ -329,7 +329,7 @@ def test_a_reading_is_kept_as_it_is(first: ClockReading, second: ClockReading) -
 
 
 @pytest.mark.parametrize("text", ["", "a", "a 1", "a b c", "a 1 2 3", "a 1 \udc80"])
-def test_a_text_that_is_not_a_reading_is_none(tmp_path: Path, text: str) -> None:
+def test_an_invalid_text_is_not_a_reading(tmp_path: Path, text: str) -> None:
     assert ClockReading.parse(text) is None
     (tmp_path / "clock").write_bytes(os.fsencode(text))
     fd = os.open(tmp_path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""What every store promises (`twistedmedia.boundaries`)."""
+"""What every store promises (`store.interface`)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def content_of(store: Any, name: Any) -> bytes:
 
 
 async def closed(media: Any) -> None:
-    """Close `media` and wait until that is done: a reading then comes behind it."""
+    """Close `media` and wait until that is done. A later read comes after it."""
     media.close()
     with contextlib.suppress(Exception):  # nothing is promised of it
         await media.read(0, 1)
@@ -64,7 +64,7 @@ async def holds(store: Any, name: Any) -> bool:
 
 
 async def let_go(draft: Any) -> None:
-    """Discard `draft` and wait until that is done: what is asked of it then comes behind."""
+    """Discard `draft` and wait until that is done. Later operations come after it."""
     draft.discard()
     with pytest.raises(RuntimeError):
         await draft.seal()
@@ -91,7 +91,7 @@ async def test_a_published_draft_is_read_back_byte_for_byte(store: Any) -> None:
 
 
 @asynchronous
-async def test_a_publish_seals_what_was_not_sealed(store: Any) -> None:
+async def test_a_publish_seals_the_draft(store: Any) -> None:
     draft = store.begin()
     await draft.append([b"hello"])
     published = await draft.publish(HELLO)
@@ -100,7 +100,7 @@ async def test_a_publish_seals_what_was_not_sealed(store: Any) -> None:
 
 
 @asynchronous
-async def test_a_draft_of_which_nothing_was_asked_can_be_published(store: Any) -> None:
+async def test_an_unused_draft_can_be_published(store: Any) -> None:
     published = await store.begin().publish(HELLO)
     assert published.size == 0
     assert await content_of(store, HELLO) == b""
@@ -215,7 +215,7 @@ async def test_a_draft_that_is_not_published_cannot_be_seen(store: Any) -> None:
 
 @asynchronous
 @pytest.mark.parametrize("steps", range(4))
-async def test_a_discarded_draft_takes_nothing_more(store: Any, steps: int) -> None:
+async def test_a_discarded_draft_accepts_nothing_more(store: Any, steps: int) -> None:
     draft = store.begin()
     for step in [lambda: draft.prepare(HELLO), lambda: draft.append([b"x"]), draft.seal][:steps]:
         await step()
@@ -242,7 +242,7 @@ async def test_a_draft_may_be_discarded_while_its_work_is_under_way(store: Any) 
 
 
 @asynchronous
-async def test_to_discard_a_published_draft_changes_nothing(store: Any) -> None:
+async def test_discarding_a_published_draft_changes_nothing(store: Any) -> None:
     draft = store.begin()
     await draft.append([b"hello"])
     await draft.seal()
@@ -254,7 +254,7 @@ async def test_to_discard_a_published_draft_changes_nothing(store: Any) -> None:
 
 
 @asynchronous
-async def test_what_a_generator_of_chunks_raises_is_the_failure_of_append(store: Any) -> None:
+async def test_an_error_of_a_generator_of_chunks_is_the_failure_of_append(store: Any) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"some"
         raise TooLarge(4)
@@ -336,7 +336,7 @@ async def test_preparing_takes_no_name(store: Any) -> None:
 
 @asynchronous
 @pytest.mark.parametrize("name", ["prompts/en", "prompts/en/x.mp3", "x/y.mp3"])
-async def test_what_is_not_a_file_is_not_found(store: Any, name: str) -> None:
+async def test_only_files_are_found(store: Any, name: str) -> None:
     await stored(store, HELLO)
     with pytest.raises(NotFound):
         await store.open(named(name))
@@ -455,7 +455,7 @@ async def test_uploads_and_deletes_of_one_name_at_once_leave_it_whole_or_gone(st
 
 
 @asynchronous
-async def test_a_full_storage_says_so_and_works_on(small_store: Any) -> None:
+async def test_a_full_storage_reports_it_and_continues_to_work(small_store: Any) -> None:
     """Case 10."""
     await stored(small_store, HELLO, bytes(CAPACITY - 100))
     draft = small_store.begin()
@@ -475,7 +475,7 @@ async def test_a_storage_can_be_filled_to_the_last_byte(small_store: Any) -> Non
 
 
 @asynchronous
-async def test_a_declared_size_is_judged_before_a_byte_has_come(small_store: Any) -> None:
+async def test_a_declared_size_is_checked_before_the_first_byte(small_store: Any) -> None:
     for size, fits in ((CAPACITY, True), (CAPACITY + 1, False), (1 << 62, False)):
         draft = small_store.begin(size)
         if fits:
@@ -487,7 +487,7 @@ async def test_a_declared_size_is_judged_before_a_byte_has_come(small_store: Any
 
 
 @asynchronous
-async def test_what_a_draft_declares_counts_as_taken_from_its_first_work(small_store: Any) -> None:
+async def test_declared_bytes_are_reserved_from_the_first_operation(small_store: Any) -> None:
     """Case 11."""
     first, second = small_store.begin(CAPACITY - 100), small_store.begin(101)
     await first.prepare(named("a/first.mp3"))
@@ -498,7 +498,7 @@ async def test_what_a_draft_declares_counts_as_taken_from_its_first_work(small_s
 
 
 @asynchronous
-async def test_what_is_written_counts_once(small_store: Any) -> None:
+async def test_written_bytes_count_once(small_store: Any) -> None:
     first = small_store.begin(CAPACITY - 100)
     await first.prepare(HELLO)
     await first.append([bytes(CAPACITY - 200)])

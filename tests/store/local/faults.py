@@ -1,7 +1,7 @@
-"""Layers over the directory store's system calls: they record, fail, hold or shorten them, or make
-the disk small.
+"""Layers over the system calls of the directory store: they record, fail, delay or shorten calls,
+or make the disk small.
 
-Each goes between the store and the real calls, so that a real folder shows what came of it.
+Each is between the store and the real calls, so that the result is in a real folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twistedmedia.store.local.syscalls import SystemCalls
 
 T = TypeVar("T")
 
-# These cannot fail as their callers see it.
+# Failures of these are not visible to their callers.
 HINTS = {"append", "empty", "start_writeback", "read_ahead", "get_attribute", "set_attribute"}
 
 OPERATIONS = tuple(
@@ -35,7 +35,7 @@ OPERATIONS = tuple(
 
 
 class CallsLayer(SystemCalls):
-    """Every call passes through `around`, those that are added to `SystemCalls` later too."""
+    """Every call passes through `around`, also those added to `SystemCalls` later."""
 
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
         """`call` makes the call with `args`; `operation` is its name."""
@@ -58,9 +58,9 @@ for _operation in OPERATIONS:
 
 
 class RecordingCalls(CallsLayer):
-    """Notes what was done to what, in order, as `"fsync prompts/en"`: paths are below the root,
-    `.` is the root, `draft` any file that has no name yet or a hidden one, and what is outside of
-    the root is absolute. A call that fails is not noted.
+    """Notes what was done to what, in order, as `"fsync prompts/en"`: paths are below the root, `.`
+    is the root, `draft` any file that has no name yet or a hidden one, and what is outside of the
+    root is absolute. A call that fails is not noted.
     """
 
     def __init__(self, root: str) -> None:
@@ -160,7 +160,7 @@ async def each_failure(
                 came = await work()
             except Exception as failure:  # noqa: BLE001  # it is the outcome
                 came = failure
-            for _ in range(10_000):  # a file is closed behind who has waited for it
+            for _ in range(10_000):  # a file is closed after its waiter was called back
                 if descriptors() == before:
                     break
                 await deferLater(reactor, 0.001)

@@ -1,4 +1,4 @@
-"""What a file system lacks is named when the store starts, or done without."""
+"""Missing capabilities of a file system: the start fails and names them, or does without."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent
 from tests.store.local.faults import CallsLayer, LackingCalls, descriptors, tree
 from tests.store.local.test_resumable_drafts import (
     ETAG,
-    PLAN,
+    SPEC,
     UPLOAD,
     begun,
     going_on,
@@ -72,10 +72,10 @@ def store_on(root: Path, calls: SystemCalls, **options: Any) -> DirectoryStore:
     return DirectoryStore(reactor, str(root), calls=calls, **options)
 
 
-@pytest.mark.parametrize(("calls", "told"), NEEDED)
+@pytest.mark.parametrize(("calls", "expected"), NEEDED)
 @pytest.mark.parametrize("exists", [True, False], ids=["a root", "a new root"])
-def test_what_is_needed_and_lacks_ends_the_start_and_is_named(
-    root: Path, calls: CallsLayer, told: str, exists: bool
+def test_a_missing_required_capability_ends_the_start_and_is_named(
+    root: Path, calls: CallsLayer, expected: str, exists: bool
 ) -> None:
     """Case 93."""
     if exists:
@@ -83,16 +83,14 @@ def test_what_is_needed_and_lacks_ends_the_start_and_is_named(
     before = descriptors()
     with pytest.raises(ConfigurationError) as failure:
         store_on(root, calls).start()
-    assert str(failure.value) == f"the file system of {root} {told}"
+    assert str(failure.value) == f"the file system of {root} {expected}"
     assert descriptors() == before
     assert tree(root) == {}
     assert not (root / ".twistedmedia").exists()
 
 
 @pytest.mark.parametrize("calls", [calls for calls, _ in NEEDED])
-def test_a_start_that_is_refused_removes_nothing_that_was_there(
-    root: Path, calls: CallsLayer
-) -> None:
+def test_a_refused_start_removes_nothing_that_existed(root: Path, calls: CallsLayer) -> None:
     """Case 93."""
     hidden = root / ".twistedmedia"
     (hidden / "uploads").mkdir(parents=True)
@@ -110,7 +108,9 @@ async def test_a_store_that_is_not_durable_needs_no_folder_synced(start: Any) ->
 
 
 @pytest.mark.parametrize("operation", ["lock", "link", "symlink"])
-def test_a_storage_that_fails_is_not_one_that_lacks_something(root: Path, operation: str) -> None:
+def test_a_failing_storage_is_not_reported_as_a_missing_capability(
+    root: Path, operation: str
+) -> None:
     calls = LackingCalls(operation, error=errno.EIO)
     store = store_on(root, calls, unnamed_drafts=False)
     with pytest.raises(ConfigurationError, match="cannot be used: Input/output error"):
@@ -143,7 +143,7 @@ def has_attributes(root: Path) -> bool:
 
 @asynchronous
 @pytest.mark.parametrize(
-    ("calls", "told"),
+    ("calls", "expected"),
     [
         (LackingCalls("symlink"), "no symbolic links (operation not permitted): small files"),
         (
@@ -156,19 +156,19 @@ def has_attributes(root: Path) -> bool:
         ),
     ],
 )
-async def test_what_is_only_useful_and_lacks_is_told(
-    start: Any, root: Path, infos: list[str], calls: CallsLayer, told: str
+async def test_a_missing_optional_capability_is_logged(
+    start: Any, root: Path, infos: list[str], calls: CallsLayer, expected: str
 ) -> None:
     """Case 93."""
     store = start(calls)
-    assert sum(f"the file system of {root} has {told}" in event for event in infos) == 1
+    assert sum(f"the file system of {root} has {expected}" in event for event in infos) == 1
     name = named("a/b.mp3")
     await stored(store, name, b"hello")
     assert await content_of(store, name) == b"hello"
 
 
 @asynchronous
-async def test_nothing_is_told_of_a_file_system_that_has_all(
+async def test_nothing_is_logged_for_a_file_system_with_all_capabilities(
     start: Any, root: Path, infos: list[str]
 ) -> None:
     assert has_attributes(root)
@@ -195,7 +195,7 @@ async def test_without_symbolic_links_resumable_uploads_survive_a_kill(
     draft = await going_on(store)
     await reviewed(draft)
     await draft.append([b" world"])
-    published = await draft.publish(PLAN.name)
+    published = await draft.publish(SPEC.name)
     await store.stop()
     store = start(LackingCalls("symlink"))
     assert (await store.resumable.find(UPLOAD)).etag == published.etag

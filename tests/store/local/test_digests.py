@@ -1,4 +1,4 @@
-"""The digests of stored files: recorded with them, computed where they are not, and recognised."""
+"""The digests of stored files: recorded, computed if they are not recorded, and compared."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_a_stored_file_has_its_digest_recorded(
 
 
 @asynchronous
-async def test_what_is_recorded_is_not_computed_again(start: Any, root: Path) -> None:
+async def test_a_recorded_digest_is_not_computed_again(start: Any, root: Path) -> None:
     calls = RecordingCalls(str(root))
     store = start(calls)
     await stored(store, NAME, LARGE)
@@ -113,7 +113,7 @@ async def test_the_record_is_synced_with_the_content(start: Any, root: Path) -> 
 
 @asynchronous
 @pytest.mark.parametrize("content", [b"hello", LARGE], ids=["small", "large"])
-async def test_a_record_of_another_content_is_not_believed(
+async def test_a_record_of_other_content_is_not_used(
     start: Any, root: Path, content: bytes
 ) -> None:
     store = start()
@@ -127,7 +127,7 @@ async def test_a_record_of_another_content_is_not_believed(
 
 @asynchronous
 @pytest.mark.parametrize("record", [b"", b"short", b"x" * 48, b"x" * 64])
-async def test_a_record_that_is_none_is_not_believed(start: Any, root: Path, record: bytes) -> None:
+async def test_an_invalid_record_is_not_used(start: Any, root: Path, record: bytes) -> None:
     store = start()
     await stored(store, NAME)
     os.setxattr(root / "a" / "b" / "x.mp3", ATTRIBUTE, record)
@@ -191,7 +191,7 @@ class NoAttributes(CallsLayer):
         (errno.ERANGE, ("get_attribute",)),
     ],
 )
-async def test_where_attributes_cannot_be_had_digests_are_computed(
+async def test_without_extended_attributes_digests_are_computed(
     start: Any, content: bytes, error: int, operations: tuple[str, ...]
 ) -> None:
     """Case 10: nor is an upload refused for want of the room for one."""
@@ -205,7 +205,7 @@ async def test_where_attributes_cannot_be_had_digests_are_computed(
 
 @asynchronous
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
-async def test_a_recognition_whose_nth_operation_fails_is_no_recognition(
+async def test_a_recognition_whose_nth_operation_fails_recognises_nothing(
     start: Any, root: Path, error: int, nothing_left_behind: list[Any]
 ) -> None:
     """Cases 5, 14 and 25. What is told as stored is on stable storage: nothing of that may have
@@ -238,7 +238,7 @@ async def test_a_recognition_whose_nth_operation_fails_is_no_recognition(
 
 
 @asynchronous
-async def test_what_cannot_be_hashed_is_told_and_can_be_read_all_the_same(
+async def test_a_failure_to_hash_is_reported_and_the_file_stays_readable(
     start: Any, root: Path
 ) -> None:
     store = start(calls := FailingCalls())
@@ -276,7 +276,7 @@ async def test_a_file_that_changes_while_it_is_hashed_gets_no_record(
 
 
 @asynchronous
-async def test_who_waits_for_a_digest_may_leave(start: Any, root: Path) -> None:
+async def test_a_digest_may_be_cancelled(start: Any, root: Path) -> None:
     """Case 25."""
     calls = SlowCalls()
     before = descriptors()
@@ -297,10 +297,10 @@ async def test_who_waits_for_a_digest_may_leave(start: Any, root: Path) -> None:
 
 
 @asynchronous
-async def test_what_is_recognised_is_synced_with_all_that_leads_to_it(
+async def test_a_recognised_file_is_synced_with_the_folders_that_lead_to_it(
     start: Any, root: Path
 ) -> None:
-    """Somebody else's link may not have been synced yet, or its process have died before it was."""
+    """The link of another upload may not be synced yet, or its process may have died before."""
     calls = RecordingCalls(str(root))
     store = start(calls)
     (root / "a" / "b").mkdir(parents=True)
@@ -311,7 +311,7 @@ async def test_what_is_recognised_is_synced_with_all_that_leads_to_it(
 
 
 @asynchronous
-async def test_what_goes_before_it_is_synced_is_not_recognised(start: Any, root: Path) -> None:
+async def test_a_file_removed_before_it_is_synced_is_not_recognised(start: Any, root: Path) -> None:
     calls = SlowCalls()
     store = start(calls)
     await stored(store, NAME, b"hello")
@@ -324,8 +324,8 @@ async def test_what_goes_before_it_is_synced_is_not_recognised(start: Any, root:
 
 
 @asynchronous
-async def test_who_waits_for_a_recognition_may_leave(start: Any) -> None:
-    """Case 25. The file is closed behind the thread that syncs it."""
+async def test_a_recognition_may_be_cancelled(start: Any) -> None:
+    """Case 25. The file is closed after the thread has synced it."""
     calls = SlowCalls()
     before = descriptors()
     store = start(calls)
@@ -354,7 +354,7 @@ def open_paths() -> list[str]:
 
 
 @asynchronous
-async def test_what_another_takes_the_place_of_before_it_is_synced_is_not_recognised(
+async def test_a_file_replaced_before_it_is_synced_is_not_recognised(
     start: Any, root: Path
 ) -> None:
     calls = SlowCalls()

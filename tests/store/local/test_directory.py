@@ -1,5 +1,5 @@
-"""What the directory store promises beyond the contract: nothing outside of its root, one service
-a root, and an order of operations that no crash can make a lie.
+"""What the directory store promises beyond the contract: nothing outside of its root, one service a
+root, and an order of operations that no crash can make a lie.
 """
 
 from __future__ import annotations
@@ -173,9 +173,7 @@ def test_the_hidden_folder_has_no_media_name(text: str) -> None:
 
 @asynchronous
 @both_kinds
-async def test_a_publish_whose_waiter_leaves_is_done_all_the_same(
-    start: Any, root: Path, kind: str
-) -> None:
+async def test_a_cancelled_publish_is_still_done(start: Any, root: Path, kind: str) -> None:
     store = start(kind=kind)
     draft = store.begin()
     await draft.append([b"hello"])
@@ -190,7 +188,7 @@ async def test_a_publish_whose_waiter_leaves_is_done_all_the_same(
 
 
 @asynchronous
-async def test_a_delete_whose_waiter_leaves_is_done_all_the_same(start: Any, root: Path) -> None:
+async def test_a_cancelled_delete_is_still_done(start: Any, root: Path) -> None:
     store = start()
     await stored(store, NAME)
     deleting = store.delete(NAME)
@@ -202,7 +200,7 @@ async def test_a_delete_whose_waiter_leaves_is_done_all_the_same(start: Any, roo
 
 
 @asynchronous
-async def test_a_media_that_nobody_waits_for_any_more_is_closed(start: Any) -> None:
+async def test_a_media_whose_open_was_cancelled_is_closed(start: Any) -> None:
     """Case 25."""
     calls = SlowCalls()
     store = start(calls)
@@ -221,10 +219,10 @@ async def test_a_media_that_nobody_waits_for_any_more_is_closed(start: Any) -> N
 
 @asynchronous
 @both_kinds
-async def test_stopping_waits_for_what_is_under_way_and_for_what_is_to_follow_it(
+async def test_stopping_waits_for_running_work_and_for_the_work_that_follows(
     start: Any, root: Path, kind: str
 ) -> None:
-    """A draft is discarded behind a write: the threads must not end between the two."""
+    """A draft is discarded after a write: the threads must not end between the two."""
     calls = SlowCalls()
     before = descriptors()
     store = start(calls, kind)
@@ -299,7 +297,7 @@ async def test_no_link_is_ever_followed(start: Any, root: Path, other: Path, cas
 
 
 @asynchronous
-async def test_a_link_to_a_folder_is_no_directory_that_could_be_deleted(
+async def test_a_link_to_a_folder_is_not_a_directory_that_could_be_deleted(
     start: Any, root: Path, other: Path
 ) -> None:
     """Case 33."""
@@ -328,7 +326,7 @@ async def recognised(store: Any, _: Any) -> None:
 
 
 def the_one(etag: str | None, modified_ns: int) -> bool:
-    """The condition that there is a file, of four bytes."""
+    """The condition that a file of four bytes exists."""
     return etag is not None and etag.startswith('"4-')
 
 
@@ -352,7 +350,7 @@ DOING: dict[str, Callable[[Any, Any], Any]] = {
 async def test_a_link_that_is_swapped_in_at_any_moment_leads_nowhere(
     start: Any, root: Path, other: Path, doing: str, swapped: str
 ) -> None:
-    """Case 33: what stands at `swapped` becomes a link before the Nth call, for every N."""
+    """Case 33: `swapped` becomes a link before the Nth call, for every N."""
     calls = SwappingCalls()
     store = start(calls)
     outside = tree(other)
@@ -425,7 +423,7 @@ async def test_only_regular_files_are_served_and_nothing_hangs_on_others(
 
 
 class DeviceCalls(CallsLayer):
-    """What is called x.mp3 is /dev/zero, which only root could make."""
+    """x.mp3 is /dev/zero, which only root could make."""
 
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
         if operation == "open_cached":
@@ -503,7 +501,7 @@ async def test_a_root_that_cannot_be_is_one_clear_line(start: Any, tmp_path: Pat
 async def test_a_hidden_folder_that_is_a_link_is_refused(
     start: Any, root: Path, tmp_path: Path
 ) -> None:
-    """Case 33, of the clean-up: a sweep must not remove files elsewhere."""
+    """Case 33: a sweep must not remove files elsewhere."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").write_bytes(b"x")
@@ -520,7 +518,7 @@ async def test_a_hidden_folder_that_is_a_link_is_refused(
 async def test_a_start_that_fails_anywhere_says_so_and_holds_nothing(
     start: Any, root: Path, kind: str, error: int
 ) -> None:
-    """Case 14. What fails may be something that the store can do without."""
+    """Case 14. The failed call may be for something optional."""
     calls = FailingCalls()
     for nth in range(1, 100):
         before = descriptors()
@@ -562,9 +560,7 @@ async def test_the_drafts_of_a_killed_service_are_swept_and_those_in_use_are_spa
 
 
 @asynchronous
-async def test_a_sweep_leaves_alone_what_is_no_draft(
-    start: Any, root: Path, tmp_path: Path
-) -> None:
+async def test_a_sweep_leaves_other_files_alone(start: Any, root: Path, tmp_path: Path) -> None:
     """Case 33: links are not followed, and a FIFO does not hold up the start."""
     await start().stop()
     precious = tmp_path / "precious"
@@ -797,10 +793,10 @@ async def test_a_deep_delete_of_which_a_removal_fails_is_completed_by_the_next_o
 
 
 @asynchronous
-async def test_a_delete_that_removes_folders_while_a_deep_name_is_placed_is_not_in_its_way(
+async def test_a_delete_that_removes_folders_does_not_disturb_a_deep_publish(
     start: Any, root: Path
 ) -> None:
-    """Case 14. What the placing has made goes and comes."""
+    """Case 14. Folders made by the publish are removed and made again."""
     store = start()
     content = root / "content"
     content.write_bytes(b"hello")
@@ -871,7 +867,7 @@ class _SlowRecordingCalls(RecordingCalls, SlowCalls):
 
 @asynchronous
 @pytest.mark.parametrize("before", ["never there", "deleted", "removed by hand"])
-async def test_a_folder_that_another_upload_made_and_has_not_synced_yet_is_synced_by_us(
+async def test_a_folder_that_another_upload_made_and_has_not_synced_yet_is_synced(
     start: Any, root: Path, before: str
 ) -> None:
     calls = _SlowRecordingCalls(str(root))
@@ -892,7 +888,7 @@ async def test_a_folder_that_another_upload_made_and_has_not_synced_yet_is_synce
 
     held = calls.hold("fsync", where=is_root)
     publishing = first.publish(named("new/1.mp3"))
-    await held  # `new` is there, and nobody has synced that
+    await held  # `new` exists, and is not synced
     calls.events.clear()
     await stored(store, named("new/2.mp3"))
     synced = "fsync ." in calls.events
@@ -1004,7 +1000,7 @@ async def test_a_write_that_takes_only_a_part_is_continued(
         ("open", errno.ENFILE, Busy),
     ],
 )
-async def test_an_error_of_the_file_system_is_told_as_ours_or_stays_a_fault(
+async def test_an_error_of_the_file_system_is_translated_or_is_a_defect(
     start: Any, root: Path, operation: str, error: int, ours: type[Exception]
 ) -> None:
     """Cases 10 and 14."""
@@ -1088,7 +1084,7 @@ def only_told(logged: list[Any]) -> None:
 async def test_an_upload_whose_nth_operation_fails_leaves_nothing_and_the_next_one_works(
     start: Any, root: Path, kind: str, error: int, nothing_left_behind: list[Any]
 ) -> None:
-    """Cases 5, 10, 14 and 25. The failure is told, unless it happened in cleaning up: then the
+    """Cases 5, 10, 14 and 25. The failure is raised, unless it happened in cleaning up: then the
     file is there whole.
     """
     calls = FailingCalls()
@@ -1097,29 +1093,29 @@ async def test_an_upload_whose_nth_operation_fails_leaves_nothing_and_the_next_o
     wrong: list[str] = []
     for nth in range(1, 200):
         before = descriptors()
-        told = None
+        raised = None
         with calls.armed(nth, error):
             try:
                 await one_upload(store)
             except Exception as failure:  # noqa: BLE001  # which one, is asked below
-                told = failure
+                raised = failure
         if calls.failed is None:
-            assert told is None
+            assert raised is None
             break
         failed.append(calls.failed)
         left = tree(root)
         drafts = {path for path in left if path.startswith(".twistedmedia/drafts/")}
         stands = left.get("a/b/x.mp3")
         expected = {
-            "told as what it is": told is None or isinstance(told, (OSError, MediaError)),
-            "told": told is not None or (calls.failed in CLEANING and stands == b"hello"),
-            "no name": told is None or stands is None,
+            "raised as what it is": raised is None or isinstance(raised, (OSError, MediaError)),
+            "raised": raised is not None or (calls.failed in CLEANING and stands == b"hello"),
+            "no name": raised is None or stands is None,
             "no folder": stands is not None or not left.keys() - drafts,
             "no draft": not drafts or calls.failed == "unlink",
             "no descriptor": descriptors() == before,
         }
         wrong += [
-            f"operation {nth}, {calls.failed}: {told!r}: not so: {what}"
+            f"operation {nth}, {calls.failed}: {raised!r}: not so: {what}"
             for what, so in expected.items()
             if not so
         ]
@@ -1152,18 +1148,18 @@ async def test_a_delete_whose_nth_operation_fails_leaves_the_file_whole_or_gone(
     for nth in range(1, 100):
         await stored(store, NAME, b"hello")
         before = descriptors()
-        deleted, told = None, None
+        deleted, raised = None, None
         with calls.armed(nth, error):
             try:
                 deleted = await store.delete(NAME)
             except MediaError as failure:
-                told = errno_of(failure)
+                raised = errno_of(failure)
         if calls.failed is None:
             break
         failed.append(calls.failed)
         stands = tree(root).get("a/b/x.mp3")
         expected = {
-            "told as what it is": told in (None, error),
+            "raised as what it is": raised in (None, error),
             "whole or gone": stands in (None, b"hello"),
             "gone when that was said": stands is None or not deleted,
             "there when that was said": stands is not None or deleted is not False,
@@ -1188,7 +1184,7 @@ async def test_a_delete_whose_nth_operation_fails_leaves_the_file_whole_or_gone(
 
 @asynchronous
 @pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE], ids=errno.errorcode.get)
-async def test_a_reading_whose_nth_operation_fails_is_told_and_leaves_no_descriptor(
+async def test_a_read_whose_nth_operation_fails_fails_and_leaves_no_descriptor(
     start: Any, error: int, nothing_left_behind: list[Any]
 ) -> None:
     """Case 25."""
@@ -1199,7 +1195,7 @@ async def test_a_reading_whose_nth_operation_fails_is_told_and_leaves_no_descrip
     wrong: list[str] = []
     for nth in range(1, 100):
         before = descriptors()
-        told, read = None, False
+        raised, read = None, False
         with calls.armed(nth, error):
             try:
                 media = await store.open(NAME)
@@ -1208,12 +1204,12 @@ async def test_a_reading_whose_nth_operation_fails_is_told_and_leaves_no_descrip
                 finally:
                     await closed(media)
             except OSError as failure:
-                told = failure
+                raised = failure
         if calls.failed is None:
             break
         failed.append(calls.failed)
-        if told is None and not read:
-            wrong.append(f"operation {nth}, {calls.failed}: not told")
+        if raised is None and not read:
+            wrong.append(f"operation {nth}, {calls.failed}: not raised")
         if descriptors() != before:
             wrong.append(f"operation {nth}, {calls.failed}: a descriptor is left")
     else:
@@ -1225,8 +1221,8 @@ async def test_a_reading_whose_nth_operation_fails_is_told_and_leaves_no_descrip
 
 
 class NoClosing(CallsLayer):
-    """To close a file that was written to fails, and its bytes may not be kept: so do network
-    file systems with a quota (close(2)).
+    """To close a file that was written to fails, and its bytes may not be kept: so do network file
+    systems with a quota (close(2)).
     """
 
     def __init__(self) -> None:
@@ -1243,7 +1239,7 @@ class NoClosing(CallsLayer):
 
 @asynchronous
 @both_kinds
-async def test_where_nothing_is_synced_a_close_that_fails_is_an_upload_that_failed(
+async def test_without_syncs_a_failed_close_fails_the_upload(
     start: Any, root: Path, kind: str, nothing_left_behind: list[Any]
 ) -> None:
     """Case 5."""
@@ -1257,7 +1253,7 @@ async def test_where_nothing_is_synced_a_close_that_fails_is_an_upload_that_fail
 
 @asynchronous
 @both_kinds
-async def test_what_was_synced_is_stored_although_it_cannot_be_closed(
+async def test_a_synced_file_is_stored_even_if_it_cannot_be_closed(
     start: Any, root: Path, kind: str, nothing_left_behind: list[Any]
 ) -> None:
     """Case 5."""
@@ -1298,7 +1294,7 @@ async def test_deletes_that_empty_a_folder_never_cost_an_upload_to_it(
 
 
 class _DeletingCalls(CallsLayer):
-    """Removes the folder under an upload's feet, right before it is linked into."""
+    """Removes the folder of an upload right before the file is linked into it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -1337,11 +1333,11 @@ class SyncFailsOnce(SlowCalls):
 
 
 @asynchronous
-async def test_an_upload_that_fails_at_last_takes_back_its_own_name_and_nobody_elses(
+async def test_an_upload_that_fails_late_removes_its_own_name_and_no_other(
     start: Any, root: Path
 ) -> None:
     """Its file could be seen, so somebody may delete it before it is taken back, and the name be
-    another's, whose success was told.
+    another's, whose success was raised.
     """
     calls = SyncFailsOnce()
     store = start(calls, threads=5)
@@ -1379,7 +1375,7 @@ class GoneForEver(CallsLayer):
 
 @asynchronous
 @both_kinds
-async def test_a_folder_that_goes_again_and_again_is_a_fault_in_the_end(
+async def test_a_folder_that_is_removed_again_and_again_fails_in_the_end(
     start: Any, root: Path, kind: str
 ) -> None:
     calls = GoneForEver()
@@ -1393,10 +1389,10 @@ async def test_a_folder_that_goes_again_and_again_is_a_fault_in_the_end(
 
 
 @asynchronous
-async def test_folders_that_are_known_to_be_synced_are_not_remembered_without_end(
+async def test_a_limited_number_of_synced_folders_is_remembered(
     start: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was forgotten is synced once more, and that is all."""
+    """A forgotten folder is only synced once more."""
     monkeypatch.setattr("twistedmedia.store.local.folders._SYNCED_AT_MOST", 5)
     calls = RecordingCalls(str(root))
     store = start(calls)
@@ -1415,7 +1411,7 @@ async def test_folders_that_are_known_to_be_synced_are_not_remembered_without_en
 async def test_a_large_file_is_written_out_while_it_arrives(
     start: Any, root: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
 ) -> None:
-    """So that the last sync is short; where nothing is synced there is no hurry."""
+    """So that the last sync is short. This is not needed if nothing is synced."""
     monkeypatch.setattr("twistedmedia.store.local.drafts._WRITEBACK_BYTES", 100_000)
     calls = RecordingCalls(str(root))
     store = start(calls, durable=durable)
@@ -1441,10 +1437,10 @@ class DuringSync(RecordingCalls):
 
 
 @asynchronous
-async def test_a_folder_that_goes_and_comes_while_it_is_synced_is_not_known_to_be_synced(
+async def test_a_folder_removed_and_made_again_during_a_sync_does_not_count_as_synced(
     start: Any, root: Path
 ) -> None:
-    """The sync was of the folder before. Who puts a file into the new one has to sync that."""
+    """The sync was of the old folder. An upload into the new one has to sync that."""
     calls = DuringSync(str(root))
     store = start(calls)
 

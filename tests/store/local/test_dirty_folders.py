@@ -97,7 +97,7 @@ async def test_wherever_a_kill_comes_no_empty_folder_is_left_after_the_next_star
 
 @asynchronous
 async def test_folders_of_an_administrator_stay(start: Any, root: Path) -> None:
-    """Nobody has touched them."""
+    """The service has not changed them."""
     (root / "theirs/empty").mkdir(parents=True)
     store = start(FailingCalls())
     await stored(store, NAME, b"hello")
@@ -189,7 +189,7 @@ def fill(touched: DirtyFolders, folder: Path) -> None:
         n += 1
 
 
-def test_notes_that_cannot_be_made_fewer_keep_nobody_from_work(notes: Any, tmp_path: Path) -> None:
+def test_notes_that_cannot_be_rewritten_stop_no_work(notes: Any, tmp_path: Path) -> None:
     calls = FullFolder()
     touched = notes(calls)
     touched.begin(("long", "ago"))
@@ -245,7 +245,7 @@ def test_however_long_the_paths_are_all_notes_are_read(notes: Any) -> None:
 @pytest.mark.parametrize(
     "content", [b"..", b"../a\n", b"a/../b\n", b"/etc\n", b"\xff\n", b"a//b\n"]
 )
-def test_what_is_no_path_of_a_folder_is_passed_over(
+def test_an_invalid_path_in_the_notes_is_ignored(
     notes: Any, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "folders").write_bytes(content + b"\nreal")

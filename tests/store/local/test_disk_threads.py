@@ -1,4 +1,4 @@
-"""The pools of threads, and the lanes that keep one owner's jobs in order."""
+"""Thread pools, and the queues that run the jobs of one file in order."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def pool(make: Callable[[int], DiskThreads]) -> DiskThreads:
 
 
 class Gate:
-    """A job that waits in its thread until it is opened, and counts who is inside."""
+    """A job that waits in its thread until it is opened, and counts the waiting ones."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
@@ -111,7 +111,7 @@ async def test_a_job_runs_in_a_thread_and_its_result_comes_back_on_the_reactors(
 
 @asynchronous
 @pytest.mark.parametrize("syncing", [False, True])
-async def test_what_a_job_raises_is_its_failure(pool: DiskThreads, syncing: bool) -> None:
+async def test_an_error_of_a_job_is_its_failure(pool: DiskThreads, syncing: bool) -> None:
     with pytest.raises(ValueError, match="no"):
         await pool.run(fails, syncing=syncing)
     assert await pool.run(str, 1, syncing=syncing) == "1"
@@ -156,7 +156,7 @@ async def test_jobs_that_sync_leave_one_thread_to_those_that_do_not(pool: DiskTh
 
 
 @asynchronous
-async def test_the_turn_of_one_that_failed_goes_to_the_next_that_syncs(pool: DiskThreads) -> None:
+async def test_the_turn_of_a_failed_job_goes_to_the_next_that_syncs(pool: DiskThreads) -> None:
     jobs = [pool.run(fails, syncing=True) for _ in range(THREADS * 3)]
     for job in jobs:
         with pytest.raises(ValueError, match="no"):
@@ -169,7 +169,7 @@ async def test_the_turn_of_one_that_failed_goes_to_the_next_that_syncs(pool: Dis
 
 
 @asynchronous
-async def test_the_turn_of_one_whose_waiter_left_goes_to_the_next_that_syncs(
+async def test_the_turn_of_a_cancelled_job_goes_to_the_next_that_syncs(
     pool: DiskThreads,
 ) -> None:
     done: list[int] = []
@@ -258,7 +258,7 @@ async def test_each_step_of_a_job_has_its_own_turn(
 
 
 @asynchronous
-async def test_what_a_step_raises_is_the_failure_of_its_job(pool: DiskThreads) -> None:
+async def test_an_error_of_a_step_is_the_failure_of_its_job(pool: DiskThreads) -> None:
     def steps() -> Generator[None, None, None]:
         yield
         fails()
@@ -270,20 +270,20 @@ async def test_what_a_step_raises_is_the_failure_of_its_job(pool: DiskThreads) -
 
 
 @asynchronous
-async def test_the_steps_of_a_job_are_before_the_next_job_of_its_lane(pool: DiskThreads) -> None:
-    lane, order = SerialQueue(pool, "somebody"), list[int]()
+async def test_all_steps_of_a_job_run_before_the_next_job_of_its_queue(pool: DiskThreads) -> None:
+    queue, order = SerialQueue(pool, "somebody"), list[int]()
 
     def steps() -> Generator[None, None, None]:
         for n in range(5):
             order.append(n)
             yield
 
-    await gatherResults([lane.run(in_steps, steps()), lane.run(order.append, 5)])
+    await gatherResults([queue.run(in_steps, steps()), queue.run(order.append, 5)])
     assert order == [0, 1, 2, 3, 4, 5]
 
 
 @asynchronous
-async def test_a_lane_takes_the_turns_of_its_caller(make: Callable[[int], DiskThreads]) -> None:
+async def test_a_queue_takes_the_turns_of_its_caller(make: Callable[[int], DiskThreads]) -> None:
     pool = make(1)
     gate, order = Gate(), list[str]()
     jobs = [pool.run(gate, caller="first") for _ in range(2)]
@@ -295,7 +295,7 @@ async def test_a_lane_takes_the_turns_of_its_caller(make: Callable[[int], DiskTh
 
 
 @asynchronous
-async def test_to_cancel_a_job_ends_the_waiting_and_not_the_job(pool: DiskThreads) -> None:
+async def test_cancelling_a_job_ends_the_waiting_and_not_the_job(pool: DiskThreads) -> None:
     gate, done = Gate(), []
 
     def job() -> None:
@@ -314,17 +314,17 @@ async def test_to_cancel_a_job_ends_the_waiting_and_not_the_job(pool: DiskThread
 
 
 @asynchronous
-async def test_what_a_cancelled_job_comes_to_is_told_to_unclaimed(pool: DiskThreads) -> None:
+async def test_the_result_of_a_cancelled_job_is_given_to_unclaimed(pool: DiskThreads) -> None:
     gate = Gate()
-    told: list[Any] = []
-    running = pool.run(gate, "late", unclaimed=told.append)
+    unclaimed: list[Any] = []
+    running = pool.run(gate, "late", unclaimed=unclaimed.append)
     await gate.entered(1)
     running.cancel()
     with pytest.raises(CancelledError):
         await running
     gate.open()
     await pool.idle()
-    assert told == ["late"]
+    assert unclaimed == ["late"]
 
 
 @asynchronous
@@ -336,9 +336,7 @@ async def test_idle_fires_at_once_when_nothing_runs(pool: DiskThreads) -> None:
 
 @asynchronous
 @pytest.mark.parametrize("syncing", [False, True])
-async def test_idle_waits_for_what_runs_and_what_is_queued(
-    pool: DiskThreads, syncing: bool
-) -> None:
+async def test_idle_waits_for_running_and_queued_jobs(pool: DiskThreads, syncing: bool) -> None:
     gate = Gate()
     jobs = [pool.run(gate, syncing=syncing) for _ in range(THREADS * 2)]
     await gate.entered(THREADS - syncing)
@@ -351,12 +349,12 @@ async def test_idle_waits_for_what_runs_and_what_is_queued(
 
 
 @asynchronous
-async def test_idle_waits_for_the_jobs_that_a_lane_has_yet_to_start(pool: DiskThreads) -> None:
-    gate, lane = Gate(), SerialQueue(pool, "somebody")
+async def test_idle_waits_for_jobs_that_wait_in_a_queue(pool: DiskThreads) -> None:
+    gate, queue = Gate(), SerialQueue(pool, "somebody")
     done: list[int] = []
-    lane.run(gate)
+    queue.run(gate)
     for n in range(5):
-        lane.run(done.append, n)
+        queue.run(done.append, n)
     await gate.entered(1)
     idle = pool.idle()
     gate.open()
@@ -365,10 +363,10 @@ async def test_idle_waits_for_the_jobs_that_a_lane_has_yet_to_start(pool: DiskTh
 
 
 @asynchronous
-async def test_the_jobs_of_a_lane_run_one_after_the_other_in_their_order(
+async def test_the_jobs_of_a_queue_run_one_after_the_other_in_their_order(
     pool: DiskThreads,
 ) -> None:
-    lane = SerialQueue(pool, "somebody")
+    queue = SerialQueue(pool, "somebody")
     seen: list[int] = []
     inside: list[int] = []
 
@@ -379,13 +377,13 @@ async def test_the_jobs_of_a_lane_run_one_after_the_other_in_their_order(
         inside.remove(n)
         return n
 
-    jobs = [lane.run(job, n, syncing=n % 3 == 0) for n in range(50)]
+    jobs = [queue.run(job, n, syncing=n % 3 == 0) for n in range(50)]
     assert await gatherResults(jobs) == list(range(50))
     assert seen == list(range(50))
 
 
 @asynchronous
-async def test_lanes_do_not_wait_for_each_other(pool: DiskThreads) -> None:
+async def test_queues_do_not_wait_for_each_other(pool: DiskThreads) -> None:
     gate, first, second = Gate(), SerialQueue(pool, "somebody"), SerialQueue(pool, "somebody")
     held = first.run(gate)
     await gate.entered(1)
@@ -396,25 +394,25 @@ async def test_lanes_do_not_wait_for_each_other(pool: DiskThreads) -> None:
 
 
 @asynchronous
-async def test_a_job_that_fails_does_not_stop_its_lane(pool: DiskThreads) -> None:
-    lane = SerialQueue(pool, "somebody")
-    failing, following = lane.run(fails), lane.run(abs, -1)
+async def test_a_job_that_fails_does_not_stop_its_queue(pool: DiskThreads) -> None:
+    queue = SerialQueue(pool, "somebody")
+    failing, following = queue.run(fails), queue.run(abs, -1)
     with pytest.raises(ValueError, match="no"):
         await failing
     assert await following == 1
 
 
 @asynchronous
-async def test_a_job_starts_behind_the_one_that_runs_although_nobody_waits_for_that(
+async def test_a_job_starts_after_the_running_one_even_if_that_is_cancelled(
     pool: DiskThreads,
 ) -> None:
-    gate, lane = Gate(), SerialQueue(pool, "somebody")
-    running = lane.run(gate)
+    gate, queue = Gate(), SerialQueue(pool, "somebody")
+    running = queue.run(gate)
     await gate.entered(1)
     running.cancel()
     with pytest.raises(CancelledError):
         await running
-    following = lane.run(lambda: gate.inside)
+    following = queue.run(lambda: gate.inside)
     assert await pool.run(abs, -1) == 1
     assert not following.called
     gate.open()
@@ -422,11 +420,11 @@ async def test_a_job_starts_behind_the_one_that_runs_although_nobody_waits_for_t
 
 
 @asynchronous
-async def test_a_job_that_nobody_waits_for_any_more_is_done_in_its_turn(pool: DiskThreads) -> None:
-    gate, lane = Gate(), SerialQueue(pool, "somebody")
+async def test_a_cancelled_job_is_done_in_its_turn(pool: DiskThreads) -> None:
+    gate, queue = Gate(), SerialQueue(pool, "somebody")
     seen: list[int] = []
-    running = lane.run(gate)
-    queued = [lane.run(seen.append, n) for n in range(3)]
+    running = queue.run(gate)
+    queued = [queue.run(seen.append, n) for n in range(3)]
     await gate.entered(1)
     queued[1].cancel()
     with pytest.raises(CancelledError):
@@ -442,11 +440,11 @@ async def test_a_job_that_nobody_waits_for_any_more_is_done_in_its_turn(pool: Di
 
 @asynchronous
 @pytest.mark.parametrize("syncing", [False, True])
-async def test_thousands_of_jobs_in_one_lane_run_in_their_order(
+async def test_thousands_of_jobs_in_one_queue_run_in_their_order(
     pool: DiskThreads, syncing: bool
 ) -> None:
-    lane, done = SerialQueue(pool, "somebody"), list[int]()
-    jobs = [lane.run(done.append, number, syncing=syncing) for number in range(5000)]
+    queue, done = SerialQueue(pool, "somebody"), list[int]()
+    jobs = [queue.run(done.append, number, syncing=syncing) for number in range(5000)]
     for job in jobs[1::2]:
         job.cancel()
         with pytest.raises(CancelledError):
@@ -463,7 +461,7 @@ async def test_thousands_of_jobs_that_sync_all_run(pool: DiskThreads) -> None:
 
 
 @asynchronous
-async def test_thousands_who_wait_until_nothing_runs_are_all_told(pool: DiskThreads) -> None:
+async def test_idle_fires_for_thousands_of_callers(pool: DiskThreads) -> None:
     gate = Gate()
     running = pool.run(gate)
     await gate.entered(1)
@@ -488,8 +486,8 @@ async def test_jobs_that_run_or_are_queued_are_counted_by_their_functions(
     def sync() -> None:
         gate()
 
-    lane = SerialQueue(pool, "somebody")
-    jobs = [pool.run(_write), *(pool.run(sync, syncing=True) for _ in range(5)), lane.run(_write)]
+    queue = SerialQueue(pool, "somebody")
+    jobs = [pool.run(_write), *(pool.run(sync, syncing=True) for _ in range(5)), queue.run(_write)]
     assert pool.jobs == ["test: 5 x sync", "test: 2 x write"]
     gate.open()
     await gatherResults(jobs)

@@ -1,4 +1,4 @@
-"""Opened files that the kernel sends by itself, as far as it has them in memory."""
+"""Open files that the kernel sends, as far as they are cached."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def make_cold(path: Path) -> None:
-    """Have the kernel forget what it holds of a file, and make sure that it did."""
+    """Evict a file from the page cache, and check that it is gone."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -46,7 +46,7 @@ def make_cold(path: Path) -> None:
         os.close(fd)
 
 
-def test_what_is_in_memory_is_told_from_what_is_not(tmp_path: Path) -> None:
+def test_cached_and_uncached_spans_are_distinguished(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(CONTENT)
     calls = SystemCalls()
@@ -79,10 +79,10 @@ def test_what_is_in_memory_is_told_from_what_is_not(tmp_path: Path) -> None:
         (OSError(errno.EOPNOTSUPP, "a file system that cannot tell"), False),
     ],
 )
-def test_an_old_kernel_is_asked_by_a_read_that_does_not_wait(
+def test_without_cachestat_a_read_that_does_not_wait_is_tried(
     monkeypatch: pytest.MonkeyPatch, brings: int | OSError, at_hand: bool
 ) -> None:
-    """Before Linux 6.5 there is no cachestat(2)."""
+    """cachestat(2) exists since Linux 6.5."""
     asked = []
 
     def preadv(fd: int, buffers: list[bytearray], offset: int, flags: int) -> int:
@@ -117,10 +117,10 @@ class EveryPageThere:
         (OSError(errno.EOPNOTSUPP, "a file system that cannot tell"),) * 2 + (True,),
     ],
 )
-def test_a_page_that_is_on_its_way_from_the_disk_is_not_at_hand(
+def test_a_page_that_is_being_read_from_the_disk_is_not_cached(
     monkeypatch: pytest.MonkeyPatch, first: int | OSError, last: int | OSError, at_hand: bool
 ) -> None:
-    """It has its place in memory already; who sends it waits for the disk all the same."""
+    """It has a page in memory already, but sending it would wait for the disk."""
     outcomes = {5000: first, 104_999: last}
 
     def preadv(fd: int, buffers: list[bytearray], offset: int, flags: int) -> int:
@@ -136,7 +136,7 @@ def test_a_page_that_is_on_its_way_from_the_disk_is_not_at_hand(
 
 
 @asynchronous
-async def test_what_is_at_hand_goes_to_a_socket_as_far_as_that_takes_it(
+async def test_cached_bytes_are_sent_as_far_as_the_socket_takes_them(
     start: Any, sockets: tuple[socket.socket, socket.socket]
 ) -> None:
     store = start()
@@ -155,7 +155,7 @@ async def test_what_is_at_hand_goes_to_a_socket_as_far_as_that_takes_it(
 
 
 @asynchronous
-async def test_what_is_cold_is_fetched_by_a_thread_first(
+async def test_uncached_bytes_are_fetched_by_a_thread_first(
     start: Any, root: Path, sockets: tuple[socket.socket, socket.socket]
 ) -> None:
     calls = RecordingCalls(str(root))
@@ -182,10 +182,10 @@ class CannotTell(CallsLayer):
 
 
 @asynchronous
-async def test_what_was_fetched_counts_as_at_hand_and_no_more(
+async def test_only_fetched_bytes_count_as_cached(
     start: Any, sockets: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a service that is short of memory, or on such a file system, would fetch for ever."""
+    """Otherwise such a file system, or a lack of memory, would cause endless fetching."""
     monkeypatch.setattr("twistedmedia.store.local.files._FETCHED_S", 60.0)
     store = start(CannotTell())
     await stored(store, NAME, CONTENT)
@@ -201,10 +201,10 @@ async def test_what_was_fetched_counts_as_at_hand_and_no_more(
 
 
 @asynchronous
-async def test_what_was_fetched_is_looked_for_again_after_a_while(
+async def test_fetched_bytes_are_checked_again_after_a_while(
     start: Any, sockets: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow reader comes back for the rest of it when the kernel may have dropped that."""
+    """When a slow reader continues, the kernel may have evicted the rest."""
     store = start(CannotTell())
     await stored(store, NAME, CONTENT)
     media = await store.open(NAME)
@@ -234,7 +234,7 @@ async def test_a_file_that_became_shorter_sends_nothing_where_it_ends(
 
 
 @asynchronous
-async def test_who_waits_for_a_fetch_may_leave(start: Any) -> None:
+async def test_a_fetch_may_be_cancelled(start: Any) -> None:
     """Case 25."""
     calls = SlowCalls()
     before = descriptors()
@@ -288,7 +288,7 @@ class HalfAtHand(CallsLayer):
 
 
 @asynchronous
-async def test_what_is_at_hand_in_part_is_read_by_a_thread(start: Any) -> None:
+async def test_a_partly_cached_file_is_read_by_a_thread(start: Any) -> None:
     store = start(HalfAtHand())
     await stored(store, NAME, CONTENT[:20_000])
     media = await store.open(NAME)

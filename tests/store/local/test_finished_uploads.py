@@ -1,4 +1,4 @@
-"""Uploads that are finished: how many are known, whose go first, and what they cost a start."""
+"""Finished uploads: how many are kept, which are dropped first, and what they cost at a start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import DeferredList
 
 from tests.store.local.faults import FailingCalls, RecordingCalls, SlowCalls
-from tests.store.local.test_resumable_drafts import ETAG, PLAN, begun
+from tests.store.local.test_resumable_drafts import ETAG, SPEC, begun
 from tests.support import asynchronous
 from twistedmedia.errors import NotFound
 from twistedmedia.store.interface import UploadSpec, UploadStatus
@@ -46,7 +46,7 @@ def test_the_oldest_of_the_caller_that_has_most_goes_first() -> None:
     assert finished.surplus() is None
 
 
-def test_nobody_pushes_out_what_others_have_finished() -> None:
+def test_no_caller_displaces_the_uploads_of_others() -> None:
     """Case 95."""
     finished = FinishedUploads(100)
     mine = ids_of(10)
@@ -61,7 +61,7 @@ def test_nobody_pushes_out_what_others_have_finished() -> None:
     assert set(mine) <= set(finished.all())
 
 
-def test_those_from_before_are_older_than_all_others() -> None:
+def test_expected_uploads_are_older_than_all_others() -> None:
     finished = FinishedUploads(1)
     new, old, older = ids_of(3)
     finished.add(new, "me")
@@ -115,8 +115,8 @@ def test_whatever_is_added_and_removed_the_largest_share_is_known(
 async def finish(store: Any, caller: str, count: int = 1) -> list[str]:
     made = ids_of(count)
     for upload in made:
-        plan = UploadSpec(PLAN.name, 0, None, caller, "")
-        await begun(store, upload=upload, plan=plan)
+        spec = UploadSpec(SPEC.name, 0, None, caller, "")
+        await begun(store, upload=upload, spec=spec)
         await store.resumable.settle(upload, ETAG)
     return made
 
@@ -157,7 +157,7 @@ async def test_a_store_knows_no_more_than_it_may_and_drops_the_largest_share(
 
 
 @asynchronous
-async def test_what_an_earlier_service_has_left_is_too_much(start: Any, root: Path) -> None:
+async def test_too_many_uploads_of_an_earlier_service_are_dropped(start: Any, root: Path) -> None:
     """Case 95: more than are looked at in one go. The oldest go, in whatever order they lie."""
     store = start(FailingCalls())
     left = await finish(store, "me", 350)
@@ -175,7 +175,7 @@ async def test_what_an_earlier_service_has_left_is_too_much(start: Any, root: Pa
 
 
 @asynchronous
-async def test_a_start_reads_none_of_them(start: Any, root: Path) -> None:
+async def test_a_start_reads_no_finished_record(start: Any, root: Path) -> None:
     """Case 95: what it does does not grow with them."""
     counts = []
     for more in (0, 50):
@@ -210,7 +210,7 @@ async def test_a_store_that_stops_does_not_wait_until_all_are_known(start: Any, 
 
 @asynchronous
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"caller": 5}', b"\xff"])
-async def test_one_whose_record_is_broken_is_nobodys_and_expires(
+async def test_an_upload_with_a_broken_record_has_no_caller_and_expires(
     start: Any, root: Path, content: bytes
 ) -> None:
     store = start(FailingCalls())
@@ -232,13 +232,15 @@ async def test_many_uploads_begin_at_once_after_many_were_finished(start: Any) -
         await begun(store, upload=upload)
     for upload in finished:
         await store.resumable.settle(upload, ETAG)
-    creating = [store.resumable.create(upload, PLAN) for upload in ids_of(100)]
+    creating = [store.resumable.create(upload, SPEC) for upload in ids_of(100)]
     outcomes = await DeferredList(creating, consumeErrors=True)
     assert [failure for succeeded, failure in outcomes if not succeeded] == []
 
 
 @asynchronous
-async def test_one_that_goes_while_it_is_learned_holds_none_back(start: Any, root: Path) -> None:
+async def test_an_upload_deleted_while_it_is_learned_does_not_affect_others(
+    start: Any, root: Path
+) -> None:
     """Case 95: its record was open when it was deleted."""
     store = start(FailingCalls())
     left = await finish(store, "me", 3)
@@ -260,7 +262,9 @@ async def test_one_that_goes_while_it_is_learned_holds_none_back(start: Any, roo
 
 
 @asynchronous
-async def test_one_that_goes_right_after_it_was_finished_holds_no_other_back(start: Any) -> None:
+async def test_an_upload_deleted_right_after_it_was_finished_does_not_affect_others(
+    start: Any,
+) -> None:
     """Case 95."""
     store = start(FailingCalls())
     (gone,) = await finish(store, "")
@@ -271,7 +275,7 @@ async def test_one_that_goes_right_after_it_was_finished_holds_no_other_back(sta
 
 @asynchronous
 @pytest.mark.parametrize("when", ["before it is learned", "after that"])
-async def test_one_that_an_administrator_removes_holds_no_other_back(
+async def test_an_upload_removed_by_an_administrator_does_not_affect_others(
     start: Any, root: Path, when: str
 ) -> None:
     """Case 95."""
@@ -290,7 +294,7 @@ async def test_one_that_an_administrator_removes_holds_no_other_back(
 
 
 @asynchronous
-async def test_an_unfinished_one_whose_bytes_are_removed_goes_with_the_next_sweep(
+async def test_an_unfinished_upload_whose_bytes_are_removed_is_swept(
     start: Any, root: Path
 ) -> None:
     store = start(FailingCalls())

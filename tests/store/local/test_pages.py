@@ -48,7 +48,7 @@ async def test_a_listing_has_files_and_directories_in_the_order_of_their_bytes(s
 
 
 @asynchronous
-async def test_a_file_is_listed_with_what_its_reading_says(store: Any) -> None:
+async def test_a_file_is_listed_with_the_values_of_its_media(store: Any) -> None:
     await stored(store, named("a/b/x.wav"), b"hello")
     media = await store.open(named("a/b/x.wav"))
     page = await page_of(store)
@@ -73,7 +73,7 @@ async def test_pages_together_are_the_whole(store: Any, limit: int) -> None:
 
 
 @asynchronous
-async def test_what_a_page_comes_after_need_not_be_there(store: Any) -> None:
+async def test_the_name_that_a_page_comes_after_need_not_exist(store: Any) -> None:
     for name in ("a.wav", "c.wav"):
         await stored(store, named(f"a/b/{name}"))
     assert names(await page_of(store, after="b")) == ["c.wav"]
@@ -83,7 +83,7 @@ async def test_what_a_page_comes_after_need_not_be_there(store: Any) -> None:
 
 
 @asynchronous
-async def test_the_root_is_always_there_and_other_directories_while_they_hold_something(
+async def test_the_root_always_exists_and_other_directories_while_they_are_not_empty(
     store: Any,
 ) -> None:
     assert await page_of(store, ()) == Page((), False, 0)
@@ -102,7 +102,7 @@ async def test_the_root_is_always_there_and_other_directories_while_they_hold_so
 
 
 @asynchronous
-async def test_what_is_made_of_a_batch_is_the_outcome(store: Any) -> None:
+async def test_a_read_fires_with_the_result_of_its_function(store: Any) -> None:
     await stored(store, named("a/b/x.wav"))
     assert await store.list(DIRECTORY, "", 10).read(lambda batch: len(batch.entries)) == 1
     with pytest.raises(ZeroDivisionError):
@@ -111,7 +111,7 @@ async def test_what_is_made_of_a_batch_is_the_outcome(store: Any) -> None:
 
 @asynchronous
 async def test_a_page_is_read_in_batches(store: Any) -> None:
-    """Other pages have their turns in between."""
+    """Other pages have their turns between them."""
     for n in range(BATCH * 2 + 10):
         await stored(store, named(f"a/b/{n:04}.wav"))
     for limit, sizes in (
@@ -132,7 +132,7 @@ async def test_a_page_is_read_in_batches(store: Any) -> None:
 
 
 @asynchronous
-async def test_what_an_administrator_put_there_is_listed_or_counted(start: Any, root: Path) -> None:
+async def test_files_of_an_administrator_are_listed_or_counted(start: Any, root: Path) -> None:
     """Case 35."""
     store = start()
     await stored(store, named("a/b/x.wav"))
@@ -207,7 +207,7 @@ async def test_no_link_leads_a_listing_out_of_the_root(
 
 
 @asynchronous
-async def test_what_goes_while_it_is_listed_is_not_in_the_page(start: Any, root: Path) -> None:
+async def test_a_file_removed_while_it_is_listed_is_not_in_the_page(start: Any, root: Path) -> None:
     calls = SwappingCalls()
     store = start(calls)
     for name in ("x.wav", "y.wav"):
@@ -249,7 +249,7 @@ async def test_many_names_are_sorted_across_all_of_them(
 
 @asynchronous
 @pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE], ids=errno.errorcode.get)
-async def test_a_listing_whose_nth_operation_fails_is_told_and_never_a_page_that_lacks_something(
+async def test_a_listing_whose_nth_operation_fails_fails_and_is_never_incomplete(
     start: Any, error: int
 ) -> None:
     """Case 25."""
@@ -270,7 +270,7 @@ async def test_a_listing_whose_nth_operation_fails_is_told_and_never_a_page_that
 
 
 class NotOurs(CallsLayer):
-    """The folder `lost+found` may not be looked into; `goes` is gone when it is."""
+    """The folder `lost+found` must not be read; `goes` is removed when it is."""
 
     def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
         if operation == "open" and args[0] == "lost+found":
@@ -281,7 +281,7 @@ class NotOurs(CallsLayer):
 
 
 @asynchronous
-async def test_a_folder_that_is_not_ours_or_goes_does_not_end_the_listing(
+async def test_a_folder_that_is_forbidden_or_removed_does_not_end_the_listing(
     start: Any, root: Path
 ) -> None:
     store = start(NotOurs())
@@ -292,22 +292,22 @@ async def test_a_folder_that_is_not_ours_or_goes_does_not_end_the_listing(
 
 
 @asynchronous
-async def test_an_error_of_the_disk_is_no_directory_that_is_missing(start: Any) -> None:
+async def test_an_error_of_the_disk_is_not_reported_as_a_missing_directory(start: Any) -> None:
     calls = FailingCalls()
     store = start(calls)
     await stored(store, named("a/b/x.wav"))
-    for error, told in (
+    for error, raised in (
         (errno.ENOENT, NotFound),
         (errno.ELOOP, NotFound),
         (errno.EIO, StorageFailed),
     ):
-        with calls.armed(1, error, lambda operation, _: operation == "open"), pytest.raises(told):
+        with calls.armed(1, error, lambda operation, _: operation == "open"), pytest.raises(raised):
             await page_of(store)
 
 
 @asynchronous
-async def test_who_waits_for_a_listing_may_leave(start: Any) -> None:
-    """Case 25. The one thread that reads ends its work, and is there for the next one."""
+async def test_a_listing_may_be_cancelled(start: Any) -> None:
+    """Case 25. The only reading thread ends its work, and is free for the next listing."""
     calls = SlowCalls()
     before = descriptors()
     store = start(calls, threads=1)

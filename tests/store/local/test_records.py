@@ -32,7 +32,7 @@ from tests.store.local.faults import (
 from tests.store.local.test_directory import both_kinds
 from tests.store.local.test_resumable_drafts import (
     ETAG,
-    PLAN,
+    SPEC,
     UPLOAD,
     a_moment,
     begun,
@@ -51,11 +51,11 @@ from twistedmedia.store.interface import UploadStatus
 from twistedmedia.store.local.maintenance import AT_ONCE
 from twistedmedia.store.local.syscalls import SystemCalls
 
-HELLO = PLAN.name
+HELLO = SPEC.name
 WHOLE = b"hello world"
 FOLDER = ".twistedmedia/uploads"
 OTHERS = ("0" * 32, "f" * 32)
-IS_STORED = [".etag", ".stored"]  # all that there is of an upload that is
+IS_STORED = [".etag", ".stored"]  # all files of a stored upload
 BOOT = SystemCalls().boot_id()
 
 
@@ -102,7 +102,7 @@ async def test_the_bytes_are_a_file_and_their_number_is_its_size(start: Any, roo
 @asynchronous
 async def test_a_published_upload_leaves_one_name_and_its_record(start: Any, root: Path) -> None:
     store = start(FailingCalls())
-    await begun(store, b"hello", memory="something")
+    await begun(store, b"hello", inspection="something")
     draft = await going_on(store)
     await draft.append([b" world"])
     before = os.umask(0o027)
@@ -140,7 +140,7 @@ async def test_an_id_leads_to_no_other_file(start: Any, root: Path, upload: str)
 
 
 @asynchronous
-async def test_what_else_lies_there_is_nobodys_upload(start: Any, root: Path) -> None:
+async def test_other_files_in_the_folder_are_not_uploads(start: Any, root: Path) -> None:
     store = start(FailingCalls())
     await begun(store, b"hello")
     await store.stop()
@@ -150,7 +150,7 @@ async def test_what_else_lies_there_is_nobodys_upload(start: Any, root: Path) ->
     (odd / f"{OTHERS[0]}").mkdir()
     before = uploads_in(root)
     store = start(FailingCalls())
-    assert await store.resumable.callers() == {UPLOAD: PLAN.caller}
+    assert await store.resumable.callers() == {UPLOAD: SPEC.caller}
     assert await store.resumable.expire(0) == []
     assert uploads_in(root) == before
 
@@ -177,7 +177,7 @@ async def test_a_link_is_not_followed(start: Any, root: Path) -> None:
 
 
 @asynchronous
-async def test_a_file_with_one_name_more_is_not_appended_to(start: Any, root: Path) -> None:
+async def test_a_file_with_a_second_name_is_not_appended_to(start: Any, root: Path) -> None:
     store = start(FailingCalls())
     await begun(store, b"hello")
     os.link(root / FOLDER / f"{UPLOAD}.bytes", root / "theirs.mp3")
@@ -188,10 +188,10 @@ async def test_a_file_with_one_name_more_is_not_appended_to(start: Any, root: Pa
 
 
 @asynchronous
-async def test_what_is_published_and_could_not_be_settled_is_not_appended_to(
+async def test_a_published_upload_that_could_not_be_settled_is_not_appended_to(
     start: Any, root: Path, nothing_left_behind: list[LogEvent]
 ) -> None:
-    """It is known to be stored, or not known any more."""
+    """It is stored, or forgotten."""
     calls = FailingCalls()
     store = start(calls)
     await published_unsettled(store, calls)
@@ -210,10 +210,10 @@ async def test_what_is_published_and_could_not_be_settled_is_not_appended_to(
 
 
 @asynchronous
-async def test_what_is_published_could_not_be_settled_and_was_deleted_does_not_come_back(
+async def test_a_published_and_deleted_file_that_could_not_be_settled_does_not_come_back(
     start: Any, root: Path, nothing_left_behind: list[LogEvent]
 ) -> None:
-    """Case 30: nobody may find all of its bytes waiting to be published."""
+    """Case 30: its complete bytes must not be published once more."""
     calls = FailingCalls()
     store = start(calls)
     await published_unsettled(store, calls)
@@ -226,7 +226,7 @@ async def test_what_is_published_could_not_be_settled_and_was_deleted_does_not_c
 
 
 async def published_unsettled(store: Any, calls: FailingCalls) -> None:
-    """Publish an upload, of which its record does not hear."""
+    """Publish an upload without settling its record."""
     await begun(store, WHOLE)
     draft = await going_on(store)
     await reviewed(draft)
@@ -236,7 +236,7 @@ async def published_unsettled(store: Any, calls: FailingCalls) -> None:
 
 
 @asynchronous
-async def test_who_looks_while_a_publish_ends_finds_it_stored(start: Any, root: Path) -> None:
+async def test_a_find_while_a_publish_ends_returns_it_as_stored(start: Any, root: Path) -> None:
     calls = SlowCalls()
     store = start(calls, durable=False)
     await begun(store, WHOLE)
@@ -254,7 +254,7 @@ async def test_who_looks_while_a_publish_ends_finds_it_stored(start: Any, root: 
 
 @asynchronous
 @pytest.mark.parametrize("provisional", [False, True])
-async def test_one_that_is_being_dropped_cannot_be_written_to(
+async def test_an_upload_that_is_being_dropped_cannot_be_written_to(
     start: Any, root: Path, provisional: bool
 ) -> None:
     """Case 13."""
@@ -272,7 +272,7 @@ async def test_one_that_is_being_dropped_cannot_be_written_to(
 
 
 class Meanwhile(FailingCalls):
-    """Does something once, right before a call for which `when` holds."""
+    """Does something once, right before a call for which `when` is true."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -291,7 +291,7 @@ class Meanwhile(FailingCalls):
 @pytest.mark.parametrize(
     "part", [b" world", b""], ids=["a part", "one that has only been looked at"]
 )
-async def test_what_somebody_adds_to_after_its_age_was_looked_at_does_not_expire(
+async def test_an_upload_written_to_after_its_age_was_checked_does_not_expire(
     start: Any, root: Path, where: str, part: bytes
 ) -> None:
     """Case 13."""
@@ -316,7 +316,7 @@ async def test_what_somebody_adds_to_after_its_age_was_looked_at_does_not_expire
     assert calls.do is None
     if part:
         assert await kept_bytes(store) == WHOLE
-        assert await store.resumable.callers() == {UPLOAD: PLAN.caller}
+        assert await store.resumable.callers() == {UPLOAD: SPEC.caller}
     else:
         assert uploads_in(root) == {}
 
@@ -326,7 +326,7 @@ def a_directory(path: Path) -> None:
     (path / "inside").write_bytes(b"theirs")
 
 
-# What may lie there in the place of one file of an upload.
+# What may be found instead of a file of an upload.
 ODD: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "a link for a record": (".json", lambda path: path.symlink_to("theirs")),
     "a link that leads nowhere for a record": (".json", lambda path: path.symlink_to("nowhere")),
@@ -367,7 +367,7 @@ async def with_odd_ones(
 @asynchronous
 @odd_things
 @beside_others
-async def test_what_is_odd_about_one_upload_is_no_matter_to_the_others(
+async def test_a_damaged_upload_does_not_affect_the_others(
     start: Any, root: Path, extension: str, make: Callable[[Path], Any], beside: bool
 ) -> None:
     store = start(FailingCalls())
@@ -390,10 +390,10 @@ async def test_what_is_odd_about_one_upload_is_no_matter_to_the_others(
 
 @asynchronous
 @odd_things
-async def test_what_is_odd_expires_as_a_whole_or_not_at_all(
+async def test_a_damaged_upload_expires_as_a_whole_or_not_at_all(
     start: Any, root: Path, extension: str, make: Callable[[Path], Any]
 ) -> None:
-    """Who is not told that an upload has expired counts it as its caller's for ever."""
+    """If an expired upload is not reported, it counts as one of its caller for ever."""
     store = start(FailingCalls())
     odd = await with_odd_ones(store, root, extension, make, True)
     before = (await store.resumable.callers()).keys() & odd
@@ -403,7 +403,7 @@ async def test_what_is_odd_expires_as_a_whole_or_not_at_all(
 
 
 @asynchronous
-async def test_what_is_odd_is_told_in_a_warning(
+async def test_a_damaged_upload_is_logged_as_a_warning(
     start: Any, root: Path, warnings: list[LogEvent]
 ) -> None:
     store = start(FailingCalls())
@@ -434,16 +434,16 @@ SAVED = [f"writev {NEW}", f"fsync {NEW}", f"rename {JSON}", f"fsync {FOLDER}"]
 
 
 @asynchronous
-async def test_a_new_upload_is_on_stable_storage_before_anybody_hears_of_it(
+async def test_a_new_upload_is_on_stable_storage_before_create_fires(
     start: Any, root: Path
 ) -> None:
     store, calls = await recorded(start, root)
-    await store.resumable.create(UPLOAD, PLAN)
+    await store.resumable.create(UPLOAD, SPEC)
     assert calls.of("open", *CHANGING) == [f"open {BYTES}", f"open {NEW}", *SAVED]
 
 
 @asynchronous
-async def test_what_is_declared_is_on_stable_storage(start: Any, root: Path) -> None:
+async def test_a_declared_length_is_on_stable_storage(start: Any, root: Path) -> None:
     store, calls = await recorded(start, root)
     await begun(store)
     calls.events.clear()
@@ -453,7 +453,7 @@ async def test_what_is_declared_is_on_stable_storage(start: Any, root: Path) -> 
 
 @asynchronous
 @pytest.mark.parametrize("synced", [True, False])
-async def test_what_is_kept_is_on_stable_storage_if_that_is_wanted(
+async def test_a_kept_draft_is_on_stable_storage_if_it_is_synced(
     start: Any, root: Path, synced: bool
 ) -> None:
     store, calls = await recorded(start, root)
@@ -473,7 +473,7 @@ async def test_what_is_kept_is_on_stable_storage_if_that_is_wanted(
 
 
 @asynchronous
-async def test_what_is_synced_is_so_before_its_mark_says_so(start: Any, root: Path) -> None:
+async def test_bytes_are_synced_before_the_mark_says_so(start: Any, root: Path) -> None:
     store, calls = await recorded(start, root)
     await begun(store)
     draft = await going_on(store)
@@ -486,8 +486,8 @@ async def test_what_is_synced_is_so_before_its_mark_says_so(start: Any, root: Pa
 
 
 @asynchronous
-async def test_the_first_byte_comes_after_the_mark(start: Any, root: Path) -> None:
-    """Else a power failure between them would leave a size that nobody doubts."""
+async def test_the_first_byte_is_written_after_the_mark(start: Any, root: Path) -> None:
+    """Otherwise a power failure between them would leave a wrong size."""
     store, calls = await recorded(start, root)
     await begun(store)
     calls.events.clear()
@@ -498,10 +498,10 @@ async def test_the_first_byte_comes_after_the_mark(start: Any, root: Path) -> No
 
 
 @asynchronous
-async def test_what_is_provisional_is_marked_before_it_is_written_and_counts_when_it_is_synced(
+async def test_provisional_bytes_are_marked_before_they_are_written_and_count_once_synced(
     start: Any, root: Path
 ) -> None:
-    """With its mark on stable storage, too: else a power failure would bring the old one back."""
+    """Its mark is, too. Otherwise a power failure would bring the old one back."""
     store, calls = await recorded(start, root)
     await begun(store, b"hello")
     calls.events.clear()
@@ -518,10 +518,12 @@ async def test_what_is_provisional_is_marked_before_it_is_written_and_counts_whe
 
 
 @asynchronous
-async def test_what_is_told_of_what_was_provisional_is_on_stable_storage(
+async def test_provisional_bytes_that_were_acknowledged_are_on_stable_storage(
     start: Any, root: Path
 ) -> None:
-    """Else a power failure would bring the mark back, and take what was told."""
+    """Otherwise a power failure would bring the old mark back, and acknowledged bytes would be
+    lost.
+    """
     store, calls = await recorded(start, root)
     await begun(store, b"hello")
     draft = await going_on(store, provisional=True)
@@ -534,10 +536,10 @@ async def test_what_is_told_of_what_was_provisional_is_on_stable_storage(
 
 @asynchronous
 @pytest.mark.parametrize("provisional", [True, False])
-async def test_what_did_not_count_is_gone_before_others_follow(
+async def test_bytes_that_do_not_count_are_cut_off_before_others_follow(
     start: Any, root: Path, provisional: bool
 ) -> None:
-    """Else they would count with it."""
+    """Otherwise they would count, too."""
     store, calls = await recorded(start, root)
     await begun(store, b"hello")
     await left_provisional(store)
@@ -550,7 +552,7 @@ async def test_what_did_not_count_is_gone_before_others_follow(
 
 @asynchronous
 @pytest.mark.parametrize("mark", [f"{BOOT} 9 9", f"{BOOT} 0 9", "another-boot 9 -"])
-async def test_a_mark_of_more_than_is_there_lets_nothing_count_that_comes_after(
+async def test_a_mark_beyond_the_end_of_the_file_makes_no_later_byte_count(
     start: Any, root: Path, mark: str
 ) -> None:
     """A power failure can take bytes that were not synced, and leave the mark."""
@@ -672,13 +674,13 @@ async def publish(store: Any, *, provisional: bool = False) -> None:
 
 
 async def left_provisional(store: Any) -> None:
-    """Something that does not count lies behind what does."""
+    """There are bytes that do not count after those that do."""
     draft = await going_on(store, provisional=True)
     await draft.append([b"noise"])
     await let_go(draft)
 
 
-# What is done, and the sizes that the upload may have if that has failed.
+# Operations, and the sizes that the upload may have after they have failed.
 ACTS: dict[str, tuple[Act, set[int]]] = {
     "append": (append, {5, 8, 11}),
     "keep": (keep, {5, 8, 11}),
@@ -700,7 +702,7 @@ failing = pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["ENOS
     ("error", "noise"), [(errno.ENOSPC, False), (errno.EIO, True)], ids=["ENOSPC", "EIO"]
 )
 @pytest.mark.parametrize("act", ACTS)
-async def test_whatever_fails_nothing_counts_that_was_not_appended(
+async def test_whatever_fails_only_appended_bytes_count(
     start: Any, root: Path, act: str, noise: bool, error: int
 ) -> None:
     """Cases 10 and 14."""
@@ -720,9 +722,9 @@ async def test_whatever_fails_nothing_counts_that_was_not_appended(
         kept = await store.resumable.find(UPLOAD)
         assert kept.status is UploadStatus.UNFINISHED, where
         if act == "declare":
-            assert kept.spec in (PLAN, replace(PLAN, length=12)), where
+            assert kept.spec in (SPEC, replace(SPEC, length=12)), where
         else:
-            assert kept.spec == PLAN, where
+            assert kept.spec == SPEC, where
         assert kept.size in sizes, where
         assert await kept_bytes(store) == WHOLE[: kept.size], where
         left = set(extensions_in(root)) - {".mark", ".mark.new"}
@@ -733,7 +735,7 @@ async def test_whatever_fails_nothing_counts_that_was_not_appended(
 
 
 async def publish_the_rest(store: Any, rest: bytes = b" world") -> None:
-    """As the last request of an upload does."""
+    """Does what the last request of an upload does."""
     draft = await going_on(store)
     try:
         await reviewed(draft)
@@ -819,7 +821,7 @@ async def test_undoing_a_part_whose_sync_failed_brings_back_nothing(
     """Cases 14 and 79: what earlier requests wrote without a sync may be lost as well."""
     calls = FailingCalls()
     store = start(calls)
-    await store.resumable.create(UPLOAD, PLAN)
+    await store.resumable.create(UPLOAD, SPEC)
     draft = await going_on(store)
     await draft.append([b"hello"])
     await draft.keep(None, synced=synced)
@@ -899,10 +901,10 @@ async def test_a_sweep_of_a_storage_that_fails_says_so_once(
 
 
 @asynchronous
-async def test_whose_uploads_are_there_is_not_known_while_no_record_can_be_read(
+async def test_callers_fails_while_no_record_can_be_read(
     start: Any, warnings: list[LogEvent]
 ) -> None:
-    """Case 79: rather than that nobody has any."""
+    """Case 79: it does not fire with an empty dictionary."""
     calls = Failing(errno.EIO, "open")
     store = start(calls)
     for upload in SIX:
@@ -932,10 +934,8 @@ async def test_one_record_on_a_bad_block_does_not_stop_a_sweep(
 
 
 @asynchronous
-async def test_a_store_starts_on_a_storage_that_takes_no_sweep(
-    start: Any, warnings: list[LogEvent]
-) -> None:
-    """Case 79: what is stored can be read."""
+async def test_a_store_starts_if_the_sweep_fails(start: Any, warnings: list[LogEvent]) -> None:
+    """Case 79: stored files can be read."""
     calls = Failing(errno.EROFS, "unlink", "rename", "open")
     store = start(calls)
     await begun(store, b"hello")
@@ -957,10 +957,10 @@ async def test_a_store_starts_on_a_storage_that_takes_no_sweep(
     ids=["find", "find synced", "declare"],
 )
 @pytest.mark.parametrize("operation", ["open", "pread"])
-async def test_a_record_that_cannot_be_read_is_told_as_that(
+async def test_an_unreadable_record_is_reported_as_unreadable(
     start: Any, ask: Act, operation: str
 ) -> None:
-    """Case 79: and not as one that cannot be written."""
+    """Case 79: not as unwritable."""
     calls = Failing(errno.EIO, operation)
     store = start(calls)
     await begun(store, b"hello")
@@ -970,7 +970,7 @@ async def test_a_record_that_cannot_be_read_is_told_as_that(
 
 
 @asynchronous
-async def test_a_file_that_becomes_shorter_under_a_review_is_a_storage_that_fails(
+async def test_a_file_that_becomes_shorter_during_a_review_is_a_storage_failure(
     start: Any, root: Path
 ) -> None:
     """Case 79: and the upload continues with what is left."""
@@ -990,14 +990,14 @@ async def test_a_file_that_becomes_shorter_under_a_review_is_a_storage_that_fail
 
 @asynchronous
 @failing
-async def test_an_upload_whose_beginning_fails_is_not_there(
+async def test_an_upload_that_could_not_be_created_does_not_exist(
     start: Any, root: Path, error: int
 ) -> None:
     """Cases 10 and 14."""
     calls = FailingCalls()
     store = start(calls)
     async for failed, came in each_failure(
-        calls, error, lambda: store.resumable.create(UPLOAD, PLAN)
+        calls, error, lambda: store.resumable.create(UPLOAD, SPEC)
     ):
         full = error == errno.ENOSPC and failed != "stat_root"  # to look at the root takes no space
         assert isinstance(came, NoSpace if full else StorageFailed), failed
@@ -1009,7 +1009,7 @@ async def test_an_upload_whose_beginning_fails_is_not_there(
 @pytest.mark.parametrize(
     ("error", "provisional"), [(errno.ENOSPC, False), (errno.EIO, True)], ids=["ENOSPC", "EIO"]
 )
-async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_known(
+async def test_a_failed_publish_can_be_repeated_and_a_successful_one_is_known(
     start: Any,
     root: Path,
     provisional: bool,
@@ -1053,7 +1053,7 @@ async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_k
 @asynchronous
 @failing
 @pytest.mark.parametrize("how", ["settle", "settle as stored", "forget", "expire"])
-async def test_what_could_not_be_dropped_is_dropped_the_next_time(
+async def test_an_upload_that_could_not_be_dropped_is_dropped_the_next_time(
     start: Any, root: Path, how: str, error: int
 ) -> None:
     calls = FailingCalls()
@@ -1088,11 +1088,11 @@ async def test_what_could_not_be_dropped_is_dropped_the_next_time(
 
 
 @asynchronous
-async def test_a_record_that_does_not_fit_is_none(start: Any, root: Path) -> None:
+async def test_a_record_that_does_not_fit_on_the_disk_is_not_kept(start: Any, root: Path) -> None:
     """Case 10: a disk that is full takes a part first."""
     store = start(ShortWrites(20))
     with pytest.raises(NoSpace):
-        await store.resumable.create(UPLOAD, PLAN)
+        await store.resumable.create(UPLOAD, SPEC)
     assert uploads_in(root) == {}
 
 
@@ -1138,14 +1138,14 @@ def copied(root: Path, to: Path) -> None:
 
 @asynchronous
 @pytest.mark.parametrize("provisional", [False, True])
-async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_was(
+async def test_a_service_killed_between_any_two_calls_continues_where_it_was(
     start: Any, root: Path, tmp_path: Path, provisional: bool
 ) -> None:
     """Cases 3 and 27. The last part is the one that may be provisional."""
     calls = Snapshots(root, tmp_path / "copies")
     store = start(calls)
     calls.wanted = True
-    await store.resumable.create(UPLOAD, PLAN)
+    await store.resumable.create(UPLOAD, SPEC)
     await append_and_keep(store, b"he", b"llo")
     await left_provisional(store)
     await append_and_keep(store, b" wo", b"r", provisional=True)
@@ -1213,16 +1213,16 @@ async def test_a_service_that_is_killed_while_it_drops_an_upload_leaves_nothing(
 
 
 @asynchronous
-async def test_what_a_killed_service_thought_it_had_become_is_not_what_it_becomes(
+async def test_an_etag_noted_by_a_killed_service_does_not_settle_an_upload(
     start: Any, root: Path
 ) -> None:
-    """It was about to be settled as another file, of the same content, which was deleted since."""
+    """It was about to be settled as another file of the same content, which was deleted since."""
     store = start(FailingCalls())
     await begun(store, WHOLE)
     (root / FOLDER / f"{UPLOAD}.etag").symlink_to(ETAG)  # and then the kill came
     await store.stop()
     store = start(FailingCalls())
-    assert await store.resumable.callers() == {UPLOAD: PLAN.caller}
+    assert await store.resumable.callers() == {UPLOAD: SPEC.caller}
     draft = await going_on(store)
     assert await reviewed(draft) == WHOLE
     published = await draft.publish(HELLO)
@@ -1231,8 +1231,8 @@ async def test_what_a_killed_service_thought_it_had_become_is_not_what_it_become
 
 
 @asynchronous
-async def test_a_stored_upload_of_which_no_etag_is_known_is_stored(start: Any, root: Path) -> None:
-    """An earlier version has noted none."""
+async def test_a_stored_upload_without_an_etag_is_stored(start: Any, root: Path) -> None:
+    """Earlier versions did not note one."""
     store = start(FailingCalls())
     await begun(store, WHOLE)
     draft = await going_on(store)
@@ -1248,9 +1248,7 @@ async def test_a_stored_upload_of_which_no_etag_is_known_is_stored(start: Any, r
 
 @asynchronous
 @pytest.mark.parametrize("at", ["lstat", "symlink"])
-async def test_who_looks_before_a_published_upload_is_settled_settles_it(
-    start: Any, root: Path, at: str
-) -> None:
+async def test_a_find_settles_a_published_upload(start: Any, root: Path, at: str) -> None:
     calls = SlowCalls()
     store = start(calls, durable=False)
     await begun(store, WHOLE)
@@ -1282,7 +1280,7 @@ async def completed(store: Any, size: int) -> None:
 
 @asynchronous
 @pytest.mark.parametrize("deleted", [False, True])
-async def test_what_was_published_before_the_kill_is_known_to_be_stored(
+async def test_an_upload_published_before_the_kill_is_stored(
     start: Any, root: Path, deleted: bool
 ) -> None:
     """Case 3. It was linked, and no more: once that is seen it stays so, whatever becomes of the
@@ -1308,7 +1306,9 @@ async def test_what_was_published_before_the_kill_is_known_to_be_stored(
 
 
 @asynchronous
-async def test_a_link_that_is_not_the_media_is_no_publish(start: Any, root: Path) -> None:
+async def test_a_link_that_is_not_the_media_does_not_count_as_published(
+    start: Any, root: Path
+) -> None:
     store = start(FailingCalls())
     await begun(store, b"hello")
     await store.stop()
@@ -1319,10 +1319,10 @@ async def test_a_link_that_is_not_the_media_is_no_publish(start: Any, root: Path
 
 
 @asynchronous
-async def test_what_a_killed_service_has_left_half_done_is_swept(start: Any, root: Path) -> None:
+async def test_the_half_done_work_of_a_killed_service_is_swept(start: Any, root: Path) -> None:
     store = start(FailingCalls())
     await begun(store, b"hello")
-    await store.resumable.create(OTHERS[1], PLAN, ETAG)
+    await store.resumable.create(OTHERS[1], SPEC, ETAG)
     await store.stop()
     whole = uploads_in(root)
     names = (f"{OTHERS[0]}.bytes", f"{OTHERS[0]}.new", f"{UPLOAD}.new", f"{OTHERS[1]}.bytes")
@@ -1341,7 +1341,7 @@ async def test_what_a_killed_service_has_left_half_done_is_swept(start: Any, roo
 
 @asynchronous
 async def test_a_record_whose_bytes_are_gone_is_swept(start: Any, root: Path) -> None:
-    """Else it would count as its caller's for ever."""
+    """Otherwise it would count as one of its caller for ever."""
     store = start(FailingCalls())
     await begun(store, b"hello")
     (root / FOLDER / f"{UPLOAD}.bytes").unlink()
@@ -1355,7 +1355,7 @@ async def test_a_record_whose_bytes_are_gone_is_swept(start: Any, root: Path) ->
 
 @asynchronous
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-async def test_a_broken_record_is_no_upload_and_is_swept_with_a_warning(
+async def test_a_broken_record_is_swept_with_a_warning(
     start: Any, root: Path, content: bytes, warnings: list[LogEvent]
 ) -> None:
     store = start(FailingCalls())
@@ -1379,7 +1379,7 @@ async def test_a_broken_record_is_no_upload_and_is_swept_with_a_warning(
 async def test_a_store_starts_where_uploads_cannot_be_swept(
     start: Any, root: Path, warnings: list[LogEvent]
 ) -> None:
-    """What is stored can be read all the same."""
+    """Stored files can still be read."""
     store = start(FailingCalls())
     await begun(store, b"hello")
     await store.stop()
@@ -1411,12 +1411,12 @@ def is_in(folder: str) -> Callable[[str, tuple[Any, ...]], bool]:
 
 
 @asynchronous
-async def test_memories_are_few_and_what_is_forgotten_is_reviewed(start: Any, root: Path) -> None:
-    """Each is some 40 KiB."""
+async def test_few_hashes_are_cached_and_other_uploads_are_reviewed(start: Any, root: Path) -> None:
+    """Each takes some 40 KiB."""
     store = start(FailingCalls(), durable=False)
     uploads = [f"{n:032x}" for n in range(40)]
     for upload in uploads:
-        await store.resumable.create(upload, PLAN)
+        await store.resumable.create(upload, SPEC)
         draft = await going_on(store, upload)
         await draft.append([b"hello"])
         await draft.keep(upload, synced=False)
@@ -1435,9 +1435,9 @@ async def test_memories_are_few_and_what_is_forgotten_is_reviewed(start: Any, ro
 
 
 @asynchronous
-async def test_a_memory_of_bytes_that_are_no_longer_there_is_none(start: Any, root: Path) -> None:
+async def test_a_cached_hash_of_bytes_that_are_gone_is_not_used(start: Any, root: Path) -> None:
     store = start(FailingCalls())
-    await begun(store, b"hello", memory="something")
+    await begun(store, b"hello", inspection="something")
     os.truncate(root / FOLDER / f"{UPLOAD}.bytes", 3)
     draft = store.resumable.resume(UPLOAD, None, provisional=False)
     resumed = await draft.resume()
@@ -1467,8 +1467,8 @@ async def test_stopping_waits_for_a_part_that_is_being_kept(start: Any, root: Pa
 
 
 @asynchronous
-async def test_files_of_another_name_are_not_an_uploads(start: Any, root: Path) -> None:
-    """The hidden folder has no media name, so nobody can store, read or delete there."""
+async def test_files_with_other_names_do_not_belong_to_uploads(start: Any, root: Path) -> None:
+    """The hidden folder has no media name, so no request can store, read or delete there."""
     store = start(FailingCalls())
     await begun(store, b"hello")
     page = await page_of(store, (), "", 10)
@@ -1504,7 +1504,7 @@ class CountingCalls(FailingCalls):
     ],
     ids=["expire", "adjust", "adjust to a step", "callers"],
 )
-async def test_requests_do_not_wait_until_all_uploads_were_looked_after(
+async def test_requests_do_not_wait_for_the_maintenance_of_all_uploads(
     start: Any, look_after: Callable[[Any], Deferred[Any]], finished: bool
 ) -> None:
     """Case 95: thousands of them, with one thread."""
@@ -1513,7 +1513,7 @@ async def test_requests_do_not_wait_until_all_uploads_were_looked_after(
     await store.resumable.adjust(LATER, 10**12)
     uploads = [f"{number:032x}" for number in range(3 * AT_ONCE + 1)]
     for upload in uploads:
-        await store.resumable.create(upload, PLAN, ETAG if finished else None)
+        await store.resumable.create(upload, SPEC, ETAG if finished else None)
     await begun(store)
     calls.made = 0
     looking = look_after(store.resumable)

@@ -1,4 +1,4 @@
-"""A file takes the place of another in one step, if that is still the one that is meant."""
+"""Replacements: a file replaces another in one step, if the precondition is true of it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def always(etag: str | None, modified_ns: int) -> bool:
 
 
 async def replaced(store: Any, name: Any, content: bytes, condition: Condition) -> StoredFile:
-    """`content` in the place of the file `name`."""
+    """Replace the file `name` by `content`."""
     draft = store.begin()
     try:
         await draft.append([content])
@@ -80,7 +80,7 @@ async def test_a_file_of_which_it_is_not_stays(store: Any) -> None:
 
 @asynchronous
 @pytest.mark.parametrize("name", ["a/b/absent.mp3", "a/absent/x.mp3", "a/b/x.mp3/y.mp3"])
-async def test_where_no_file_is_none_is_replaced(store: Any, name: str) -> None:
+async def test_a_missing_file_is_not_replaced(store: Any, name: str) -> None:
     await stored(store, NAME)
     with pytest.raises(PreconditionFailed):
         await replaced(store, named(name), b"second", always)
@@ -109,7 +109,7 @@ async def test_preparing_a_replacement_finds_out_what_publishing_would(store: An
 
 
 @asynchronous
-async def test_of_many_who_mean_the_same_file_one_replaces_it(store: Any) -> None:
+async def test_one_of_many_replacements_of_the_same_version_wins(store: Any) -> None:
     for _ in range(5):
         first = await stored(store, NAME, b"first")
         contents = [b"content %d" % n for n in range(8)]
@@ -216,7 +216,7 @@ async def test_a_replacement_fires_when_its_name_is_synced(start: Any, root: Pat
 
 
 @asynchronous
-async def test_what_is_no_file_is_not_replaced(start: Any, root: Path) -> None:
+async def test_only_a_regular_file_is_replaced(start: Any, root: Path) -> None:
     """Case 33."""
     store = start()
     await stored(store, NAME)
@@ -228,7 +228,9 @@ async def test_what_is_no_file_is_not_replaced(start: Any, root: Path) -> None:
 
 @asynchronous
 async def test_a_delete_waits_for_a_replacement_of_its_name(start: Any, root: Path) -> None:
-    """Between looking and renaming nobody may take the file away: a condition would be lost."""
+    """Between the check and the rename the file must not be removed: the precondition would not
+    hold.
+    """
     calls = SlowCalls()
     store = start(calls)
     first = await stored(store, NAME, b"first")
@@ -257,28 +259,28 @@ async def test_a_replacement_whose_nth_operation_fails_leaves_one_version_whole(
     for nth in range(1, 200):
         first = await stored(store, NAME, b"first")
         before = descriptors()
-        told = None
+        raised = None
         with calls.armed(nth, error):
             try:
                 await replaced(store, NAME, b"second", only(first.etag))
             except Exception as failure:  # noqa: BLE001  # which one, is asked below
-                told = failure
+                raised = failure
         if calls.failed is None:
-            assert told is None
+            assert raised is None
             break
         failed.append(calls.failed)
         left = tree(root)
         drafts = {path for path in left if path.startswith(".twistedmedia/drafts/")}
         expected = {
-            "told as what it is": told is None or isinstance(told, (OSError, MediaError)),
-            "told": told is not None or calls.failed in CLEANING,
-            "as it was when told": told is None or left["a/b/x.mp3"] == b"first",
-            "replaced when not": told is not None or left["a/b/x.mp3"] == b"second",
+            "raised as what it is": raised is None or isinstance(raised, (OSError, MediaError)),
+            "raised": raised is not None or calls.failed in CLEANING,
+            "as it was when raised": raised is None or left["a/b/x.mp3"] == b"first",
+            "replaced when not": raised is not None or left["a/b/x.mp3"] == b"second",
             "no draft": not drafts or calls.failed == "unlink",
             "no descriptor": descriptors() == before,
         }
         wrong += [
-            f"operation {nth}, {calls.failed}: {told!r}: not so: {what}"
+            f"operation {nth}, {calls.failed}: {raised!r}: not so: {what}"
             for what, so in expected.items()
             if not so
         ]
@@ -296,11 +298,11 @@ async def test_a_replacement_whose_nth_operation_fails_leaves_one_version_whole(
 @asynchronous
 @both_kinds
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "raised"),
     [(errno.EIO, StorageFailed), (errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace)],
 )
 async def test_a_folder_that_cannot_be_synced_has_the_old_version_again(
-    start: Any, root: Path, kind: str, error: int, told: type[Exception]
+    start: Any, root: Path, kind: str, error: int, raised: type[Exception]
 ) -> None:
     """Cases 10 and 14. The tag is the old one as well, so the client can try again."""
     calls = FailingCalls()
@@ -311,7 +313,7 @@ async def test_a_folder_that_cannot_be_synced_has_the_old_version_again(
     def is_its_sync(operation: str, args: tuple[Any, ...]) -> bool:
         return operation == "fsync" and os.fstat(args[0]).st_ino == folder
 
-    with calls.armed(1, error, is_its_sync), pytest.raises(told):
+    with calls.armed(1, error, is_its_sync), pytest.raises(raised):
         await replaced(store, NAME, b"second", only(first.etag))
     assert calls.failed == "fsync"
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"first"}
@@ -321,10 +323,10 @@ async def test_a_folder_that_cannot_be_synced_has_the_old_version_again(
 
 @asynchronous
 @both_kinds
-async def test_a_way_back_that_fails_too_leaves_one_version_whole(
+async def test_an_undo_that_fails_too_leaves_one_version_whole(
     start: Any, root: Path, kind: str, nothing_left_behind: list[Any]
 ) -> None:
-    """Case 14. Everything fails from the sync of the folder on."""
+    """Case 14. All calls fail, beginning with the sync of the folder."""
     calls = FromThenOn("fsync", 2)
     store = start(calls, kind)
     await stored(store, NAME, b"first")
@@ -365,8 +367,8 @@ class FromThenOn(CallsLayer):
 
 
 class NotOurs(CallsLayer):
-    """The stored files are another user's, who may not be linked to (proc(5),
-    protected_hardlinks); with `sync_fails`, their folders cannot be synced either.
+    """The stored files are another user's, who may not be linked to (proc(5), protected_hardlinks);
+    with `sync_fails`, their folders cannot be synced either.
     """
 
     sync_fails = False
@@ -384,7 +386,7 @@ class NotOurs(CallsLayer):
 async def test_a_file_of_another_user_is_replaced_as_it_would_be_deleted(
     start: Any, root: Path, kind: str
 ) -> None:
-    """An administrator has put it there. A folder of ours is all that it takes."""
+    """An administrator has put it there. Write permission for the folder suffices."""
     calls = NotOurs()
     store = start(calls, kind)
     first = await stored(store, NAME, b"first")
@@ -459,10 +461,10 @@ async def test_a_reader_always_finds_a_version_while_they_change(
 
 
 @asynchronous
-async def test_the_folder_for_drafts_that_goes_is_told_and_no_condition_that_fails(
+async def test_a_missing_drafts_folder_is_reported_and_not_as_a_failed_precondition(
     start: Any, root: Path
 ) -> None:
-    """Case 79: somebody has cleaned up too well."""
+    """Case 79: an administrator has removed it."""
     store = start()
     first = await stored(store, NAME, b"first")
     (root / ".twistedmedia" / "drafts").rmdir()
@@ -473,7 +475,7 @@ async def test_the_folder_for_drafts_that_goes_is_told_and_no_condition_that_fai
 
 @asynchronous
 @both_kinds
-async def test_a_file_that_is_taken_away_by_hand_in_the_middle_is_no_longer_the_one_meant(
+async def test_a_file_removed_by_hand_during_a_replacement_fails_the_precondition(
     start: Any, root: Path, kind: str
 ) -> None:
     calls = SwappingCalls()
@@ -505,7 +507,7 @@ async def test_a_file_that_is_taken_away_by_hand_in_the_middle_is_no_longer_the_
 
 
 @asynchronous
-async def test_what_a_crash_leaves_of_a_replacement_is_swept(start: Any, root: Path) -> None:
+async def test_the_remains_of_a_crashed_replacement_are_swept(start: Any, root: Path) -> None:
     """Case 3. Between the rename and the end both links of the old version may still be there."""
     store = start()
     await stored(store, NAME, b"second")
@@ -519,7 +521,7 @@ LEFT = "0" * 32
 
 
 class ReadOnly(CallsLayer):
-    """What is left may not be opened for writing: root, who may run this, can open anything."""
+    """The remains cannot be opened for writing. As root, which may run this test, any file can."""
 
     def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
         if operation == "open" and args[0] == LEFT and args[1] & os.O_ACCMODE == os.O_WRONLY:
@@ -528,10 +530,8 @@ class ReadOnly(CallsLayer):
 
 
 @asynchronous
-async def test_what_a_crash_leaves_of_a_file_that_nobody_may_write_is_swept(
-    start: Any, root: Path
-) -> None:
-    """The old version was read-only: a link to it is the way back."""
+async def test_the_remains_of_a_read_only_file_are_swept(start: Any, root: Path) -> None:
+    """The old version was read-only. A link to it is kept for an undo."""
     await start().stop()
     left = root / ".twistedmedia" / "drafts" / LEFT
     left.write_bytes(b"first")
@@ -545,7 +545,7 @@ async def test_what_a_crash_leaves_of_a_file_that_nobody_may_write_is_swept(
 async def test_a_delete_on_a_condition_whose_nth_operation_fails_leaves_the_file_whole_or_gone(
     start: Any, root: Path, error: int
 ) -> None:
-    """Cases 14 and 25. An error of the disk is no condition that fails."""
+    """Cases 14 and 25. An error of the disk is not reported as a failed precondition."""
     calls = FailingCalls()
     store = start(calls)
     path = root / "a" / "b" / "x.mp3"
@@ -570,8 +570,8 @@ async def test_a_delete_on_a_condition_whose_nth_operation_fails_leaves_the_file
 
 @asynchronous
 @pytest.mark.parametrize("error", [errno.EIO, errno.EACCES], ids=errno.errorcode.get)
-async def test_to_look_whether_a_file_is_the_one_meant_may_fail(start: Any, error: int) -> None:
-    """Which is no condition that fails."""
+async def test_checking_a_precondition_may_fail(start: Any, error: int) -> None:
+    """This is not reported as a failed precondition."""
     calls = FailingCalls()
     store = start(calls)
     first = await stored(store, NAME, b"first")
@@ -593,7 +593,7 @@ async def test_to_look_whether_a_file_is_the_one_meant_may_fail(start: Any, erro
 @asynchronous
 @both_kinds
 @pytest.mark.parametrize("step", ["lstat", "link", "rename", "fsync"])
-async def test_a_replacement_whose_waiter_leaves_is_done_all_the_same(
+async def test_a_cancelled_replacement_is_still_done(
     start: Any, root: Path, kind: str, step: str
 ) -> None:
     """Cases 1 and 25."""
@@ -618,9 +618,7 @@ async def test_a_replacement_whose_waiter_leaves_is_done_all_the_same(
 
 
 @asynchronous
-async def test_a_delete_on_a_condition_whose_waiter_leaves_is_done_all_the_same(
-    start: Any, root: Path
-) -> None:
+async def test_a_cancelled_conditional_delete_is_still_done(start: Any, root: Path) -> None:
     """Case 25."""
     calls = SlowCalls()
     before = descriptors()

@@ -28,7 +28,7 @@ from twistedmedia.store.interface import (
 from twistedmedia.store.local.directory import DirectoryStore
 
 HELLO = named("prompts/en/hello.mp3")
-PLAN = UploadSpec(HELLO, 11, None, "192.0.2.1", "filename aGVsbG8=")
+SPEC = UploadSpec(HELLO, 11, None, "192.0.2.1", "filename aGVsbG8=")
 UPLOAD = "0123456789abcdef" * 2
 OTHER = "f" * 32
 ETAG = '"an entity tag"'
@@ -59,19 +59,23 @@ async def going_on(
 
 
 async def begun(
-    store: Any, *parts: bytes, upload: str = UPLOAD, plan: UploadSpec = PLAN, memory: object = None
+    store: Any,
+    *parts: bytes,
+    upload: str = UPLOAD,
+    spec: UploadSpec = SPEC,
+    inspection: object = None,
 ) -> None:
     """An upload with these parts, each of which was kept."""
-    await store.resumable.create(upload, plan)
+    await store.resumable.create(upload, spec)
     for part in parts:
         draft = await going_on(store, upload)
         await reviewed(draft)
         await draft.append([part])
-        await draft.keep(memory, synced=True)
+        await draft.keep(inspection, synced=True)
 
 
 async def reviewed(draft: Any) -> bytes:
-    """What a review of a draft has given."""
+    """The bytes that a review of a draft returns."""
     pieces: list[bytes] = []
     while not await draft.review(pieces.append):
         assert pieces[-1]
@@ -79,8 +83,8 @@ async def reviewed(draft: Any) -> bytes:
 
 
 async def kept_bytes(store: Any, upload: str = UPLOAD) -> bytes:
-    """All that counts of an upload."""
-    await let_go(await going_on(store, upload))  # who forgets what is remembered
+    """All bytes of an upload that count."""
+    await let_go(await going_on(store, upload))  # this drops the cached hash
     draft = await going_on(store, upload)
     found = await reviewed(draft)
     await let_go(draft)
@@ -98,14 +102,14 @@ async def a_moment(store: Any, of: str = UPLOAD) -> int:
     moment = int((await store.resumable.find(of)).modified_ns)
     scratch, now = "5c" * 16, moment
     while now <= moment:
-        await store.resumable.create(scratch, PLAN)
+        await store.resumable.create(scratch, SPEC)
         now = (await store.resumable.find(scratch)).modified_ns
         await store.resumable.forget(scratch)
     return moment
 
 
 def is_durable(store: Any) -> bool:
-    """Whether it tells what survives the machine from what does not."""
+    """Whether it knows which bytes survive a crash of the machine."""
     return isinstance(store, DirectoryStore) and store._durable
 
 
@@ -120,26 +124,26 @@ async def test_a_store_of_each_kind_can_keep_drafts(store: Any) -> None:
     assert isinstance(store, ResumableStore)
 
 
-# Begun, and known again
+# Created and found
 
 
 @asynchronous
 @pytest.mark.parametrize(
-    "plan",
+    "spec",
     [
-        PLAN,
+        SPEC,
         UploadSpec(HELLO, None, None, "", ""),
         UploadSpec(named("é/ü \"x' 🎵.wav"), 0, "5a" * 32, "42", "x" * 20_000),
         UploadSpec(HELLO, 1 << 50, None, "local", 'a "b", \\ ü\udcff'),
     ],
     ids=["usual", "nothing known", "everything", "huge, and odd text"],
 )
-async def test_an_upload_is_found_as_it_was_planned(store: Any, plan: UploadSpec) -> None:
-    await store.resumable.create(UPLOAD, plan)
+async def test_an_upload_is_found_with_its_spec(store: Any, spec: UploadSpec) -> None:
+    await store.resumable.create(UPLOAD, spec)
     kept = await store.resumable.find(UPLOAD)
-    assert kept == UploadState(plan, UploadStatus.UNFINISHED, 0, kept.modified_ns)
+    assert kept == UploadState(spec, UploadStatus.UNFINISHED, 0, kept.modified_ns)
     assert await store.resumable.find(UPLOAD, synced=True) == kept
-    assert not await holds(store, plan.name)
+    assert not await holds(store, spec.name)
 
 
 @asynchronous
@@ -147,7 +151,7 @@ async def test_an_upload_is_found_as_it_was_planned(store: Any, plan: UploadSpec
     "upload",
     [OTHER, "", ".", "..", "0" * 31, "0" * 33, "F" * 32, "\u0660" * 32, UPLOAD + "\n", "lock"],
 )
-async def test_what_was_never_begun_is_not_found(store: Any, upload: str) -> None:
+async def test_an_upload_that_was_never_created_is_not_found(store: Any, upload: str) -> None:
     await begun(store, b"hello")
     for ask in (
         lambda: store.resumable.find(upload),
@@ -165,7 +169,7 @@ async def test_what_was_never_begun_is_not_found(store: Any, upload: str) -> Non
 @asynchronous
 async def test_uploads_do_not_mix(store: Any) -> None:
     uploads = {f"{n:032x}": b"%d" % n * n for n in range(20)}
-    await gatherResults([store.resumable.create(upload, PLAN) for upload in uploads])
+    await gatherResults([store.resumable.create(upload, SPEC) for upload in uploads])
     drafts = [store.resumable.resume(upload, None, provisional=False) for upload in uploads]
     await gatherResults([draft.resume() for draft in drafts])
     await gatherResults([d.append([c]) for d, c in zip(drafts, uploads.values(), strict=True)])
@@ -178,7 +182,7 @@ async def test_uploads_do_not_mix(store: Any) -> None:
 
 
 @asynchronous
-async def test_what_is_appended_counts_at_once(store: Any) -> None:
+async def test_appended_bytes_count_at_once(store: Any) -> None:
     await begun(store)
     draft = await going_on(store)
     await draft.append([b"hel", b"lo"])
@@ -190,7 +194,7 @@ async def test_what_is_appended_counts_at_once(store: Any) -> None:
 
 
 @asynchronous
-async def test_what_is_provisional_counts_when_it_is_kept_and_not_before(store: Any) -> None:
+async def test_provisional_bytes_count_once_they_are_kept(store: Any) -> None:
     await begun(store, b"hello")
     draft = await going_on(store, provisional=True)
     await draft.append([b" world"])
@@ -201,7 +205,9 @@ async def test_what_is_provisional_counts_when_it_is_kept_and_not_before(store: 
 
 @asynchronous
 @pytest.mark.parametrize("undo", [None, False, True])
-async def test_what_was_provisional_and_not_kept_never_was(store: Any, undo: bool | None) -> None:
+async def test_provisional_bytes_that_are_not_kept_are_dropped(
+    store: Any, undo: bool | None
+) -> None:
     await begun(store, b"hello")
     for _ in range(2):
         draft = await going_on(store, provisional=True)
@@ -218,7 +224,7 @@ async def test_what_was_provisional_and_not_kept_never_was(store: Any, undo: boo
 
 @asynchronous
 @provisional_or_not
-async def test_what_is_undone_never_was(store: Any, provisional: bool) -> None:
+async def test_undone_bytes_are_gone(store: Any, provisional: bool) -> None:
     await begun(store, b"hello")
     draft = await going_on(store, provisional=provisional)
     await draft.append([b"noise"])
@@ -231,7 +237,7 @@ async def test_what_is_undone_never_was(store: Any, provisional: bool) -> None:
 
 
 @asynchronous
-async def test_what_was_synced_survives_and_what_follows_counts_as_before(store: Any) -> None:
+async def test_synced_bytes_survive_and_later_ones_count_as_before(store: Any) -> None:
     await begun(store)
     draft = await going_on(store)
     for piece in (b"hel", b"lo"):
@@ -252,7 +258,7 @@ async def test_what_was_synced_survives_and_what_follows_counts_as_before(store:
 
 
 @asynchronous
-async def test_what_was_synced_can_be_undone(store: Any) -> None:
+async def test_synced_bytes_can_be_undone(store: Any) -> None:
     await begun(store, b"hello")
     draft = await going_on(store)
     await draft.append([b"noise"])
@@ -265,8 +271,8 @@ async def test_what_was_synced_can_be_undone(store: Any) -> None:
 
 
 @asynchronous
-async def test_what_was_written_before_a_failure_counts(store: Any) -> None:
-    """Case 1: of a part that breaks off what had come is kept."""
+async def test_bytes_written_before_a_failure_count(store: Any) -> None:
+    """Case 1: the received bytes of an interrupted part are kept."""
 
     def chunks() -> Any:
         yield b"hello"
@@ -289,13 +295,13 @@ async def test_a_draft_may_be_discarded_while_its_work_is_under_way(store: Any) 
     writing = draft.append([bytes(1 << 20)] * 4)
     draft.discard()
     await writing
-    await draft.release(undo=True)  # it is let go of: this changes nothing
+    await draft.release(undo=True)  # it is not in use: this changes nothing
     assert await size_of(store) == 4 << 20
 
 
 @asynchronous
 @pytest.mark.parametrize("end", ["keep", "release", "discard"])
-async def test_a_draft_that_was_let_go_of_takes_nothing_more(store: Any, end: str) -> None:
+async def test_a_released_draft_accepts_nothing_more(store: Any, end: str) -> None:
     await begun(store)
     draft = await going_on(store)
     await draft.append([b"hello"])
@@ -310,7 +316,7 @@ async def test_a_draft_that_was_let_go_of_takes_nothing_more(store: Any, end: st
         lambda: draft.append([b"x"]),
         lambda: draft.keep(None, synced=False),
         lambda: draft.publish(HELLO),
-        *([draft.sync] if is_durable(store) else []),  # to others it is nothing
+        *([draft.sync] if is_durable(store) else []),  # other stores have nothing to sync
         lambda: draft.review(lambda _: None),
         draft.seal,
     ):
@@ -320,7 +326,7 @@ async def test_a_draft_that_was_let_go_of_takes_nothing_more(store: Any, end: st
 
 
 @asynchronous
-async def test_a_draft_of_which_nothing_was_asked_can_be_let_go_of(store: Any) -> None:
+async def test_an_unused_draft_can_be_released(store: Any) -> None:
     await begun(store, b"hello")
     draft = store.resumable.resume(UPLOAD, 100, provisional=True)
     draft.discard()
@@ -330,7 +336,7 @@ async def test_a_draft_of_which_nothing_was_asked_can_be_let_go_of(store: Any) -
 
 @asynchronous
 @provisional_or_not
-async def test_an_upload_goes_on_after_any_number_of_requests(
+async def test_an_upload_continues_after_any_number_of_requests(
     store: Any, provisional: bool
 ) -> None:
     await begun(store)
@@ -347,18 +353,18 @@ async def test_an_upload_goes_on_after_any_number_of_requests(
     assert await content_of(store, HELLO) == b"hello world"
 
 
-# What is remembered
+# The cached hash and inspection
 
 
 @asynchronous
-async def test_what_is_to_be_remembered_is_told_to_the_next_one_and_to_nobody_after(
+async def test_an_inspection_is_returned_to_the_next_resume_only(
     store: Any,
 ) -> None:
-    memory = object()
-    await begun(store, b"hello", memory=memory)
+    inspection = object()
+    await begun(store, b"hello", inspection=inspection)
     draft = store.resumable.resume(UPLOAD, None, provisional=False)
     resumed = await draft.resume()
-    assert (resumed.size, resumed.inspection is memory) == (5, True)
+    assert (resumed.size, resumed.inspection is inspection) == (5, True)
     await draft.release(undo=False)
     draft = store.resumable.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(5, 5, None)
@@ -366,18 +372,18 @@ async def test_what_is_to_be_remembered_is_told_to_the_next_one_and_to_nobody_af
 
 
 @asynchronous
-async def test_the_memory_of_an_upload_is_no_others(store: Any) -> None:
-    await begun(store, b"hello", memory="first")
-    await begun(store, b"other", upload=OTHER, memory="second")
-    for upload, memory in ((UPLOAD, "first"), (OTHER, "second")):
+async def test_the_inspection_of_an_upload_is_not_that_of_another(store: Any) -> None:
+    await begun(store, b"hello", inspection="first")
+    await begun(store, b"other", upload=OTHER, inspection="second")
+    for upload, inspection in ((UPLOAD, "first"), (OTHER, "second")):
         draft = store.resumable.resume(upload, None, provisional=False)
-        assert await draft.resume() == Resumed(5, 5, memory)
+        assert await draft.resume() == Resumed(5, 5, inspection)
         await draft.release(undo=False)
 
 
 @asynchronous
-async def test_a_draft_that_is_remembered_can_be_sealed_without_a_review(store: Any) -> None:
-    await begun(store, b"hello", memory="something")
+async def test_a_draft_whose_hash_is_cached_can_be_sealed_without_a_review(store: Any) -> None:
+    await begun(store, b"hello", inspection="something")
     draft = await going_on(store)
     await draft.append([b" world"])
     sealed = await draft.seal()
@@ -391,7 +397,7 @@ async def test_a_review_gives_all_bytes_of_earlier_requests_from_the_beginning_o
 ) -> None:
     content = bytes(range(251)) * 40_000  # 10 MB
     await begun(store, content)
-    await let_go(await going_on(store))  # who forgets what is remembered
+    await let_go(await going_on(store))  # this drops the cached hash
     draft = await going_on(store)
     assert await reviewed(draft) == content
     sealed = await draft.seal()
@@ -401,7 +407,7 @@ async def test_a_review_gives_all_bytes_of_earlier_requests_from_the_beginning_o
 
 @asynchronous
 async def test_a_review_can_come_after_more_was_written(store: Any) -> None:
-    """So it does in the last request: only then the whole is wanted."""
+    """As in the last request: only then the whole is needed."""
     await begun(store, b"hello")
     await let_go(await going_on(store))
     draft = await going_on(store)
@@ -412,8 +418,8 @@ async def test_a_review_can_come_after_more_was_written(store: Any) -> None:
 
 
 @asynchronous
-async def test_one_who_remembers_nothing_can_review_everything(store: Any) -> None:
-    """Also when the request before was kept, with nothing to be remembered."""
+async def test_everything_can_be_reviewed_without_an_inspection(store: Any) -> None:
+    """Also if the last request was kept without an inspection."""
     await begun(store)
     draft = await going_on(store)
     await draft.append([b"hello"])
@@ -425,7 +431,7 @@ async def test_one_who_remembers_nothing_can_review_everything(store: Any) -> No
 
 
 @asynchronous
-async def test_what_a_reviewer_raises_is_the_failure_of_the_review(store: Any) -> None:
+async def test_an_error_of_a_reviewer_is_the_failure_of_the_review(store: Any) -> None:
     def take(_: bytes) -> None:
         raise TooLarge(4)
 
@@ -438,7 +444,7 @@ async def test_what_a_reviewer_raises_is_the_failure_of_the_review(store: Any) -
     assert await size_of(store) == 5
 
 
-# What becomes of it
+# How uploads finish
 
 
 @asynchronous
@@ -446,7 +452,7 @@ async def test_what_a_reviewer_raises_is_the_failure_of_the_review(store: Any) -
 async def test_a_published_draft_is_media_and_its_upload_is_stored(
     store: Any, provisional: bool
 ) -> None:
-    await begun(store, b"hello", memory="something")
+    await begun(store, b"hello", inspection="something")
     draft = await going_on(store, provisional=provisional)
     await draft.append([b" world"])
     published = await draft.publish(HELLO)
@@ -457,15 +463,15 @@ async def test_a_published_draft_is_media_and_its_upload_is_stored(
     media.close()
     assert await content_of(store, HELLO) == b"hello world"
     kept = await store.resumable.find(UPLOAD)
-    assert kept == UploadState(PLAN, UploadStatus.STORED, 11, kept.modified_ns, published.etag)
+    assert kept == UploadState(SPEC, UploadStatus.STORED, 11, kept.modified_ns, published.etag)
     with pytest.raises(NotFound):
         await going_on(store)
 
 
 @asynchronous
-async def test_an_upload_of_no_bytes_is_published_as_a_file_of_none(store: Any) -> None:
+async def test_an_empty_upload_is_published_as_an_empty_file(store: Any) -> None:
     """Case 7."""
-    await begun(store, plan=replace(PLAN, length=0))
+    await begun(store, spec=replace(SPEC, length=0))
     draft = await going_on(store)
     await draft.publish(HELLO)
     assert await content_of(store, HELLO) == b""
@@ -500,7 +506,7 @@ async def test_an_upload_never_overwrites_and_stays_as_it_was(
 
 
 @asynchronous
-async def test_of_uploads_that_race_for_a_name_exactly_one_wins(store: Any) -> None:
+async def test_exactly_one_of_several_uploads_gets_a_name(store: Any) -> None:
     """Case 2."""
     uploads = [f"{n:032x}" for n in range(8)]
     for n, upload in enumerate(uploads):
@@ -520,14 +526,14 @@ async def test_of_uploads_that_race_for_a_name_exactly_one_wins(store: Any) -> N
 
 @asynchronous
 @stored_or_taken
-async def test_of_a_settled_upload_the_plan_stays_and_the_bytes_go(
+async def test_a_settled_upload_keeps_its_spec_and_loses_its_bytes(
     store: Any, etag: str | None, fate: UploadStatus
 ) -> None:
     await begun(store, b"hello")
     await store.resumable.settle(UPLOAD, etag)
     await store.resumable.settle(UPLOAD, None)  # it is settled
     kept = await store.resumable.find(UPLOAD)
-    assert kept == UploadState(PLAN, fate, 11, kept.modified_ns, etag)
+    assert kept == UploadState(SPEC, fate, 11, kept.modified_ns, etag)
     assert await store.resumable.find(UPLOAD, synced=True) == kept
     with pytest.raises(NotFound):
         await going_on(store)
@@ -535,34 +541,34 @@ async def test_of_a_settled_upload_the_plan_stays_and_the_bytes_go(
 
 
 @asynchronous
-async def test_an_upload_can_begin_at_its_end(store: Any) -> None:
-    """When what it would become is there already."""
-    await store.resumable.create(UPLOAD, PLAN, ETAG)
+async def test_an_upload_can_be_created_as_finished(store: Any) -> None:
+    """If the file that it would become exists already."""
+    await store.resumable.create(UPLOAD, SPEC, ETAG)
     kept = await store.resumable.find(UPLOAD)
-    assert kept == UploadState(PLAN, UploadStatus.STORED, 11, kept.modified_ns, ETAG)
+    assert kept == UploadState(SPEC, UploadStatus.STORED, 11, kept.modified_ns, ETAG)
     assert await store.resumable.callers() == {}
 
 
 @asynchronous
 async def test_a_length_that_was_not_known_is_declared(store: Any) -> None:
-    plan = replace(PLAN, length=None)
-    await begun(store, b"hello", plan=plan)
+    spec = replace(SPEC, length=None)
+    await begun(store, b"hello", spec=spec)
     await store.resumable.declare(UPLOAD, 7)
     kept = await store.resumable.find(UPLOAD)
     assert kept == UploadState(
-        replace(plan, length=7), UploadStatus.UNFINISHED, 5, kept.modified_ns
+        replace(spec, length=7), UploadStatus.UNFINISHED, 5, kept.modified_ns
     )
     assert await kept_bytes(store) == b"hello"
 
 
 @asynchronous
 async def test_a_forgotten_upload_is_gone_and_what_it_became_stays(store: Any) -> None:
-    await begun(store, b"hello", memory="something")
+    await begun(store, b"hello", inspection="something")
     assert await store.resumable.forget(UPLOAD) is True
     assert await store.resumable.forget(UPLOAD) is False
     with pytest.raises(NotFound):
         await store.resumable.find(UPLOAD)
-    await begun(store, b"other", memory="other")
+    await begun(store, b"other", inspection="other")
     draft = await going_on(store)
     await draft.publish(HELLO)
     assert await store.resumable.forget(UPLOAD) is True
@@ -573,7 +579,7 @@ async def test_a_forgotten_upload_is_gone_and_what_it_became_stays(store: Any) -
 
 @asynchronous
 @provisional_or_not
-async def test_what_is_forgotten_while_somebody_writes_to_it_does_not_come_back(
+async def test_an_upload_forgotten_during_a_write_does_not_come_back(
     store: Any, provisional: bool
 ) -> None:
     """Case 30."""
@@ -591,10 +597,10 @@ async def test_what_is_forgotten_while_somebody_writes_to_it_does_not_come_back(
 
 
 @asynchronous
-async def test_unfinished_uploads_are_their_callers(store: Any) -> None:
+async def test_unfinished_uploads_belong_to_their_callers(store: Any) -> None:
     assert await store.resumable.callers() == {}
     for n, caller in enumerate(["a", "b", "a", "c", "d"]):
-        await store.resumable.create(f"{n:032x}", replace(PLAN, caller=caller))
+        await store.resumable.create(f"{n:032x}", replace(SPEC, caller=caller))
     await store.resumable.settle(f"{3:032x}", None)
     await store.resumable.forget(f"{4:032x}")
     assert await store.resumable.callers() == {f"{0:032x}": "a", f"{1:032x}": "b", f"{2:032x}": "a"}
@@ -604,7 +610,7 @@ async def test_unfinished_uploads_are_their_callers(store: Any) -> None:
 
 
 @asynchronous
-async def test_what_was_last_written_to_before_a_time_expires(store: Any) -> None:
+async def test_an_upload_last_written_to_before_a_time_expires(store: Any) -> None:
     """Case 13."""
     await begun(store, b"hello")
     first = await a_moment(store)
@@ -620,7 +626,7 @@ async def test_what_was_last_written_to_before_a_time_expires(store: Any) -> Non
 
 
 @asynchronous
-async def test_to_write_to_an_upload_makes_it_live_on(store: Any) -> None:
+async def test_writing_to_an_upload_extends_its_life(store: Any) -> None:
     """Case 13."""
     await begun(store)
     await begun(store, upload=OTHER)
@@ -633,7 +639,7 @@ async def test_to_write_to_an_upload_makes_it_live_on(store: Any) -> None:
 
 
 @asynchronous
-async def test_what_somebody_writes_to_does_not_expire_until_it_is_let_go_of(store: Any) -> None:
+async def test_an_upload_in_use_does_not_expire_until_it_is_released(store: Any) -> None:
     """Case 13."""
     await begun(store, b"hello")
     draft = await going_on(store)
@@ -646,7 +652,7 @@ async def test_what_somebody_writes_to_does_not_expire_until_it_is_let_go_of(sto
 
 @asynchronous
 @stored_or_taken
-async def test_what_is_known_of_a_settled_upload_expires_too(
+async def test_a_settled_upload_expires_too(
     store: Any, etag: str | None, fate: UploadStatus
 ) -> None:
     await begun(store, b"hello")
@@ -661,8 +667,8 @@ async def test_what_is_known_of_a_settled_upload_expires_too(
 
 
 @asynchronous
-async def test_an_upload_that_was_finished_just_now_is_not_an_old_one(store: Any) -> None:
-    """However long ago it was begun: who has lost the last answer asks what became of it."""
+async def test_an_upload_that_was_just_finished_is_not_old(store: Any) -> None:
+    """A client that has lost the last response asks for its status, however old the upload is."""
     await begun(store)
     await begun(store, upload=OTHER)
     between = await a_moment(store, OTHER)
@@ -674,7 +680,7 @@ async def test_an_upload_that_was_finished_just_now_is_not_an_old_one(store: Any
     assert (await store.resumable.find(UPLOAD)).status is UploadStatus.STORED
 
 
-# Space; what is written of a plan takes some too
+# Space, of which the spec takes some, too
 
 
 @asynchronous
@@ -698,7 +704,7 @@ async def test_bytes_that_are_kept_take_space_until_they_go(small_store: Any) ->
 
 @asynchronous
 @provisional_or_not
-async def test_what_a_part_declares_counts_as_taken_while_it_goes_on(
+async def test_declared_bytes_of_a_part_are_reserved_while_it_runs(
     small_store: Any, provisional: bool
 ) -> None:
     """Case 11."""
@@ -718,7 +724,7 @@ async def test_what_a_part_declares_counts_as_taken_while_it_goes_on(
 
 
 @asynchronous
-async def test_a_part_for_which_there_is_no_room_is_refused_before_it_comes(
+async def test_a_part_that_does_not_fit_is_refused_before_it_arrives(
     small_store: Any,
 ) -> None:
     await begun(small_store, bytes(100))
@@ -732,7 +738,7 @@ async def test_a_part_for_which_there_is_no_room_is_refused_before_it_comes(
 
 @asynchronous
 @provisional_or_not
-async def test_a_full_storage_says_so_and_what_counts_still_does(
+async def test_a_full_storage_reports_it_and_counted_bytes_stay(
     small_store: Any, provisional: bool
 ) -> None:
     """Case 10."""

@@ -1,4 +1,4 @@
-"""How the free space is shared out among uploads that declare how long they are."""
+"""How uploads that declare their length share the free space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ATTACKER, NORMAL = "192.0.2.66", "192.0.2.1"
 
 
 class Disk(SystemCalls):
-    """A file system of `free` bytes; with `blocks` of 0, one that does not know how many."""
+    """A file system of `free` bytes. With `blocks` of 0, it does not know how many."""
 
     def __init__(self, free: int, blocks: int = 1) -> None:
         self.free = free
@@ -53,7 +53,7 @@ class Area:
 
 
 @pytest.mark.parametrize("size", [300 * MIB, 700 * MIB])
-def test_who_declares_the_whole_disk_and_sends_little_gives_way(size: int) -> None:
+def test_an_upload_that_declares_the_whole_disk_and_sends_little_gives_way(size: int) -> None:
     """Case 89. The attacker keeps what it can write in ten minutes at its rate."""
     area = Area(size)
     greedy = area.space.reserve(size - 4096, ATTACKER)
@@ -82,7 +82,7 @@ def test_one_caller_cannot_take_more_by_more_connections() -> None:
         assert area.space.reserve(10 * MIB, NORMAL).left == 10 * MIB
 
 
-def test_of_connections_from_many_addresses_those_that_hold_more_give_way() -> None:
+def test_connections_from_many_addresses_give_way_if_they_hold_more() -> None:
     """Case 89."""
     area = Area(700 * MIB)
     greedy = [area.space.reserve(70 * MIB - 1, f"198.51.100.{n}") for n in range(10)]
@@ -108,7 +108,7 @@ def test_an_upload_that_is_fast_keeps_what_it_can_write_soon() -> None:
     assert fast.left == 295 * MIB
 
 
-def test_one_that_has_just_begun_gives_way_whole() -> None:
+def test_a_new_upload_gives_up_its_whole_reservation() -> None:
     area = Area(100 * MIB)
     begun = area.space.reserve(100 * MIB, ATTACKER)
     area.space.reserve(99 * MIB, NORMAL)
@@ -118,14 +118,14 @@ def test_one_that_has_just_begun_gives_way_whole() -> None:
     assert area.space.reserved == Reserved(99 * MIB, 1, 99 * MIB)
 
 
-def test_a_smaller_or_equal_share_gives_way_to_nobody() -> None:
+def test_a_smaller_or_equal_share_does_not_give_way() -> None:
     area = Area(100)
     area.space.reserve(40, "a")
     area.space.reserve(60, "b")
     with pytest.raises(NoSpace):
         area.space.reserve(60, "c")
     with pytest.raises(NoSpace):
-        area.space.reserve(1, "b")  # who has most has no right to more
+        area.space.reserve(1, "b")  # the caller that has most does not get more
     area.space.reserve(50, "c")
     assert area.space.reserved == Reserved(40 + 50, 2, 50)
 
@@ -140,7 +140,7 @@ def test_the_largest_share_gives_way_first_whatever_its_reservations_are() -> No
     assert sorted(each.left for each in small) == [0, 0, 20, 20]
 
 
-def test_what_a_newcomer_cannot_have_it_takes_from_nobody() -> None:
+def test_a_refused_reservation_takes_nothing_from_others() -> None:
     area = Area(100)
     first = area.space.reserve(90, "a")
     with pytest.raises(NoSpace):
@@ -148,7 +148,7 @@ def test_what_a_newcomer_cannot_have_it_takes_from_nobody() -> None:
     assert (first.left, area.space.reserved) == (90, Reserved(90, 1, 90))
 
 
-def test_where_more_is_reserved_than_is_free_an_upload_of_unknown_length_begins() -> None:
+def test_an_upload_of_unknown_length_begins_even_if_more_is_reserved_than_free() -> None:
     """Another program has filled the disk meanwhile."""
     area = Area(100)
     area.space.reserve(90, "a")
@@ -158,7 +158,7 @@ def test_where_more_is_reserved_than_is_free_an_upload_of_unknown_length_begins(
     assert area.space.reserved == Reserved(0, 0, 0)
 
 
-def test_where_the_free_space_is_unknown_nothing_gives_way() -> None:
+def test_nothing_gives_way_if_the_free_space_is_unknown() -> None:
     area = Area(0, blocks=0)
     greedy = area.space.reserve(1 << 60, ATTACKER)
     area.space.reserve(1 << 60, NORMAL)
@@ -186,7 +186,7 @@ def test_a_release_counts_once() -> None:
         max_size=60,
     )
 )
-def test_whatever_happens_the_total_is_what_is_left_of_all(
+def test_the_total_is_always_the_sum_of_all_reservations(
     steps: list[tuple[str, int, int]],
 ) -> None:
     area = Area(1000)
@@ -225,7 +225,7 @@ async def small_directory(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 @asynchronous
-async def test_a_draft_that_gave_way_goes_on_while_there_is_space(small_directory: Any) -> None:
+async def test_a_draft_that_gave_way_continues_while_there_is_space(small_directory: Any) -> None:
     """Case 89."""
     greedy = small_directory.begin(CAPACITY, ATTACKER)
     await greedy.prepare(named("a/greedy.mp3"))

@@ -1,4 +1,4 @@
-"""Plans on a disk: what is read is what was written, or a failure."""
+"""Specs on a disk: reading returns what was written, or fails."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from twistedmedia.store.interface import UploadSpec
 from twistedmedia.store.local.record_files import BrokenSpec, SpecFiles
 from twistedmedia.store.local.syscalls import SystemCalls
 
-PLAN = UploadSpec(named("prompts/en/hello.mp3"), 11, None, "192.0.2.1", "")
+SPEC = UploadSpec(named("prompts/en/hello.mp3"), 11, None, "192.0.2.1", "")
 
 
 def record(**other: Any) -> bytes:
-    """What a record is, but for some fields."""
+    """A record, with some fields changed."""
     fields: dict[str, Any] = {
         "directory": "prompts/en",
         "filename": "hello.mp3",
@@ -59,61 +59,61 @@ BROKEN = {
 
 @pytest.fixture
 def fd(tmp_path: Path) -> Iterator[int]:
-    """The folder of the plans."""
+    """The folder of the specs."""
     fd = os.open(tmp_path, os.O_RDONLY)
     yield fd
     os.close(fd)
 
 
 @pytest.mark.parametrize(
-    "plan",
-    [PLAN, replace(PLAN, length=None, sha256="0" * 64, caller="", note="filename aGVsbG8=")],
+    "spec",
+    [SPEC, replace(SPEC, length=None, sha256="0" * 64, caller="", note="filename aGVsbG8=")],
 )
-def test_what_is_read_is_what_was_written_last(fd: int, tmp_path: Path, plan: UploadSpec) -> None:
-    plans = SpecFiles(SystemCalls(), fd, durable=True)
-    plans.write("plan", replace(plan, length=1), "new")
-    plans.write("plan", plan, "new")
-    assert plans.read("plan") == plan
-    assert plans.caller("plan") == plan.caller
-    assert os.listdir(tmp_path) == ["plan"]
+def test_the_spec_written_last_is_read(fd: int, tmp_path: Path, spec: UploadSpec) -> None:
+    specs = SpecFiles(SystemCalls(), fd, durable=True)
+    specs.write("spec", replace(spec, length=1), "new")
+    specs.write("spec", spec, "new")
+    assert specs.read("spec") == spec
+    assert specs.caller("spec") == spec.caller
+    assert os.listdir(tmp_path) == ["spec"]
 
 
 def test_a_record_of_an_earlier_service_is_read(fd: int, tmp_path: Path) -> None:
-    (tmp_path / "plan").write_bytes(record())
-    assert SpecFiles(SystemCalls(), fd, durable=True).read("plan") == PLAN
+    (tmp_path / "spec").write_bytes(record())
+    assert SpecFiles(SystemCalls(), fd, durable=True).read("spec") == SPEC
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_what_is_not_a_plan_is_told(fd: int, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "plan").write_bytes(content)
-    plans = SpecFiles(SystemCalls(), fd, durable=True)
+def test_an_invalid_spec_is_reported(fd: int, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "spec").write_bytes(content)
+    specs = SpecFiles(SystemCalls(), fd, durable=True)
     with pytest.raises(BrokenSpec):
-        plans.read("plan")
-    assert plans.caller("plan") in ("", PLAN.caller)
+        specs.read("spec")
+    assert specs.caller("spec") in ("", SPEC.caller)
 
 
-def test_what_is_not_there_has_no_plan_and_no_caller(fd: int) -> None:
-    plans = SpecFiles(SystemCalls(), fd, durable=True)
+def test_a_missing_file_has_no_spec_and_no_caller(fd: int) -> None:
+    specs = SpecFiles(SystemCalls(), fd, durable=True)
     with pytest.raises(FileNotFoundError):
-        plans.read("plan")
-    assert plans.caller("plan") == ""
+        specs.read("spec")
+    assert specs.caller("spec") == ""
 
 
-def test_a_plan_that_does_not_fit_leaves_the_one_before(fd: int, tmp_path: Path) -> None:
+def test_a_spec_that_does_not_fit_on_the_disk_leaves_the_old_one(fd: int, tmp_path: Path) -> None:
     """Case 10."""
-    SpecFiles(SystemCalls(), fd, durable=True).write("plan", PLAN, "new")
-    plans = SpecFiles(ShortWrites(20), fd, durable=True)
+    SpecFiles(SystemCalls(), fd, durable=True).write("spec", SPEC, "new")
+    specs = SpecFiles(ShortWrites(20), fd, durable=True)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-        plans.write("plan", replace(PLAN, length=5), "new")
-    assert plans.read("plan") == PLAN
-    assert os.listdir(tmp_path) == ["plan"]
+        specs.write("spec", replace(SPEC, length=5), "new")
+    assert specs.read("spec") == SPEC
+    assert os.listdir(tmp_path) == ["spec"]
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_a_plan_is_synced_before_it_gets_its_name_and_after(
+def test_a_spec_is_synced_before_and_after_it_gets_its_name(
     fd: int, tmp_path: Path, durable: bool
 ) -> None:
     calls = RecordingCalls(str(tmp_path))
-    SpecFiles(calls, fd, durable=durable).write("plan", PLAN, "new")
+    SpecFiles(calls, fd, durable=durable).write("spec", SPEC, "new")
     done = [event.split()[0] for event in calls.of("writev", "fsync", "rename")]
     assert done == (["writev", "fsync", "rename", "fsync"] if durable else ["writev", "rename"])

@@ -1,4 +1,4 @@
-"""A sweep of uploads in a thread: the service has started, and nobody sees what is not swept."""
+"""A sweep of uploads in a thread, after the service has started. Operations wait for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.logger import LogEvent, formatEvent
 
 from tests.store.local.faults import CallsLayer, FailingCalls, SlowCalls
 from tests.store.local.test_records import FOLDER, uploads_in
-from tests.store.local.test_resumable_drafts import PLAN, UPLOAD, begun
+from tests.store.local.test_resumable_drafts import SPEC, UPLOAD, begun
 from tests.store.test_contract import content_of
 from tests.support import asynchronous, named
 from twistedmedia.errors import NotFound
@@ -32,7 +32,7 @@ def of_uploads(fd: int, *_: Any) -> bool:
 
 @dataclass
 class Held:
-    """A store whose sweep has begun, and goes on when it is told."""
+    """A store whose sweep has begun, and continues when a test says so."""
 
     store: Any
     calls: SlowCalls
@@ -63,7 +63,7 @@ async def held(start: Any, root: Path) -> Any:
 
 ASKED: dict[str, Callable[[Any], Deferred[Any]]] = {
     "find": lambda kept: kept.find(UPLOAD),
-    "create": lambda kept: kept.create(NEW, PLAN),
+    "create": lambda kept: kept.create(NEW, SPEC),
     "declare": lambda kept: kept.declare(UPLOAD, 11),
     "settle": lambda kept: kept.settle(UPLOAD, None),
     "forget": lambda kept: kept.forget(UPLOAD),
@@ -75,7 +75,7 @@ ASKED: dict[str, Callable[[Any], Deferred[Any]]] = {
 
 @asynchronous
 @pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
-async def test_what_is_asked_of_uploads_waits_for_the_sweep(
+async def test_operations_on_uploads_wait_for_the_sweep(
     held: Held, root: Path, ask: Callable[[Any], Deferred[Any]]
 ) -> None:
     asked = ask(held.store.resumable)
@@ -89,8 +89,8 @@ async def test_what_is_asked_of_uploads_waits_for_the_sweep(
 
 
 @asynchronous
-async def test_what_was_asked_before_the_sweep_finds_what_it_left(held: Held, root: Path) -> None:
-    created = held.store.resumable.create(NEW, PLAN)
+async def test_operations_called_before_the_sweep_find_what_it_left(held: Held, root: Path) -> None:
+    created = held.store.resumable.create(NEW, SPEC)
     found, half = held.store.resumable.find(UPLOAD), held.store.resumable.find(HALF)
     callers = held.store.resumable.callers()
     held.go_on()
@@ -99,13 +99,15 @@ async def test_what_was_asked_before_the_sweep_finds_what_it_left(held: Held, ro
     kept = await found
     assert (kept.status, kept.size) == (UploadStatus.UNFINISHED, 5)
     await created
-    assert {**await callers, NEW: PLAN.caller} == dict.fromkeys((UPLOAD, NEW), PLAN.caller)
+    assert {**await callers, NEW: SPEC.caller} == dict.fromkeys((UPLOAD, NEW), SPEC.caller)
     assert (await held.store.resumable.find(NEW)).status is UploadStatus.UNFINISHED
 
 
 @asynchronous
-async def test_one_who_leaves_before_the_sweep_ends_is_no_matter_to_others(held: Held) -> None:
-    left, stays = held.store.resumable.create(NEW, PLAN), held.store.resumable.find(UPLOAD)
+async def test_an_operation_cancelled_before_the_sweep_ends_does_not_affect_others(
+    held: Held,
+) -> None:
+    left, stays = held.store.resumable.create(NEW, SPEC), held.store.resumable.find(UPLOAD)
     left.cancel()
     with pytest.raises(CancelledError):
         await left
@@ -126,7 +128,7 @@ async def test_stopping_waits_for_the_sweep(held: Held, root: Path) -> None:
 
 
 @asynchronous
-async def test_uploads_go_on_although_they_were_not_swept(
+async def test_uploads_continue_if_the_sweep_failed(
     start: Any, root: Path, warnings: list[LogEvent]
 ) -> None:
     store = start(FailingCalls())
@@ -147,9 +149,7 @@ async def test_uploads_go_on_although_they_were_not_swept(
 
 
 @asynchronous
-async def test_uploads_are_there_although_a_leftover_cannot_be_removed(
-    start: Any, root: Path
-) -> None:
+async def test_uploads_are_found_if_a_leftover_cannot_be_removed(start: Any, root: Path) -> None:
     store = start(FailingCalls())
     await begun(store, b"hello")
     await store.stop()
@@ -157,7 +157,7 @@ async def test_uploads_are_there_although_a_leftover_cannot_be_removed(
     calls = FailingCalls()
     with calls.armed(1, errno.EROFS, lambda operation, _: operation == "unlink"):
         store = start(calls, sweep_later=True)
-        assert await store.resumable.callers() == {UPLOAD: PLAN.caller}
+        assert await store.resumable.callers() == {UPLOAD: SPEC.caller}
     assert calls.failed == "unlink"
 
 
@@ -174,45 +174,45 @@ async def published_and_killed(start: Any, root: Path) -> Held:
     store = start(FailingCalls())
     await begun(store, b"hello world")
     await store.stop()
-    path = root / str(PLAN.name)
+    path = root / str(SPEC.name)
     path.parent.mkdir(parents=True)
     path.hardlink_to(root / FOLDER / f"{UPLOAD}.bytes")
     return await sweeping(start)
 
 
 @asynchronous
-async def test_what_was_published_before_a_kill_and_is_deleted_at_once_does_not_come_back(
+async def test_an_upload_published_before_a_kill_and_deleted_at_once_does_not_come_back(
     start: Any, root: Path
 ) -> None:
     """Without its name the upload would look as if it had not been published."""
     held = await published_and_killed(start, root)
     await stored(held, "a/b.mp3")
     assert await held.store.delete(named("a/b.mp3")), "what has one name does not wait"
-    deleted = held.store.delete(PLAN.name)
+    deleted = held.store.delete(SPEC.name)
     await stored(held, "a/c.mp3")  # by now it would be done
     held.go_on()
     assert await deleted
     assert (await held.store.resumable.find(UPLOAD)).status is UploadStatus.STORED
-    assert not (root / str(PLAN.name)).exists()
+    assert not (root / str(SPEC.name)).exists()
 
 
 @asynchronous
-async def test_what_was_published_before_a_kill_and_is_replaced_at_once_was_stored(
+async def test_an_upload_published_before_a_kill_and_replaced_at_once_is_stored(
     start: Any, root: Path
 ) -> None:
     held = await published_and_killed(start, root)
     draft = held.store.begin()
     await draft.append([b"new"])
-    replaced = draft.publish(PLAN.name, lambda etag, modified_s: etag is not None)
+    replaced = draft.publish(SPEC.name, lambda etag, modified_s: etag is not None)
     await stored(held, "a/c.mp3")  # by now it would be done
     held.go_on()
     await replaced
     assert (await held.store.resumable.find(UPLOAD)).status is UploadStatus.STORED
-    assert await content_of(held.store, PLAN.name) == b"new"
+    assert await content_of(held.store, SPEC.name) == b"new"
 
 
 @asynchronous
-async def test_a_sweep_that_hangs_is_a_storage_that_hangs(
+async def test_a_sweep_that_hangs_is_reported_as_a_hanging_storage(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twistedmedia.store.local.root._HANGS_S", 0.0)
@@ -223,7 +223,7 @@ async def test_a_sweep_that_hangs_is_a_storage_that_hangs(
 
 
 class _Broken(CallsLayer):
-    """A fault of ours in the sweep."""
+    """A defect in the sweep."""
 
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
         if operation == "listdir" and of_uploads(*args):
@@ -232,7 +232,7 @@ class _Broken(CallsLayer):
 
 
 @asynchronous
-async def test_a_sweep_that_is_broken_is_logged_and_keeps_nobody_waiting(
+async def test_a_defect_in_the_sweep_is_logged_and_operations_continue(
     start: Any, nothing_left_behind: list[LogEvent]
 ) -> None:
     store = start(FailingCalls())

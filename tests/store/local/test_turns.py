@@ -1,4 +1,4 @@
-"""What every store promises to its callers: nobody waits for all the work of another caller."""
+"""Fairness of every store: no caller waits for all the work of another one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 from tests.listed import page_of
 from tests.store.conftest import KINDS, make_store
 from tests.store.local.faults import FailingCalls
-from tests.store.local.test_resumable_drafts import PLAN, UPLOAD, begun
+from tests.store.local.test_resumable_drafts import SPEC, UPLOAD, begun
 from tests.store.test_contract import stored
 from tests.support import asynchronous, named
 from twistedmedia.errors import NotFound
@@ -126,7 +126,7 @@ ASKED: dict[str, Callable[[Any], Any]] = {
     ),
     "list": lambda store: page_of(store, caller=NEWCOMER),
     "upload": uploaded,
-    "create": lambda store: store.resumable.create("d" * 32, PLAN),
+    "create": lambda store: store.resumable.create("d" * 32, SPEC),
     "find": lambda store: store.resumable.find(UPLOAD, caller=NEWCOMER),
     "find and sync": lambda store: store.resumable.find(UPLOAD, synced=True, caller=NEWCOMER),
     "resume": resumed,
@@ -138,7 +138,7 @@ ASKED: dict[str, Callable[[Any], Any]] = {
 
 @asynchronous
 @pytest.mark.parametrize("asked", ASKED)
-async def test_a_newcomer_does_not_wait_for_all_that_another_caller_asked_for(
+async def test_a_newcomer_does_not_wait_for_all_work_of_another_caller(
     store: Any, asked: str, waits: list[int]
 ) -> None:
     crowd = Crowd(store)
@@ -152,7 +152,7 @@ async def test_a_newcomer_does_not_wait_for_all_that_another_caller_asked_for(
 
 @asynchronous
 @pytest.mark.parametrize("asked", ASKED)
-async def test_what_a_newcomer_asks_for_is_done_in_its_own_turns(
+async def test_the_work_of_a_newcomer_is_done_in_its_own_turns(
     store: Any, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     callers = set()

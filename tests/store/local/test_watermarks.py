@@ -1,4 +1,4 @@
-"""What of an unfinished upload survives a power failure: no more than was synced, and all of that.
+"""What survives a power failure of an unfinished upload: all synced bytes, and no others.
 
 A power cut is another boot of the machine, and a file that has come back with its length, but with
 zeros in the place of what was not synced, or longer, or shorter.
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.store.local.faults import CallsLayer, FailingCalls
 from tests.store.local.test_resumable_drafts import (
-    PLAN,
+    SPEC,
     UPLOAD,
     begun,
     going_on,
@@ -35,7 +35,7 @@ from twistedmedia.store.interface import Resumed, UploadStatus
 from twistedmedia.store.local.record_files import SymlinkTexts, Watermark, Watermarks
 from twistedmedia.store.local.syscalls import SystemCalls
 
-HELLO = PLAN.name
+HELLO = SPEC.name
 WHOLE = b"hello world"
 FOLDER = ".twistedmedia/uploads"
 
@@ -105,7 +105,7 @@ async def checked(store: Any, root: Path, size: int) -> None:
 @provisional_or_not
 @pytest.mark.parametrize("kept", [False, None], ids=["kept", "cut off"])
 @pytest.mark.parametrize("looks", [0, 1, 2])
-async def test_only_what_was_synced_counts_and_what_follows_is_right(
+async def test_only_synced_bytes_count_and_the_rest_is_sent_again(
     start: Any,
     root: Path,
     cut: Callable[[bytes, int], bytes],
@@ -175,7 +175,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 @any_cut
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("asked", [False, True])
-async def test_what_was_synced_counts(
+async def test_synced_bytes_count(
     start: Any, root: Path, cut: Callable[[bytes, int], bytes], way: Any, asked: bool
 ) -> None:
     store = start(Boot(FIRST))
@@ -191,7 +191,7 @@ async def test_what_was_synced_counts(
 @asynchronous
 @any_cut
 @provisional_or_not
-async def test_of_a_first_part_that_was_not_synced_nothing_counts(
+async def test_nothing_counts_of_a_first_part_that_was_not_synced(
     start: Any, root: Path, cut: Callable[[bytes, int], bytes], provisional: bool
 ) -> None:
     store = start(Boot(FIRST))
@@ -206,9 +206,7 @@ async def test_of_a_first_part_that_was_not_synced_nothing_counts(
 
 
 @asynchronous
-async def test_an_upload_that_nobody_has_added_to_begins_at_its_beginning(
-    start: Any, root: Path
-) -> None:
+async def test_an_upload_without_bytes_begins_at_its_beginning(start: Any, root: Path) -> None:
     store = start(Boot(FIRST))
     await begun(store)
     await store.stop()
@@ -249,8 +247,8 @@ async def test_a_second_power_cut_takes_nothing_that_was_synced_before_the_first
 
 
 @asynchronous
-async def test_what_was_synced_and_undone_does_not_come_back(start: Any, root: Path) -> None:
-    """That the file is shorter again is not synced: it can come back as it was before."""
+async def test_synced_bytes_that_were_undone_do_not_come_back(start: Any, root: Path) -> None:
+    """The truncation is not synced: the file can come back with its old length."""
     store = start(Boot(FIRST))
     await begun(store, b"hello")
     draft = await going_on(store)
@@ -288,7 +286,7 @@ async def test_a_kill_after_a_power_cut_takes_nothing(
 async def test_a_store_that_is_not_durable_keeps_all_through_a_kill_and_nothing_through_a_power_cut(
     start: Any, root: Path, cut: Callable[[bytes, int], bytes]
 ) -> None:
-    """Nothing is ever synced, so nothing can be relied on."""
+    """Nothing is ever synced, so no byte is sure to survive."""
     store = start(Boot(FIRST), durable=False)
     await begun(store, b"hello")
     await added(store, b" w", kept=True)
@@ -309,7 +307,7 @@ async def test_a_store_that_is_not_durable_keeps_all_through_a_kill_and_nothing_
 
 
 @asynchronous
-async def test_where_boots_have_no_id_each_start_is_one(start: Any, root: Path) -> None:
+async def test_without_boot_ids_each_start_counts_as_a_boot(start: Any, root: Path) -> None:
     store = start(Boot(None))
     await begun(store, b"hello")
     await added(store, b" wor")
@@ -325,7 +323,7 @@ async def test_where_boots_have_no_id_each_start_is_one(start: Any, root: Path) 
 
 @asynchronous
 @pytest.mark.parametrize("seed", range(30))
-async def test_whatever_is_done_and_whatever_happens_what_counts_is_what_was_written(
+async def test_after_any_operations_and_crashes_the_bytes_that_count_are_those_written(
     start: Any, root: Path, seed: int
 ) -> None:
     """Kills and power cuts between any steps, against a model of what has to count."""
@@ -392,7 +390,7 @@ async def test_whatever_is_done_and_whatever_happens_what_counts_is_what_was_wri
         (Watermark("a", 5, 7), 0, "a", 0),
     ],
 )
-def test_in_its_boot_the_size_counts_but_what_is_provisional_and_in_another_what_was_synced(
+def test_all_but_provisional_bytes_count_in_the_same_boot_and_only_synced_ones_in_another(
     mark: Watermark, size: int, boot: str, counted: int
 ) -> None:
     assert mark.counted(size, boot) == counted
@@ -441,7 +439,7 @@ like_marks = st.lists(st.one_of(numbers, texts), min_size=1, max_size=5).map(" "
 @example("a " + "9" * 4000 + " -", 9, "b")
 @example(" 5 -", 9, "a")
 @example("-", 9, "a")
-def test_whatever_a_mark_says_no_more_counts_than_is_there_and_no_less_than_nothing(
+def test_a_mark_never_makes_more_bytes_count_than_exist_or_fewer_than_none(
     text: str, size: int, boot: str
 ) -> None:
     with TemporaryDirectory() as folder, marks_in(folder) as marks:
@@ -458,7 +456,7 @@ def test_whatever_a_mark_says_no_more_counts_than_is_there_and_no_less_than_noth
 
 
 @pytest.mark.parametrize("text", ["nonsense", "7", "a 5", "a 5 - -", "a x -", "a 5 x", "-", " "])
-def test_of_what_a_mark_says_that_is_none_nothing_counts(tmp_path: Path, text: str) -> None:
+def test_nothing_counts_with_an_invalid_mark(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.mark").symlink_to(text)
     with marks_in(tmp_path) as marks:
         mark = marks.read("a.mark")
@@ -468,7 +466,7 @@ def test_of_what_a_mark_says_that_is_none_nothing_counts(tmp_path: Path, text: s
         assert marks.read("a.mark") == Watermark("a", 5)
 
 
-def test_a_text_that_is_no_utf_8_is_no_mark(tmp_path: Path) -> None:
+def test_a_text_that_is_not_utf_8_is_an_invalid_mark(tmp_path: Path) -> None:
     os.symlink(b"\xff\xfe 5", bytes(tmp_path / "a.mark"))
     with marks_in(tmp_path) as marks:
         mark = marks.read("a.mark")
@@ -476,7 +474,7 @@ def test_a_text_that_is_no_utf_8_is_no_mark(tmp_path: Path) -> None:
         assert mark.counted(9, "a") == 0
 
 
-def test_what_a_crash_has_left_of_a_mark_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_the_remains_of_a_mark_after_a_crash_do_no_harm(tmp_path: Path) -> None:
     with marks_in(tmp_path) as marks:
         marks.write("a.mark", Watermark("a", 5))
         (tmp_path / "a.mark.new").symlink_to("a 7 -")
@@ -511,7 +509,7 @@ def test_at_any_time_a_mark_is_the_old_one_or_the_new_one(tmp_path: Path) -> Non
     assert calls.seen == [old] * (len(calls.seen) - 1) + [new]
 
 
-def test_a_mark_that_cannot_be_written_is_the_old_one(tmp_path: Path) -> None:
+def test_a_mark_that_cannot_be_written_stays_the_old_one(tmp_path: Path) -> None:
     old, new = Watermark("a", 5), Watermark("a", 9, 9)
     for nth in (2, 3):  # the first has nothing to do
         calls = FailingCalls()

@@ -11,7 +11,7 @@ from secrets import token_hex
 from twisted.logger import Logger
 
 from twistedmedia.errors import ConfigurationError
-from twistedmedia.store.local.drafts import HiddenFile, UnnamedFile
+from twistedmedia.store.local.drafts import DraftFile, HiddenFile, UnnamedFile
 from twistedmedia.store.local.syscalls import SystemCalls, reason_of
 
 # How calls fail that a file system does not support. Some of these errors can mean something else,
@@ -101,15 +101,8 @@ class Probe:
             return False
 
     def _has_unnamed_drafts(self, root_fd: int, drafts_fd: int) -> bool:
-        file, name = UnnamedFile(self._calls, root_fd), token_hex(16)
         try:
-            fd = file.open()
-            try:
-                self._test_attributes(fd)
-                file.link(fd, name, drafts_fd)
-                self._calls.unlink(name, dir_fd=drafts_fd)
-            finally:
-                self._calls.close(fd)
+            self._try(UnnamedFile(self._calls, root_fd), drafts_fd, contextlib.nullcontext())
         except OSError as error:
             if error.errno in _CANNOT_WRITE_NOW:
                 raise
@@ -118,20 +111,26 @@ class Probe:
         return True
 
     def _try_hidden_draft(self, drafts_fd: int) -> bool:
-        file, name = HiddenFile(self._calls, drafts_fd), token_hex(16)
+        file = HiddenFile(self._calls, drafts_fd)
+        why = f"which give each stored file its name in one step. {_ELSEWHERE}"
         try:
-            fd = file.open()
-            try:
-                self._test_attributes(fd)
-                why = f"which give each stored file its name in one step. {_ELSEWHERE}"
-                with self._needed("has no hard links", why):
-                    file.link(fd, name, drafts_fd)
-                self._calls.unlink(name, dir_fd=drafts_fd)
-            finally:
-                self._calls.close(fd)
+            self._try(file, drafts_fd, self._needed("has no hard links", why))
         finally:
             file.remove(published=False)
         return True
+
+    def _try(
+        self, file: DraftFile, drafts_fd: int, linking: contextlib.AbstractContextManager[None]
+    ) -> None:
+        name = token_hex(16)
+        fd = file.open()
+        try:
+            self._test_attributes(fd)
+            with linking:
+                file.link(fd, name, drafts_fd)
+            self._calls.unlink(name, dir_fd=drafts_fd)
+        finally:
+            self._calls.close(fd)
 
     def _has_symlinks(self, drafts_fd: int) -> bool:
         name = token_hex(16)

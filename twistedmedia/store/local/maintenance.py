@@ -254,17 +254,14 @@ class UploadMaintenance:
         if upload in self._to_move:
             return False
         try:
-            fd = self._calls.open(file_of(upload, BYTES), READ, dir_fd=self._records.fd)
+            with opened(self._calls, file_of(upload, BYTES), READ, dir_fd=self._records.fd) as fd:
+                self._calls.lock(fd)
+                is_old = self._calls.fstat(fd).st_mtime_ns < before_ns
+                return is_old and self._records.forget(upload)
         except FileNotFoundError:
             return self._records.forget(upload)
-        try:
-            self._calls.lock(fd)
-            is_old = self._calls.fstat(fd).st_mtime_ns < before_ns
-            return is_old and self._records.forget(upload)
         except BlockingIOError:
             return False
-        finally:
-            self._calls.close(fd)
 
     def _is_ahead(self, upload: str, now_ns: int) -> bool:
         """Whether the time of an unfinished upload is in the future."""

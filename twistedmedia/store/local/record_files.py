@@ -132,14 +132,11 @@ class SpecFiles:
         content = json.dumps(_unparsed(spec)).encode()
         with contextlib.ExitStack() as undoing:
             flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_WRONLY
-            fd = self._calls.open(new, flags, 0o600, dir_fd=self._fd)
-            undoing.callback(self._remove, new)
-            try:
+            with opened(self._calls, new, flags, 0o600, dir_fd=self._fd) as fd:
+                undoing.callback(self._remove, new)
                 write_whole(self._calls, fd, content)
                 if self._durable:
                     self._calls.fsync(fd)
-            finally:
-                self._calls.close(fd)
             self._calls.rename(new, name, source_dir_fd=self._fd, dir_fd=self._fd)
             undoing.pop_all()
         if self._durable:

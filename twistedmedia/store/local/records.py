@@ -260,21 +260,14 @@ class Records:
         if synced and self._store.durable and mark is not None and mark.synced < size:
             with self._root.writing(size):
                 try:
-                    self._sync_bytes(name)
+                    with _or_not_found(), opened(self._calls, name, READ, dir_fd=self.fd) as fd:
+                        self._calls.fsync(fd)
                 except OSError:
                     self.distrust(upload, mark.synced)
                     raise
                 self._mark(upload, mark, size, mark.counting)
                 self.sync()
         return UploadState(spec, UploadStatus.UNFINISHED, size, found.st_mtime_ns)
-
-    def _sync_bytes(self, name: str) -> None:
-        with _or_not_found():
-            fd = self._calls.open(name, READ, dir_fd=self.fd)
-        try:
-            self._calls.fsync(fd)
-        finally:
-            self._calls.close(fd)
 
     def _counted(self, upload: str, mark: Watermark | None, size: int) -> int:
         """How many bytes count of the file of an upload, which has `size`."""
