@@ -24,13 +24,11 @@ MANY_FLAGS = {
     "store/local/drafts.py: DirectoryDraft",
 }
 MANY_PARAMETERS = {
-    "client/resuming.py: Resumable",
     "library/upload.py: Upload",
     "store/local/drafts.py: DirectoryDraft",
     "store/local/resumable_drafts.py: DirectoryKeptDraft",
 }
 LONG = {
-    "client/media.py",
     "errors.py",
     "fairness/shares.py",
     "fetch/fetcher.py",

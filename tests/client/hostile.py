@@ -92,7 +92,7 @@ async def facing(
     server = Hostile(answering, closes=closes)
     port: Any = reactor.listenTCP(0, server, interface="127.0.0.1")
     options.setdefault("retries", Retries(times=0))
-    options.setdefault("timeouts", ClientTimeouts(stall_s=5, answer_s=5))
+    options.setdefault("timeouts", ClientTimeouts(stall_s=5, response_s=5))
     client = MediaClient(reactor, f"http://127.0.0.1:{port.getHost().port}", **options)
     try:
         yield server, client

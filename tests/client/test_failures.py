@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.client.fake import ServiceResponse, told
+from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import (
     ClientError,
@@ -24,9 +24,8 @@ from twistedmedia.client import (
     Retries,
     Unreachable,
 )
-from twistedmedia.client.responses import ServiceResponse as Told
-from twistedmedia.client.responses import refusal
-from twistedmedia.client.uploading import SMALL_BYTES
+from twistedmedia.client.responses import ServiceResponse, refusal
+from twistedmedia.client.uploader import SMALL_BYTES
 
 Call = Callable[[MediaClient, Path, int], Deferred[Any]]
 
@@ -44,7 +43,7 @@ CALLS: dict[str, Call] = {
     "download": lambda client, path, null: client.download("a", "b.wav", path),
     "download_stream": lambda client, path, null: client.download_stream("a", "b.wav", null),
     "find": lambda client, path, null: client.find("a", "b.wav"),
-    "holds": lambda client, path, null: client.holds(path, "a", "b.wav"),
+    "holds": lambda client, path, null: client.matches(path, "a", "b.wav"),
     "list": lambda client, path, null: client.list("a"),
     "list, recursive": lambda client, path, null: client.list("a", recursive=True),
     "page": lambda client, path, null: client.page("a", "b"),
@@ -174,7 +173,7 @@ async def asking(
         reactor,
         url.format(port=port.getHost().port),
         retries=Retries(times=0),
-        timeouts=ClientTimeouts(5, stall_s=5, answer_s=wait_s, import_s=wait_s, health_s=wait_s),
+        timeouts=ClientTimeouts(5, stall_s=5, response_s=wait_s, import_s=wait_s, health_s=wait_s),
     )
     null = os.open(os.devnull, os.O_RDWR)
     try:
@@ -235,7 +234,7 @@ async def test_a_refusal_of_another_server_has_no_code(said: bytes, tmp_path: Pa
             assert isinstance(error, ClientError), (name, error)
             assert error.code is None, (name, error.reason)
             if isinstance(error, Refused):
-                assert not error.told
+                assert not error.is_from_service
                 assert error.reason.startswith(f"HTTP {error.status}")
                 assert "exists" not in error.reason
 
@@ -330,7 +329,7 @@ for _value in FOREIGN:
     WRONG |= {
         _text + "path": lambda client, path, null, v=_value: client.upload(v, "a"),  # type: ignore[misc]
         _text + "target": lambda client, path, null, v=_value: client.download("a", "b", v),  # type: ignore[misc]
-        _text + "held": lambda client, path, null, v=_value: client.holds(path, v, "b"),  # type: ignore[misc]
+        _text + "held": lambda client, path, null, v=_value: client.matches(path, v, "b"),  # type: ignore[misc]
         _text + "directory": lambda client, path, null, v=_value: client.find(v, "b"),  # type: ignore[misc]
         _text + "filename": lambda client, path, null, v=_value: client.find("a", v),  # type: ignore[misc]
         _text + "listed": lambda client, path, null, v=_value: client.list(v),  # type: ignore[misc]
@@ -365,8 +364,10 @@ for _value in (5, "text", b"bytes", [1]):
         _text + "progress of a sink": lambda client, path, null, v=_value: client.download_stream(  # type: ignore[misc]
             "a", "b", null, progress=v
         ),
-        _text + "left_out": lambda client, path, null, v=_value: client.list("a", left_out=v),  # type: ignore[misc]
-        _text + "record": lambda client, path, null, v=_value: client.upload(path, "a", record=v),  # type: ignore[misc]
+        _text + "left_out": lambda client, path, null, v=_value: client.list("a", on_left_out=v),  # type: ignore[misc]
+        _text + "record": lambda client, path, null, v=_value: client.upload(
+            path, "a", resume_store=v
+        ),  # type: ignore[misc]
     }
 for _value in FOREIGN:
     WRONG[f"{_value!r} as imported name"] = lambda client, path, null, v=_value: client.import_url(  # type: ignore[misc]
@@ -384,7 +385,7 @@ for _value in FOREIGN:
         {"retries": 0},
         {"timeouts": 3},
         {"timeouts": 0},
-        {"waiting": 3},
+        {"on_retry": 3},
         {"agent": 3},
         {"reactor": None},
         {"url": None},
@@ -398,10 +399,10 @@ def test_a_client_is_not_made_of_arguments_that_make_no_sense(options: dict[str,
 
 @pytest.mark.parametrize("value", [None, "3", True, -1, float("nan"), [1]], ids=repr)
 def test_times_and_counts_are_numbers(value: Any) -> None:
-    for name in ("times", "first_s", "longest_s", "most_asked_s"):
+    for name in ("times", "first_s", "longest_s", "max_retry_after_s"):
         with pytest.raises(LocalFailure, match=f"{name} must be a number from 0 on"):
             Retries(**{name: value})
-    for name in ("connect_s", "stall_s", "answer_s", "import_s"):
+    for name in ("connect_s", "stall_s", "response_s", "import_s"):
         with pytest.raises(LocalFailure, match=f"{name} must be a number from 0 on"):
             ClientTimeouts(**{name: value})
     with pytest.raises(LocalFailure, match="random must be a function"):
@@ -487,9 +488,12 @@ def test_a_code_comes_with_the_status_that_the_service_gives_it() -> None:
         (500, 507, False),
     ]:
         error = refusal(
-            Told(status, {}, told(status, code).content), "http://e/media/a/b.wav", "Said So", 0
+            ServiceResponse(status, {}, told(status, code).content),
+            "http://e/media/a/b.wav",
+            "Said So",
+            0,
         )
-        assert (error.told, error.code) == ((True, code) if is_ours else (False, None))
+        assert (error.is_from_service, error.code) == ((True, code) if is_ours else (False, None))
         assert error.status == status
 
 
@@ -501,7 +505,7 @@ async def test_anothers_501_is_never_said_to_be_a_file_that_exists(
     (tmp_path / "b.wav").write_bytes(b"sound")
     async with talk() as it:
         for content in (b"<html>", told(501, 501, "the file exists already").content):
-            it.fake.next("PUT", answer=ServiceResponse(501, {}, content))
+            it.fake.next("PUT", answer=Answer(501, {}, content))
             with pytest.raises(Refused) as caught:
                 await it.client.upload(tmp_path / "b.wav", "a")
             assert (caught.value.status, caught.value.code) == (501, None)

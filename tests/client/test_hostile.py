@@ -25,13 +25,13 @@ from twistedmedia.client import (
     Refused,
     Retries,
     Unreachable,
-    browsing,
+    listings,
 )
-from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
+from twistedmedia.client.client_limits import MIN_PROGRESS_BYTES
 from twistedmedia.client.command.getting import GetOptions, get, get_stream
 from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.single import ls
-from twistedmedia.client.idle_timeouts import IdleTimer, LeastPace
+from twistedmedia.client.idle_timeouts import IdleTimer, MinRate
 from twistedmedia.names import MAX_NAME_BYTES
 
 MIB = 1 << 20
@@ -108,7 +108,7 @@ async def test_content_that_drips_is_given_up() -> None:
     """Case 96: each byte comes in time, and all of them never."""
     async with facing(
         lambda method, target, n: [head(b"Content-Length: 1000")],
-        timeouts=ClientTimeouts(stall_s=3, answer_s=5),
+        timeouts=ClientTimeouts(stall_s=3, response_s=5),
     ) as (server, client):
         asked = client.health()
 
@@ -129,12 +129,12 @@ async def test_content_that_drips_is_given_up() -> None:
 async def test_a_pace_counts_only_the_time_in_which_the_service_is_waited_for() -> None:
     """Case 96: a slow disk or pipe here is not the service's fault."""
     clock = Clock()
-    pace, watch = LeastPace(clock, 64, 60), IdleTimer(clock)
+    pace, watch = MinRate(clock, 64, 60), IdleTimer(clock)
 
     async def read(after_s: float, size: int) -> None:
         reading: Deferred[list[bytes]] = Deferred()
         clock.callLater(after_s, reading.callback, [bytes(size)])
-        running = Deferred.fromCoroutine(pace.over(watch, reading))
+        running = Deferred.fromCoroutine(pace.watch(watch, reading))
         clock.advance(after_s)
         await running
 
@@ -189,7 +189,7 @@ async def test_pages_without_end_are_given_up() -> None:
     """Case 96."""
     async with facing(endless_pages) as (server, client):
         with pytest.raises(LocalFailure, match="more than 5,000 entries; allow more"):
-            async for _ in client.walk("a", most=5_000):
+            async for _ in client.walk("a", max_entries=5_000):
                 pass
         assert len(server.asked) == 6
 
@@ -226,11 +226,11 @@ async def test_the_command_gives_up_pages_without_end(
             assert each.noted[0].startswith("failed     a: the service lists more than 25 entries")
             assert "allow more of them (--max-entries)" in each.noted[0]
         with pytest.raises(
-            LocalFailure, match=r"than 25 entries; allow more of them \(most=\.\.\.\)"
+            LocalFailure, match=r"than 25 entries; allow more of them \(max_entries=\.\.\.\)"
         ):
-            async for _ in client.walk("a", most=25):
+            async for _ in client.walk("a", max_entries=25):
                 pass
-        monkeypatch.setattr(browsing, "MOST_LISTED", 25)
+        monkeypatch.setattr(listings, "MAX_LIST_ENTRIES", 25)
         with pytest.raises(LocalFailure, match=r"than 25 entries; .* \(MediaClient\.walk\)"):
             await client.list("a")
 
@@ -280,7 +280,7 @@ async def test_folders_in_folders_without_end_end_with_the_longest_name() -> Non
         server,
         client,
     ):
-        found = await client.list("d", recursive=True, left_out=lambda *told: left_out.append(told))
+        found = await client.list("d", recursive=True, on_left_out=lambda *a: left_out.append(a))
         assert len(found) == len(server.asked) == MAX_NAME_BYTES // 8
         [(deepest, count)] = left_out
         assert (len(deepest) + len("/ddddddd") > MAX_NAME_BYTES, count) == (True, 1)
@@ -292,7 +292,7 @@ async def test_folders_that_fan_out_without_end_are_given_up() -> None:
     folders = page([f"{numbered(n)}/" for n in range(1_000)], None)
     async with facing(lambda method, target, n: folders) as (server, client):
         with pytest.raises(LocalFailure, match="more than 20,000 entries"):
-            async for _ in client.walk("a", recursive=True, most=20_000):
+            async for _ in client.walk("a", recursive=True, max_entries=20_000):
                 pass
         assert len(server.asked) == 21
 
@@ -470,7 +470,7 @@ async def test_a_part_with_more_content_than_it_said_is_given_up(target: Path) -
         server,
         client,
     ):
-        with pytest.raises(InvalidResponse, match="more content comes than the 100000 bytes"):
+        with pytest.raises(InvalidResponse, match="there is more content than the 100000 bytes"):
             await client.download("a", "b.wav", target)
         assert server.sent_bytes < 64 * MIB
     assert target.name not in os.listdir(target.parent)
@@ -516,4 +516,4 @@ async def test_a_few_bytes_at_each_attempt_are_no_progress(target: Path) -> None
         with pytest.raises(Unreachable):
             await client.download("a", "b.wav", target)
         assert len(server.asked) == 4
-    assert LEAST_PROGRESS_BYTES > 40
+    assert MIN_PROGRESS_BYTES > 40

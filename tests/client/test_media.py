@@ -162,7 +162,7 @@ async def test_a_page_tells_how_much_it_leaves_out(talk: Any) -> None:
         assert (await it.client.page("a")).left_out == 0
         assert (await it.client.page("a", "2.wav")).left_out == 7
         seen: list[tuple[str, int]] = []
-        await it.client.list("/a/", left_out=lambda *told: seen.append(told))
+        await it.client.list("/a/", on_left_out=lambda *told: seen.append(told))
         assert seen == [("a", 7)]
         for wrong in ("-1", "true", '"1"', "1.5"):
             content = f'{{"entries": [], "next": null, "left_out": {wrong}}}'.encode()
@@ -225,7 +225,7 @@ async def test_an_import_names_what_was_stored(talk: Any) -> None:
 
 @asynchronous
 async def test_an_import_that_takes_long_is_waited_for(talk: Any) -> None:
-    timeouts = ClientTimeouts(answer_s=100, import_s=1000)
+    timeouts = ClientTimeouts(response_s=100, import_s=1000)
     async with talk(timeouts=timeouts, retries=Retries(times=0)) as it:
         it.fake.next("POST", hangs=True)
         importing = it.client.import_url("http://e/x.wav", "a")

@@ -335,7 +335,7 @@ def test_an_upload_is_not_remembered_through_or_over_what_lies_there(
     plant(folder / f"{KEY}.json", victim)
     before = what_lies_there(victim.parent), what_lies_there(folder)
     records = UploadRecords(folder)
-    assert records.recall(KEY) is None
-    records.remember(KEY, "http://e/uploads/2")
-    records.forget(KEY)
+    assert records.load(KEY) is None
+    records.save(KEY, "http://e/uploads/2")
+    records.remove(KEY)
     assert (what_lies_there(victim.parent), what_lies_there(folder)) == before

@@ -38,7 +38,7 @@ def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
         ServiceResponse(500, {"retry-after": "3"}, content), URL, "Internal Server Error", 0
     )
     assert (error.status, error.code, error.reason) == (500, 500, "internal error")
-    assert (error.incident, error.retry_after_s, error.told) == ("abc", 3, True)
+    assert (error.incident, error.retry_after_s, error.is_from_service) == ("abc", 3, True)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
 def test_a_refusal_of_somebody_else_has_its_status(content: bytes) -> None:
     error = refusal(ServiceResponse(502, {}, content), URL, "Bad Gateway", 0)
     assert (error.status, error.code, error.reason) == (502, None, "HTTP 502 Bad Gateway")
-    assert not error.told
+    assert not error.is_from_service
 
 
 def kinds() -> list[type[errors.MediaError]]:
@@ -94,7 +94,7 @@ def test_a_redirect_says_where_it_leads(
 def test_every_failure_of_the_service_is_understood(kind: type[errors.MediaError]) -> None:
     content = json.dumps({"code": kind.code, "reason": "because"}).encode()
     error = refusal(ServiceResponse(kind.status, {}, content), URL, "Said So", 0)
-    assert (error.code, error.reason, error.told) == (kind.code, "because", True)
+    assert (error.code, error.reason, error.is_from_service) == (kind.code, "because", True)
 
 
 def test_the_codes_are_those_of_the_page() -> None:

@@ -48,8 +48,8 @@ def test_progress_gives_all_attempts_back() -> None:
         (Refused(408, 408, ""), True),
         (Refused(429, 429, ""), True),
         (Refused(503, 514, ""), True),
-        (Refused(502, 502, "", told=False), True),
-        (Refused(504, 504, "", told=False), True),
+        (Refused(502, 502, "", is_from_service=False), True),
+        (Refused(504, 504, "", is_from_service=False), True),
         (Refused(502, 512, ""), False),
         (Refused(504, 513, ""), False),
         (Refused(500, 500, ""), False),
@@ -57,7 +57,7 @@ def test_progress_gives_all_attempts_back() -> None:
         (Refused(400, 503, ""), False),
         (Refused(409, 501, ""), False),
         (Unreachable(""), True),
-        (Unreachable("", is_passing=False), False),
+        (Unreachable("", is_temporary=False), False),
         (InvalidResponse(""), False),
         (LocalFailure(""), False),
     ],
@@ -68,7 +68,7 @@ def test_only_what_may_pass_is_tried_again(error: ClientError, passes: bool) -> 
 
 
 def test_what_the_service_asks_for_comes_before_the_wait() -> None:
-    retries = Retries(first_s=1, most_asked_s=10, random=lambda: 1.0)
+    retries = Retries(first_s=1, max_retry_after_s=10, random=lambda: 1.0)
     assert waits(retries, Refused(503, 514, "", retry_after_s=10), 2) == [11, 12]
     assert waits(retries, Refused(503, 514, "", retry_after_s=10.5), 1) == [None]
 

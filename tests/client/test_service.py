@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError
 from tests.process.running import Process, running
 from tests.support import asynchronous
 from twistedmedia.client import MediaClient, Refused, UploadRecords
-from twistedmedia.client.uploading import SMALL_BYTES
+from twistedmedia.client.uploader import SMALL_BYTES
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "resumable.py"
 LARGE = bytes(range(256)) * (SMALL_BYTES // 64)
@@ -49,7 +49,7 @@ async def test_a_file_goes_there_and_comes_back(
         stored = await client.upload(large, "to/a b")
         assert stored.etag is not None
         assert (await client.upload(large, "to/a b")).identical
-        assert await client.holds(large, "to/a b", large.name)
+        assert await client.matches(large, "to/a b", large.name)
         entries = await client.list("to", recursive=True)
         assert [(entry.path, entry.etag) for entry in entries] == [
             ("to/a b/large ü.wav", stored.etag)
@@ -86,12 +86,16 @@ async def test_a_cancelled_upload_goes_on(service: Process, large: Path, tmp_pat
             reactor.callLater(0, upload.cancel)
 
     try:
-        upload: Any = client.upload(large, "to", "again.wav", progress=cancel, record=record)
+        upload: Any = client.upload(large, "to", "again.wav", progress=cancel, resume_store=record)
         with pytest.raises(CancelledError):
             await upload
         seen: list[int] = []
         await client.upload(
-            large, "to", "again.wav", progress=lambda sent, _: seen.append(sent), record=record
+            large,
+            "to",
+            "again.wav",
+            progress=lambda sent, _: seen.append(sent),
+            resume_store=record,
         )
         assert 0 < seen[0] <= len(LARGE)
     finally:

@@ -23,7 +23,7 @@ from twistedmedia.client import (
     Unreachable,
 )
 from twistedmedia.client.idle_timeouts import IdleTimer
-from twistedmedia.client.streams import Outlet, SentStream, descriptor_name
+from twistedmedia.client.streams import StreamSink, StreamSource, descriptor_name
 
 CONTENT = bytes(range(256)) * 8192  # more than pipes and sockets take
 
@@ -145,7 +145,7 @@ async def test_what_the_service_has_stored_is_what_was_sent(talk: Any, pipe: Pip
 async def test_a_writer_that_takes_its_time_is_waited_for(talk: Any, pipe: Pipe) -> None:
     """The service's patience is its own; ours is with the service."""
     async with talk(
-        timeouts=ClientTimeouts(stall_s=0.2, answer_s=5), retries=Retries(times=0)
+        timeouts=ClientTimeouts(stall_s=0.2, response_s=5), retries=Retries(times=0)
     ) as it:
         upload = it.client.upload_stream(pipe.reading, "a", "b.wav")
         await deferLater(reactor, 0.5)
@@ -162,7 +162,7 @@ async def test_a_service_that_reads_nothing_is_given_up(talk: Any) -> None:
     endless = os.open("/dev/zero", os.O_RDONLY)
     try:
         async with talk(
-            timeouts=ClientTimeouts(stall_s=1, answer_s=60), retries=Retries(times=0)
+            timeouts=ClientTimeouts(stall_s=1, response_s=60), retries=Retries(times=0)
         ) as it:
             it.fake.next("PUT", is_deaf=True, hangs=True)
             upload = it.client.upload_stream(endless, "a", "b.wav")
@@ -195,11 +195,11 @@ class Sending:
         self.clock = Clock()
         self.read: list[int] = []
         watch = IdleTimer(self.clock)
-        self.stream = SentStream(reactor, pipe.reading, self.read.append)
+        self.stream = StreamSource(reactor, pipe.reading, self.read.append)
         producer: Any = self.stream.producer(watch, 10, 50)
         self.taker = Taker(producer, room)
         self.producer = producer
-        self.wait = ensureDeferred(watch.over(Deferred(), 50))
+        self.wait = ensureDeferred(watch.watch(Deferred(), 50))
         self.sent = producer.startProducing(self.taker)
 
     async def until_taken(self, size: int) -> None:
@@ -325,10 +325,10 @@ async def test_a_reader_that_has_gone_ends_the_download(talk: Any, pipe: Pipe) -
 
 
 def test_a_stream_that_ended_cannot_be_cut() -> None:
-    outlet = Outlet(1)
+    outlet = StreamSink(1)
     assert outlet.target == "standard output"
     with pytest.raises(IntegrityError, match="after all 0 bytes were written"):
-        outlet.cut(0)
+        outlet.truncate(0)
 
 
 def test_a_descriptor_is_called_what_people_call_it() -> None:

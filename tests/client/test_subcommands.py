@@ -25,7 +25,7 @@ from twistedmedia.client.command.removing import rm
 from twistedmedia.client.command.results import Tally
 from twistedmedia.client.command.running import Run
 from twistedmedia.client.command.single import fetch, health, import_, ls
-from twistedmedia.client.upload_records import NoRecords
+from twistedmedia.client.upload_records import NoResumeStore
 
 
 class Running:
@@ -38,7 +38,7 @@ class Running:
             client=talk.client,
             display=Lines(self.out, self.notes, reactor.seconds, quiet=quiet),
             tally=Tally(),
-            record=NoRecords(),
+            record=NoResumeStore(),
             jobs=3,
             as_json=as_json,
             quiet=quiet,
@@ -669,7 +669,7 @@ ANYTHING = Answer(200, {"Content-Type": "text/html", "ETag": '"e"'}, PAGE)
 @asynchronous
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(MISSING, "HTTP 404 Said So"), (ANYTHING, "the answer (HTTP 200) is not the service's")],
+    [(MISSING, "HTTP 404 Said So"), (ANYTHING, "the response (HTTP 200) is not from the service")],
     ids=["404", "200"],
 )
 async def test_the_answers_of_another_server_are_not_said_to_be_the_services(
@@ -719,7 +719,7 @@ async def test_what_is_wrong_here_is_said_in_plain_words_and_has_no_code(
     talk: Any, here: Path
 ) -> None:
     (here / "target.wav").touch()
-    missing = "a file at the service is named by a directory and a filename, such as"
+    missing = "a name at the service consists of a directory and a filename, such as"
     commands: dict[str, Callable[[Run], Any]] = {
         "'q' is not the name of a file": lambda run: rm(run, ["q"]),
         "this is a directory: name a file, or use -r": lambda run: rm(run, ["w/"]),

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from twistedmedia import __version__
-from twistedmedia.client.bounds import MOST_ENTRIES
+from twistedmedia.client.client_limits import MAX_ENTRIES
 from twistedmedia.client.locations import service
 from twistedmedia.client.retries import TIMES
 from twistedmedia.limits import parse_size
@@ -157,10 +157,10 @@ def _add_max_entries(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-entries",
         type=_entries,
-        default=MOST_ENTRIES,
+        default=MAX_ENTRIES,
         metavar="N",
         help="give up a directory that has more files and directories in it and below it"
-        f" (default: {MOST_ENTRIES})",
+        f" (default: {MAX_ENTRIES})",
     )
 
 

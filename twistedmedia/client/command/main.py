@@ -28,7 +28,7 @@ from twistedmedia.client.exceptions import ClientError, LocalFailure, Unreachabl
 from twistedmedia.client.media import MediaClient
 from twistedmedia.client.retries import Retries
 from twistedmedia.client.streams import descriptor_name
-from twistedmedia.client.upload_records import default_records
+from twistedmedia.client.upload_records import default_resume_store
 from twistedmedia.clock import use_monotonic_time
 
 _SUMMED_UP = {"put", "get", "rm"}
@@ -144,7 +144,7 @@ class _Command:
                 options.url,
                 cacert=options.cacert,
                 retries=Retries(times=options.retries),
-                waiting=self._waiting,
+                on_retry=self._waiting,
             )
         except ClientError as error:  # of the certificates
             self._say(error.reason)
@@ -154,7 +154,7 @@ class _Command:
             client=client,
             display=self._display,
             tally=self._tally,
-            record=default_records(os.environ),
+            record=default_resume_store(os.environ),
             jobs=options.jobs,
             as_json=options.json,
             quiet=options.quiet,

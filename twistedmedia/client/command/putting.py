@@ -13,7 +13,7 @@ from twistedmedia.client.exceptions import ClientError, LocalFailure, Refused
 from twistedmedia.client.locations import folders_at, name_at, name_of
 from twistedmedia.client.outcomes import Stored
 from twistedmedia.client.threads import in_thread
-from twistedmedia.client.uploading import format_of
+from twistedmedia.client.uploader import format_of
 
 _THERE = "stored already"
 _NAME_TAKEN, _FORMAT = 501, 504
@@ -143,7 +143,7 @@ class _Putting:
 
     async def _stored(self, item: Sendable, name: str, moved: Callable[[int, int], None]) -> Result:
         client = self._run.client
-        held = await client.holds(item.path, item.directory, item.filename)
+        held = await client.matches(item.path, item.directory, item.filename)
         if held:
             return Result(Outcome.SKIPPED, name, item.path, item.size, reason=_THERE)
         etag = self._options.etag
@@ -189,7 +189,7 @@ class _Putting:
             item.directory,
             item.filename,
             progress=moved,
-            record=self._run.record,
+            resume_store=self._run.record,
             ask_first=not item.is_named,
         )
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from twistedmedia.client.bounds import MOST_ENTRIES
-from twistedmedia.client.browsing import check_count
+from twistedmedia.client.client_limits import MAX_ENTRIES
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.running import Run, at_once
 from twistedmedia.client.command.text import left_out_text
 from twistedmedia.client.exceptions import NOT_FOUND, LocalFailure, Refused
+from twistedmedia.client.listings import check_entry_count
 from twistedmedia.client.locations import folders_at, name_at
 from twistedmedia.client.outcomes import Entry, Page
 from twistedmedia.names import is_segment
 
 
 async def rm(
-    run: Run, names: Sequence[str], *, recursive: bool = False, most: int = MOST_ENTRIES
+    run: Run, names: Sequence[str], *, recursive: bool = False, most: int = MAX_ENTRIES
 ) -> None:
     """Delete files, and with `recursive` directories. What fails does not stop the others. Of a
     directory with more than `most` entries, all that is below it included, the rest stays.
@@ -93,7 +93,7 @@ async def _tree(run: Run, directory: str, first: Page, most: int) -> None:
             waiting.pop()
         else:
             seen += await _next_page(run, here)
-            check_count(seen, most)
+            check_entry_count(seen, most)
 
 
 async def _next_page(run: Run, folder: _Folder) -> int:

@@ -19,7 +19,7 @@ from twistedmedia.client.command.progress import Display, Transfer
 from twistedmedia.client.command.results import Outcome, Result, Tally, failure
 from twistedmedia.client.exceptions import ClientError, TooManyEntries, Unreachable
 from twistedmedia.client.media import MediaClient
-from twistedmedia.client.upload_records import Record
+from twistedmedia.client.upload_records import ResumeStore
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Run:
     client: MediaClient
     display: Display
     tally: Tally
-    record: Record
+    record: ResumeStore
     jobs: int
     as_json: bool
     quiet: bool
@@ -61,7 +61,7 @@ class Run:
         except ClientError as error:
             told: ClientError = error
             if isinstance(error, TooManyEntries):  # as users of the command put it
-                told = TooManyEntries(error.most, _ALLOW_MORE)
+                told = TooManyEntries(error.max_entries, _ALLOW_MORE)
             self.report(failure(told, name, path))
             if isinstance(error, Unreachable):
                 raise

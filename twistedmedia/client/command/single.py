@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from twistedmedia.client.bounds import MOST_ENTRIES
+from twistedmedia.client.client_limits import MAX_ENTRIES
 from twistedmedia.client.command.results import Outcome, Result
 from twistedmedia.client.command.running import Run
 from twistedmedia.client.command.text import milliseconds_text, printable, size_text, time_text
@@ -15,7 +15,7 @@ from twistedmedia.client.outcomes import Entry, Fetched, Health
 
 
 async def ls(
-    run: Run, written: str, *, long: bool, recursive: bool, most: int = MOST_ENTRIES
+    run: Run, written: str, *, long: bool, recursive: bool, most: int = MAX_ENTRIES
 ) -> None:
     """List a directory, or a file; `long` with sizes and times, `recursive` all files below it. A
     directory is listed page by page; more than `most` entries are a failure.
@@ -26,7 +26,7 @@ async def ls(
         listed = "/".join(folders_at(written))
         is_there = False
         try:
-            async for entry in run.client.walk(listed, recursive=recursive, most=most):
+            async for entry in run.client.walk(listed, recursive=recursive, max_entries=most):
                 is_there = True
                 _show_entry(run, entry, long=long, whole=recursive)
         except Refused as error:
@@ -101,7 +101,7 @@ async def health(run: Run) -> None:
 def _show_health(run: Run, found: Health) -> None:
     is_well = found.storage in (None, "ok")
     if run.as_json:
-        run.display.line(json.dumps(dict(found.told)))
+        run.display.line(json.dumps(dict(found.payload)))
     elif not run.quiet:
         parts = [
             f"version {found.version}",

@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 
-from twistedmedia.client.bodies import MOST_UNREAD_BYTES, PIECE_BYTES, FileContent, ResponseContent
+from twistedmedia.client.bodies import MAX_UNREAD_BYTES, PIECE_BYTES, FileContent, ResponseContent
 from twistedmedia.client.exceptions import LocalFailure, Unreachable
-from twistedmedia.client.failures import broken
+from twistedmedia.client.failures import translate
 
 quick = settings(max_examples=50, deadline=None)
 
@@ -142,11 +142,11 @@ def result(reading: Deferred[list[bytes]]) -> Any:
 
 def test_a_sender_waits_while_nobody_reads() -> None:
     content, transport = receiving()
-    content.dataReceived(bytes(MOST_UNREAD_BYTES - 1))
+    content.dataReceived(bytes(MAX_UNREAD_BYTES - 1))
     assert not transport.paused
     content.dataReceived(b"x")
     assert transport.paused
-    assert sum(map(len, result(content.read()))) == MOST_UNREAD_BYTES
+    assert sum(map(len, result(content.read()))) == MAX_UNREAD_BYTES
     assert not transport.paused
 
 
@@ -211,7 +211,7 @@ UNTRUSTED = SSL.Error([("SSL routines", "", "certificate verify failed")])
 
 
 @pytest.mark.parametrize(
-    ("error", "reason", "was_sent", "is_passing"),
+    ("error", "reason", "was_sent", "is_temporary"),
     [
         (
             ConnectionRefusedError(),
@@ -236,13 +236,13 @@ UNTRUSTED = SSL.Error([("SSL routines", "", "certificate verify failed")])
         (SSL.Error([]), "the connection to the service at http://e broke: ", True, True),
         (
             PotentialDataLoss(),
-            "the answer of the service at http://e does not say where",
+            "the response of the service at http://e does not say where",
             True,
             False,
         ),
         (
             wrapped(UNTRUSTED, kind=ResponseNeverReceived),
-            "the certificate of the service at http://e is not to be",
+            "the certificate of the service at http://e is not",
             False,
             False,
         ),
@@ -250,22 +250,22 @@ UNTRUSTED = SSL.Error([("SSL routines", "", "certificate verify failed")])
     ids=repr,
 )
 def test_what_breaks_is_told_in_words(
-    error: BaseException, reason: str, was_sent: bool, is_passing: bool
+    error: BaseException, reason: str, was_sent: bool, is_temporary: bool
 ) -> None:
-    told = broken(error, "http://e", expired=False)
+    told = translate(error, "http://e", expired=False)
     assert isinstance(told, Unreachable)
     assert told.reason.startswith(reason)
-    assert (told.was_sent, told.is_passing) == (was_sent, is_passing)
+    assert (told.was_sent, told.is_temporary) == (was_sent, is_temporary)
 
 
 def test_whoever_cancels_is_told_so_and_whoever_waits_too_long_is_told_that() -> None:
     for error in (CancelledError(), wrapped(CancelledError()), wrapped(wrapped(CancelledError()))):
-        assert isinstance(broken(error, "http://e", expired=False), CancelledError)
-        assert isinstance(broken(error, "http://e", expired=True), Unreachable)
+        assert isinstance(translate(error, "http://e", expired=False), CancelledError)
+        assert isinstance(translate(error, "http://e", expired=True), Unreachable)
 
 
 def test_what_is_wrong_with_the_file_comes_first() -> None:
     error = LocalFailure("a.wav: Input/output error")
-    assert broken(wrapped(error, ConnectionLost()), "http://e", expired=False) is error
+    assert translate(wrapped(error, ConnectionLost()), "http://e", expired=False) is error
     fault = ValueError("ours")
-    assert broken(fault, "http://e", expired=False) is fault
+    assert translate(fault, "http://e", expired=False) is fault

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.running import Process, running
-from twistedmedia.client import MediaClient, errors
+from twistedmedia.client import MediaClient, exceptions
 from twistedmedia.client.command.command_line import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def test_the_page_has_every_method_of_the_library() -> None:
 
 
 def test_the_page_has_every_error() -> None:
-    tree = ast.parse(Path(errors.__file__).read_text())
+    tree = ast.parse(Path(exceptions.__file__).read_text())
     kinds = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} - {"ClientError"}
     assert {row.split("`")[1] for row in block_of_rows("### Errors")} == kinds
 

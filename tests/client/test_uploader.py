@@ -22,7 +22,7 @@ from twistedmedia.client import (
     Unreachable,
     UploadRecords,
 )
-from twistedmedia.client.uploading import SMALL_BYTES, check_etag
+from twistedmedia.client.uploader import SMALL_BYTES, check_etag
 
 SMALL = b"RIFF and so on"
 LARGE = bytes(range(256)) * (SMALL_BYTES // 256) + b"and a little more"
@@ -199,7 +199,7 @@ async def test_nobody_there_is_unreachable(talk: Any, small: Path) -> None:
 
 @asynchronous
 async def test_a_service_that_says_nothing_is_given_up(talk: Any, small: Path) -> None:
-    timeouts = ClientTimeouts(answer_s=100, stall_s=1000)
+    timeouts = ClientTimeouts(response_s=100, stall_s=1000)
     async with talk(timeouts=timeouts, retries=Retries(times=0)) as it:
         it.fake.next("PUT", hangs=True)
         upload = it.client.upload(small, "a")
@@ -276,7 +276,7 @@ NASTY: list[list[tuple[str, dict[str, Any]]]] = [
 async def test_a_large_file_arrives_whatever_goes_wrong(
     talk: Any, large: Path, misdeeds: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    async with talk(timeouts=ClientTimeouts(stall_s=5, answer_s=1)) as it:
+    async with talk(timeouts=ClientTimeouts(stall_s=5, response_s=1)) as it:
         for method, misdeed in misdeeds:
             it.fake.next(method, **misdeed)
         stored = await it.client.upload(large, "a")
@@ -334,7 +334,7 @@ async def test_an_upload_that_is_refused_for_good_is_given_up(
     async with talk() as it:
         it.fake.next(method, answer=answer)
         with pytest.raises(Refused) as caught:
-            await it.client.upload(large, "a", record=record)
+            await it.client.upload(large, "a", resume_store=record)
     assert caught.value.code == code
     assert it.waits == []
     left = [] if not (tmp_path / "records").exists() else list((tmp_path / "records").iterdir())
@@ -408,9 +408,9 @@ async def test_another_run_goes_on_where_the_first_was_ended(
     async with talk(retries=Retries(times=0)) as it:
         it.fake.next("PATCH", cut_at=CUT)
         with pytest.raises(Unreachable):
-            await it.client.upload(large, "a", record=record)
+            await it.client.upload(large, "a", resume_store=record)
         assert len(list((tmp_path / "records").iterdir())) == 1
-        await it.client.upload(large, "a", record=record)
+        await it.client.upload(large, "a", resume_store=record)
         assert len(it.fake.asked("POST")) == 1
         assert it.fake.asked("PATCH")[1].headers["upload-offset"] == str(CUT)
     assert it.fake.media == {"a/large.wav": LARGE}
@@ -432,21 +432,21 @@ async def test_another_run_is_not_told_of_success_by_what_is_gone_since(
             pass
 
         class Dying(UploadRecords):
-            def forget(self, key: str) -> None:
+            def remove(self, key: str) -> None:
                 raise Killed
 
         with pytest.raises(Killed):
-            await it.client.upload(large, "a", record=Dying(tmp_path / "records"))
+            await it.client.upload(large, "a", resume_store=Dying(tmp_path / "records"))
         kept = list((tmp_path / "records").iterdir())
         remembered = kept[0].read_bytes()
         del it.fake.media["a/large.wav"]
-        stored = await it.client.upload(large, "a", record=record)
+        stored = await it.client.upload(large, "a", resume_store=record)
         assert it.fake.media == {"a/large.wav": LARGE}
         assert stored.etag == it.fake.etags["a/large.wav"]
         kept[0].write_bytes(remembered)
         it.fake.put("a/large.wav", LARGE[::-1])
         with pytest.raises(Refused) as caught:
-            await it.client.upload(large, "a", record=record)
+            await it.client.upload(large, "a", resume_store=record)
         assert caught.value.code == 501
 
 
@@ -466,9 +466,9 @@ async def test_another_run_of_a_changed_file_begins_anew(
     async with talk(retries=Retries(times=0)) as it:
         it.fake.next("PATCH", cut_at=CUT)
         with pytest.raises(Unreachable):
-            await it.client.upload(large, "a", record=record)
+            await it.client.upload(large, "a", resume_store=record)
         change(large)
-        await it.client.upload(large, "a", record=record)
+        await it.client.upload(large, "a", resume_store=record)
         assert len(it.fake.asked("POST")) == 2
     assert it.fake.media == {"a/large.wav": LARGE[::-1]}
 
@@ -578,7 +578,7 @@ async def test_whether_the_service_holds_a_file_is_told_by_its_digest(
 ) -> None:
     holds: Callable[..., Any]
     async with talk() as it:
-        holds = it.client.holds
+        holds = it.client.matches
         assert await holds(small, "a", "b.wav") is None
         for knows in (True, False):
             it.fake.knows_digests = knows
