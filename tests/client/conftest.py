@@ -1,4 +1,4 @@
-"""A client and the service that it asks, for a test."""
+"""A client and a fake service for a test."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from twistedmedia.client import ClientError, ClientTimeouts, MediaClient, Retrie
 
 @pytest.fixture(scope="session", autouse=True)
 def _listened_once() -> None:
-    """Twisted keeps a descriptor in reserve from the first port on that the process listens at."""
+    """Listen once, because Twisted reserves a descriptor at the first port of a process."""
     factory: Any = Factory()
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     pytest_twisted.blockon(port.stopListening())
 
 
 class Talk:
-    """A client, the `fake` that it asks, and the `waits` before its retries: each the failure and
-    the seconds, none of which are waited.
+    """A client, a `fake` service, and the `waits` before the retries: failures and seconds. The
+    default retries do not wait.
     """
 
     def __init__(self, fake: Fake, **options: Any) -> None:
@@ -43,12 +43,12 @@ class Talk:
 
     @property
     def failures(self) -> list[str]:
-        """What the failures that were followed by a retry were."""
+        """The class names of the failures that were retried."""
         return [type(error).__name__ for error, _ in self.waits]
 
     async def gives_up_in(self, method: str) -> float:
-        """Wait until the service has heard of a request and all of its content, and let the client
-        give up the wait for the answer now. Returns the seconds that were left.
+        """Wait until the service has received a request with its content, then let the timeout of
+        the client expire. Returns the seconds that were left.
         """
         await until(lambda: any(each.is_whole for each in self.fake.asked(method)))
         calls = reactor.getDelayedCalls()
@@ -62,8 +62,8 @@ class Talk:
 async def talking(
     interface: str = "127.0.0.1", tls: Any = None, **options: Any
 ) -> AsyncIterator[Talk]:
-    """A talk, after which every misdeed has been done and every connection is closed. The `url`
-    may have a `{port}` in it.
+    """A client and a fake service. At the end, all planned misdeeds must have happened, and all
+    connections are closed. The `url` may contain `{port}`.
     """
     async with Fake().listening(interface, tls) as fake:
         if "url" in options:

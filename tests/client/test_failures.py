@@ -1,4 +1,4 @@
-"""Every failure is a `ClientError`: each call of the client, with each way to fail."""
+"""Every failure of every method of the client is a `ClientError`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from twistedmedia.client.uploader import SMALL_BYTES
 
 Call = Callable[[MediaClient, Path, int], Deferred[Any]]
 
-# `path` is a small file, `null` is open on /dev/null, for both directions.
+# `path` is a small file, `null` a descriptor of /dev/null for reading and writing.
 CALLS: dict[str, Call] = {
     "upload": lambda client, path, null: client.upload(path, "a"),
     "upload of a large file": lambda client, path, null: client.upload(
@@ -52,20 +52,20 @@ CALLS: dict[str, Call] = {
     "fetch": lambda client, path, null: client.fetch("http://e/"),
     "health": lambda client, path, null: client.health(),
 }
-# These read the content of an answer. The others may take a 200 for the file that it says it is.
+# These parse the content of a response. The others accept a 200 as the content of a file.
 READING = ["list", "list, recursive", "page", "delete", "import_url", "fetch", "health", "upload"]
 
 
 def answer(content: bytes, *headers: bytes, status: bytes = b"200 OK", length: int = -1) -> bytes:
     size = len(content) if length < 0 else length
-    headers = (*headers, b"Connection: close")  # so that none is used again
+    headers = (*headers, b"Connection: close")  # so that no connection is reused
     lines = [b"HTTP/1.1 " + status, *headers, b"Content-Length: %d" % size]
     return b"\r\n".join([*lines, b"", content])
 
 
 HTML = b"<html><h1>502 Bad Gateway</h1></html>"
 
-# What is answered to every request, before the connection is closed.
+# The response to every request, after which the connection is closed.
 BROKEN = {
     "nothing": b"",
     "not HTTP": b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n",
@@ -81,7 +81,7 @@ BROKEN = {
     "a header that is too large": answer(b"{}", b"X: " + b"x" * (1 << 20)),
     "interim answers only": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
 }
-# To these calls a head can be enough of an answer, and it says nothing about content then.
+# These methods can succeed with the head of a response, and ignore what it says about content.
 HEADED = ["upload_stream", "replace", "find", "holds"]
 HEADERS_ONLY = [said for name, said in BROKEN.items() if "length" in name or "coding" in name]
 CUT = {
@@ -125,7 +125,7 @@ SENSELESS = {
 
 
 class Answering(Protocol):
-    """Answers every request with the same bytes, and closes; `None` cuts, and "" waits."""
+    """Sends the same bytes for every request, and closes. None aborts, SILENCE sends nothing."""
 
     transport: Any
 
@@ -154,7 +154,7 @@ async def asking(
     url: str = "http://127.0.0.1:{port}",
     wait_s: float = 5.0,
 ) -> AsyncIterator[tuple[MediaClient, Path, int]]:
-    """A client of a server that answers everything with `said`."""
+    """A client of a server that responds to every request with `said`."""
     path = tmp_path / "b.wav"
     path.write_bytes(b"sound")
     path.with_name("large.wav").write_bytes(bytes(SMALL_BYTES + 1))
@@ -196,7 +196,7 @@ async def failure_of(call: Call, it: tuple[MediaClient, Path, int]) -> BaseExcep
 
 @pytest.mark.parametrize("said", [None, *BROKEN.values()], ids=["a reset", *BROKEN])
 @asynchronous
-async def test_a_connection_that_breaks_is_told(
+async def test_a_broken_connection_is_unreachable(
     said: bytes | None, tmp_path: Path, nothing_left_behind: list[Any]
 ) -> None:
     async with asking(said, tmp_path) as it:
@@ -208,12 +208,12 @@ async def test_a_connection_that_breaks_is_told(
             assert isinstance(error, Unreachable), (name, error)
             assert "the service at http://127.0.0.1:" in error.reason, name
             assert "\n" not in error.reason
-    nothing_left_behind.clear()  # Twisted logs faults of its own after some of these
+    nothing_left_behind.clear()  # Twisted logs errors after some of these
 
 
 @pytest.mark.parametrize("said", CUT.values(), ids=CUT)
 @asynchronous
-async def test_an_answer_that_is_cut_is_told(
+async def test_a_truncated_response_is_unreachable(
     said: bytes, tmp_path: Path, nothing_left_behind: list[Any]
 ) -> None:
     async with asking(said, tmp_path) as it:
@@ -221,7 +221,7 @@ async def test_an_answer_that_is_cut_is_told(
             error = await failure_of(call, it)
             assert isinstance(error, ClientError | None), (name, error)
             assert name not in READING or isinstance(error, Unreachable), (name, error)
-    nothing_left_behind.clear()  # Twisted logs a fault of its own after broken chunks
+    nothing_left_behind.clear()  # Twisted logs an error after broken chunks
 
 
 @pytest.mark.parametrize("said", REFUSING.values(), ids=REFUSING)
@@ -241,18 +241,18 @@ async def test_a_refusal_of_another_server_has_no_code(said: bytes, tmp_path: Pa
 
 @pytest.mark.parametrize("said", SENSELESS.values(), ids=SENSELESS)
 @asynchronous
-async def test_an_answer_that_makes_no_sense_is_told(said: bytes, tmp_path: Path) -> None:
+async def test_an_invalid_response_is_a_client_error(said: bytes, tmp_path: Path) -> None:
     async with asking(said, tmp_path) as it:
         for name, call in CALLS.items():
             error = await failure_of(call, it)
             assert isinstance(error, ClientError | None), (name, error)
-            if not name.startswith("download"):  # to which any content is content
+            if not name.startswith("download"):  # which accepts any content
                 assert error is not None, name
             assert error is None or error.code is None, name
 
 
 @asynchronous
-async def test_a_service_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+async def test_a_silent_service_is_given_up(tmp_path: Path) -> None:
     async with asking(SILENCE, tmp_path, wait_s=0.05) as it:
         for name, call in CALLS.items():
             error = await failure_of(call, it)
@@ -270,7 +270,7 @@ async def test_a_service_that_says_nothing_is_given_up(tmp_path: Path) -> None:
     ],
 )
 @asynchronous
-async def test_a_service_that_is_not_there_is_named(
+async def test_an_unreachable_service_is_named_in_the_reason(
     url: str, reason: str, tmp_path: Path, no_names: None
 ) -> None:
     async with asking(b"not TLS\r\n\r\n", tmp_path, url) as it:
@@ -283,7 +283,7 @@ async def test_a_service_that_is_not_there_is_named(
 @pytest.fixture
 def no_names() -> Any:
     class Nothing:
-        """No name is known; an address is itself."""
+        """Resolves addresses, but no name with `unknown`."""
 
         def resolveHostName(
             self, receiver: Any, hostName: str, portNumber: int = 0, **kwargs: Any
@@ -299,7 +299,7 @@ def no_names() -> Any:
     reactor.installNameResolver(before)
 
 
-# Arguments that make no sense: nothing is asked of the service.
+# Invalid arguments, which fail before any request.
 
 FOREIGN = (None, 5, b"bytes", ["a"])
 WRONG: dict[str, Call] = {
@@ -392,7 +392,7 @@ for _value in FOREIGN:
     ],
     ids=str,
 )
-def test_a_client_is_not_made_of_arguments_that_make_no_sense(options: dict[str, Any]) -> None:
+def test_a_client_refuses_invalid_arguments(options: dict[str, Any]) -> None:
     with pytest.raises(LocalFailure):
         MediaClient(**{"reactor": reactor, "url": "http://127.0.0.1:1", **options})
 
@@ -411,7 +411,7 @@ def test_times_and_counts_are_numbers(value: Any) -> None:
 
 @pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
 @asynchronous
-async def test_an_argument_that_makes_no_sense_is_told(
+async def test_an_invalid_argument_is_a_local_failure(
     talk: Any, tmp_path: Path, call: Call
 ) -> None:
     path = tmp_path / "b.wav"
@@ -428,7 +428,7 @@ async def test_an_argument_that_makes_no_sense_is_told(
 
 @pytest.mark.parametrize("name", ["upload", "upload_stream", "download", "download_stream"])
 @asynchronous
-async def test_a_fault_of_the_callers_own_function_is_the_callers(
+async def test_an_exception_of_a_callback_is_raised_unchanged(
     talk: Any, tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / "b.wav"
@@ -457,8 +457,8 @@ async def test_a_fault_of_the_callers_own_function_is_the_callers(
         os.close(source)
 
 
-def test_a_code_comes_with_the_status_that_the_service_gives_it() -> None:
-    """Case 76. Other servers write JSON with a `code` and a `reason` as well."""
+def test_a_code_counts_only_with_its_http_status() -> None:
+    """Case 76: other servers send JSON with a `code` and a `reason` as well."""
     for status, code, is_ours in [
         (409, 501, True),
         (410, 501, True),
@@ -498,7 +498,7 @@ def test_a_code_comes_with_the_status_that_the_service_gives_it() -> None:
 
 
 @asynchronous
-async def test_anothers_501_is_never_said_to_be_a_file_that_exists(
+async def test_a_501_of_another_server_does_not_mean_that_the_file_exists(
     talk: Any, tmp_path: Path
 ) -> None:
     """Case 76."""

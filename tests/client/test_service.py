@@ -1,4 +1,4 @@
-"""The client, the command and the example against a service as it is deployed."""
+"""The client and the example with a service that runs as a process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def content(path: Path) -> bytes:
 
 
 @asynchronous
-async def test_a_file_goes_there_and_comes_back(
+async def test_a_file_is_uploaded_and_downloaded(
     service: Process, large: Path, tmp_path: Path
 ) -> None:
     client = MediaClient(reactor, f"http://127.0.0.1:{service.port}")
@@ -75,7 +75,7 @@ async def test_a_file_goes_there_and_comes_back(
 
 
 @asynchronous
-async def test_a_cancelled_upload_goes_on(service: Process, large: Path, tmp_path: Path) -> None:
+async def test_a_cancelled_upload_is_resumed(service: Process, large: Path, tmp_path: Path) -> None:
     client = MediaClient(reactor, f"http://127.0.0.1:{service.port}")
     record = UploadRecords(tmp_path / "records")
     first: list[int] = []
@@ -104,7 +104,7 @@ async def test_a_cancelled_upload_goes_on(service: Process, large: Path, tmp_pat
     assert os.listdir(tmp_path / "records") == []
 
 
-def test_the_example_stores_and_brings_back(service: Process, large: Path, tmp_path: Path) -> None:
+def test_the_example_uploads_and_downloads(service: Process, large: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLE, large.name, f"http://127.0.0.1:{service.port}"],
         cwd=tmp_path,
