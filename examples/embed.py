@@ -51,8 +51,6 @@ class Hello(Resource):
 async def serve(reactor: Any, root: str, port: int) -> None:
     """Make the parts, start them, and stop them in the opposite order when the reactor stops."""
     store = DirectoryStore(reactor, root)
-    library = Library(store, UploadLimits(formats=frozenset({"mp3", "wav", "ogg"})), reactor)
-    uploads = ResumableUploads(library, store.kept)  # those that may go over many requests
     fetcher = Fetcher(
         reactor,
         resolver=Resolver(reactor),
@@ -64,9 +62,12 @@ async def serve(reactor: Any, root: str, port: int) -> None:
     fetches = Fetches(
         fetcher, asking=FetchLimits(30, 30, 64 << 20), importing=FetchLimits(3600, 30)
     )
+    limits = UploadLimits(formats=frozenset({"mp3", "wav", "ogg"}))
+    library = Library(store, limits, reactor, fetches=fetches)
+    uploads = ResumableUploads(library, store.resumable)  # those that may go over many requests
     tree = Resource()
     tree.putChild(b"hello", Hello())
-    tree.putChild(b"voice", media_resource(library, fetches, uploads=uploads))
+    tree.putChild(b"voice", media_resource(library, uploads=uploads))
     site = MediaSite(tree, reactor)
     endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")
 
@@ -81,7 +82,7 @@ async def serve(reactor: Any, root: str, port: int) -> None:
         stopping.callback(stopped.callback, None)
         store.start()  # makes and locks the root, starts the threads
         stopping.push_async_callback(store.stop)
-        stopping.push_async_callback(library.quiet)
+        stopping.push_async_callback(library.drain)
         uploads.start(reactor)  # sweeps expired ones from now on
         stopping.callback(uploads.stop)
         stopping.push_async_callback(fetcher.close)

@@ -1,4 +1,4 @@
-"""Fails a test that leaves something behind: pytest-twisted does not look."""
+"""Fails a test that leaves something behind, which pytest-twisted does not detect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ settings.load_profile("without deadlines")
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now need not be looked through after every test."""
+    """Exempt imported objects from the collection after every test."""
     gc.collect()
     gc.freeze()
 
@@ -30,20 +30,20 @@ def pytest_collection_finish() -> None:
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEvent]]:
     """No delayed calls, open ports, descriptors or logged errors stay after a test.
 
-    A test that means to cause a logged failure asks for this fixture and empties the list.
+    A test that causes a logged failure on purpose uses this fixture and empties the list.
     """
-    _turn()  # so that what the reactor opens for itself is there
+    _turn()  # so that the reactor has opened its own descriptors
     readers, calls = set(reactor.getReaders()), set(reactor.getDelayedCalls())
     descriptors = _descriptors()
     with _logged(LogLevel.critical, LogLevel.error) as failures:
         yield failures
         pool = reactor.getThreadPool()
-        for _ in range(500):  # what closes behind a thread's last job takes a few turns
+        for _ in range(500):  # files of a thread's last job close a few turns later
             if not (pool.working or _descriptors() - descriptors):
                 break
             _turn(0.02)
-        gc.collect()  # an unhandled failure in a Deferred is reported when the Deferred goes
-        gc.freeze()  # what is left now need not be looked through after the next thousands of tests
+        gc.collect()  # a Deferred reports an unhandled failure when it is freed
+        gc.freeze()  # exempt what is left from the collections after later tests
     left = [call for call in reactor.getDelayedCalls() if call not in calls]
     for call in left:
         call.cancel()
@@ -56,21 +56,21 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[list[LogEven
 
 @pytest.fixture
 def warnings() -> Iterator[list[LogEvent]]:
-    """The warnings that a test has caused to be logged."""
+    """The warnings that a test logs."""
     with _logged(LogLevel.warn) as warnings:
         yield warnings
 
 
 @pytest.fixture
 def infos() -> Iterator[list[LogEvent]]:
-    """What else a test has caused to be logged."""
+    """The info events that a test logs."""
     with _logged(LogLevel.info) as infos:
         yield infos
 
 
 @contextmanager
 def _logged(*levels: NamedConstant) -> Iterator[list[LogEvent]]:
-    """What is logged of these levels in this context."""
+    """The events of these levels that are logged in this context."""
     logged: list[LogEvent] = []
 
     def observe(event: LogEvent) -> None:
@@ -93,6 +93,6 @@ def _descriptors() -> set[tuple[str, str]]:
     for fd in os.listdir("/proc/self/fd"):
         try:
             found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
-        except FileNotFoundError:  # the one that listed them
+        except FileNotFoundError:  # the descriptor of the listing itself
             continue
     return found

@@ -1,4 +1,4 @@
-"""Pages of a store's listing, read to their ends."""
+"""Complete pages of a store's listing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twistedmedia.store.interface import Batch, ListedFile
 
 @dataclass(frozen=True)
 class Page:
-    """All batches of a page as one."""
+    """All batches of a page together."""
 
     entries: tuple[ListedFile | str, ...]
     more: bool
@@ -24,7 +24,7 @@ async def page_of(
     limit: int = 1000,
     **options: Any,
 ) -> Page:
-    """The whole page."""
+    """Read all batches of a page."""
     listed = store.list(folders, after, limit, **options)
     entries: list[ListedFile | str] = []
     left = limit

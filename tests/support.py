@@ -1,6 +1,4 @@
-"""What in-process tests share: a decorator that bounds them in time, a wait, and media names at
-hand.
-"""
+"""Shared by in-process tests: a time limit, a wait for a condition, and a shorthand for names."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ TIMEOUT_S = 60.0
 
 
 def asynchronous(test: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
-    """Run an `async def` test on the reactor; it fails when it takes more than 20 s, which
-    pytest-twisted by itself would not notice.
+    """Run an `async def` test on the reactor. It fails after `TIMEOUT_S`; pytest-twisted alone has
+    no time limit.
     """
 
     @pytest_twisted.ensureDeferred
@@ -33,12 +31,12 @@ def asynchronous(test: Callable[..., Awaitable[None]]) -> Callable[..., Any]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` is true, as long as the test may take."""
+    """Wait until `condition` is true."""
     while not condition():
         await deferLater(reactor, 0.01)
 
 
 def named(text: str) -> MediaName:
-    """The media name that is written `text`: `named("prompts/en/hello.mp3")`."""
+    """Make a media name: `named("prompts/en/hello.mp3")`."""
     directory, _, filename = text.rpartition("/")
     return media_name(directory, filename)

@@ -1,4 +1,4 @@
-"""The clock of a reactor: with `use_monotonic_time` a step of the wall clock moves no timer."""
+"""The clock of a reactor: after `use_monotonic_time` steps of the wall clock move no timers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from twistedmedia.service.options import Options
 from twistedmedia.service.tap import makeService
 
-# Runs on a wall clock that the code can step.
+# Runs with a wall clock that the code can step.
 STEPPED = """
 import time
 real = time.time
@@ -50,7 +50,7 @@ beating.start(0.1)
 reactor.callLater(0.2, step)
 reactor.run()
 lasted = time.monotonic() - begun
-assert lasted > 0.75, lasted  # a timer that waits for the wall clock waits for a day
+assert lasted > 0.75, lasted  # a timer on the wall clock would wait for a day
 assert len(beats) <= 2 + lasted / 0.1, beats
 """
 
@@ -60,7 +60,7 @@ assert len(beats) <= 2 + lasted / 0.1, beats
     "reactor", ["epollreactor", "pollreactor", "selectreactor", "asyncioreactor"]
 )
 def test_timers_fire_in_time_although_the_wall_clock_is_stepped(reactor: str, step_s: int) -> None:
-    """Case 88. Those too that were scheduled before the reactor got its clock."""
+    """Case 88. Also timers that were scheduled before the reactor got its clock."""
     code = STEPPED + TIMERS
     done = subprocess.run(
         [sys.executable, "-c", code, reactor, str(step_s)],
@@ -88,7 +88,7 @@ def test_the_service_sets_the_clock_of_its_reactor(
 COMMAND = """
 import random
 import sys
-random.random = lambda: 1.0  # so it waits for half a second, and for a second
+random.random = lambda: 1.0  # so it waits for 0.5 s, then for 1 s
 from twistedmedia.client.command import main
 begun = time.monotonic()
 offset = lambda: -86_400.0 if time.monotonic() > begun + 0.3 else 0.0
@@ -97,7 +97,7 @@ sys.exit(main.main(["--url", sys.argv[1], "--retries", "2", "put", sys.argv[2], 
 
 
 class Busy(BaseHTTPRequestHandler):
-    """A service that answers each request with 503."""
+    """A service that is always busy."""
 
     def do_GET(self) -> None:
         content = b'{"code": 514, "reason": "busy"}'
@@ -111,7 +111,7 @@ class Busy(BaseHTTPRequestHandler):
     do_HEAD = do_PUT = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 def test_the_command_tries_again_although_the_wall_clock_is_stepped(

@@ -1,4 +1,4 @@
-"""Which versions are installed: floors without known advisories, and constraints for the tests."""
+"""Versions of dependencies: floors without known advisories, and constraints for the tests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-HOUSE = Path(__file__).parents[1]
-PAGE = (HOUSE / "docs" / "dependencies.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "dependencies.md").read_text()
 
 # The first versions without the advisories that docs/dependencies.md names.
-MENDED = {
+FIXED = {
     "cryptography": "50.0",
     "idna": "3.15",
     "pygments": "2.20",
@@ -27,9 +27,9 @@ MENDED = {
 
 
 def required(*extras: str) -> list[Requirement]:
-    """What setup.cfg requires: at run time, or in these extras."""
+    """The requirements in setup.cfg: of these extras, or without them at run time."""
     setup = configparser.ConfigParser()
-    setup.read(HOUSE / "setup.cfg")
+    setup.read(ROOT / "setup.cfg")
     texts = [setup["options.extras_require"][extra] for extra in extras]
     if not extras:
         texts = [setup["options"]["install_requires"]]
@@ -42,14 +42,14 @@ def floor(requirement: Requirement) -> Version | None:
 
 
 def constraints() -> dict[str, Version]:
-    lines = (HOUSE / "tests" / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "tests" / "constraints.txt").read_text().splitlines()
     pairs = [line.split("==") for line in lines if not line.startswith("#")]
     return {canonicalize_name(name): Version(version) for name, version in pairs}
 
 
 def installed() -> set[str]:
-    """The distributions of the test environment: ours, and what it needs, and what that needs. Of
-    the tools for development those that are installed.
+    """The distributions of the test environment: ours and all that it needs, directly or not. Tools
+    for development count only if they are installed.
     """
     found: set[str] = set()
     waiting = [Requirement("twistedmedia[test,dev]")]
@@ -94,20 +94,20 @@ def test_no_floor_admits_a_version_with_a_known_advisory() -> None:
     floors = {
         canonicalize_name(each.name): floor(each) for each in [*required(), *required("test")]
     }
-    for name, mended in MENDED.items():
+    for name, fixed in FIXED.items():
         lowest = floors[name]
         assert lowest is not None
-        assert lowest >= Version(mended), name
+        assert lowest >= Version(fixed), name
 
 
 def test_the_metadata_of_the_package_has_the_floors() -> None:
-    """An editable install that is older than setup.cfg has other ones: install it again."""
-    told = {str(Requirement(each)) for each in requires("twistedmedia") or []}
-    assert {str(each) for each in required()} <= told
+    """If it fails, an editable install is older than setup.cfg: install the package again."""
+    found = {str(Requirement(each)) for each in requires("twistedmedia") or []}
+    assert {str(each) for each in required()} <= found
 
 
 @pytest.mark.parametrize("file", ["README.md", ".ci/run", "tests/live/run"])
 def test_test_environments_are_installed_with_the_constraints(file: str) -> None:
-    lines = [line for line in (HOUSE / file).read_text().splitlines() if "'.[test" in line]
+    lines = [line for line in (ROOT / file).read_text().splitlines() if "'.[test" in line]
     assert lines
     assert all("pip install -q" in line and "-c tests/constraints.txt" in line for line in lines)

@@ -1,4 +1,4 @@
-"""The formats that are known, and how an operator chooses among them."""
+"""The known formats, and the option that chooses among them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twistedmedia.formats import MEDIA_TYPES, parse_formats
 
 
 def test_each_known_extension_has_its_registered_media_type() -> None:
-    """Case 72. Raw samples have none."""
+    """Case 72. Raw samples do not have one."""
     assert MEDIA_TYPES == {
         "mp3": "audio/mpeg",
         "wav": "audio/wav",
@@ -116,22 +116,22 @@ def test_any_other_format_can_be_named(text: str, formats: dict[str, str]) -> No
         ("clip", "to allow another, name its media type, like clip=audio/x-clip"),
     ],
 )
-def test_a_format_that_cannot_be_is_told_in_one_line(text: str, why: str) -> None:
-    """Case 72: and nothing that a browser runs as a document is stored as audio."""
+def test_an_invalid_format_is_an_error_on_one_line(text: str, why: str) -> None:
+    """Case 72: types that a browser runs as documents are not allowed."""
     with pytest.raises(ValueError, match=re.escape(why)) as caught:
         parse_formats(text)
     assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["exe", "mp3,exe", "mp3 wav", "mp3;wav", "..mp3", "audio/mpeg"])
-def test_an_unknown_format_is_named_beside_those_that_are_known(text: str) -> None:
+def test_the_error_names_the_unknown_format_and_the_known_ones(text: str) -> None:
     with pytest.raises(ValueError, match="is not a known format; known are mp3, wav, ") as caught:
         parse_formats(text)
     assert repr(text.split(",")[-1].removeprefix(".")) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", " ", ",", " , ,"])
-def test_no_format_at_all_is_refused(text: str) -> None:
+def test_an_empty_list_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no format is given; known are mp3, "):
         parse_formats(text)
 
@@ -143,7 +143,7 @@ listed = st.lists(
 ).map(",".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(listed | st.text())
 def test_any_text_is_known_formats_or_a_value_error_on_one_line(text: str) -> None:
     try:

@@ -1,4 +1,4 @@
-"""Which names are allowed, and that nothing else gets through (docs/http.md, Names)."""
+"""Which names are allowed, and that all others are refused (docs/http.md, Names)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import named
 from twistedmedia.errors import MediaError, MissingArgument, NameNotAllowed
 from twistedmedia.names import MediaName, decode, media_name, media_name_from_path
 
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 FORBIDDEN = ("Cc", "Cf", "Cs")
 
@@ -44,7 +44,7 @@ ALLOWED = {
     "what NFC shortens most": ("a", "\u1fbe\u0308\u0341" * 127, "a/" + "\u0390" * 127),
 }
 
-# What no segment may be, wherever it stands, and a word of the reason.
+# Segments that are not allowed in any position, and words of the reason.
 REFUSED_SEGMENTS = {
     "a dot": (".", "dot"),
     "two dots": ("..", "dot"),
@@ -104,7 +104,7 @@ def rows(table: dict[str, tuple[str, ...]]) -> list[object]:
 
 
 @pytest.mark.parametrize(("directory", "filename", "written"), rows(ALLOWED))
-def test_an_allowed_name_is_written_directory_slash_filename(
+def test_an_allowed_name_is_its_directory_a_slash_and_its_filename(
     directory: str, filename: str, written: str
 ) -> None:
     """Case 35."""
@@ -112,7 +112,7 @@ def test_an_allowed_name_is_written_directory_slash_filename(
 
 
 @pytest.mark.parametrize(("segment", "why"), rows(REFUSED_SEGMENTS))
-def test_a_bad_segment_is_refused_wherever_it_stands(segment: str, why: str) -> None:
+def test_a_bad_segment_is_refused_in_any_position(segment: str, why: str) -> None:
     """Cases 32 and 35."""
     places = [("a", segment), (segment, "b"), (f"{segment}/c", "b"), (f"a\\{segment}/", "b")]
     for directory, filename in places:
@@ -145,7 +145,7 @@ def test_an_empty_argument_is_missing(directory: str, filename: str, missing: st
 
 
 @pytest.mark.parametrize("letter", ["d", "\u00e9"])
-def test_the_whole_name_takes_1024_bytes_and_no_more(letter: str) -> None:
+def test_a_name_has_1024_bytes_at_most(letter: str) -> None:
     """Case 35."""
     size = len(letter.encode())
     directory = "/".join([letter * (250 // size)] * 4)  # 1,003 bytes, and 1,004 with its slash
@@ -164,7 +164,7 @@ def test_the_whole_name_takes_1024_bytes_and_no_more(letter: str) -> None:
     ],
     ids=["the filename", "the directory", "many folders"],
 )
-def test_names_that_are_too_long_are_refused_in_no_more_time_than_long_ones_take(
+def test_names_that_are_too_long_are_refused_as_fast_as_long_names_are_accepted(
     directory: str, filename: str
 ) -> None:
     """Case 85. The time of NFC grows with the square of a run of combining marks."""
@@ -208,7 +208,7 @@ def test_the_extension_is_what_follows_the_last_dot_in_lower_case(
         ("a:b/c@d+e=f,g;h&i.mp3", "a:b/c@d+e=f,g;h&i.mp3"),
     ],
 )
-def test_a_url_holds_the_name_percent_encoded(written: str, url_path: str) -> None:
+def test_a_url_contains_the_name_percent_encoded(written: str, url_path: str) -> None:
     assert named(written).url_path == url_path
 
 
@@ -261,12 +261,12 @@ def test_a_path_that_names_no_file_is_refused(
         media_name_from_path(segments)
 
 
-def test_bytes_that_are_not_utf8_are_no_name() -> None:
+def test_bytes_that_are_not_utf8_are_refused() -> None:
     with pytest.raises(NameNotAllowed, match="UTF-8"):
         decode(b"caf\xe9")
 
 
-# Letters that make trouble come up as often as all the others together.
+# Special characters are as frequent as all others together.
 hostile = st.text(
     st.one_of(
         st.sampled_from("./\\%\0\n\u202e\u0301\u0958\ud800~ a"),
@@ -281,7 +281,7 @@ long_or_short = st.one_of(hostile, hostile.map(lambda text: text * 40))
 
 
 def assert_trustworthy(name: MediaName) -> None:
-    """Whatever the code says: this name cannot leave its root or surprise its reader."""
+    """Checks without the code under test that a name cannot leave its root or confuse a reader."""
     written = str(name)
     assert len(written.encode()) <= 1024
     assert posixpath.normpath(f"/root/{written}") == f"/root/{written}"
@@ -297,9 +297,7 @@ def assert_trustworthy(name: MediaName) -> None:
 
 @quick
 @given(long_or_short, long_or_short)
-def test_any_two_texts_are_a_trustworthy_name_or_one_of_our_errors(
-    directory: str, filename: str
-) -> None:
+def test_any_two_texts_are_a_safe_name_or_one_of_our_errors(directory: str, filename: str) -> None:
     try:
         name = media_name(directory, filename)
     except (MissingArgument, NameNotAllowed):
@@ -315,7 +313,7 @@ def test_any_two_texts_are_a_trustworthy_name_or_one_of_our_errors(
         max_size=5,
     )
 )
-def test_any_path_is_a_trustworthy_name_or_one_of_our_errors(segments: list[bytes]) -> None:
+def test_any_path_is_a_safe_name_or_one_of_our_errors(segments: list[bytes]) -> None:
     try:
         name = media_name_from_path(segments)
     except (MissingArgument, NameNotAllowed):
@@ -325,7 +323,7 @@ def test_any_path_is_a_trustworthy_name_or_one_of_our_errors(segments: list[byte
 
 @quick
 @given(st.lists(lawful, min_size=1, max_size=5), lawful)
-def test_every_lawful_name_is_allowed_and_survives_its_own_spellings(
+def test_every_valid_name_is_allowed_and_parses_from_its_own_spellings(
     folders: list[str], filename: str
 ) -> None:
     name = media_name("/".join(folders), filename)

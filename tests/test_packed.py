@@ -1,4 +1,4 @@
-"""Large content in memory of its own."""
+"""Large content in its own memory mapping."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def pieces(content: bytes, size: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("size", [1000, STEP - 1, STEP, STEP + 1, 1 << 20])
 @pytest.mark.parametrize("length", [0, 1, STEP - 1, STEP, STEP + 1, 3 * STEP, (5 << 20) + 7])
-def test_what_is_packed_is_what_the_pieces_are(length: int, size: int) -> None:
+def test_the_packed_content_is_the_joined_pieces(length: int, size: int) -> None:
     content = Random(length).randbytes(length)
     packed = pack(pieces(content, size))
     assert len(packed) == length
     assert bytes(packed) == content
 
 
-def test_a_piece_that_cannot_be_made_is_an_error() -> None:
+def test_an_error_of_the_generator_is_raised() -> None:
     def broken() -> Iterator[bytes]:
         yield bytes(3 * STEP)
         raise FileNotFoundError
@@ -42,7 +42,7 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_memory_goes_back_to_the_system_with_the_last_reference() -> None:
+def test_memory_is_freed_with_the_last_reference() -> None:
     """Case 87."""
     piece = bytes([1]) * 1000
     before = resident()

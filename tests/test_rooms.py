@@ -1,4 +1,4 @@
-"""The layout of the house, from its import statements (docs/architecture.md)."""
+"""The layout of the package, checked by its import statements (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 import twistedmedia
 
-HOUSE = Path(twistedmedia.__file__).parent
-PLUGIN = HOUSE.parent / "twisted" / "plugins" / "twistedmedia_plugin.py"
+PACKAGE = Path(twistedmedia.__file__).parent
+PLUGIN = PACKAGE.parent / "twisted" / "plugins" / "twistedmedia_plugin.py"
 
-# Each room, and the rooms whose modules it may import besides its own and pure ones. The longest
-# name that fits a module is its room.
+# Each room, and the rooms whose modules it may import besides its own and pure ones. The room of a
+# module is the longest name here that fits.
 ROOMS: dict[str, set[str]] = {
     "fairness": set(),
     "deferreds": set(),
@@ -40,14 +40,14 @@ ROOMS: dict[str, set[str]] = {
     },
     "service": {"web", "library", "http", "fetch", "store.local", "fairness", "deferreds", "logs"},
     "audio": set(),
-    "client": set(),  # a program of its own: it knows of the service what can be sent
+    "client": set(),  # a separate program, which shares only pure modules with the service
 }
 
-# Pure modules import only pure ones, whichever room they are in.
+# Pure modules import only pure ones. They can be in any room.
 PURE = [
     "twistedmedia",
     "twistedmedia.errors",
-    "twistedmedia.answers",
+    "twistedmedia.json_response",
     "twistedmedia.names",
     "twistedmedia.limits",
     "twistedmedia.formats",
@@ -82,12 +82,12 @@ PURE = [
     ),
 ]
 
-# What a pure module must not touch, in this process or through another module.
+# Packages that a pure module must not import, not even through another module.
 IMPURE = ("twisted", "zope", "klein", "werkzeug", "treq")
 
 MODULES = {
-    ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted(HOUSE.rglob("*.py"))
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
 }
 
 
@@ -97,19 +97,21 @@ def imports(module: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} imports relatively; the rooms are told apart by name"
+            assert node.level == 0, (
+                f"{module} imports relatively; rooms are recognized by full names"
+            )
             assert node.module is not None
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def ours(module: str) -> set[str]:
-    """Those modules of the house that `module` imports."""
+    """The modules of the package that `module` imports."""
     return {name for name in imports(module) if name in MODULES} - {"twistedmedia"}
 
 
 def room(module: str) -> str | None:
-    """None: the module is at the top, where only pure ones are."""
+    """The room of `module`, None at the top, where only pure modules are."""
     path = module.removeprefix("twistedmedia.")
     return max((room for room in ROOMS if f"{path}.".startswith(f"{room}.")), key=len, default=None)
 
@@ -126,18 +128,18 @@ def test_imports_between_rooms_go_one_way() -> None:
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {"twistedmedia"}))
-def test_every_module_is_in_a_room_and_imports_only_what_that_may(module: str) -> None:
+def test_every_module_is_in_a_room_and_imports_only_allowed_modules(module: str) -> None:
     assert module in PURE or room(module), "a module outside of the rooms"
     upwards = {other for other in ours(module) if not may_import(module, other)}
     assert not upwards
 
 
-def test_the_plan_names_no_pure_module_that_is_not_there() -> None:
+def test_every_module_in_the_list_of_pure_ones_exists() -> None:
     assert set(PURE) <= MODULES.keys()
 
 
-def test_the_import_statements_are_really_read() -> None:
-    """Else nothing here could fail."""
+def test_the_import_statements_are_found() -> None:
+    """Otherwise nothing here could fail."""
     assert {
         "twistedmedia.library.library",
         "twistedmedia.http.forms",
@@ -153,11 +155,11 @@ def test_the_import_statements_are_really_read() -> None:
 
 
 @pytest.mark.parametrize("module", PURE)
-def test_a_pure_module_has_no_business_with_twisted(module: str) -> None:
+def test_a_pure_module_does_not_import_twisted(module: str) -> None:
     assert not {name for name in imports(module) if name.split(".")[0] in IMPURE}
 
 
-# Runs in a fresh interpreter in which everything impure is missing.
+# Runs in a new interpreter in which the impure packages are missing.
 WITHOUT_TWISTED = """
 import importlib, sys
 
@@ -175,7 +177,7 @@ def imported_without_twisted(module: str) -> subprocess.CompletedProcess[str]:
     code = WITHOUT_TWISTED.format(impure=IMPURE, module=module)
     return subprocess.run(
         [sys.executable, "-c", code],
-        cwd=HOUSE.parent,
+        cwd=PACKAGE.parent,
         capture_output=True,
         text=True,
         timeout=60,
@@ -189,15 +191,15 @@ def test_a_pure_module_is_imported_without_twisted(module: str) -> None:
     assert outcome.returncode == 0, outcome.stderr
 
 
-def test_a_module_that_is_not_pure_is_not() -> None:
-    """Else the test above could not fail."""
+def test_another_module_cannot_be_imported_without_twisted() -> None:
+    """Otherwise the test above could not fail."""
     assert (
         "is not for pure modules" in imported_without_twisted("twistedmedia.store.interface").stderr
     )
 
 
 def names_the_reactor(tree: ast.AST) -> bool:
-    """Whether the global reactor is imported, or reached through its package or by a text."""
+    """Whether the global reactor is imported, reached through its package, or named in a string."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             names = {f"{node.module}.{alias.name}" for alias in node.names}
@@ -225,7 +227,7 @@ def names_the_reactor(tree: ast.AST) -> bool:
         "import_module('twisted.internet.reactor')",
     ],
 )
-def test_no_way_to_name_the_global_reactor_is_overlooked(code: str) -> None:
+def test_every_way_to_name_the_global_reactor_is_detected(code: str) -> None:
     assert names_the_reactor(ast.parse(code))
 
 
@@ -237,7 +239,7 @@ def test_only_the_two_commands_name_the_global_reactor() -> None:
     assert not names_the_reactor(ast.parse(PLUGIN.read_text()))
 
 
-def test_the_plugin_imports_nothing_of_ours() -> None:
+def test_the_plugin_does_not_import_the_package() -> None:
     """Every twistd on the machine loads it."""
     tree = ast.parse(PLUGIN.read_text())
     imported = [ast.unparse(node) for node in ast.walk(tree) if "Import" in type(node).__name__]
@@ -245,13 +247,13 @@ def test_the_plugin_imports_nothing_of_ours() -> None:
 
 
 @pytest.mark.parametrize("noun", ["util", "utils", "helpers", "misc", "base", "common", "core"])
-def test_no_module_is_named_after_nothing(noun: str) -> None:
+def test_no_module_has_a_meaningless_name(noun: str) -> None:
     assert not [module for module in MODULES if noun in module.split(".")]
 
 
-def test_what_the_package_exports_is_there_and_nothing_else_is() -> None:
+def test_all_exports_exist_and_other_names_do_not() -> None:
     for name in twistedmedia.__all__:
-        # `media_site` is a class that is called as a function is.
+        # `media_site` is a class with the name of a function.
         assert _bare(getattr(twistedmedia, name).__name__) == _bare(name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         twistedmedia.nothing  # noqa: B018

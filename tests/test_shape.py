@@ -17,27 +17,17 @@ MOST_PARAMETERS = 6
 # The connection of the server extends Twisted's, which has flags of its own.
 MANY_FLAGS = {
     "http/connection.py: MediaChannel",
-    "http/body.py: Body",
     "fetch/hops.py: Connection",
     "fetch/hops.py: Hop",
     "library/upload.py: Upload",
-    "store/local/drafts.py: DirectoryDraft",
 }
-MANY_PARAMETERS = {
-    "library/upload.py: Upload",
-    "store/local/drafts.py: DirectoryDraft",
-    "store/local/resumable_drafts.py: DirectoryKeptDraft",
-}
+MANY_PARAMETERS: set[str] = set()
 LONG = {
-    "errors.py",
-    "fairness/shares.py",
     "fetch/fetcher.py",
     "http/connection.py",
     "library/resumable.py",
     "library/upload.py",
     "service/options.py",
-    "store/local/folders.py",
-    "store/local/records.py",
     "web/listing_pages.py",
 }
 
@@ -52,8 +42,8 @@ def constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
 
 
 def flags(node: ast.ClassDef) -> set[str]:
-    """The attributes that an instance begins with and that are booleans or may be None. What the
-    constructor takes over from its arguments is not among them: it does not change.
+    """The attributes of a new instance that are booleans or may be None. Attributes that the
+    constructor copies from its arguments do not count: they do not change.
     """
     begin = constructor(node)
     found = set()
@@ -86,7 +76,7 @@ def _is_flag(value: ast.expr) -> bool:
 
 
 def test_flags_are_found() -> None:
-    """Else the test below could not fail."""
+    """Otherwise the test below could not fail."""
     code = """
 class A:
     z = False

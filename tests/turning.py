@@ -1,4 +1,4 @@
-"""A clock that takes one turn of the event loop at a time, in which work takes time."""
+"""A clock for single turns of an event loop in which work takes time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from twisted.internet.task import Clock
 
 
 class TurningClock(Clock):
-    """Each `turn` makes the calls that were due when it began, as a reactor does. `advance(0)`,
-    with which tests let happen what can happen, does nothing.
+    """Each `turn` makes the calls that were due when it began, as a reactor does. `advance(0)` does
+    nothing.
     """
 
     def __init__(self, look_s: float = 0.0) -> None:
-        """Each look at the time takes `look_s`: so work takes time that looks at it."""
+        """Each call of `seconds` takes `look_s`, so that work that reads the clock takes time."""
         super().__init__()
         self._look_s = look_s
 
@@ -20,7 +20,7 @@ class TurningClock(Clock):
         return self.rightNow
 
     def spend(self, seconds: float) -> None:
-        """The work that is under way takes so long."""
+        """Let the running work take `seconds`."""
         self.rightNow += seconds
 
     def advance(self, amount: float) -> None:

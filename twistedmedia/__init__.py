@@ -1,7 +1,7 @@
-"""A home for an application's audio: streamed in over HTTP, kept durably, served back seekable.
+"""Stores an application's audio: received as a stream over HTTP, kept durably, served seekable.
 
-What other programs may import comes from here (docs/embedding.md) and is loaded when it is first
-asked for, so that importing a pure module (`twistedmedia.names`, say) imports no Twisted.
+Other programs import from here (docs/embedding.md). Each name is loaded when it is first used, so
+that importing a pure module, such as `twistedmedia.names`, does not import Twisted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EXPORTS = {
     "BodyMemory": "twistedmedia.http.body",
     "parse_origins": "twistedmedia.web.cross_site",
     "CsrfPolicy": "twistedmedia.web.cross_site",
-    "Fetches": "twistedmedia.web.tree",
+    "Fetches": "twistedmedia.library.importing",
     "media_resource": "twistedmedia.web.tree",
     "AccessLog": "twistedmedia.logs.access_log",
     "ConnectionLimits": "twistedmedia.http.admission",
@@ -49,7 +49,7 @@ _EXPORTS = {
 
 __all__ = list(_EXPORTS)
 
-if TYPE_CHECKING:  # the same, for those who check types
+if TYPE_CHECKING:  # the same names for type checkers
     from twistedmedia.clock import use_monotonic_time as use_monotonic_time
     from twistedmedia.errors import ConfigurationError as ConfigurationError
     from twistedmedia.errors import MediaError as MediaError
@@ -71,6 +71,7 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.http.site import MediaSite as MediaSite
     from twistedmedia.http.site import media_site as media_site
     from twistedmedia.http.timeouts import Timeouts as Timeouts
+    from twistedmedia.library.importing import Fetches as Fetches
     from twistedmedia.library.library import Library as Library
     from twistedmedia.library.resumable import ResumableUploads as ResumableUploads
     from twistedmedia.library.upload import AudioCheckMode as AudioCheckMode
@@ -81,9 +82,8 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.store.memory import MemoryStore as MemoryStore
     from twistedmedia.web.cross_site import CsrfPolicy as CsrfPolicy
     from twistedmedia.web.cross_site import parse_origins as parse_origins
-    from twistedmedia.web.tree import Fetches as Fetches
     from twistedmedia.web.tree import media_resource as media_resource
-else:  # a checker that saw this would take every name for one of ours
+else:  # type checkers would accept any name
 
     def __getattr__(name: str) -> object:
         if name not in _EXPORTS:

@@ -1,4 +1,4 @@
-"""The clock that the timers of a reactor use.
+"""Lets the timers of a reactor use a clock without steps.
 
 A reactor of Twisted measures time with `time.time` (twisted#2424). A step of the wall clock then
 stops all timers, or fires them at once. The monotonic clock has no steps.

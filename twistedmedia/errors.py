@@ -1,7 +1,7 @@
-"""Every failure that a caller can be told about, with its code, HTTP status and reason.
+"""Every failure that the service reports to a client, as one table: code, HTTP status, reason.
 
-Pure. The rooms raise these; `answers` turns them into JSON. What is not one of these is a fault of
-ours and is answered as 500 with an incident id and nothing else.
+Pure. The rooms raise these errors, and `json_response` turns them into JSON. Any other exception is
+a defect: the client gets status 500, an incident id, and nothing else.
 """
 
 from __future__ import annotations
@@ -9,445 +9,236 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+RETRY_AFTER_S = 5  # for clients that are refused because the service is busy
+_LOCKED_RETRY_AFTER_S = 1  # a newer request is usually over by then
+
 
 class MediaError(Exception):
-    """A failure with an answer of its own.
+    """A failure that is reported to the client.
 
-    `code` is the contract's code, `status` the HTTP status, `reason` a sentence that a stranger can
-    act on, `headers` what the answer carries besides. When several failures are true of one file,
-    the one with the lowest `rank` is told (docs/http.md, "Storing").
+    `code` is the code in the response and `status` the HTTP status (docs/http.md). If several
+    failures apply to one file, the one with the lowest `rank` is reported (docs/http.md,
+    "Storing"). `reason` says what is wrong and what to do. `headers` are sent as well.
     """
 
     code: ClassVar[int]
     status: ClassVar[int]
-    rank: ClassVar[int] = 0
+    rank: ClassVar[int]
+    text: ClassVar[str]
 
-    def __init__(self, reason: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init_subclass__(cls, row: tuple[int, int, int, str] | None = None) -> None:
+        super().__init_subclass__()
+        if row is not None:
+            cls.code, cls.status, cls.rank, cls.text = row
+
+    def __init__(self, detail: str | int = "", headers: Mapping[str, str] | None = None) -> None:
+        """`detail` replaces the `{}` in `text`, or the whole `text` if there is no `{}` in it."""
+        is_part = "{}" in self.text
+        self.reason = self.text.format(detail) if is_part else str(detail) or self.text
+        super().__init__(self.reason)
         self.headers: Mapping[str, str] = headers or {}
 
 
-def is_refusal(status: int) -> bool:
-    """Whether a response of this HTTP status refuses a request for a reason that is not our fault.
-    One client can cause any number of such responses in a short time.
-    """
-    return 400 <= status < 500 or status == Busy.status
+# Each row: code, HTTP status, rank, reason. A `{}` stands for the detail of the one failure.
+# fmt: off
 
+class BadRequest(MediaError, row=(400, 400, 0, "{}")): ...
+class Forbidden(MediaError, row=(403, 403, 0, "{}")): ...
+class NotFound(MediaError, row=(404, 404, 0, "there is no such media")): ...
+class IsDirectory(NotFound): ...  # a directory has the name of the requested file
 
-class Malformed(MediaError):
-    """The request breaks its own format, or ended early."""
+# A file has a name that a directory needs, or the other way round.
+class NameConflict(MediaError, row=(409, 409, 6, "{}")): ...
 
-    code, status, rank = 510, 400, 0
+# The request does not continue the upload at its offset, in bytes (tus 1.0, PATCH).
+class WrongOffset(MediaError, row=(409, 409, 0,
+    "the upload continues at byte {}; send HEAD to find the offset")): ...
 
+class Superseded(MediaError, row=(409, 409, 0,
+    "a newer request has taken over this upload; send HEAD to find the offset")): ...
 
-class EmptyUpload(MediaError):
-    """A form without any file part."""
+# The older request was asked to stop. The new one has content, with which it must not wait.
+class StillEnding(MediaError, row=(409, 409, 0,
+    "an older request for this upload is still ending; send HEAD to find the offset")): ...
 
-    code, status, rank = 502, 400, 1
+class PreconditionFailed(MediaError, row=(412, 412, 6, "the file is not the expected version")): ...
+class TargetTooLong(MediaError, row=(414, 414, 0, "the request line is longer than {} bytes")): ...
+class UnsupportedContent(MediaError, row=(415, 415, 0, "{}")): ...  # its type, or its coding
 
-    def __init__(self) -> None:
-        super().__init__("the upload is empty: the form has no file part")
+# RFC 9110, 10.1.1
+class ExpectationFailed(MediaError, row=(417, 417, 0,
+    "the only supported expectation is 100-continue")): ...
 
+class TooManyUnfinished(MediaError, row=(429, 429, 0,
+    "there are {} unfinished uploads from your address; finish or delete some")): ...
 
-class MissingArgument(MediaError):
-    """An argument that the request needs is absent or empty."""
+# RFC 6585, 5
+class HeadTooLarge(MediaError, row=(431, 431, 0, "the headers are more than {}")): ...
 
-    code, status, rank = 503, 400, 1
+class AlreadyExists(MediaError, row=(501, 409, 6, "the file exists already")): ...
 
-    def __init__(self, argument: str, hint: str = "") -> None:
-        super().__init__(f"the argument '{argument}' is missing" + (f": {hint}" if hint else ""))
-        self.argument = argument
+# Another file got the name during the upload. Clients would repeat a request that fails with 409.
+class NameTaken(AlreadyExists, row=(501, 410, 6, "the file exists already")): ...
 
+class EmptyUpload(MediaError, row=(502, 400, 1,
+    "the upload is empty: the form has no file part")): ...
 
-class NameNotAllowed(MediaError):
-    """A directory or filename that breaks the rules for names."""
+class NameNotAllowed(MediaError, row=(505, 400, 2, "the name is not allowed: {}")): ...
+class NoSpace(MediaError, row=(507, 507, 5, "there is no space left on the storage")): ...
+class DigestMismatch(MediaError, row=(508, 400, 7, "the digest does not match the content")): ...
 
-    code, status, rank = 505, 400, 2
+# Of one part of an upload (tus 1.0, Checksum).
+class ChecksumMismatch(DigestMismatch, row=(508, 460, 7,
+    "the checksum does not match; nothing of this part was kept")): ...
 
-    def __init__(self, why: str) -> None:
-        super().__init__(f"the name is not allowed: {why}")
+class NotAudio(MediaError, row=(509, 422, 8, "not the audio that the name promises: {}")): ...
+class Malformed(MediaError, row=(510, 400, 0, "{}")): ...  # or it ended early
+class UpstreamFailed(MediaError, row=(512, 502, 0, "the upstream {}")): ...
+class UpstreamBrokeOff(UpstreamFailed, row=(512, 502, 0,
+    "the upstream broke off after {} bytes")): ...
 
+class UpstreamTooSlow(MediaError, row=(513, 504, 0, "the upstream took too long: {}")): ...
 
-class FormatNotSupported(MediaError):
-    """A filename whose extension is not among the formats that this service stores."""
+# fmt: on
+# Rows with headers, or with other arguments than a detail.
 
-    code, status, rank = 504, 415, 3
 
-    def __init__(self, formats: Iterable[str]) -> None:
-        super().__init__(
-            f"the format is not supported; supported are: {', '.join(sorted(formats))}"
-        )
-
-
-class TooLarge(MediaError):
-    """More bytes than the limit. `limit` is in bytes."""
-
-    code, status, rank = 506, 413, 4
-
-    def __init__(self, limit: int, what: str = "the file") -> None:
-        super().__init__(f"{what} is larger than the limit of {limit} bytes")
-        self.limit = limit
-
-
-class NoSpace(MediaError):
-    """The storage is full, or would be."""
-
-    code, status, rank = 507, 507, 5
-
-    def __init__(self) -> None:
-        super().__init__("there is no space left on the storage")
-
-
-class AlreadyExists(MediaError):
-    """The name is taken; nothing is overwritten by accident."""
-
-    code, status, rank = 501, 409, 6
-
-    def __init__(self) -> None:
-        super().__init__("the file exists already")
-
-
-class NameTaken(AlreadyExists):
-    """While an upload went on its name has become another file's. It is not to be tried again,
-    which 409 would ask clients to do for ever.
-    """
-
-    status = 410
-
-    def __init__(self, reason: str = "the file exists already") -> None:
-        super().__init__()
-        self.reason = reason
-
-
-class DigestMismatch(MediaError):
-    """The content is not what the request declares it to be, by its digest."""
-
-    code, status, rank = 508, 400, 7
-
-    def __init__(self, reason: str = "the digest does not match the content") -> None:
-        super().__init__(reason)
-
-
-class ChecksumMismatch(DigestMismatch):
-    """A part of an upload is not what its checksum says (tus 1.0, Checksum)."""
-
-    status = 460
-
-    def __init__(self) -> None:
-        super().__init__("the checksum does not match; nothing of this part was kept")
-
-
-class NotAudio(MediaError):
-    """Not the audio that the name promises. `problem` says what is wrong, in words."""
-
-    code, status, rank = 509, 422, 8
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"not the audio that the name promises: {problem}")
-        self.problem = problem
-
-
-class NameConflict(MediaError):
-    """A file stands where a directory is meant, or a directory where a file is."""
-
-    code, status, rank = 409, 409, 6
-
-
-LOCKED_RETRY_AFTER_S = 1  # a newer request is usually over by then
-
-
-class WrongOffset(MediaError):
-    """409: an upload goes on elsewhere than the request says (tus 1.0, PATCH). `offset` is where,
-    in bytes.
-    """
-
-    code = status = 409
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(f"the upload goes on at byte {offset}; ask with HEAD where to go on")
-
-
-class Superseded(MediaError):
-    """409: a newer request for the same upload has come, and only the last one counts."""
-
-    code = status = 409
-
-    def __init__(self) -> None:
-        super().__init__("a newer request has taken this upload over; ask with HEAD where it is")
-
-
-class Locked(MediaError):
-    """423: the client asked how far an upload is, and a newer request for the same upload has come
-    (RFC 4918, 11.3). tus-js-client takes any other failure of a HEAD for the end of the upload and
-    begins a new one.
-    """
-
-    code = status = 423
-
-    def __init__(self) -> None:
-        super().__init__(
-            "a newer request has taken this upload over; ask again how far it is",
-            {"Retry-After": str(LOCKED_RETRY_AFTER_S)},
-        )
-
-
-class StillEnding(MediaError):
-    """409: an older request for the same upload was told to end and has not ended yet, and this one
-    brings content, with which it may not wait.
-    """
-
-    code = status = 409
-
-    def __init__(self) -> None:
-        super().__init__(
-            "an older request for this upload is still ending; ask with HEAD where to go on"
-        )
-
-
-RETRY_AFTER_S = 5  # what is told to those who come when there is no place
-
-
-class Busy(MediaError):
-    """As many uploads, or fetches, are in progress as this service allows."""
-
-    code, status = 514, 503
-
-    state: ClassVar[str] = "busy"
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(
-            f"the service is {self.state}; try again in {retry_after_s} s",
-            {"Retry-After": str(retry_after_s)},
-        )
-
-
-class Stopping(Busy):
-    """The service was told to stop, and takes no new work."""
-
-    state = "stopping"
-
-
-class StorageFailed(MediaError):
-    """The storage cannot be read or written at the moment, and the client can do nothing about it.
-
-    `doing` is "read" or "written". `why` is the operating system's reason or ours. It never names a
-    path of the host.
-    """
-
-    code, status, rank = 515, 503, 5
-
-    def __init__(self, doing: str, why: str) -> None:
-        super().__init__(
-            f"the storage cannot be {doing}: {why}", {"Retry-After": str(RETRY_AFTER_S)}
-        )
-        self.doing = doing
-
-
-class AddressRefused(MediaError):
-    """What is not to be fetched. Nobody learns why: whether a name leads to an address that is not
-    allowed, or nowhere, is the business of our own network.
-    """
-
-    code, status = 511, 403
-
-    def __init__(self, where: str = "") -> None:
-        """`where` is for the operator: the origin that was refused."""
-        super().__init__("that address may not be fetched")
-        self.where = where
-
-
-class UpstreamFailed(MediaError):
-    """The service that a URL names did not give what it was asked for. `why` completes "the
-    upstream ...".
-    """
-
-    code, status = 512, 502
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"the upstream {why}")
-
-
-class UpstreamBrokeOff(UpstreamFailed):
-    """It lost the connection in the middle of the content. `received` bytes had come."""
-
-    def __init__(self, received: int) -> None:
-        super().__init__(f"broke off after {received} bytes")
-
-
-class UpstreamTooSlow(MediaError):
-    """The service that a URL names took too long; `why` as before."""
-
-    code, status = 513, 504
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"the upstream took too long: {why}")
-
-
-class BadRequest(MediaError):
-    """400: the request makes no sense to this resource."""
-
-    code = status = 400
-
-
-class Forbidden(MediaError):
-    """403: this service does not do that."""
-
-    code = status = 403
-
-
-class NotFound(MediaError):
-    """404: nothing is there."""
-
-    code = status = 404
-
-    def __init__(self, reason: str = "there is no such media") -> None:
-        super().__init__(reason)
-
-
-class IsDirectory(NotFound):
-    """A directory has the name that was asked for as a file's."""
-
-
-class MethodNotAllowed(MediaError):
-    """405, with the methods that are."""
-
-    code = status = 405
-
+class MethodNotAllowed(
+    MediaError, row=(405, 405, 0, "the method is not allowed here; allowed are: {}")
+):
     def __init__(self, allowed: Iterable[str]) -> None:
         methods = ", ".join(sorted(allowed))
-        super().__init__(
-            f"the method is not allowed here; allowed are: {methods}", {"Allow": methods}
-        )
+        super().__init__(methods, {"Allow": methods})
 
 
-class PreconditionFailed(MediaError):
-    """412: a condition of the request does not hold."""
+class TooSlow(MediaError, row=(408, 408, 0, "{} took too long to arrive")):
+    """The client was too slow with what it had begun to send (RFC 9110, 15.5.9)."""
 
-    code = status = 412
-    rank = 6  # of a file: it is no longer the one that was to be replaced
-
-    def __init__(
-        self,
-        reason: str = "the file is not the one that is meant",
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(reason, headers)
+    def __init__(self, what: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(what, {"Connection": "close", **(headers or {})})
 
 
-class UnsupportedVersion(PreconditionFailed):
-    """412: a version of tus that is not spoken here."""
-
-    def __init__(self, versions: str) -> None:
-        super().__init__(
-            f"the Tus-Resumable header has to name a version that is spoken: {versions}",
-            {"Tus-Version": versions},
-        )
-
-
-class TooSlow(MediaError):
-    """408: the client took too long to send what it had begun (RFC 9110, 15.5.9)."""
-
-    code = status = 408
-
-    def __init__(self, what: str) -> None:
-        """`what` is what did not come, or not fast enough."""
-        super().__init__(f"{what} took too long to come", {"Connection": "close"})
-
-
-class GaveWay(TooSlow):
-    """408: the slowest request of a caller, when the thing that it holds is used up."""
+class GaveWay(TooSlow, row=(408, 408, 0, "the service is busy, and {}")):
+    """A scarce resource was used up, and this was the slowest request of its caller."""
 
     def __init__(
         self,
         why: str = "this was one of the slowest requests; try again with fewer requests at a time",
     ) -> None:
-        """`why` is the request's part in it, and what to do."""
-        MediaError.__init__(
-            self,
-            f"the service is busy, and {why}",
-            {"Connection": "close", "Retry-After": str(RETRY_AFTER_S)},
-        )
+        """`why` says why this request had to end, and what the client can do."""
+        super().__init__(why, _retry_after(RETRY_AFTER_S))
 
 
-class TargetTooLong(MediaError):
-    """414: a request line that is longer than `limit` bytes."""
-
-    code = status = 414
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"the request line is longer than {limit} bytes")
-
-
-class UnsupportedContent(MediaError):
-    """415: content of a type, or in a coding, that this resource does not take."""
-
-    code = status = 415
+class UnsupportedVersion(
+    PreconditionFailed,
+    row=(412, 412, 6, "the Tus-Resumable header must name a supported version: {}"),
+):
+    def __init__(self, versions: str) -> None:
+        super().__init__(versions, {"Tus-Version": versions})
 
 
-class RangeNotSatisfiable(MediaError):
-    """416: no byte of the range asked for exists (RFC 9110, 15.5.17). `size` is in bytes."""
-
-    code = status = 416
+class RangeNotSatisfiable(
+    MediaError, row=(416, 416, 0, "the range lies outside the file's {} bytes")
+):
+    """No byte of the requested range exists (RFC 9110, 15.5.17)."""
 
     def __init__(self, size: int) -> None:
-        super().__init__(
-            f"the range lies outside the file's {size} bytes",
-            {"Content-Range": f"bytes */{size}"},
-        )
+        super().__init__(size, {"Content-Range": f"bytes */{size}"})
 
 
-class ExpectationFailed(MediaError):
-    """417: an `Expect` other than `100-continue` (RFC 9110, 10.1.1)."""
-
-    code = status = 417
+class Locked(
+    MediaError, row=(423, 423, 0, "a newer request has taken over this upload; try again later")
+):
+    """The answer to a HEAD of an upload that a newer request has taken over (RFC 4918, 11.3). After
+    any other failure tus-js-client would begin a new upload.
+    """
 
     def __init__(self) -> None:
-        super().__init__("the only expectation that can be met is 100-continue")
+        super().__init__(headers=_retry_after(_LOCKED_RETRY_AFTER_S))
 
 
-class TooManyConnections(MediaError):
-    """429: one address has as many connections as one may have."""
-
-    code = status = 429
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__(
-            f"there are too many connections from your address; try again in {retry_after_s} s",
-            {"Retry-After": str(retry_after_s)},
-        )
+class TooManyConnections(
+    MediaError,
+    row=(429, 429, 0, "there are too many connections from your address; try again in {} s"),
+):
+    def __init__(self, retry_after_s: int = RETRY_AFTER_S) -> None:
+        super().__init__(retry_after_s, _retry_after(retry_after_s))
 
 
-class TooManyUnfinished(MediaError):
-    """429: one caller has as many unfinished uploads as one may have."""
-
-    code = status = 429
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            f"there are {limit} unfinished uploads from your address; finish some, or end them"
-        )
-
-
-class HeadTooLarge(MediaError):
-    """431: more header lines, or larger ones, than anybody needs (RFC 6585, 5)."""
-
-    code = status = 431
-
-    def __init__(self, limit: str) -> None:
-        super().__init__(f"the headers are more than {limit}")
-
-
-class InternalError(MediaError):
-    """500: our fault. `incident` is in the log as well, with what really happened."""
-
-    code = status = 500
-    rank = 5  # of a file: the storage failed
+class InternalError(
+    MediaError, row=(500, 500, 5, "internal error; the incident's id is in the service's log")
+):
+    """A defect of the service. The log has the details of `incident`."""
 
     def __init__(self, incident: str) -> None:
-        super().__init__("internal error; the incident's id is in the service's log")
+        super().__init__()
         self.incident = incident
 
 
+class MissingArgument(MediaError, row=(503, 400, 1, "the argument {}")):
+    """A required argument is absent or empty."""
+
+    def __init__(self, argument: str, hint: str = "") -> None:
+        super().__init__(f"'{argument}' is missing" + (f": {hint}" if hint else ""))
+        self.argument = argument
+
+
+class FormatNotSupported(
+    MediaError, row=(504, 415, 3, "the format is not supported; supported are: {}")
+):
+    def __init__(self, formats: Iterable[str]) -> None:
+        super().__init__(", ".join(sorted(formats)))
+
+
+class TooLarge(MediaError, row=(506, 413, 4, "{} bytes")):
+    """`what` has more bytes than `limit`."""
+
+    def __init__(self, limit: int, what: str = "the file") -> None:
+        super().__init__(f"{what} is larger than the limit of {limit}")
+        self.limit = limit
+
+
+class AddressRefused(MediaError, row=(511, 403, 0, "that address may not be fetched")):
+    """The client does not learn whether the host has an address that is not allowed, or does not
+    exist: that would reveal our own network. `where`, the refused origin, is for the log.
+    """
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__()
+        self.where = where
+
+
+class Busy(MediaError, row=(514, 503, 0, "the service is busy; try again in {} s")):
+    """As many uploads or fetches are in progress as the service allows."""
+
+    def __init__(self, retry_after_s: int = RETRY_AFTER_S) -> None:
+        super().__init__(retry_after_s, _retry_after(retry_after_s))
+
+
+class Stopping(Busy, row=(514, 503, 0, "the service is stopping; try again in {} s")):
+    """The service accepts no new work."""
+
+
+class StorageFailed(MediaError, row=(515, 503, 5, "the storage cannot be {}")):
+    """`doing` is "read" or "written". `why` is the reason of the operating system or our own. It
+    never contains a path of the host.
+    """
+
+    def __init__(self, doing: str, why: str) -> None:
+        super().__init__(f"{doing}: {why}", _retry_after(RETRY_AFTER_S))
+        self.doing = doing
+
+
 class ConfigurationError(Exception):
-    """The service cannot start as it is configured; the text is one line for the operator."""
+    """The service cannot start with this configuration. The text is one line for the operator."""
+
+
+def is_refusal(status: int) -> bool:
+    """Whether a response with this HTTP status refuses a request and is not a defect of ours. One
+    client can cause any number of such responses in a short time.
+    """
+    return 400 <= status < 500 or status == Busy.status
+
+
+def _retry_after(delay_s: int) -> dict[str, str]:
+    return {"Retry-After": str(delay_s)}

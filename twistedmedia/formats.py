@@ -1,19 +1,19 @@
-"""The audio formats that are known, by extension, with their media types.
+"""The known audio formats by extension, with their media types.
 
 Pure. Sources: IANA's registry; RFC 3003 (mp3), RFC 5334 and 7845 (ogg, opus), RFC 9639 (flac),
-RFC 4337 (m4a), RFC 9559 (mka), RFC 4867 (amr, awb). No media type is registered for WAV, WebM,
-AIFF, CAF and WMA; theirs are those that browsers and the WHATWG MIME standard use.
+RFC 4337 (m4a), RFC 9559 (mka), RFC 4867 (amr, awb). WAV, WebM, AIFF, CAF and WMA have no registered
+media type: theirs are what browsers and the WHATWG MIME standard use.
 """
 
 from __future__ import annotations
 
 import re
 
-# Of what browsers neither play nor show. They save it.
+# Browsers save content of this type. They neither play nor show it.
 UNKNOWN_TYPE = "application/octet-stream"
 
-# Extensions of raw samples, as telephone systems write them. There are no headers in such a file,
-# and no media type says what is in it.
+# Extensions of raw samples, as telephone systems write them. Such files have no header and no media
+# type of their own.
 RAW = (
     *("gsm", "ulaw", "ul", "alaw", "al", "g722", "g729"),
     *("sln", "sln16", "sln48"),
@@ -50,11 +50,11 @@ _PARAMETER_NAME = re.compile(rf"{_TOKEN}(?==)", re.ASCII)
 
 
 def parse_formats(text: str) -> dict[str, str]:
-    """The formats in a list like "mp3,wav,clip=audio/x-clip", in any case: extensions, each with
-    its media type in lower case. A format that is not known has to name its type. Only types that
-    no browser takes for a document may be named, or a stored file could run in one.
+    """Parse a list like "mp3,wav,clip=audio/x-clip", in any case, into extensions with their media
+    types in lower case. A format that is not known must name its type. Types that browsers treat as
+    documents are not allowed: scripts in a stored file could run.
 
-    :raises ValueError: if a format is unknown or malformed, has two types, or there is none.
+    :raises ValueError: if a format is unknown or malformed, or has two types, or the list is empty.
     """
     formats: dict[str, str] = {}
     for part in filter(None, (each.strip() for each in text.split(","))):
@@ -84,11 +84,11 @@ def _named_type(extension: str, media_type: str) -> str:
             "underscores"
         )
     match = _MEDIA_TYPE.fullmatch(media_type.strip())
-    # Browsers take all types that end in +xml for documents (WHATWG MIME Sniffing, 4.6).
+    # Browsers treat all types that end in +xml as documents (WHATWG MIME Sniffing, 4.6).
     if match is None or match[1].lower().endswith("+xml"):
         raise ValueError(
             f"{media_type.strip()!r} is not a media type that a format may have; it is audio/..., "
             f"video/... or {UNKNOWN_TYPE}, and does not end in +xml"
         )
-    # All of these are in any case, except values of parameters (RFC 9110, 8.3.1).
+    # All of this is case-insensitive, except values of parameters (RFC 9110, 8.3.1).
     return match[1].lower() + _PARAMETER_NAME.sub(lambda name: name[0].lower(), match[2])

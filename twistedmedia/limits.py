@@ -1,7 +1,4 @@
-"""Sizes and times as people write them, an exact budget of bytes, and a least rate.
-
-Pure. "Exact" means that N bytes pass a limit of N and N+1 do not.
-"""
+"""Sizes and durations as people write them, and a limit on the number of bytes. Pure."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ _SIZE = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,3}))?\s*([a-z]*)", re.IGNORECASE
 
 
 def parse_size(text: str) -> int:
-    """Bytes meant by `text`: "2GiB", "500 MB", "64k" (1,024 each), "1.5GiB", "1048576".
+    """Parse a size into bytes: "2GiB", "500 MB", "64k" (1,024 each), "1.5GiB", "1048576".
 
-    :raises ValueError: with a sentence that says what a size looks like.
+    :raises ValueError: if `text` is not a size; the message shows what one looks like.
     """
     match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[3].lower()) if match else None
@@ -37,9 +34,9 @@ _DURATION = re.compile(r"([0-9]{1,6})\s*([a-z]*)", re.IGNORECASE | re.ASCII)
 
 
 def parse_duration(text: str) -> int:
-    """Seconds meant by `text`: "30s", "5m", "1h", "90".
+    """Parse a duration into seconds: "30s", "5m", "1h", "90".
 
-    :raises ValueError: with a sentence that says what a time looks like.
+    :raises ValueError: if `text` is not a duration; the message shows what one looks like.
     """
     match = _DURATION.fullmatch(text.strip())
     unit = _SECONDS.get(match[2].lower()) if match else None
@@ -48,61 +45,11 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * unit
 
 
-class LeastRate:
-    """Tells whether bytes come as fast as they have to, window by window."""
-
-    def __init__(self, bytes_per_s: int, window_s: float) -> None:
-        self.window_s = window_s
-        self._least = bytes_per_s * window_s
-        self._before = 0
-
-    def kept(self, received: int, excused: bool) -> bool:
-        """Whether a window that ends now was fast enough, when `received` bytes have come in all.
-        One that is `excused` always was: it was not the sender who was slow.
-        """
-        came = received - self._before
-        self._before = received
-        return excused or came >= self._least
-
-
-RECENT_S = 3.0  # long enough for a packet that is lost and sent again
-
-
-class RecentRate:
-    """How fast a peer sent lately. It is not known before `RECENT_S` seconds in which nothing but
-    the peer was slow.
-    """
-
-    def __init__(self, now_s: float, received: int) -> None:
-        """`received` is how many bytes came before."""
-        self._bytes_per_s: float | None = None
-        self._begin(now_s, received)
-
-    def look(self, now_s: float, received: int, waited_s: float = 0.0) -> None:
-        """To be called some times in `RECENT_S`. `received` bytes came in all. The peer had to wait
-        for us for `waited_s` since the last look: this time does not count.
-        """
-        self._since_s += waited_s
-        if now_s - self._since_s >= RECENT_S:
-            self._bytes_per_s = (received - self._before) / (now_s - self._since_s)
-            self._begin(now_s, received)
-
-    def bytes_per_s(self, received: int) -> float | None:
-        """The rate if `received` bytes came in all, None if it is not known."""
-        if self._bytes_per_s is None:
-            return None
-        # A peer that became fast since the last look is fast.
-        return max(self._bytes_per_s, (received - self._before) / RECENT_S)
-
-    def _begin(self, now_s: float, received: int) -> None:
-        self._since_s, self._before = now_s, received
-
-
 class ByteBudget:
-    """Counts bytes as they come and refuses the first one over the limit."""
+    """Counts bytes and refuses the first one over the limit: N bytes pass a limit of N."""
 
     def __init__(self, limit: int, what: str = "the file") -> None:
-        """`limit` in bytes; `what` names the thing in the error's reason."""
+        """`limit` is in bytes. `what` names the thing in the reason of the error."""
         self.limit = limit
         self.spent = 0
         self._what = what
@@ -110,7 +57,7 @@ class ByteBudget:
     def spend(self, size: int) -> None:
         """Count `size` more bytes.
 
-        :raises TooLarge: when there are now more than the limit (they are counted all the same).
+        :raises TooLarge: if the total exceeds the limit; the bytes are counted all the same.
         """
         self.spent += size
         if self.spent > self.limit:

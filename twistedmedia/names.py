@@ -1,7 +1,7 @@
 """Names of media: a directory and a filename, validated once and then trusted.
 
-Pure. The rules are those of docs/http.md, "Names". Whatever takes a `MediaName` may rely on it: no
-segment is empty, hidden, `.` or `..`, none holds a slash, and all are NFC.
+Pure. The rules are in docs/http.md, "Names". Code that takes a `MediaName` may rely on them: no
+segment is empty, begins with a dot or contains a slash, and all are in NFC.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from urllib.parse import quote
 
 from twistedmedia.errors import MissingArgument, NameNotAllowed
 
-MAX_SEGMENT_BYTES = 255  # what Linux file systems take for one name
-MAX_NAME_BYTES = 1024  # of the whole, slashes included
+MAX_SEGMENT_BYTES = 255  # the limit of Linux file systems
+MAX_NAME_BYTES = 1024  # with slashes
 
-# NFC makes no text shorter than a quarter of its bytes. The time that it takes grows with the
-# square of a run of combining marks: a text that is too long whatever it becomes is refused before.
+# NFC shortens a text to a quarter of its bytes at most. Its time grows with the square of a run of
+# combining marks, so a text that would be too long afterwards is not normalized.
 _NFC_SHRINKS = 4
 
-# What most names are made of, and nothing else needs to be looked at.
+# Most names match this and need no other check.
 _PLAIN = re.compile(r"[ !-\-0-\[\]-~][ -.0-\[\]-~]{0,254}", re.ASCII)
 
 _FORBIDDEN_CATEGORIES = {
@@ -30,31 +30,31 @@ _FORBIDDEN_CATEGORIES = {
 }
 
 
-UPLOAD_LENGTH = 32  # characters of the id of a resumable upload
+UPLOAD_LENGTH = 32  # characters in the id of a resumable upload
 _UPLOAD = re.compile(rf"[0-9a-f]{{{UPLOAD_LENGTH}}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class MediaName:
-    """A valid name. Only `media_name` and `media_name_from_path` make them."""
+    """A valid name. Use `media_name` or `media_name_from_path` to make one."""
 
     folders: tuple[str, ...]
     filename: str
 
     @property
     def directory(self) -> str:
-        """The directory as it is written: `prompts/en`."""
+        """The directory, such as `prompts/en`."""
         return "/".join(self.folders)
 
     @property
     def extension(self) -> str:
-        """What follows the last dot, in lower case; empty when there is none."""
+        """What follows the last dot in lower case, empty if nothing does."""
         stem, dot, extension = self.filename.rpartition(".")
         return extension.lower() if stem and dot else ""
 
     @property
     def url_path(self) -> str:
-        """The name percent-encoded for a URL's path: `prompts/en/a%20b.mp3`."""
+        """The name percent-encoded for a URL's path, such as `prompts/en/a%20b.mp3`."""
         return url_path((*self.folders, self.filename))
 
     def __str__(self) -> str:
@@ -67,9 +67,9 @@ def url_path(segments: Iterable[str | bytes]) -> str:
 
 
 def decode(raw: bytes) -> str:
-    """`raw` as text.
+    """Decode `raw`.
 
-    :raises NameNotAllowed: when it is not UTF-8.
+    :raises NameNotAllowed: if it is not UTF-8.
     """
     try:
         return raw.decode("utf-8")
@@ -78,12 +78,12 @@ def decode(raw: bytes) -> str:
 
 
 def media_name(directory: str, filename: str) -> MediaName:
-    """The name that a directory and a filename give.
+    """Make a name from a directory and a filename.
 
-    In the directory backslashes count as slashes and one trailing slash is dropped.
+    In the directory backslashes count as slashes, and one trailing slash is dropped.
 
-    :raises MissingArgument: when either is empty.
-    :raises NameNotAllowed: when a rule is broken, saying which.
+    :raises MissingArgument: if either is empty.
+    :raises NameNotAllowed: if a rule is broken; the reason says which.
     """
     if not directory:
         raise MissingArgument("directory")
@@ -100,34 +100,35 @@ def media_name(directory: str, filename: str) -> MediaName:
 
 
 def media_name_from_path(segments: list[bytes]) -> MediaName:
-    """The name in a URL's path: its segments, each percent-decoded on its own.
+    """Make a name from the segments of a URL's path, each of which is percent-decoded.
 
-    The last segment is the filename, those before it the directory.
+    The last segment is the filename, the others are the directory.
 
-    :raises MissingArgument: when there is no directory or the filename is empty.
-    :raises NameNotAllowed: when a rule is broken; an encoded slash (`%2F`) breaks one.
+    :raises MissingArgument: if there is no directory, or the filename is empty.
+    :raises NameNotAllowed: if a rule is broken. An encoded slash (`%2F`) breaks one.
     """
     if not segments:
         raise MissingArgument("directory")
     texts = _decoded(segments)
     if len(texts) > 1 and texts[0] == "":
         raise NameNotAllowed("the directory begins with a slash")
-    if len(texts) > 2 and texts[-2] == "":  # so that no trailing slash is dropped from a path
+    if len(texts) > 2 and texts[-2] == "":  # `media_name` would drop this slash
         raise NameNotAllowed("a part of the directory is empty")
     return media_name("/".join(texts[:-1]), texts[-1])
 
 
 def folders_from_path(segments: list[bytes]) -> tuple[str, ...]:
-    """The directory in a URL's path, of no segments the root. Backslashes count as slashes.
+    """The folders of the directory in a URL's path. Without segments it is the root. Backslashes
+    count as slashes.
 
-    :raises NameNotAllowed: when a rule is broken.
+    :raises NameNotAllowed: if a rule is broken.
     """
     texts = "/".join(_decoded(segments)).replace("\\", "/").split("/") if segments else []
     return _folders(texts)
 
 
 def is_segment(text: str) -> bool:
-    """Whether a folder or file of this very name can be part of a media name."""
+    """Whether a folder or file with exactly this name can be part of a media name."""
     if _PLAIN.fullmatch(text):
         return True
     try:
@@ -137,16 +138,14 @@ def is_segment(text: str) -> bool:
 
 
 def is_upload(text: str) -> bool:
-    """Whether that can be the id of a resumable upload: such a text is safe as a part of a file's
-    name.
-    """
+    """Whether `text` can be the id of a resumable upload. Such a text is safe in a filename."""
     return _UPLOAD.fullmatch(text) is not None
 
 
 def _decoded(segments: list[bytes]) -> list[str]:
     texts = [decode(segment) for segment in segments]
     if any("/" in text for text in texts):
-        raise NameNotAllowed("it holds an encoded slash")
+        raise NameNotAllowed("it contains an encoded slash")
     return texts
 
 
@@ -157,11 +156,9 @@ def _check_slashes(text: str, what: str) -> None:
 
 
 def _folders(texts: Iterable[str]) -> tuple[str, ...]:
-    """Those folders of a directory. The first one that makes it too long is the last one that is
-    looked at.
-    """
+    """Validate the folders of a directory. Stops at the first one that makes it too long."""
     folders: list[str] = []
-    size = -1  # bytes, with the slashes between folders
+    size = -1  # in bytes, with the slashes between folders
     for text in texts:
         folder = _segment(text, "directory")
         size += 1 + len(folder.encode())
@@ -188,9 +185,9 @@ def _segment(text: str, what: str) -> str:
     if size > MAX_SEGMENT_BYTES:
         raise NameNotAllowed(f"a part of the {what} is longer than {MAX_SEGMENT_BYTES} bytes")
     _check_slashes(text, what)
-    # Printable characters are of none of these categories, and the look at the whole is fast.
+    # Printable texts contain no such character, and to check the whole text is fast.
     for character in "" if text.isprintable() else text:
         kind = _FORBIDDEN_CATEGORIES.get(unicodedata.category(character))
         if kind is not None:
-            raise NameNotAllowed(f"the {what} holds {kind} (U+{ord(character):04X})")
+            raise NameNotAllowed(f"the {what} contains {kind} (U+{ord(character):04X})")
     return text

@@ -1,7 +1,7 @@
-"""Large content in memory of its own, which the system has back as soon as nobody refers to it.
+"""Keeps large content in its own memory mapping, which is freed with the last reference to it.
 
-Pure. What Python allocates for a large object stays with the process when the object goes, as a
-rule: the allocator keeps it for the next one, or it lies below something that is still in use.
+Pure. The memory of an ordinary large object usually stays with the process: the allocator keeps it
+for the next object, or it cannot shrink the heap because something above is still in use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Iterator
 
-_AT_ONCE_BYTES = 64 << 10  # as much is written at a time; less than this is not worth it
+_BATCH_BYTES = 64 << 10  # smaller contents are not worth a mapping
 
 
 class Packing:
@@ -26,16 +26,14 @@ class Packing:
         return self._written + len(self._batch)
 
     def add(self, pieces: Iterable[bytes]) -> None:
-        """Append `pieces`. They are taken one by one, so that no more than some of them are there
-        at the same time.
-        """
+        """Append `pieces`. They are taken one by one, so that a generator needs little memory."""
         for piece in pieces:
             self._batch += piece
-            if len(self._batch) >= _AT_ONCE_BYTES:
+            if len(self._batch) >= _BATCH_BYTES:
                 self._write()
 
     def end(self) -> memoryview:
-        """The content. Nothing can be added any more."""
+        """Return the content. Nothing can be added any more."""
         if self._whole is None:
             return memoryview(bytes(self._batch))
         if self._batch:
@@ -49,22 +47,20 @@ class Packing:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             self._whole = mmap.mmap(-1, 2 * size, flags=flags)
         elif len(self._whole) < size:
-            self._whole.resize(2 * size)  # what was written before stays
+            self._whole.resize(2 * size)  # keeps the content
         self._whole.write(self._batch)
         self._written = size
         self._batch.clear()
 
 
 def pack(pieces: Iterable[bytes]) -> memoryview:
-    """All of `pieces`, one behind the other."""
+    """Join `pieces`."""
     packing = Packing()
     packing.add(pieces)
     return packing.end()
 
 
 def pieces_of(content: memoryview) -> Iterator[bytes]:
-    """`content` in pieces. To copy or compare megabytes at once would hold the interpreter's lock
-    all the time.
-    """
-    for at in range(0, len(content), _AT_ONCE_BYTES):
-        yield bytes(content[at : at + _AT_ONCE_BYTES])
+    """Split `content`. To copy or compare megabytes at once would block other threads."""
+    for at in range(0, len(content), _BATCH_BYTES):
+        yield bytes(content[at : at + _BATCH_BYTES])

@@ -1,6 +1,4 @@
-"""Contents and what is wrong with them as the audio that a name promises. Each is told whole and in
-pieces of every kind, and the verdict is the same.
-"""
+"""Contents, and what is wrong with each as the audio that its name promises."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """`problem` is None where the content is what the extension promises."""
+    """`problem` is None if the content is what the extension promises."""
 
     what: str
     extension: str
@@ -61,17 +59,17 @@ class Case:
 
 def _wav() -> Iterator[tuple[str, bytes, str | None]]:
     data = chunk(b"data", noise(800))
-    empty = "there is no audio in it"
+    empty = "it contains no audio"
     ends = "it ends before the audio begins"
     yield "what the standard library writes", wav(1), None
     yield "an odd number of bytes", riff(fmt(bits=8), chunk(b"data", noise(801))), None
     yield (
-        "the same, without the padding",
+        "the same without the padding",
         riff(fmt(bits=8), chunk(b"data", noise(801), padding=b"")),
         None,
     )
     yield (
-        "chunks before and behind",
+        "chunks before and after",
         riff(
             chunk(b"JUNK", bytes(28)), fmt(), chunk(b"LIST", b"INFO"), data, chunk(b"id3 ", id3(9))
         ),
@@ -102,7 +100,7 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
     yield "20 bits in 24", riff(fmt(bits=20, block=3), data), None
     yield "a wrong number of bytes a second", riff(fmt(bytes_s=1), data), None
     yield "a wrong size of the whole", riff(fmt(), data, size=0), None
-    yield "something behind the end", riff(fmt(), data) + noise(100), None
+    yield "data after the end", riff(fmt(), data) + noise(100), None
     yield (
         "RF64",
         riff(
@@ -118,7 +116,7 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
         None,
     )
     yield (
-        "RF64 that is not finished",
+        "unfinished RF64",
         riff(ds64(0), fmt(), chunk(b"data", noise(800), 0xFFFFFFFF), form=b"RF64"),
         None,
     )
@@ -138,13 +136,13 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
         None,
     )
     yield (
-        "a recorder that was not stopped",
+        "a recorder that crashed",
         riff(fmt(), chunk(b"data", noise(800), 0), size=0),
         None,
     )
     yield (
-        "header says 10:00, data end at 4:12",
-        wav(600, came=252.4),
+        "4:12 of 10:00",
+        wav(600, actual=252.4),
         "header says 10:00, data ends at 4:12",
     )
     yield (
@@ -170,12 +168,12 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
     )
     yield "empty data", riff(fmt(), chunk(b"data", b"")), empty
     yield (
-        "empty data, and a chunk behind",
+        "empty data and a chunk after them",
         riff(fmt(), chunk(b"data", b""), chunk(b"LIST", b"INFOISFT")),
         empty,
     )
     yield (
-        "data of unknown size that did not come",
+        "empty data of unknown size",
         riff(fmt(), chunk(b"data", b"", 0xFFFFFFFF)),
         empty,
     )
@@ -190,7 +188,7 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
         "its format is incomplete",
     )
     yield "half an extension", riff(fmt(0xFFFE, more=b"\x16\0"), data), "its format is incomplete"
-    yield "the data first", riff(data, fmt()), "the data come before their format"
+    yield "the data first", riff(data, fmt()), "the data chunk comes before the format chunk"
     yield "no channels", riff(fmt(channels=0, block=2), data), "it says that it has 0 channels"
     yield (
         "thousands of channels",
@@ -228,16 +226,16 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
     yield (
         "an unknown coding",
         riff(fmt(0xABCD), data),
-        "its coding, 0xabcd, is none that players know",
+        "its coding, 0xabcd, is unknown to players",
     )
     yield (
         "an unknown coding, extensible",
         riff(extensible(coding=0x1234), data),
-        "its coding, 0x1234, is none that players know",
+        "its coding, 0x1234, is unknown to players",
     )
     yield "noise instead of chunks", riff(noise(800, 5)), "at byte 12 there is no chunk"
     yield (
-        "noise behind the format",
+        "noise after the format",
         riff(fmt(), b"\1\2\3\4" + noise(800)),
         "at byte 36 there is no chunk",
     )
@@ -245,13 +243,13 @@ def _wav() -> Iterator[tuple[str, bytes, str | None]]:
     yield (
         "thousands of chunks",
         riff(*[chunk(b"JUNK", b"")] * 5000),
-        "there are no data in its first 256 chunks",
+        "its first 256 chunks contain no data chunk",
     )
 
 
 def _mp3() -> Iterator[tuple[str, bytes, str | None]]:
     cut = "the last frame is cut off"
-    nothing = "there is no MPEG audio in it"
+    nothing = "it contains no MPEG audio"
     yield "from an encoder, constant bit rate, ID3", (DATA / "tone.mp3").read_bytes(), None
     yield "from an encoder, variable bit rate", (DATA / "sweep.mp3").read_bytes(), None
     for header, kind in (
@@ -271,25 +269,25 @@ def _mp3() -> Iterator[tuple[str, bytes, str | None]]:
     yield "ID3v2.4 with a footer", id3(2000, 4, 0x10) + frames(5), None
     yield "a large ID3, with a picture", id3(300_000, filler=b"\xff") + frames(5), None
     yield "two ID3 tags", id3(10) + id3(20) + frames(5), None
-    yield "padding behind the tag", id3(10) + bytes(1000) + frames(5), None
+    yield "padding after the tag", id3(10) + bytes(1000) + frames(5), None
     yield "a tag of a wrong size", id3(10) + noise(1000) + frames(5), None
     yield "ID3v1", frames(5) + id3v1(), None
     yield "ID3v1, enhanced", frames(5) + b"TAG+" + bytes(223) + id3v1(), None
     yield "APE and ID3v1", frames(5) + ape(500) + id3v1(), None
     yield "a large APE tag", frames(5) + ape(200_000), None
     yield "lyrics", frames(5) + b"LYRICSBEGIN" + noise(3000) + b"000010LYRICS200" + id3v1(), None
-    yield "some zeros behind it", frames(5) + bytes(512), None
-    yield "two files, one behind the other", frames(5) + id3v1() + id3(100) + frames(5), None
+    yield "some zeros after it", frames(5) + bytes(512), None
+    yield "two files, one after the other", frames(5) + id3v1() + id3(100) + frames(5), None
     yield "a hundred tags between frames", (frames(1) + id3(9)) * 100, None
     yield (
         "tags without end",
         frames(5) + id3(0) * 4000,
         "there are more than 256 tags in it",
     )
-    yield "large, with tags behind it", frames(4000) + ape(500) + id3v1(), None
-    yield "large, with a picture behind it", frames(4000) + ape(200_000), None
+    yield "large, with tags after it", frames(4000) + ape(500) + id3v1(), None
+    yield "large, with a picture after it", frames(4000) + ape(200_000), None
     yield (
-        "large, with lyrics behind it",
+        "large, with lyrics after it",
         frames(4000) + b"LYRICSBEGIN" + noise(300) + b"000010LYRICS200",
         None,
     )
@@ -298,13 +296,18 @@ def _mp3() -> Iterator[tuple[str, bytes, str | None]]:
     yield "VBRI", vbri(9, 10 * 417) + frames(9), None
     yield "declares a little more than it has", xing(9, 10 * 417 + 800) + frames(9), None
     yield "declares nothing", xing(0, 0) + frames(9), None
-    yield "the last frame lacks a byte", frames(5)[:-1], cut
-    yield "the last frame has a byte", frames(5) + frame()[:1], cut
-    yield "the last frame has its header", frames(5) + frame()[:4], cut
-    yield "the first frame is the last and cut off", frame()[:100], cut
+    yield "one byte of the last frame is missing", frames(5)[:-1], cut
+    yield "the last frame has one byte", frames(5) + frame()[:1], cut
+    yield "the last frame has only its header", frames(5) + frame()[:4], cut
+    yield "one frame, cut off", frame()[:100], cut
     yield "large, and the last frame is cut off", frames(4000)[:-100], cut
-    yield "large, cut off, with a tag behind it", frames(4000)[:-100] + id3v1(), cut
+    yield "large, cut off, with a tag after it", frames(4000)[:-100] + id3v1(), cut
     yield "half of it", declaring(2000)[: 1000 * 417], "header says 0:52, data ends at 0:26"
+    yield (
+        "half of it, after a large tag",
+        id3(500_000) + declaring(2000)[: 1000 * 417],
+        "header says 0:52, data ends at 0:26",
+    )
     yield (
         "half of it, in mono",
         xing(2000, 2001 * 417, MP3_MONO) + frames(999, MP3_MONO),
@@ -334,7 +337,7 @@ def _mp3() -> Iterator[tuple[str, bytes, str | None]]:
     yield "ID3 that is cut off", id3(2000)[:1000], nothing
     yield "ID3 and zeros", id3(2000) + bytes(20_000), nothing
     yield (
-        "ID3 and a page",
+        "ID3 and an HTML page",
         id3(20) + b"<!DOCTYPE html><script>alert(1)</script>",
         "the content is HTML, not MP3",
     )
@@ -344,52 +347,52 @@ def _mp3() -> Iterator[tuple[str, bytes, str | None]]:
     yield (
         "free format",
         FREE_FORMAT + noise(5000),
-        "its frames are of free format, which hardly anything plays",
+        "its frames are of free format, which few players support",
     )
     yield (
         "one frame and noise",
         frame() + noise(9000),
-        "its last 9000 bytes are no MPEG audio",
+        "its last 9000 bytes are not MPEG audio",
     )
-    yield "two frames and noise", frames(2) + noise(900), "its last 900 bytes are no MPEG audio"
+    yield "two frames and noise", frames(2) + noise(900), "its last 900 bytes are not MPEG audio"
     yield (
         "a header and noise",
         b"\xff\xfb\x90\x00" + noise(20_000),
-        "at byte 417 there is something that is no MPEG audio",
+        "at byte 417 there is something that is not MPEG audio",
     )
     yield (
-        "another sampling rate in the midst",
+        "another sampling rate in the middle",
         frames(5) + frames(99, MP3_48K),
         "at byte 2085 the sampling rate changes from 44100 to 48000 Hz",
     )
     yield (
         "a hole",
         frames(50) + bytes(5000) + frames(50),
-        "at byte 20850 there is something that is no MPEG audio",
+        "at byte 20850 there is something that is not MPEG audio",
     )
     yield (
         "a large hole late",
         frames(4000) + bytes(2 * MIB) + frames(4000),
-        "at byte 2259961 there is something that is no MPEG audio",
+        "at byte 2259961 there is something that is not MPEG audio",
     )
-    yield "many zeros behind it", frames(5) + bytes(9000), "its last 9000 bytes are no MPEG audio"
+    yield "many zeros after it", frames(5) + bytes(9000), "its last 9000 bytes are not MPEG audio"
     yield (
-        "large, and noise behind it",
+        "large, and noise after it",
         frames(4000) + noise(9000),
-        "its last 9000 bytes are no MPEG audio",
+        "its last 9000 bytes are not MPEG audio",
     )
     yield (
-        "large, and much noise behind it",
+        "large, and much noise after it",
         frames(4000) + noise(90_000),
-        "its end is no MPEG audio",
+        "its end is not MPEG audio",
     )
-    yield "a page in front of it", b"<html><body>" + frames(50), "the content is HTML, not MP3"
-    yield "noise in front of it", noise(3000) + frames(50), "the content is something else, not MP3"
+    yield "an HTML page before it", b"<html><body>" + frames(50), "the content is HTML, not MP3"
+    yield "noise before it", noise(3000) + frames(50), "the content is something else, not MP3"
     yield "all ones", b"\xff" * 50_000, "the content is something else, not MP3"
     yield (
         "headers without frames",
         b"\xff\xfb\x90\x00" * 20_000,
-        "at byte 417 there is something that is no MPEG audio",
+        "at byte 417 there is something that is not MPEG audio",
     )
 
 
@@ -424,7 +427,7 @@ def _more_formats() -> Iterator[tuple[str, str, bytes, str | None]]:
         yield f"nothing as {extension}", extension, b"", "it is empty"
         for what, content in _RAW.items():
             yield f"{what} as {extension}", extension, content, None
-    yield "a format that an operator has named", "clip", noise(99), None
+    yield "a format that the operator added", "clip", noise(99), None
 
 
 _NAMES = {
@@ -507,7 +510,7 @@ def _others() -> Iterator[tuple[str, str, bytes, str | None]]:
         ("m4a", mp4),
         ("aac", adts),
     ):
-        yield "what it is named", extension, content, None
+        yield "the promised format", extension, content, None
     yield "a tag before it", "flac", id3(50) + flac, None
     yield "a tag before it", "aac", id3(50) + adts, None
     yield "another version", "aac", b"\xff\xf9\x50\x80" + noise(99), None

@@ -1,4 +1,4 @@
-"""Audio files, and files that are none, made of their parts."""
+"""Audio files, and files that are not audio, made of their parts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FREE_FORMAT = b"\xff\xfb\x00\x00"
 
 
 def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes in which no frame begins, for the inside of frames: none is 0xff."""
+    """Bytes for the inside of frames: no frame begins in them, because none is 0xff."""
     return Random(seed).randbytes(size).replace(b"\xff", b"\xfe")
 
 
 def frame(header: bytes = MP3_128, content: bytes = b"") -> bytes:
-    """One frame, which begins with `content` behind its header."""
+    """One frame, which begins with `content` after its header."""
     kind = FrameHeader.at(header, 0)
     assert kind is not None
     size = kind.size(header, 0)
@@ -39,7 +39,7 @@ def frame(header: bytes = MP3_128, content: bytes = b"") -> bytes:
 
 
 def frames(count: int, header: bytes = MP3_128) -> bytes:
-    """That many frames."""
+    """`count` equal frames."""
     return frame(header) * count
 
 
@@ -55,7 +55,7 @@ def variable_frames(count: int) -> bytes:
 
 
 def xing(count: int, size: int, header: bytes = MP3_128, word: bytes = b"Xing") -> bytes:
-    """A first frame that says how many others there are, and the bytes of all."""
+    """A first frame that declares the number of the others and the size of all."""
     mono = header[3] >> 6 == 3
     one = header[1] & 0x08  # MPEG 1
     side_bytes = (17 if mono else 32) if one else (9 if mono else 17)
@@ -63,19 +63,19 @@ def xing(count: int, size: int, header: bytes = MP3_128, word: bytes = b"Xing") 
 
 
 def vbri(count: int, size: int) -> bytes:
-    """The same, Fraunhofer's."""
+    """As `xing`, in Fraunhofer's form."""
     return frame(MP3_128, bytes(32) + b"VBRI" + struct.pack(">HHHII", 1, 0, 75, size, count))
 
 
 def declaring(count: int) -> bytes:
-    """A whole file of 128 kbit/s that says how long it is."""
+    """A complete file of 128 kbit/s that declares its length."""
     content = frames(count)
     first = xing(count, len(content) + len(frame()))
     return first + content
 
 
 def id3(size: int, version: int = 3, flags: int = 0, filler: bytes = b"\0") -> bytes:
-    """An ID3v2 tag with `size` bytes behind its header."""
+    """An ID3v2 tag with `size` bytes after its header."""
     sizes = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
     footer = b"3DI" + bytes((version, 0, flags)) + sizes if flags & 0x10 else b""
     return b"ID3" + bytes((version, 0, flags)) + sizes + filler * size + footer
@@ -96,7 +96,7 @@ def ape(size: int) -> bytes:
 
 
 def chunk(kind: bytes, content: bytes, size: int | None = None, padding: bytes = b"\0") -> bytes:
-    """A RIFF chunk, with its padding; `size` is what it says, if that is not the truth."""
+    """A RIFF chunk with its padding. It declares `size` instead of its real size, if given."""
     declared = len(content) if size is None else size
     return kind + struct.pack("<I", declared) + content + padding * (len(content) % 2)
 
@@ -130,18 +130,18 @@ def riff(*chunks: bytes, form: bytes = b"RIFF", size: int | None = None) -> byte
     return form + struct.pack("<I", len(content) if size is None else size) + content
 
 
-def wav(seconds: float, *, came: float | None = None) -> bytes:
-    """A plain file of 8 kHz and 16 bits, of which only the first `came` seconds are there."""
+def wav(seconds: float, *, actual: float | None = None) -> bytes:
+    """A plain file of 8 kHz and 16 bits, cut off after `actual` seconds."""
     sound = io.BytesIO()
     with wave.open(sound, "wb") as file:
         file.setparams((1, 2, 8000, 0, "NONE", ""))
         file.writeframes(noise(int(seconds * 16000)))
     whole = sound.getvalue()
-    return whole if came is None else whole[: 44 + int(came * 16000)]
+    return whole if actual is None else whole[: 44 + int(actual * 16000)]
 
 
 def ds64(size: int) -> bytes:
-    """A ds64 chunk that says the size of the data."""
+    """A ds64 chunk that declares the size of the data."""
     return chunk(b"ds64", struct.pack("<QQQI", size + 80, size, size // 2, 0))
 
 

@@ -1,4 +1,4 @@
-"""The verdict on contents."""
+"""The check of contents, by a table and with any bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twistedmedia.formats import MEDIA_TYPES, RAW
 
 
 def problem_of(content: bytes, extension: str, *cuts: int) -> str | None:
-    """The verdict on a content that comes in pieces, cut at these places."""
+    """The verdict on a content that is fed in pieces, which are cut at `cuts`."""
     check = AudioCheck()
     begin = 0
     for end in (*sorted(cuts), len(content)):
@@ -30,9 +30,9 @@ def test_the_verdict_is_the_one_in_the_table(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_how_a_content_is_cut_changes_nothing(case: Case) -> None:
+def test_the_verdict_does_not_depend_on_the_cuts(case: Case) -> None:
     size = len(case.content)
-    # Byte by byte what is small, and the beginning of what is large.
+    # A small content byte by byte, and so the beginning of a large one.
     assert problem_of(case.content, case.extension, *range(min(size, 40_000))) == case.problem
     for step in (3, 1000, 4096, 65_536, 262_144):
         if size // step < 50_000:
@@ -53,12 +53,12 @@ def test_how_a_content_is_cut_changes_nothing(case: Case) -> None:
     ],
     ids=["mp3", "tagged", "wav"],
 )
-def test_a_small_file_that_is_cut_off_anywhere_is_found_out(content: bytes, extension: str) -> None:
+def test_a_small_file_that_is_cut_off_anywhere_is_detected(content: bytes, extension: str) -> None:
     assert problem_of(content, extension) is None
     whole_frames = {len(content) - 417 * count for count in range(4)}
     for end in range(len(content)):
         problem = problem_of(content[:end], extension)
-        # At the end of a frame nothing tells that others were to follow, but a declared size.
+        # After a complete frame, only a declared size tells that others are missing.
         if extension == "wav" or end not in whole_frames:
             assert problem is not None, end
 
@@ -99,8 +99,8 @@ def test_a_small_file_that_is_cut_off_anywhere_is_found_out(content: bytes, exte
     st.sampled_from(sorted(MEDIA_TYPES)),
     st.lists(st.integers(0, 40_000), max_size=4),
 )
-@settings(max_examples=400, deadline=None)
-def test_any_bytes_in_any_pieces_come_to_one_verdict(
+@settings(max_examples=400)
+def test_any_bytes_have_one_verdict_in_any_pieces(
     content: bytes, extension: str, cuts: list[int]
 ) -> None:
     whole = problem_of(content, extension)
@@ -109,7 +109,7 @@ def test_any_bytes_in_any_pieces_come_to_one_verdict(
 
 
 @pytest.mark.parametrize("extension", ["mp3", "wav"])
-def test_the_verdict_can_be_asked_for_again(extension: str) -> None:
+def test_the_verdict_can_be_read_again(extension: str) -> None:
     check = AudioCheck()
     check.feed(frames(3)[:-1])
     assert check.problem(extension) == check.problem(extension) is not None

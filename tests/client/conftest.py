@@ -1,4 +1,4 @@
-"""A client and a fake service for a test."""
+"""Fixtures: a client, and a fake service for it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from twistedmedia.client import ClientError, ClientTimeouts, MediaClient, Retrie
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _listened_once() -> None:
-    """Listen once, because Twisted reserves a descriptor at the first port of a process."""
+def _reserve_descriptor() -> None:
+    """Listen once: from the first port on, Twisted keeps one descriptor in reserve."""
     factory: Any = Factory()
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
     pytest_twisted.blockon(port.stopListening())
 
 
 class Talk:
-    """A client, a `fake` service, and the `waits` before the retries: failures and seconds. The
-    default retries do not wait.
+    """A client and its `fake` service. `waits` are the failures before retries, each with the
+    seconds that the client would wait; with these retries it does not wait.
     """
 
     def __init__(self, fake: Fake, **options: Any) -> None:
@@ -43,12 +43,12 @@ class Talk:
 
     @property
     def failures(self) -> list[str]:
-        """The class names of the failures that were retried."""
+        """The types of the failures that were followed by a retry."""
         return [type(error).__name__ for error, _ in self.waits]
 
     async def gives_up_in(self, method: str) -> float:
-        """Wait until the service has received a request with its content, then let the timeout of
-        the client expire. Returns the seconds that were left.
+        """Wait until the service has received a whole request, and make the client's wait for the
+        response time out now. Returns the seconds that were left.
         """
         await until(lambda: any(each.is_whole for each in self.fake.asked(method)))
         calls = reactor.getDelayedCalls()
@@ -62,8 +62,8 @@ class Talk:
 async def talking(
     interface: str = "127.0.0.1", tls: Any = None, **options: Any
 ) -> AsyncIterator[Talk]:
-    """A client and a fake service. At the end, all planned misdeeds must have happened, and all
-    connections are closed. The `url` may contain `{port}`.
+    """A `Talk`. At its end all prepared faults must have happened, and all connections are closed.
+    The `url` may contain `{port}`.
     """
     async with Fake().listening(interface, tls) as fake:
         if "url" in options:
@@ -71,7 +71,7 @@ async def talking(
         talk = Talk(fake, **options)
         try:
             yield talk
-            assert fake.did_all, "something was not asked for"
+            assert fake.did_all, "a prepared fault did not happen"
         finally:
             await talk.client.close()
 

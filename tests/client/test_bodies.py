@@ -20,7 +20,7 @@ from twistedmedia.client.bodies import MAX_UNREAD_BYTES, PIECE_BYTES, FileConten
 from twistedmedia.client.exceptions import LocalFailure, Unreachable
 from twistedmedia.client.failures import translate
 
-quick = settings(max_examples=50, deadline=None)
+quick = settings(max_examples=50)
 
 
 class File:

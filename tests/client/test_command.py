@@ -1,4 +1,4 @@
-"""The command `twistedmedia` as a process: exit codes, signals, a terminal, and being killed."""
+"""The command `twistedmedia` as a process: exit codes, signals, a terminal, kills and restarts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELD_AT = 5 << 20
 
 
 class Command:
-    """Runs of the command in a folder, against `url`."""
+    """Runs the command in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,7 +49,7 @@ class Command:
         )
 
     async def run(self, url: str, *arguments: str) -> tuple[int, str, str]:
-        """Exit code, stdout, stderr."""
+        """Run the command against `url`. Returns its exit code, stdout and stderr."""
         return await ended(self.start(url, *arguments))
 
 
@@ -68,7 +68,7 @@ def command(tmp_path: Path) -> Command:
 
 
 @asynchronous
-async def test_a_killed_put_goes_on_when_it_is_run_again(
+async def test_a_killed_put_continues_when_it_is_run_again(
     talk: Any, command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "tree").mkdir()
@@ -100,7 +100,7 @@ async def test_a_killed_put_goes_on_when_it_is_run_again(
 
 
 @asynchronous
-async def test_an_interrupted_put_says_how_to_go_on(
+async def test_an_interrupted_put_says_how_to_continue(
     talk: Any, command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "large.wav").write_bytes(LARGE)
@@ -114,11 +114,11 @@ async def test_an_interrupted_put_says_how_to_go_on(
             connection.transport.resumeProducing()
             await connection.lost
     assert (code, out) == (130, "")
-    assert err == "twistedmedia: interrupted; run the same command again to go on\n"
+    assert err == "twistedmedia: interrupted; run the same command again to continue\n"
 
 
 @asynchronous
-async def test_a_killed_get_goes_on_when_it_is_run_again(
+async def test_a_killed_get_continues_when_it_is_run_again(
     talk: Any, command: Command, tmp_path: Path
 ) -> None:
     part = tmp_path / ".large.wav.part"
@@ -140,7 +140,7 @@ async def test_a_killed_get_goes_on_when_it_is_run_again(
 
 
 @asynchronous
-async def test_a_terminal_has_bars(talk: Any, command: Command, tmp_path: Path) -> None:
+async def test_bars_are_shown_on_a_terminal(talk: Any, command: Command, tmp_path: Path) -> None:
     (tmp_path / "[bold]large.wav").write_bytes(LARGE)
     ours, theirs = pty.openpty()
     try:
@@ -156,7 +156,7 @@ async def test_a_terminal_has_bars(talk: Any, command: Command, tmp_path: Path) 
                 shown += (await deferToThread(os.read, ours, 65536)).decode(errors="replace")
             for connection in it.fake.connections:
                 connection.transport.resumeProducing()
-            # One read gives 4 KiB at most, and the bars are drawn as long as the upload takes.
+            # A read returns up to 4 KiB, and the bars are drawn during the whole upload.
             while "1 stored; 16.0 MiB" not in shown:
                 shown += (await deferToThread(os.read, ours, 65536)).decode(errors="replace")
             await deferToThread(process.wait, 15)
@@ -170,14 +170,14 @@ async def test_a_terminal_has_bars(talk: Any, command: Command, tmp_path: Path) 
 
 
 @asynchronous
-async def test_nobody_there_is_another_exit_code(command: Command) -> None:
+async def test_a_service_that_cannot_be_reached_is_exit_code_3(command: Command) -> None:
     code, out, err = await command.run("http://127.0.0.1:1", "ls", "--retries", "0")
     assert (code, out) == (3, "")
     assert err.startswith("failed     /: the service at http://127.0.0.1:1 cannot be reached: ")
 
 
 @asynchronous
-async def test_a_reader_that_goes_away_is_no_reason_to_complain(
+async def test_a_closed_pipe_ends_the_command_without_a_message(
     talk: Any, command: Command
 ) -> None:
     reading, writing = os.pipe()
@@ -220,7 +220,7 @@ def test_wrong_usage_is_exit_code_2(
     assert "twistedmedia" in capsys.readouterr().err
 
 
-def test_options_stand_before_the_command_or_behind_it() -> None:
+def test_options_may_stand_before_or_after_the_subcommand() -> None:
     for arguments in (
         ["--url", "http://e", "--jobs", "2", "--json", "-q", "ls", "a"],
         ["ls", "a", "--url", "http://e", "--jobs", "2", "--json", "--quiet"],
@@ -236,16 +236,15 @@ def test_options_stand_before_the_command_or_behind_it() -> None:
         assert (options.command, options.directory, options.retries) == ("ls", "a", 5)
 
 
-def test_the_service_is_named_by_the_environment_or_is_here() -> None:
+def test_the_url_is_from_the_environment_or_the_default() -> None:
     assert parse(["ls"], {"TWISTEDMEDIA_URL": "https://e/voice"}).url == "https://e/voice"
     assert parse(["ls"], {"TWISTEDMEDIA_URL": ""}).url == "http://127.0.0.1:8000"
     assert parse(["ls"], {}).jobs == 4
 
 
-def test_a_url_within_a_service_is_refused_with_the_right_one(
+def test_the_url_of_a_page_of_a_service_is_refused_with_the_right_url(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Case 75."""
     for where in ("media", "media/", "uploads", "media/a/b.wav"):
         with pytest.raises(SystemExit) as caught:
             parse(["ls"], {"TWISTEDMEDIA_URL": f"http://my_media:8000/{where}"})
@@ -254,7 +253,7 @@ def test_a_url_within_a_service_is_refused_with_the_right_one(
         assert last.endswith("; the URL of the service itself is http://my_media:8000")
 
 
-def test_an_entity_tag_may_have_lost_its_quotes_to_the_shell() -> None:
+def test_the_quotes_of_an_entity_tag_may_be_left_out() -> None:
     for written, etag in [("5-ab", '"5-ab"'), ('"5-ab"', '"5-ab"'), ("*", "*")]:
         assert parse(["put", "a", "b", "--if-match", written], {}).etag == etag
     assert parse(["put", "a", "b", "--replace"], {}).replace
@@ -262,7 +261,7 @@ def test_an_entity_tag_may_have_lost_its_quotes_to_the_shell() -> None:
 
 
 @asynchronous
-async def test_standard_input_is_put_and_standard_output_gets_the_file_alone(
+async def test_standard_input_is_stored_and_standard_output_gets_only_the_file(
     talk: Any, command: Command, tmp_path: Path
 ) -> None:
     content = LARGE.hex()[: len(LARGE)]
@@ -307,10 +306,10 @@ def test_many_files_can_be_put() -> None:
 
 
 @asynchronous
-async def test_without_a_place_for_what_it_says_it_works_all_the_same(
+async def test_put_works_with_standard_error_closed(
     talk: Any, command: Command, tmp_path: Path
 ) -> None:
-    """As a cron job may be started: `2>&-`."""
+    """As a cron job may be started, with `2>&-`."""
     (tmp_path / "a.wav").write_bytes(b"sound")
     async with talk() as it:
         process = command.start(
@@ -322,7 +321,7 @@ async def test_without_a_place_for_what_it_says_it_works_all_the_same(
 
 
 @asynchronous
-async def test_where_nothing_can_be_written_is_said(
+async def test_output_that_cannot_be_written_is_a_failure(
     talk: Any, command: Command, tmp_path: Path
 ) -> None:
     async with talk() as it:
@@ -342,7 +341,7 @@ async def test_where_nothing_can_be_written_is_said(
 async def test_a_stream_that_is_closed_from_the_start_is_a_failure(
     talk: Any, command: Command
 ) -> None:
-    """`put - <&-` and `get -o - >&-`: nothing would be stored, and the file would be lost."""
+    """`put - <&-` would store nothing, and `get -o - >&-` would lose the file."""
     async with talk() as it:
         it.fake.put("a/b.wav", b"sound")
         process = command.start(it.fake.url, "put", "-", "a/c.wav", preexec_fn=lambda: os.close(0))

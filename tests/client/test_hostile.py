@@ -28,9 +28,9 @@ from twistedmedia.client import (
     listings,
 )
 from twistedmedia.client.client_limits import MIN_PROGRESS_BYTES
-from twistedmedia.client.command.getting import GetOptions, get, get_stream
-from twistedmedia.client.command.removing import rm
-from twistedmedia.client.command.single import ls
+from twistedmedia.client.command.get import GetOptions, get, get_stream
+from twistedmedia.client.command.remote import ls
+from twistedmedia.client.command.rm import rm
 from twistedmedia.client.idle_timeouts import IdleTimer, MinRate
 from twistedmedia.names import MAX_NAME_BYTES
 
@@ -213,18 +213,18 @@ async def test_the_command_gives_up_endless_pages(
 
     async with facing(answer) as (_, client):
         listing = running(client)
-        await ls(listing.run, "a", long=False, recursive=True, most=25)
-        assert len(listing.said) == 20
+        await ls(listing.run, "a", long=False, recursive=True, max_entries=25)
+        assert len(listing.out) == 20
         deleting = running(client)
-        await rm(deleting.run, ["a"], recursive=True, most=25)
-        assert len(deleting.said) == 30  # a page is deleted before the next one is requested
+        await rm(deleting.run, ["a"], recursive=True, max_entries=25)
+        assert len(deleting.out) == 30  # a page is deleted before the next one is requested
         getting = running(client)
         await get(getting.run, ["a"], "out", GetOptions(max_entries=25))
-        assert len(getting.said) == len(os.listdir("out/a")) == 20
+        assert len(getting.out) == len(os.listdir("out/a")) == 20
         for each in (listing, deleting, getting):
             assert each.code == 1
-            assert each.noted[0].startswith("failed     a: the service lists more than 25 entries")
-            assert "allow more of them (--max-entries)" in each.noted[0]
+            assert each.err[0].startswith("failed     a: the service lists more than 25 entries")
+            assert "allow more of them (--max-entries)" in each.err[0]
         with pytest.raises(
             LocalFailure, match=r"than 25 entries; allow more of them \(max_entries=\.\.\.\)"
         ):
@@ -442,7 +442,7 @@ async def test_a_file_over_the_limit_is_refused_by_the_command(
             ):
                 each = running(client)
                 await work(each.run)
-                assert "1001 bytes, and the limit (--max-size) is 1000" in each.noted[0]
+                assert "1001 bytes, and the limit (--max-size) is 1000" in each.err[0]
         with pytest.raises(BlockingIOError):
             os.read(reading, 1)
     finally:

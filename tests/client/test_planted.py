@@ -15,7 +15,7 @@ import pytest
 from tests.client.test_subcommands import Running
 from tests.support import asynchronous
 from twistedmedia.client import LocalFailure, Retries, Unreachable, UploadRecords
-from twistedmedia.client.command.getting import get
+from twistedmedia.client.command.get import get
 from twistedmedia.client.local_folders import Folder
 
 CONTENT = bytes(range(256)) * 8_000
@@ -233,8 +233,8 @@ async def test_a_tree_is_not_written_through_a_link_at_a_file(
         it.fake.etags.update(dict.fromkeys(stored, '"x"'))
         running = Running(it)
         await get(running.run, ["a"], "out")
-    assert (running.code, len(running.said), len(running.noted)) == (1, 2, 1)
-    assert running.noted[0].startswith("failed     a/en/2.wav: out/a/en/2.wav: is ")
+    assert (running.code, len(running.out), len(running.err)) == (1, 2, 1)
+    assert running.err[0].startswith("failed     a/en/2.wav: out/a/en/2.wav: is ")
     assert (what_lies_there(victim.parent), what_lies_there(planted.parent)["2.wav"]) == before
 
 
@@ -259,7 +259,7 @@ async def test_a_tree_is_not_written_through_a_link_at_a_folder(
         running = Running(it)
         await get(running.run, ["a"], "out")
     assert running.code == 1
-    assert running.noted[0].partition(": ")[2].startswith(f"{folder}: is a symbolic link")
+    assert running.err[0].partition(": ")[2].startswith(f"{folder}: is a symbolic link")
     assert what_lies_there(victim.parent) == before
 
 
@@ -286,8 +286,8 @@ async def test_content_behind_a_link_is_not_skipped(
         os.symlink(victim.with_name("moved"), planted)
         running = Running(it)
         await get(running.run, ["a"], "out")
-    assert (running.code, len(running.noted), len(running.said)) == (1, behind, 3 - behind)
-    assert all(f": {planted}: is a symbolic link" in line for line in running.noted)
+    assert (running.code, len(running.err), len(running.out)) == (1, behind, 3 - behind)
+    assert all(f": {planted}: is a symbolic link" in line for line in running.err)
 
 
 @asynchronous
@@ -307,7 +307,7 @@ async def test_a_link_on_the_command_line_is_followed(
         os.symlink(victim.with_name("c"), "b.wav")
         running = Running(it)
         await get(running.run, ["a/b.wav"], None)
-        assert "b.wav: is a symbolic link" in running.noted[0]
+        assert "b.wav: is a symbolic link" in running.err[0]
         assert sorted(os.listdir(victim.parent)) == ["b.wav", "precious"]
 
 

@@ -23,7 +23,7 @@ from twistedmedia.client.responses import (
 )
 
 URL = "http://e/media/prompts/a%20b%40"
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -16,7 +16,7 @@ from twistedmedia.client.exceptions import (
 from twistedmedia.client.responses import retry_after_s
 from twistedmedia.client.retries import Backoff, Retries
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 BROKEN = Unreachable("broken")
 

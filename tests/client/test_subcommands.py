@@ -1,4 +1,4 @@
-"""`put`, `get`, `ls`, `rm`, `import` and `fetch`: what they do and what they say."""
+"""What the subcommands do and write: `put`, `get`, `ls`, `rm`, `import`, `fetch`, `health`."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from tests.client.conftest import Talk
 from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import Retries, Unreachable
-from twistedmedia.client.command.getting import GetOptions, get, get_stream
-from twistedmedia.client.command.progress import Bars, Lines, Transfer
-from twistedmedia.client.command.putting import PutOptions, put, put_stream
-from twistedmedia.client.command.removing import rm
+from twistedmedia.client.command.bars import Bars
+from twistedmedia.client.command.display import Lines, Transfer
+from twistedmedia.client.command.get import GetOptions, get, get_stream
+from twistedmedia.client.command.put import PutOptions, put, put_stream
+from twistedmedia.client.command.remote import fetch, health, import_, ls
 from twistedmedia.client.command.results import Tally
-from twistedmedia.client.command.running import Run
-from twistedmedia.client.command.single import fetch, health, import_, ls
+from twistedmedia.client.command.rm import rm
+from twistedmedia.client.command.run import Run
 from twistedmedia.client.upload_records import NoResumeStore
 
 
 class Running:
-    """Runs of subcommands, and what they said."""
+    """A run of a subcommand, and the sorted lines that it wrote to stdout and stderr."""
 
     def __init__(self, talk: Talk, *, as_json: bool = False, quiet: bool = False) -> None:
-        self.out, self.notes = StringIO(), StringIO()
+        self._out, self._err = StringIO(), StringIO()
         self.run = Run(
             reactor=reactor,
             client=talk.client,
-            display=Lines(self.out, self.notes, reactor.seconds, quiet=quiet),
+            display=Lines(self._out, self._err, reactor.seconds, quiet=quiet),
             tally=Tally(),
-            record=NoResumeStore(),
+            resume_store=NoResumeStore(),
             jobs=3,
             as_json=as_json,
             quiet=quiet,
         )
 
     @property
-    def said(self) -> list[str]:
-        return sorted(self.out.getvalue().splitlines())
+    def out(self) -> list[str]:
+        return sorted(self._out.getvalue().splitlines())
 
     @property
-    def noted(self) -> list[str]:
-        return sorted(self.notes.getvalue().splitlines())
+    def err(self) -> list[str]:
+        return sorted(self._err.getvalue().splitlines())
 
     @property
     def code(self) -> int:
@@ -76,17 +77,17 @@ async def test_put_keeps_a_tree_and_skips_what_is_stored(talk: Any, here: Path) 
             "to/top/en/b ü.wav": "top/en/b ü.wav".encode(),
             "to/top/en/c.wav": b"top/en/c.wav",
         }
-        assert first.said[0] == "stored     to/top/a.wav (9 bytes)"
+        assert first.out[0] == "stored     to/top/a.wav (9 bytes)"
         assert first.run.tally.summary(1).startswith("3 stored; 36 bytes in")
         again = Running(it)
         await put(again.run, ["top"], "to")
-        assert again.said[0] == "skipped    to/top/a.wav (9 bytes): stored already"
+        assert again.out[0] == "skipped    to/top/a.wav (9 bytes): stored already"
         assert (again.run.tally.summary(1), again.code) == ("3 skipped", 0)
         assert len(it.fake.asked("PUT")) == 3
 
 
 @asynchronous
-async def test_put_goes_on_after_what_fails(talk: Any, here: Path) -> None:
+async def test_put_continues_after_failures(talk: Any, here: Path) -> None:
     (here / "top/.hidden").touch()
     async with talk() as it:
         it.fake.put("to/top/a.wav", b"something else")
@@ -94,16 +95,16 @@ async def test_put_goes_on_after_what_fails(talk: Any, here: Path) -> None:
         running = Running(it)
         await put(running.run, ["top", "none.wav"], "to")
     assert running.code == 1
-    assert running.noted[0].startswith("failed     none.wav: No such file")
-    assert running.noted[1].endswith("the file exists already, with other content (code 501)")
-    assert running.noted[2].startswith("left out   to/top/en/")
-    assert running.noted[2].endswith(": the \N{REPLACEMENT CHARACTER}[2J format")
-    assert running.noted[3] == "left out   top/.hidden: hidden"
-    assert len(running.said) == 1
+    assert running.err[0].startswith("failed     none.wav: No such file")
+    assert running.err[1].endswith("the file exists already, with other content (code 501)")
+    assert running.err[2].startswith("left out   to/top/en/")
+    assert running.err[2].endswith(": the \N{REPLACEMENT CHARACTER}[2J format")
+    assert running.err[3] == "left out   top/.hidden: hidden"
+    assert len(running.out) == 1
 
 
 @asynchronous
-async def test_put_to_no_directory_fails(talk: Any, here: Path) -> None:
+async def test_put_to_an_invalid_directory_fails(talk: Any, here: Path) -> None:
     async with talk() as it:
         for directory in ("", "//a", "../a"):
             running = Running(it)
@@ -113,38 +114,38 @@ async def test_put_to_no_directory_fails(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_put_stops_when_nobody_is_there(talk: Any, here: Path) -> None:
+async def test_put_stops_when_the_service_cannot_be_reached(talk: Any, here: Path) -> None:
     async with talk(retries=Retries(times=0)) as it:
         await it.fake.silence()
         running = Running(it)
         with pytest.raises(Unreachable):
             await put(running.run, ["top"], "to")
-    assert 1 <= len(running.noted) <= 3
+    assert 1 <= len(running.err) <= 3
 
 
 @asynchronous
-async def test_results_as_json_are_objects_on_lines(talk: Any, here: Path) -> None:
+async def test_results_as_json_are_one_object_per_line(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"something else")
         running = Running(it, as_json=True)
         await put(running.run, ["top/a.wav", "top/en/b ü.wav"], "to")
-        found = {entry["name"]: entry for entry in map(json.loads, running.said)}
+        found = {entry["name"]: entry for entry in map(json.loads, running.out)}
         assert found["to/a.wav"]["outcome"] == "failed"
         assert found["to/a.wav"]["code"] == 501
         stored = found["to/b ü.wav"]
         assert (stored["outcome"], stored["path"]) == ("stored", "top/en/b ü.wav")
         assert (stored["size"], len(stored["sha256"])) == (15, 64)
         assert stored["url"].endswith("/media/to/b%20%C3%BC.wav")
-    assert running.noted == []
+    assert running.err == []
 
 
 @asynchronous
-async def test_the_quiet_say_only_what_fails(talk: Any, here: Path) -> None:
+async def test_quiet_runs_show_only_failures(talk: Any, here: Path) -> None:
     async with talk() as it:
         running = Running(it, quiet=True)
         await put(running.run, ["top", "none.wav"], "to")
-    assert running.said == []
-    assert len(running.noted) == 1
+    assert running.out == []
+    assert len(running.err) == 1
 
 
 @pytest.fixture
@@ -180,39 +181,41 @@ async def test_get_of_a_directory_keeps_its_tree(talk: Any, here: Path, stored: 
 
 
 @asynchronous
-async def test_get_tells_what_the_service_leaves_out(talk: Any, here: Path) -> None:
+async def test_get_reports_what_the_service_leaves_out(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("a/b/c.wav", b"sound")
         it.fake.left_out = {"": 1, "a/b": 2}
         running = Running(it)
         await get(running.run, ["/"], "out")
-        assert running.said == ["downloaded a/b/c.wav (5 bytes)"]
-        assert running.noted == [
+        assert running.out == ["downloaded a/b/c.wav (5 bytes)"]
+        assert running.err == [
             "left out   /: the service does not serve 1 entry that is not media, such as a hidden"
             " file or a link",
             "left out   a/b/: the service does not serve 2 entries that are not media, such as a"
             " hidden file or a link",
         ]
         assert running.code == 0
-        # A directory whose name is not a media name is never asked for.
+        # A directory whose name is not a valid media name is never requested.
         content = b'{"entries": [{"name": "../"}, {"name": "b/"}], "next": null}'
         it.fake.next("GET", answer=Answer(200, {}, content))
         it.fake.left_out = {}
         running = Running(it)
         await get(running.run, ["a"], "out")
-        assert len(running.noted) == 1
-        assert running.noted[0].startswith("left out   a/: the service does not serve 1 entry")
+        assert len(running.err) == 1
+        assert running.err[0].startswith("left out   a/: the service does not serve 1 entry")
 
 
 @asynchronous
-async def test_get_never_puts_one_file_in_the_place_of_another(talk: Any, here: Path) -> None:
+async def test_get_never_overwrites_one_file_with_another_of_the_same_run(
+    talk: Any, here: Path
+) -> None:
     async with talk() as it:
         it.fake.put("p/en/hello.wav", b"hello")
         it.fake.put("p/de/hello.wav", b"hallo")
         running = Running(it)
         await get(running.run, ["p/en/hello.wav", "p/de/hello.wav"], "out")
         assert running.code == 1
-        assert "where p/en/hello.wav goes" in running.noted[0]
+        assert "out/hello.wav: p/en/hello.wav has the same path" in running.err[0]
         assert (here / "out/hello.wav").read_bytes() == b"hello"
         twice = Running(it)
         await get(twice.run, ["p/en/hello.wav", "p/en/hello.wav"], "out")
@@ -220,19 +223,17 @@ async def test_get_never_puts_one_file_in_the_place_of_another(talk: Any, here: 
 
 
 @asynchronous
-async def test_put_to_the_root_of_all_takes_the_folders_name(talk: Any, here: Path) -> None:
+async def test_put_of_a_folder_to_the_root_uses_the_folders_name(talk: Any, here: Path) -> None:
     async with talk() as it:
         for nowhere in ("", "/"):
             running = Running(it)
             await put(running.run, ["top"], nowhere)
-            assert running.code == 0, running.noted
+            assert running.code == 0, running.err
         assert "top/en/c.wav" in it.fake.media
 
 
 @asynchronous
-async def test_get_of_a_file_goes_where_it_is_told(
-    talk: Any, here: Path, stored: list[str]
-) -> None:
+async def test_get_writes_a_file_to_the_target(talk: Any, here: Path, stored: list[str]) -> None:
     async with talk() as it:
         for name in stored:
             it.fake.put(name, name.encode())
@@ -250,12 +251,12 @@ async def test_get_of_a_file_goes_where_it_is_told(
         running = Running(it)
         await get(running.run, ["a/none.wav", "none", "../x/y.wav", "a/1.wav"], "new")
         assert running.code == 1
-        assert len(running.noted) == 3
-        assert len(running.said) == 1
+        assert len(running.err) == 3
+        assert len(running.out) == 1
 
 
 @asynchronous
-async def test_get_writes_no_name_that_is_not_safe(talk: Any, here: Path) -> None:
+async def test_get_writes_no_unsafe_name(talk: Any, here: Path) -> None:
     entry = {"size": 1, "modified": "", "etag": '"a"'}
     names = ["..", ".bashrc", "a\\b.wav", "x\x1b.wav"]
     entries = [{"name": name, **entry} for name in names] + [{"name": "../"}, {"name": ".ssh/"}]
@@ -265,43 +266,43 @@ async def test_get_writes_no_name_that_is_not_safe(talk: Any, here: Path) -> Non
         running = Running(it)
         await get(running.run, ["a/"], "new")
     assert running.code == 1
-    assert len(running.noted) == 5
-    assert running.noted[4].startswith("left out   a/: the service does not serve 2 entries")
-    assert all(line.isprintable() for line in running.noted)
+    assert len(running.err) == 5
+    assert running.err[4].startswith("left out   a/: the service does not serve 2 entries")
+    assert all(line.isprintable() for line in running.err)
     assert not (here / "new").exists()
 
 
 @asynchronous
-async def test_ls_lists(talk: Any, stored: list[str]) -> None:
+async def test_ls_lists_directories(talk: Any, stored: list[str]) -> None:
     async with talk() as it:
         for name in [*stored, "a/\x1bx.wav"]:
             it.fake.put(name, name.encode())
         running = Running(it)
         await ls(running.run, "a/", long=False, recursive=False)
-        assert running.said == ["1.wav", "b/", "\N{REPLACEMENT CHARACTER}x.wav"]
+        assert running.out == ["1.wav", "b/", "\N{REPLACEMENT CHARACTER}x.wav"]
         running = Running(it)
         await ls(running.run, "", long=True, recursive=True)
-        assert running.said[0].split() == ["7", "2026-11-24T09:30:00.125Z", "a/1.wav"]
+        assert running.out[0].split() == ["7", "2026-11-24T09:30:00.125Z", "a/1.wav"]
         running = Running(it, as_json=True)
         await ls(running.run, "a", long=False, recursive=False)
-        found = {entry["name"]: entry for entry in map(json.loads, running.said)}
+        found = {entry["name"]: entry for entry in map(json.loads, running.out)}
         assert found["a/b"] == {"name": "a/b", "directory": True}
         assert found["a/1.wav"]["size"] == 7
         running = Running(it)
         await ls(running.run, "none", long=False, recursive=False)
-        assert (running.code, running.said) == (1, [])
+        assert (running.code, running.out) == (1, [])
 
 
 @asynchronous
-async def test_rm_deletes(talk: Any, stored: list[str]) -> None:
+async def test_rm_deletes_files(talk: Any, stored: list[str]) -> None:
     async with talk() as it:
         for name in stored:
             it.fake.put(name, b"")
         running = Running(it)
         await rm(running.run, ["a/1.wav", "a/b/2 ü.wav", "a/none.wav", "nothing"])
         assert list(it.fake.media) == ["a/b/c/3.wav"]
-    assert running.said == ["deleted    a/1.wav", "deleted    a/b/2 ü.wav"]
-    assert [line.split(":")[0] for line in running.noted] == [
+    assert running.out == ["deleted    a/1.wav", "deleted    a/b/2 ü.wav"]
+    assert [line.split(":")[0] for line in running.err] == [
         "failed     a/none.wav",
         "failed     nothing",
     ]
@@ -309,7 +310,7 @@ async def test_rm_deletes(talk: Any, stored: list[str]) -> None:
 
 
 @asynchronous
-async def test_import_stores_what_a_url_gives(talk: Any) -> None:
+async def test_import_stores_the_content_of_a_url(talk: Any) -> None:
     async with talk() as it:
         running = Running(it)
         await import_(running.run, "http://e/x.wav", "a/b.wav")
@@ -318,12 +319,12 @@ async def test_import_stores_what_a_url_gives(talk: Any) -> None:
         assert list(it.fake.media) == ["a/b.wav", "a/x.wav"]
         await import_(running.run, "http://e/x.wav", "a/b.wav")
         await import_(running.run, "http://e/x.wav", "a")
-    assert len(running.noted) == 2
+    assert len(running.err) == 2
     assert running.code == 1
 
 
 @asynchronous
-async def test_get_of_what_is_in_a_directory_leaves_its_name_out(
+async def test_get_of_the_content_of_a_directory_omits_its_name(
     talk: Any, here: Path, stored: list[str]
 ) -> None:
     async with talk() as it:
@@ -332,7 +333,7 @@ async def test_get_of_what_is_in_a_directory_leaves_its_name_out(
         for number, written in enumerate(["a/.", "a/./", "/a/."]):
             running = Running(it)
             await get(running.run, [written], f"out{number}")
-            assert running.code == 0, running.noted
+            assert running.code == 0, running.err
             for name in stored:
                 assert (here / f"out{number}" / name[2:]).read_bytes() == name.encode()
         running = Running(it)
@@ -346,14 +347,14 @@ async def test_get_of_what_is_in_a_directory_leaves_its_name_out(
 
 
 @asynchronous
-async def test_get_of_nothing_is_refused(talk: Any, here: Path) -> None:
-    """Case 77: as of `get "$NAME"` where the variable is not set."""
+async def test_get_of_an_empty_name_is_refused(talk: Any, here: Path) -> None:
+    """As of `get "$NAME"` when the variable is not set."""
     async with talk() as it:
         it.fake.put("a/1.wav", b"sound")
         running = Running(it)
         await get(running.run, [""], "out")
         assert (running.code, it.fake.heard) == (1, [])
-        assert "the name is empty" in running.noted[0]
+        assert "the name is empty" in running.err[0]
         put_nothing = Running(it)
         await put(put_nothing.run, [""], "to")
         assert put_nothing.code == 1
@@ -361,7 +362,7 @@ async def test_get_of_nothing_is_refused(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_get_passes_over_what_is_excluded(talk: Any, here: Path, stored: list[str]) -> None:
+async def test_get_skips_what_is_excluded(talk: Any, here: Path, stored: list[str]) -> None:
     async with talk() as it:
         for name in [*stored, "a/b/x.mp3"]:
             it.fake.put(name, name.encode())
@@ -394,7 +395,7 @@ async def test_names_may_begin_with_a_slash(talk: Any, here: Path) -> None:
         assert (here / "copies/top/en/c.wav").exists()
         running = Running(it)
         await ls(running.run, "/to/top", long=False, recursive=False)
-        assert running.said == ["a.wav", "en/"]
+        assert running.out == ["a.wav", "en/"]
         await import_(Running(it).run, "http://e/x.wav", "/to/x.wav")
         await rm(Running(it).run, ["/to/top/a.wav"])
         assert sorted(it.fake.media)[-1] == "to/x.wav"
@@ -402,19 +403,19 @@ async def test_names_may_begin_with_a_slash(talk: Any, here: Path) -> None:
 
 
 @asynchronous
-async def test_ls_of_a_file_shows_it(talk: Any, stored: list[str]) -> None:
+async def test_ls_shows_a_file(talk: Any, stored: list[str]) -> None:
     async with talk() as it:
         etag = it.fake.put("a/b/2.wav", b"sound")
         for written in ("a/b/2.wav", "/a/b/2.wav"):
             running = Running(it)
             await ls(running.run, written, long=False, recursive=False)
-            assert running.said == ["a/b/2.wav"]
+            assert running.out == ["a/b/2.wav"]
         running = Running(it)
         await ls(running.run, "a/b/2.wav", long=True, recursive=True)
-        assert running.said[0].split() == ["5", "2026-11-24T09:30:00Z", "a/b/2.wav"]
+        assert running.out[0].split() == ["5", "2026-11-24T09:30:00Z", "a/b/2.wav"]
         running = Running(it, as_json=True)
         await ls(running.run, "a/b/2.wav", long=False, recursive=False)
-        assert json.loads(running.said[0]) == {
+        assert json.loads(running.out[0]) == {
             "name": "a/b/2.wav",
             "directory": False,
             "size": 5,
@@ -424,11 +425,11 @@ async def test_ls_of_a_file_shows_it(talk: Any, stored: list[str]) -> None:
         for wrong in ("a/b/3.wav", "a/b/2.wav/", "x.wav"):
             running = Running(it)
             await ls(running.run, wrong, long=False, recursive=False)
-            assert (running.code, running.said) == (1, [])
+            assert (running.code, running.out) == (1, [])
 
 
 @asynchronous
-async def test_a_directory_does_not_go_to_standard_output(talk: Any) -> None:
+async def test_a_directory_cannot_be_written_to_standard_output(talk: Any) -> None:
     async with talk() as it:
         it.fake.put("a/en/b.wav", b"sound")
         for written, reason in [
@@ -438,48 +439,49 @@ async def test_a_directory_does_not_go_to_standard_output(talk: Any) -> None:
         ]:
             running = Running(it)
             await get_stream(running.run, written, 1)
-            assert len(running.noted) == 1
-            assert running.noted[0].startswith(f"failed     {written}: {reason}")
+            assert len(running.err) == 1
+            assert running.err[0].startswith(f"failed     {written}: {reason}")
 
 
 @asynchronous
-async def test_get_to_a_descriptor_reports_what_failed(talk: Any) -> None:
+async def test_get_to_a_descriptor_reports_failures(talk: Any) -> None:
     async with talk() as it:
         for wrong in ("a/none.wav", "a", "a/", ""):
             running = Running(it)
             await get_stream(running.run, wrong, 1)
-            assert (running.code, running.said) == (1, [])
+            assert (running.code, running.out) == (1, [])
 
 
 @asynchronous
-async def test_health_is_told_and_a_bad_storage_is_a_failure(talk: Any) -> None:
+async def test_health_is_shown_and_a_bad_storage_is_a_failure(talk: Any) -> None:
     async with talk() as it:
         running = Running(it)
         await health(running.run)
-        assert running.said == [
+        assert running.out == [
             "version 1.2, up 3 min 20 s, 3 uploads in progress, 2.0 KiB free, storage ok"
         ]
         assert running.code == 0
         it.fake.storage = "read-only \x1b file system"
         running = Running(it)
         await health(running.run)
-        assert running.noted == [
-            "failed: the storage is not well: read-only \N{REPLACEMENT CHARACTER} file system"
+        assert running.err == [
+            "failed: the storage has a problem: read-only \N{REPLACEMENT CHARACTER} file system"
         ]
         assert running.code == 1
         running = Running(it, as_json=True)
         await health(running.run)
-        [said] = running.said
+        [said] = running.out
         assert (json.loads(said)["storage"], running.code) == (it.fake.storage, 1)
         it.fake.next("GET", answer=Answer(404, {}, b"<html>"))
         running = Running(it)
         await health(running.run)
-        assert (running.code, running.noted) == (1, ["failed: HTTP 404 Said So"])
+        assert (running.code, running.err) == (1, ["failed: HTTP 404 Said So"])
 
 
 @asynchronous
-async def test_a_failure_has_the_status_and_only_the_services_code(talk: Any, here: Path) -> None:
-    """Case 76."""
+async def test_a_failure_has_a_status_and_a_code_only_from_the_service(
+    talk: Any, here: Path
+) -> None:
     async with talk() as it:
         for answer, found in [
             (Answer(502, {}, b"<html>"), {"status": 502, "reason": "HTTP 502 Said So"}),
@@ -490,35 +492,39 @@ async def test_a_failure_has_the_status_and_only_the_services_code(talk: Any, he
             ),
         ]:
             it.fake.next("DELETE", answer=answer)
-            if answer.status == 502:  # of a proxy: tried again
+            if answer.status == 502:  # of a proxy, so it is tried again
                 for _ in range(3):
                     it.fake.next("DELETE", answer=answer)
             running = Running(it, as_json=True)
             await rm(running.run, ["a/b.wav"])
-            assert json.loads(running.said[0]) == {"outcome": "failed", "name": "a/b.wav", **found}
+            assert json.loads(running.out[0]) == {
+                "outcome": "failed",
+                "name": "a/b.wav",
+                **found,
+            }
 
 
 @asynchronous
-async def test_fetch_says_what_it_cost(talk: Any) -> None:
+async def test_fetch_shows_how_long_it_took(talk: Any) -> None:
     async with talk() as it:
         running = Running(it)
         await fetch(running.run, "http://e/")
-        assert "Time Cost: 1.2500 s for 5.0 KiB of http://e/ (HTTP 404, miss)" in running.said
-        assert running.said[:2] == ["  first byte   500.0 ms", "  total       1250.0 ms"]
+        assert "Time Cost: 1.2500 s for 5.0 KiB of http://e/ (HTTP 404, miss)" in running.out
+        assert running.out[:2] == ["  first byte   500.0 ms", "  total       1250.0 ms"]
         running = Running(it, as_json=True)
         await fetch(running.run, "http://e/")
-        assert json.loads(running.said[0])["time_cost"] == 1.25
+        assert json.loads(running.out[0])["time_cost"] == 1.25
         it.fake.next("GET", answer=told(403, 511, "that address may not be fetched"))
         running = Running(it, as_json=True)
         await fetch(running.run, "http://10.0.0.1/")
-        assert json.loads(running.said[0])["code"] == 511
+        assert json.loads(running.out[0])["code"] == 511
 
 
-def test_a_file_that_takes_long_is_heard_of_every_ten_seconds() -> None:
+def test_a_long_transfer_is_logged_every_ten_seconds() -> None:
     clock, notes = Clock(), StringIO()
     transfer = Lines(StringIO(), notes, clock.seconds, quiet=False).transfer("a/\x1b.wav")
     for second in range(26):
-        transfer.moved(1024 * (second + 1), 102_400)
+        transfer.update(1024 * (second + 1), 102_400)
         clock.advance(1)
     said = notes.getvalue().splitlines()
     assert len(said) == 2
@@ -532,23 +538,23 @@ class Terminal(StringIO):
         return True
 
 
-def test_bars_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_show_bytes_and_safe_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     clock, out, notes = Clock(), StringIO(), Terminal()
-    bars = Bars(clock, out, notes, shares=False)
+    bars = Bars(clock, out, notes, is_same_terminal=False)
     bars.expect(3 << 20)
     one, two = bars.transfer("a/[bold]\x1b]0;x\x07.wav"), bars.transfer("b.wav")
-    one.moved(1 << 20, 2 << 20)
-    two.moved(0, None)
+    one.update(1 << 20, 2 << 20)
+    two.update(0, None)
     clock.advance(0.1)
     shown = notes.getvalue()
     assert "1.0/2.0 MiB" in shown
     assert "1.0/3.0 MiB" in shown
     assert "a/[bold]\N{REPLACEMENT CHARACTER}]0;x" in shown
     assert "\x1b]0;" not in shown
-    one.ended(2 << 20)
-    two.ended(1 << 20)
+    one.end(2 << 20)
+    two.end(1 << 20)
     bars.line("stored")
     bars.note("[red]note")
     clock.advance(0.1)
@@ -560,8 +566,8 @@ def test_bars_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> 
     assert clock.getDelayedCalls() == []
 
 
-class Transfers(Lines):
-    """Lines that remember the size with which each transfer `ended`."""
+class RecordingDisplay(Lines):
+    """A display that records the size with which each transfer `ended`."""
 
     def __init__(self) -> None:
         super().__init__(StringIO(), StringIO(), reactor.seconds, quiet=False)
@@ -570,19 +576,19 @@ class Transfers(Lines):
 
     def transfer(self, name: str) -> Transfer:
         self.begun.append(name)
-        return Shown(self, name)
+        return RecordedTransfer(self, name)
 
 
-class Shown:
-    def __init__(self, transfers: Transfers, name: str) -> None:
-        self._transfers = transfers
+class RecordedTransfer:
+    def __init__(self, display: RecordingDisplay, name: str) -> None:
+        self._display = display
         self._name = name
 
-    def moved(self, done: int, size: int | None) -> None:
+    def update(self, done: int, size: int | None) -> None:
         pass
 
-    def ended(self, size: int) -> None:
-        self._transfers.ended.append((self._name, size))
+    def end(self, size: int) -> None:
+        self._display.ended.append((self._name, size))
 
 
 @asynchronous
@@ -590,7 +596,7 @@ async def test_every_transfer_that_is_shown_ends(talk: Any, here: Path) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     try:
         async with talk(retries=Retries(times=0)) as it:
-            display = Transfers()
+            display = RecordingDisplay()
             run = replace(Running(it).run, display=display)
             await put(run, ["top"], "to")
             await put_stream(run, null, "to/stream.wav", PutOptions())
@@ -603,7 +609,7 @@ async def test_every_transfer_that_is_shown_ends(talk: Any, here: Path) -> None:
                 await get_stream(run, "to/top/a.wav", null)
             assert len(display.begun) == 9
             assert sorted(name for name, _ in display.ended) == sorted(display.begun)
-            # A transfer counts as what was expected of it: nothing, if it is a stream.
+            # A transfer counts as its expected size, which is 0 for a stream.
             assert sum(size for _, size in display.ended) == 9 + 15 + 12 + 9
     finally:
         os.close(null)
@@ -631,14 +637,14 @@ async def test_a_failure_is_reported_once(talk: Any, here: Path) -> None:
                 running = Running(it)
                 with pytest.raises(Unreachable):
                     await work(running.run)
-                assert len(running.noted) == 1, name
+                assert len(running.err) == 1, name
     finally:
         os.close(null)
 
 
 @asynchronous
-async def test_a_404_that_is_not_the_services_is_a_failure(talk: Any, here: Path) -> None:
-    """A proxy that hides a directory: what is behind it is not listed, brought or deleted."""
+async def test_a_404_of_a_proxy_is_a_failure(talk: Any, here: Path) -> None:
+    """If a proxy hides a directory, nothing in it is listed, downloaded or deleted."""
     hidden = Answer(404, {"Content-Type": "text/html"}, b"<html>404 Not Found</html>")
     commands: dict[str, Callable[[Run], Any]] = {
         "ls -r": lambda run: ls(run, "to", long=False, recursive=True),
@@ -656,7 +662,7 @@ async def test_a_404_that_is_not_the_services_is_a_failure(talk: Any, here: Path
             running = Running(it)
             await command(running.run)
             assert running.code == 1, what
-            assert ["HTTP 404 Said So" in line for line in running.noted] == [True], what
+            assert ["HTTP 404 Said So" in line for line in running.err] == [True], what
             assert it.fake.media == {"to/en/b.wav": b"sound"}
             assert it.fake.asked("HEAD") == it.fake.asked("DELETE") == []
 
@@ -672,10 +678,10 @@ ANYTHING = Answer(200, {"Content-Type": "text/html", "ETag": '"e"'}, PAGE)
     [(MISSING, "HTTP 404 Said So"), (ANYTHING, "the response (HTTP 200) is not from the service")],
     ids=["404", "200"],
 )
-async def test_the_answers_of_another_server_are_not_said_to_be_the_services(
+async def test_responses_of_another_server_are_failures_without_a_code(
     talk: Any, here: Path, answer: Answer, reason: str
 ) -> None:
-    """HEAD has no JSON, so nothing is concluded from it alone."""
+    """A response to HEAD has no JSON, so the client concludes nothing from it alone."""
     null = os.open(os.devnull, os.O_RDONLY)
     commands: dict[str, Callable[[Run], Any]] = {
         "put": lambda run: put(run, ["top/a.wav"], "to"),
@@ -685,14 +691,14 @@ async def test_the_answers_of_another_server_are_not_said_to_be_the_services(
         "get": lambda run: get(run, ["to/a.wav"], "out.wav"),
     }
     if answer is ANYTHING:
-        del commands["get"]  # a file with an entity tag: no client can tell
+        del commands["get"]  # it looks like a file with an entity tag
     try:
         for what, command in commands.items():
             async with talk(retries=Retries(times=0)) as it:
                 it.fake.answer = lambda request: answer  # to everything
                 running = Running(it, as_json=True)
                 await command(running.run)
-                rows = [json.loads(line) for line in running.said]
+                rows = [json.loads(line) for line in running.out]
                 assert [row["outcome"] for row in rows] == ["failed"], what
                 assert "code" not in rows[0], what
                 assert rows[0]["reason"].startswith(reason), what
@@ -702,22 +708,20 @@ async def test_the_answers_of_another_server_are_not_said_to_be_the_services(
 
 
 @asynchronous
-async def test_a_directory_is_confirmed_once(talk: Any, here: Path) -> None:
+async def test_put_lists_a_directory_once_to_confirm_the_service(talk: Any, here: Path) -> None:
     async with talk() as it:
         for name in ("a.wav", "b ü.wav", "c.wav"):
             it.fake.put(f"to/{name}", b"other")
         running = Running(it)
         running.run = replace(running.run, jobs=1)
         await put(running.run, ["top/a.wav", "top/en/b ü.wav", "top/en/c.wav"], "to")
-        assert ["(code 501)" in line for line in running.noted] == [True] * 3
+        assert ["(code 501)" in line for line in running.err] == [True] * 3
         assert [each.target for each in it.fake.asked("GET")] == ["/media/to/"]
         assert it.fake.asked("PUT") == []
 
 
 @asynchronous
-async def test_what_is_wrong_here_is_said_in_plain_words_and_has_no_code(
-    talk: Any, here: Path
-) -> None:
+async def test_local_failures_have_a_reason_and_no_code(talk: Any, here: Path) -> None:
     (here / "target.wav").touch()
     missing = "a name at the service consists of a directory and a filename, such as"
     commands: dict[str, Callable[[Run], Any]] = {
@@ -734,19 +738,19 @@ async def test_what_is_wrong_here_is_said_in_plain_words_and_has_no_code(
         for words, command in commands.items():
             running = Running(it, as_json=True)
             await command(running.run)
-            [row] = map(json.loads, running.said)
+            [row] = map(json.loads, running.out)
             assert words in row["reason"], words
             assert (row["outcome"], "code" in row, "status" in row) == ("failed", False, False)
             running = Running(it)
             await command(running.run)
-            assert f"{words}" in running.noted[0], words
-            assert ": :" not in running.noted[0]
-            assert "nofile: nofile" not in running.noted[0]
+            assert f"{words}" in running.err[0], words
+            assert ": :" not in running.err[0]
+            assert "nofile: nofile" not in running.err[0]
         assert it.fake.heard == []
 
 
 @asynchronous
-async def test_what_is_neither_a_file_nor_a_directory_is_said(talk: Any, here: Path) -> None:
+async def test_a_name_that_does_not_exist_is_a_failure(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"sound")
         for name in ("to/nope.wav", "nope"):
@@ -754,20 +758,21 @@ async def test_what_is_neither_a_file_nor_a_directory_is_said(talk: Any, here: P
             await ls(running.run, name, long=False, recursive=False)
             await get(running.run, ["nope"], "out")
             assert [
-                "there is no such file or directory (code 404)" in line for line in running.noted
+                "there is no such file or directory (code 404)" in line for line in running.err
             ] == [True, True]
             directory = Running(it)
             await ls(directory.run, f"{name}/", long=False, recursive=False)
             await get(directory.run, ["nope/"], "out")
-            assert [
-                "there is no such directory (code 404)" in line for line in directory.noted
-            ] == [True, True]
+            assert ["there is no such directory (code 404)" in line for line in directory.err] == [
+                True,
+                True,
+            ]
 
 
 @asynchronous
-async def test_a_target_that_is_not_a_folder_is_said(talk: Any, here: Path) -> None:
+async def test_a_target_that_is_not_a_folder_is_a_failure(talk: Any, here: Path) -> None:
     async with talk() as it:
         it.fake.put("to/a.wav", b"sound")
         running = Running(it)
         await get(running.run, ["to/a.wav"], "top/a.wav/")
-        assert running.noted == ["failed     to/a.wav: top/a.wav: this is not a folder"]
+        assert running.err == ["failed     to/a.wav: top/a.wav: this is not a folder"]

@@ -1,4 +1,4 @@
-"""Which files a person means, what is remembered of them, and how many are under way."""
+"""Which files of a tree `put` sends, and the records of unfinished uploads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 
 from tests.support import asynchronous, named
-from twistedmedia.client.command.running import at_once
-from twistedmedia.client.command.trees import LeftOut, Sendable, Unreadable, local_items
+from twistedmedia.client.command.results import Outcome, Result
+from twistedmedia.client.command.trees import LocalFile, local_items
 from twistedmedia.client.exceptions import LocalFailure
 from twistedmedia.client.local_files import open_file
 from twistedmedia.client.locations import service
@@ -40,7 +39,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def sent(*paths: str) -> list[str]:
     items = local_items(paths, "to")
-    return [f"{each.directory}/{each.filename}" for each in items if isinstance(each, Sendable)]
+    return [f"{each.directory}/{each.filename}" for each in items if isinstance(each, LocalFile)]
 
 
 def test_a_folder_keeps_its_name_and_its_tree(tree: Path) -> None:
@@ -54,25 +53,27 @@ def test_a_folder_keeps_its_name_and_its_tree(tree: Path) -> None:
 
 def test_files_keep_their_names(tree: Path) -> None:
     assert sent("z.wav", "top/en/b.wav") == ["to/z.wav", "to/b.wav"]
-    assert sent("link.wav") == ["to/link.wav"]  # it was named
+    assert sent("link.wav") == ["to/link.wav"]  # a link that is named
     [item] = local_items(["top/a.wav"], "to")
-    assert item == Sendable("top/a.wav", "to", "a.wav", 5)
+    assert item == LocalFile("top/a.wav", "to", "a.wav", 5)
 
 
-def test_what_is_left_out_is_told(tree: Path) -> None:
+def test_what_is_left_out_has_a_reason(tree: Path) -> None:
     left = {
-        each.path: each.reason for each in local_items(["top"], "") if isinstance(each, LeftOut)
+        each.path: (each.outcome, each.reason)
+        for each in local_items(["top"], "")
+        if isinstance(each, Result)
     }
     assert left == {
-        "top/.git": "hidden",
-        "top/.y": "hidden",
-        "top/link.wav": "a symbolic link",
-        "top/linked": "a symbolic link",
-        "top/pipe.wav": "not a regular file",
+        "top/.git": (Outcome.LEFT_OUT, "hidden"),
+        "top/.y": (Outcome.LEFT_OUT, "hidden"),
+        "top/link.wav": (Outcome.LEFT_OUT, "a symbolic link"),
+        "top/linked": (Outcome.LEFT_OUT, "a symbolic link"),
+        "top/pipe.wav": (Outcome.LEFT_OUT, "not a regular file"),
     }
 
 
-def test_what_cannot_be_read_does_not_stop_the_others(
+def test_unreadable_files_do_not_stop_the_others(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
@@ -84,13 +85,14 @@ def test_what_cannot_be_read_does_not_stop_the_others(
 
     monkeypatch.setattr(os, "scandir", locked)
     items = local_items(["none", "top", "z.wav", "a\0b"], "to")
-    failed = [each.error.reason for each in items if isinstance(each, Unreadable)]
-    assert failed == [
-        "none: No such file or directory",
-        "top/en/c: Permission denied",
-        "'a\\x00b' is not a valid path",
+    results = [each for each in items if isinstance(each, Result)]
+    failed = [each for each in results if each.outcome is Outcome.FAILED]
+    assert [(each.path, each.reason) for each in failed] == [
+        ("none", "No such file or directory"),
+        ("top/en/c", "Permission denied"),
+        ("a\0b", "'a\\x00b' is not a valid path"),
     ]
-    assert isinstance(items[-2], Sendable)
+    assert isinstance(items[-2], LocalFile)
 
 
 # Records.
@@ -110,12 +112,12 @@ def test_a_record_is_kept_until_it_is_forgotten(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"upload": 1}', b"\xff", b"[" * 100_000])
-def test_a_record_that_was_damaged_is_none(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_record_is_ignored(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key.json").write_bytes(content)
     assert UploadRecords(tmp_path).load("key") is None
 
 
-def test_without_a_place_nothing_is_remembered(tmp_path: Path) -> None:
+def test_records_that_cannot_be_written_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     records = UploadRecords(tmp_path / "file")
     records.save("key", "http://e/")
@@ -123,8 +125,8 @@ def test_without_a_place_nothing_is_remembered(tmp_path: Path) -> None:
     records.remove("key")
 
 
-def test_old_records_are_forgotten(tmp_path: Path) -> None:
-    """And nothing else that lies in the folder."""
+def test_old_records_are_removed(tmp_path: Path) -> None:
+    """Other files in the folder are kept."""
     old, new = "0" * 64, "f" * 64
     left_behind = f".{old}.{'a' * 32}"
     records = UploadRecords(tmp_path)
@@ -139,7 +141,7 @@ def test_old_records_are_forgotten(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == sorted([*foreign, f"{new}.json"])
 
 
-def test_records_are_where_the_state_of_programs_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_are_in_the_state_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     def folder(environment: dict[str, str]) -> Path:
         records = default_resume_store(environment)
         assert isinstance(records, UploadRecords)
@@ -151,7 +153,7 @@ def test_records_are_where_the_state_of_programs_is(monkeypatch: pytest.MonkeyPa
         assert folder(environment) == Path("/h/.local/state/twistedmedia/uploads")
 
 
-def test_who_has_no_home_has_no_records(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_there_are_no_records(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -160,7 +162,7 @@ def test_who_has_no_home_has_no_records(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @asynchronous
-async def test_a_key_tells_uploads_apart(tmp_path: Path) -> None:
+async def test_each_upload_has_its_own_key(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"1")
     keys = set()
     for sha256 in ("0" * 64, "f" * 64):
@@ -172,78 +174,7 @@ async def test_a_key_tells_uploads_apart(tmp_path: Path) -> None:
     assert len(keys) == 12
 
 
-# Several at once.
-
-
-@asynchronous
-async def test_no_more_than_so_many_are_under_way() -> None:
-    gates: list[Deferred[None]] = []
-
-    async def work(item: int) -> None:
-        gates.append(Deferred())
-        await gates[-1]
-
-    running = ensureDeferred(at_once(3, range(5), work))
-    assert len(gates) == 3
-    gates[1].callback(None)
-    assert len(gates) == 4
-    for gate in (0, 2, 3, 4):
-        gates[gate].callback(None)
-    await running
-
-
-@asynchronous
-async def test_the_first_that_fails_ends_the_others() -> None:
-    ended: list[int] = []
-    gate: Deferred[None] = Deferred()
-
-    async def work(item: int) -> None:
-        try:
-            if item == 2:
-                await gate
-                raise ValueError("two")
-            await Deferred()
-        finally:
-            ended.append(item)
-
-    running = ensureDeferred(at_once(3, range(9), work))
-    gate.callback(None)
-    assert sorted(ended) == [0, 1, 2]
-    with pytest.raises(ValueError, match="two"):
-        await running
-
-
-@asynchronous
-async def test_one_that_fails_at_once_begins_no_other() -> None:
-    begun: list[int] = []
-
-    async def work(item: int) -> None:
-        begun.append(item)
-        raise ValueError
-
-    with pytest.raises(ValueError, match=r"^$"):
-        await at_once(3, range(9), work)
-    assert begun == [0]
-
-
-@asynchronous
-async def test_a_cancellation_ends_all() -> None:
-    ended: list[int] = []
-
-    async def work(item: int) -> None:
-        try:
-            await Deferred()
-        finally:
-            ended.append(item)
-
-    running = ensureDeferred(at_once(2, range(9), work))
-    running.cancel()
-    with pytest.raises(CancelledError):
-        await running
-    assert ended == [0, 1]
-
-
-def test_the_folder_of_records_may_be_text_and_has_to_be_a_path(tmp_path: Path) -> None:
+def test_the_folder_of_records_is_a_str_or_a_path(tmp_path: Path) -> None:
     records = UploadRecords(str(tmp_path / "records"))
     records.save("key", "http://h/uploads/1")
     assert records.load("key") == "http://h/uploads/1"

@@ -1,4 +1,4 @@
-"""Steps of several clients, which share the turns of the event loop."""
+"""Steps of several clients in the turns of the event loop."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from tests.http.connection import outcome, result
 from tests.turning import TurningClock
 from twistedmedia.fairness.loop_queue import (
+    BACKLOG_FIRST,
+    BACKLOG_FURTHER,
     CROWD,
-    FEW,
-    FIRST,
-    FURTHER,
+    FEW_STEPS,
     STEP_S,
     TURN_OF_FEW_S,
     TURN_S,
@@ -22,7 +22,7 @@ MANY = 1000
 
 
 class Worker:
-    """A client with steps, each of which takes its time and adds the next one."""
+    """A client whose steps take `step_s` each and add the next one."""
 
     def __init__(self, clock: TurningClock, queue: LoopQueue, name: str, step_s: float) -> None:
         self.steps = 0
@@ -41,7 +41,7 @@ class Worker:
 
 
 class Coroutine:
-    """Work that waits for its turn a hundred times, and takes a while each time."""
+    """Work that waits for its turn a hundred times and takes some time after each."""
 
     def __init__(self, clock: TurningClock, queue: LoopQueue) -> None:
         self.passed = 0
@@ -65,7 +65,7 @@ def queue(clock: TurningClock) -> LoopQueue:
     return LoopQueue(clock)
 
 
-def test_steps_take_a_bounded_time_of_a_turn_and_go_on_in_the_next(
+def test_steps_take_a_bounded_time_of_a_turn_and_continue_in_the_next(
     clock: TurningClock, queue: LoopQueue
 ) -> None:
     """Case 85."""
@@ -77,10 +77,10 @@ def test_steps_take_a_bounded_time_of_a_turn_and_go_on_in_the_next(
         assert worker.steps == 4 * turns
 
 
-def test_after_a_step_with_a_rest_the_next_turns_have_none(
+def test_after_a_step_with_a_rest_no_step_runs_in_the_next_turns(
     clock: TurningClock, queue: LoopQueue
 ) -> None:
-    """Also when nothing waits while it lasts, it is over after so many turns."""
+    """The rest ends after these turns even if nothing waits."""
     turns: list[int] = []
     for _ in range(3):
         queue.add("192.0.2.1", lambda: (turns.append(turn), queue.rest(4))[0])
@@ -93,14 +93,12 @@ def test_after_a_step_with_a_rest_the_next_turns_have_none(
     assert turns[4:] == [19]
 
 
-def test_there_is_room_for_other_work_but_not_all_of_it(
-    clock: TurningClock, queue: LoopQueue
-) -> None:
+def test_other_work_gets_most_turns_but_not_all(clock: TurningClock, queue: LoopQueue) -> None:
     worker = Worker(clock, queue, "192.0.2.1", TURN_S)
     worker.begin()
     steps = []
     for _ in range(12):
-        queue.make_room(3)  # as often as there may be a reason
+        queue.make_room(3)
         clock.turn()
         steps.append(worker.steps)
     assert steps == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
@@ -123,7 +121,7 @@ def test_a_step_that_is_longer_than_a_turn_is_the_only_one_in_it(
     assert worker.steps == 1
 
 
-def test_clients_have_the_same_number_of_steps_however_many_wait(
+def test_clients_run_equally_many_steps_whatever_number_waits(
     clock: TurningClock, queue: LoopQueue
 ) -> None:
     crowd = Worker(clock, queue, "192.0.2.1", TURN_S / 10)
@@ -136,7 +134,7 @@ def test_clients_have_the_same_number_of_steps_however_many_wait(
     assert abs(crowd.steps - normal.steps) <= 1
 
 
-def test_a_first_step_does_not_wait_for_all_others_of_its_client(
+def test_a_first_step_does_not_wait_for_all_other_steps_of_its_client(
     clock: TurningClock, queue: LoopQueue
 ) -> None:
     """Clients behind one proxy have one address."""
@@ -153,15 +151,15 @@ def test_a_first_step_does_not_wait_for_all_others_of_its_client(
     ("first", "further", "turn_s"),
     [
         (0, 0, TURN_OF_FEW_S),
-        (FEW, 0, TURN_OF_FEW_S),
-        (FEW + 1, 0, TURN_S),
+        (FEW_STEPS, 0, TURN_OF_FEW_S),
+        (FEW_STEPS + 1, 0, TURN_S),
         (0, 1, TURN_S),
     ],
 )
 def test_steps_have_a_bounded_time_in_a_turn_also_when_they_run_at_once(
     clock: TurningClock, queue: LoopQueue, first: int, further: int, turn_s: float
 ) -> None:
-    """It is longer when few first steps wait: turns have a price."""
+    """It is longer while few first steps wait: each turn has a cost of its own."""
     for is_first, count in ((True, first), (False, further)):
         for _ in range(count):
             queue.add("192.0.2.1", lambda: clock.spend(TURN_S), is_first=is_first)
@@ -193,7 +191,9 @@ def test_a_step_that_fails_does_not_stop_the_others(clock: TurningClock, queue: 
         queue.do(fail)
 
 
-def test_nothing_stays_once_all_steps_have_run(clock: TurningClock, queue: LoopQueue) -> None:
+def test_nothing_is_scheduled_once_all_steps_have_run(
+    clock: TurningClock, queue: LoopQueue
+) -> None:
     ran: list[int] = []
     for number in range(3):
         queue.add("192.0.2.1", lambda number=number: ran.append(number))  # type: ignore[misc]
@@ -202,15 +202,15 @@ def test_nothing_stays_once_all_steps_have_run(clock: TurningClock, queue: LoopQ
     assert clock.getDelayedCalls() == []
 
 
-@pytest.mark.parametrize(("is_first", "backlog"), [(True, FIRST), (False, FURTHER)])
-def test_the_begin_and_the_end_of_a_backlog_are_told(
+@pytest.mark.parametrize(("is_first", "backlog"), [(True, BACKLOG_FIRST), (False, BACKLOG_FURTHER)])
+def test_the_begin_and_the_end_of_a_backlog_are_reported(
     clock: TurningClock, is_first: bool, backlog: int
 ) -> None:
     """Case 85. Many small requests at once are not a backlog: they need the event loop more than
     the threads.
     """
-    told: list[bool] = []
-    queue = LoopQueue(clock, told.append)
+    reports: list[bool] = []
+    queue = LoopQueue(clock, reports.append)
 
     def step() -> None:
         clock.spend(TURN_S)
@@ -219,15 +219,17 @@ def test_the_begin_and_the_end_of_a_backlog_are_told(
         queue.add("192.0.2.1", step, is_first=is_first)
     while clock.getDelayedCalls():
         clock.turn()
-    assert told == []
+    assert reports == []
     for _ in range(backlog + 2):
         queue.add("192.0.2.1", step, is_first=is_first)
     for expected in ([True], [True], [True, False]):
         clock.turn()
-        assert told == expected
+        assert reports == expected
 
 
-def test_a_coroutine_goes_on_while_its_step_has_time(clock: TurningClock, queue: LoopQueue) -> None:
+def test_a_coroutine_continues_while_its_step_has_time(
+    clock: TurningClock, queue: LoopQueue
+) -> None:
     coroutine = Coroutine(clock, queue)
     working: Deferred[None] = ensureDeferred(coroutine.work())
     assert coroutine.passed == 0
@@ -240,10 +242,10 @@ def test_a_coroutine_goes_on_while_its_step_has_time(clock: TurningClock, queue:
     assert result(working) is None
 
 
-def test_a_coroutine_has_no_time_of_a_step_that_has_ended(
+def test_a_coroutine_cannot_use_the_time_of_a_step_that_has_ended(
     clock: TurningClock, queue: LoopQueue
 ) -> None:
-    """It goes on beside the queue, when its content arrives: that time counts for nobody."""
+    """It may have continued outside the queue, when content arrived for it."""
     queue.add("192.0.2.1", lambda: None)
     clock.turn()
     working: Deferred[None] = ensureDeferred(queue.turn("192.0.2.1"))
@@ -252,7 +254,9 @@ def test_a_coroutine_has_no_time_of_a_step_that_has_ended(
     assert result(working) is None
 
 
-def test_a_coroutine_that_is_cancelled_waits_no_more(clock: TurningClock, queue: LoopQueue) -> None:
+def test_a_cancelled_coroutine_leaves_nothing_in_the_loop(
+    clock: TurningClock, queue: LoopQueue
+) -> None:
     working: Deferred[None] = ensureDeferred(queue.turn("192.0.2.1"))
     working.cancel()
     (failure,) = outcome(working)
@@ -268,7 +272,7 @@ def test_the_queue_is_crowded_by_clients_with_at_least_as_many_steps_as_others(
     crowd, normal = "192.0.2.1", "192.0.2.2"
 
     def nothing() -> None:
-        """It takes no time."""
+        """Take no time."""
 
     for _ in range(CROWD - 1):
         queue.add(crowd, nothing)
@@ -287,7 +291,7 @@ def test_many_clients_with_one_step_each_are_a_crowd(queue: LoopQueue) -> None:
     assert queue.is_crowded_by("192.0.2.99")
 
 
-def test_a_step_that_runs_at_once_goes_on_while_it_has_time(
+def test_a_step_that_runs_at_once_continues_while_it_has_time(
     clock: TurningClock, queue: LoopQueue
 ) -> None:
     coroutine = Coroutine(clock, queue)
@@ -316,10 +320,10 @@ def test_a_step_within_a_step_takes_no_time_of_it(clock: TurningClock, queue: Lo
 
 
 @pytest.mark.parametrize("is_queued", [False, True])
-def test_what_enters_is_part_of_the_step_that_runs(
+def test_work_that_enters_is_part_of_the_running_step(
     clock: TurningClock, queue: LoopQueue, is_queued: bool
 ) -> None:
-    """Case 85: however long the step has run."""
+    """Case 85: even if the step has run for long."""
     entered: list[Deferred[None]] = []
 
     def step() -> None:
@@ -335,7 +339,7 @@ def test_what_enters_is_part_of_the_step_that_runs(
     assert entered
 
 
-def test_what_enters_without_a_step_waits_for_its_turn(
+def test_work_that_enters_without_a_step_waits_for_its_turn(
     clock: TurningClock, queue: LoopQueue
 ) -> None:
     """Case 85."""

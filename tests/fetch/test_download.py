@@ -11,11 +11,11 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from tests.fetch.reactor import Peer, World, failed, head
 from tests.http.connection import outcome
 from twistedmedia.errors import AddressRefused, UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.fairness.pace import RECENT_S
 from twistedmedia.fetch.download import RESUME_AFTER_S, Download
 from twistedmedia.fetch.fetcher import FetchLimits
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import parse_url
-from twistedmedia.limits import RECENT_S
 
 CONTENT = bytes(range(256)) * 4
 ETAG = '"v1"'

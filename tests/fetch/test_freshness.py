@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from twistedmedia.fetch.freshness import asks_for_fresh, lifetime_s
 
-quick = settings(max_examples=300, deadline=None)
+quick = settings(max_examples=300)
 
 LONGEST = 1 << 31
 

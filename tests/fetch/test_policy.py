@@ -17,7 +17,7 @@ from twistedmedia.fetch.policy import (
     parse_allow_rule,
 )
 
-quick = settings(max_examples=300, deadline=None)
+quick = settings(max_examples=300)
 
 PUBLIC = [
     # Neighbours of what is set aside, before and after it.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from twistedmedia.fetch.timings import Timings
 
-quick = settings(max_examples=300, deadline=None)
+quick = settings(max_examples=300)
 
 WHOLE = Timings(
     redirect=0.5, lookup=0.75, connect=1.0, tls=1.5, first_byte=3.0, total=3.25

@@ -219,7 +219,7 @@ def test_fetches_that_get_their_places_at_once_begin_in_turn(make: Callable[...,
     loop = Loop(make, connections=8)
     held = [loop.world.ask(URL, LONG, caller=CROWD) for _ in range(8)]
     others = [loop.world.ask(URL, LONG, caller=f"192.0.2.{n}") for n in range(1, 6)]
-    attempts, waiting = len(loop.network.attempts), loop.world.fetcher.places.waiting
+    attempts, waiting = len(loop.network.attempts), loop.world.fetcher.slots.waiting
     assert waiting > 3
     for each in held:
         each.work.cancel()

@@ -21,7 +21,7 @@ from twistedmedia.fetch.urls import (
     without_credentials,
 )
 
-quick = settings(max_examples=300, deadline=None)
+quick = settings(max_examples=300)
 
 LONGEST_NAME = ".".join(["a" * 63] * 3 + ["b" * 61])  # 253 characters
 

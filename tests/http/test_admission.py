@@ -12,12 +12,12 @@ from twisted.web.resource import Resource
 from tests.http.connection import NO_ADDRESS, Connection, SocketConnection
 from tests.http.test_site import GET, GOT, Serving, assert_refused, put
 from twistedmedia.errors import Busy, MediaError, TooManyConnections
+from twistedmedia.fairness.pace import RECENT_S
 from twistedmedia.fairness.shares import Share
 from twistedmedia.http.addresses import LOCAL, NO_PROXIES, Proxies, parse_proxies
 from twistedmedia.http.admission import Admission, ConnectionLimits
 from twistedmedia.http.lingering import LINGER_S
 from twistedmedia.http.site import MediaSite
-from twistedmedia.limits import RECENT_S
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 SILENTLY = 128  # so many are turned away with an answer at a time

@@ -47,7 +47,7 @@ def steps(records: Records, pieces: list[bytes]) -> Iterator[int]:
             yield end
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.integers(0, 40), max_size=80),
     st.lists(st.integers(1, 3000), max_size=20, unique=True),

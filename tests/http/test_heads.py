@@ -1,4 +1,4 @@
-"""Heads of requests: what is taken, what is refused, and that it does not matter how they come."""
+"""Heads of requests: which are accepted and which refused, however the input is cut."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def lines(*each: bytes) -> bytes:
 
 
 def get(*fields: bytes, target: bytes = b"/a", version: bytes = b"HTTP/1.1") -> bytes:
-    """The head of a GET to host x, with these header lines besides."""
+    """The head of a GET to host x, with additional header lines."""
     return lines(b"GET %b %b" % (target, version), b"Host: x", *fields)
 
 
 def at_once(received: bytes, seen: int = 0) -> Head | None:
-    """What a connection makes of bytes that come together, None when the head does not end. The
-    first `seen` have come before.
+    """Parse bytes that arrive at once; None if the head is incomplete. The first `seen` bytes were
+    searched before.
 
-    :raises MediaError: why they are refused.
+    :raises MediaError: if they are refused.
     """
     end = find_head(received, seen)
     return None if end is None else parse_head(received[:end])
 
 
 def piece_by_piece(received: bytes, cuts: list[int]) -> Head | None:
-    """The same of bytes that come in pieces; what follows the head is somebody else's."""
+    """Parse bytes that arrive in pieces, up to the end of the head."""
     seen = 0
     for upto in [*sorted({cut for cut in cuts if 0 < cut < len(received)}), len(received)]:
         if (head := at_once(received[:upto], seen)) is not None:
@@ -55,7 +55,7 @@ def status_of(received: bytes) -> int:
     return caught.value.status
 
 
-def test_a_head_is_taken_apart() -> None:
+def test_a_head_is_parsed() -> None:
     head = at_once(
         lines(
             b"PUT /media/a%20b?q=%ff&r HTTP/1.1",
@@ -85,11 +85,11 @@ def test_a_head_is_taken_apart() -> None:
 
 
 ACCEPTED = [
-    ("a method of somebody's own", b"M-!#$%&'*+.^_`|~9 / HTTP/1.1\r\nHost: x"),
+    ("a custom method", b"M-!#$%&'*+.^_`|~9 / HTTP/1.1\r\nHost: x"),
     ("any bytes in the target", get(target=b'/\x80\xff"<>\\^`{|}')),
     ("two slashes", get(target=b"//host/a")),
-    ("a name only", lines(b"GET / HTTP/1.0")),
-    ("an old one with a host", get(version=b"HTTP/1.0")),
+    ("HTTP/1.0 without headers", lines(b"GET / HTTP/1.0")),
+    ("HTTP/1.0 with a host", get(version=b"HTTP/1.0")),
     ("a field without a value", get(b"X:")),
     ("a tab in a value", get(b"X: a\tb")),
     ("a colon in a value", get(b"X: a:b")),
@@ -99,7 +99,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("head", [row[1] for row in ACCEPTED], ids=[row[0] for row in ACCEPTED])
-def test_what_is_unusual_and_clear_is_taken(head: bytes) -> None:
+def test_unusual_but_valid_heads_are_accepted(head: bytes) -> None:
     assert at_once(head + END) is not None
 
 
@@ -113,7 +113,7 @@ REFUSED = [
     ("a space in the target", b"GET /a b HTTP/1.1\r\nHost: x"),
     ("a space at the end", b"GET /a HTTP/1.1 \r\nHost: x"),
     ("a tab in the request line", b"GET\t/a HTTP/1.1\r\nHost: x"),
-    ("a method that is no token", b"GE/T /a HTTP/1.1\r\nHost: x"),
+    ("a method that is not a token", b"GE/T /a HTTP/1.1\r\nHost: x"),
     ("HTTP/2", b"PRI * HTTP/2.0"),
     ("HTTP/1.2", get(version=b"HTTP/1.2")),
     ("HTTP/0.9", get(version=b"HTTP/0.9")),
@@ -138,7 +138,7 @@ REFUSED = [
     ("a field without a colon", get(b"X")),
     ("a field without a name", get(b": a")),
     ("a space before the colon", get(b"X : a")),
-    ("a name that is no token", get(b"X(y): a")),
+    ("a name that is not a token", get(b"X(y): a")),
     ("a name that is not ASCII", get(b"\xdc: a")),
     ("no host", b"GET /a HTTP/1.1"),
     ("two hosts", get(b"Host: x")),
@@ -161,7 +161,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("head", [row[1] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_what_two_programs_could_read_in_two_ways_is_a_bad_request(head: bytes) -> None:
+def test_malformed_and_ambiguous_heads_are_bad_requests(head: bytes) -> None:
     """Cases 37 and 46."""
     assert status_of(head + END) == 400
     with pytest.raises(BadRequest):
@@ -186,8 +186,10 @@ def test_what_two_programs_could_read_in_two_ways_is_a_bad_request(head: bytes) 
         b"GET /a HTTP/1.1\r\nX: a\rb",
     ],
 )
-def test_what_cannot_become_a_head_is_refused_before_it_ends(beginning: bytes) -> None:
-    """Nobody waits for the end of it, however it comes."""
+def test_an_invalid_beginning_of_a_head_is_refused_before_the_end_of_the_head(
+    beginning: bytes,
+) -> None:
+    """However it is cut."""
     assert status_of(beginning) == 400
     with pytest.raises(BadRequest):
         piece_by_piece(beginning, list(range(len(beginning))))
@@ -197,7 +199,7 @@ def test_what_cannot_become_a_head_is_refused_before_it_ends(beginning: bytes) -
     "beginning",
     [b"G", b"GET /a", b"GET /a HTTP/1.1\r", b"GET /a HTTP/1.1\r\n", b"GET /a HTTP/1.1\r\n\r"],
 )
-def test_what_can_still_become_one_is_waited_for(beginning: bytes) -> None:
+def test_an_incomplete_head_that_may_be_valid_is_not_refused(beginning: bytes) -> None:
     assert at_once(beginning) is None
 
 
@@ -209,7 +211,7 @@ def line_of(size: int) -> bytes:
 
 
 def head_of(size: int) -> bytes:
-    """As long a head, of lines that are not long."""
+    """A head of `size` bytes whose lines are short."""
     head = get()
     while size - len(head) > 2000:
         head += b"\r\nX: " + b"a" * 996
@@ -221,7 +223,7 @@ def test_a_request_line_may_be_16_384_bytes_long() -> None:
     assert MAX_LINE_BYTES == 16384
     longest = lines(line_of(MAX_LINE_BYTES), b"Host: x") + END
     assert at_once(longest) is not None
-    assert at_once(longest + bytes(MAX_HEAD_BYTES)) is not None, "what follows does not count"
+    assert at_once(longest + bytes(MAX_HEAD_BYTES)) is not None, "what follows is not counted"
 
 
 @pytest.mark.parametrize("rest", [b"", b"\r\n", b"\r\nHost: x", b"\r\nHost: x" + END])
@@ -237,7 +239,7 @@ def test_a_head_may_be_32_768_bytes_long() -> None:
     longest = head_of(MAX_HEAD_BYTES)
     assert len(longest) == MAX_HEAD_BYTES
     assert at_once(longest + END) is not None
-    assert at_once(longest + END + bytes(MAX_HEAD_BYTES)) is not None, "what follows counts not"
+    assert at_once(longest + END + bytes(MAX_HEAD_BYTES)) is not None, "what follows is not counted"
 
 
 @pytest.mark.parametrize("rest", [b"aaa", END], ids=["unfinished", "finished"])
@@ -246,8 +248,8 @@ def test_a_larger_head_is_refused_whether_it_ends_or_not(rest: bytes) -> None:
 
 
 @pytest.mark.parametrize("longest", [lines(line_of(MAX_LINE_BYTES), b"Host: x"), head_of(1 << 15)])
-def test_what_is_not_too_long_is_not_too_long_while_its_end_comes(longest: bytes) -> None:
-    """The first bytes of a CRLF are no part of what it ends."""
+def test_the_longest_head_is_not_refused_while_its_end_arrives(longest: bytes) -> None:
+    """A partial CRLF is not counted as part of the line."""
     received = longest + END
     line_end = received.index(b"\r\n")
     for upto in (line_end, line_end + 1, line_end + 2, *range(len(longest), len(received))):
@@ -255,7 +257,7 @@ def test_what_is_not_too_long_is_not_too_long_while_its_end_comes(longest: bytes
     assert at_once(received) is not None
 
 
-def test_256_header_lines_are_taken_and_one_more_is_not() -> None:
+def test_256_header_lines_are_accepted_and_one_more_is_not() -> None:
     assert MAX_FIELDS == 256
     assert at_once(get(*[b"X: y"] * (MAX_FIELDS - 1)) + END) is not None
     with pytest.raises(HeadTooLarge):
@@ -274,8 +276,8 @@ def test_a_length_fits_in_63_bits(length: bytes) -> None:
 @pytest.mark.parametrize(
     "length", [b"9223372036854775808", b"9" * 19, b"9" * 20, b"0" * 20, b"9" * 5000]
 )
-def test_a_length_that_nobody_can_mean_is_refused(length: bytes) -> None:
-    """Case 37. Twenty zeros, too: nobody sends them."""
+def test_a_length_beyond_63_bits_or_19_digits_is_refused(length: bytes) -> None:
+    """Case 37."""
     assert status_of(get(b"Content-Length: " + length) + END) == 400
 
 
@@ -346,7 +348,7 @@ HOSTS = [
     b"x:",
     b"x:00080",
 ]
-NO_HOSTS = [
+INVALID_HOSTS = [
     b"",
     b":80",
     b"x:65536",
@@ -380,18 +382,18 @@ NO_HOSTS = [
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_host_is_a_name_or_an_address_and_perhaps_a_port(host: bytes) -> None:
+def test_a_host_is_a_name_or_an_address_with_an_optional_port(host: bytes) -> None:
     for version in (b"HTTP/1.1", b"HTTP/1.0"):
         head = at_once(lines(b"GET / " + version, b"Host: " + host) + END)
         assert head is not None
         assert head.fields == [(b"Host", host)]
 
 
-@pytest.mark.parametrize("host", NO_HOSTS)
-def test_what_is_no_host_is_refused_in_every_version_and_in_every_place(host: bytes) -> None:
+@pytest.mark.parametrize("host", INVALID_HOSTS)
+def test_an_invalid_host_is_refused_in_every_version_and_place(host: bytes) -> None:
     for version in (b"HTTP/1.1", b"HTTP/1.0"):
         assert status_of(lines(b"GET / " + version, b"Host: " + host) + END) == 400
-    if b"/" not in host and b"?" not in host:  # else the host ends there
+    if b"/" not in host and b"?" not in host:  # which would end the host
         assert status_of(get(target=b"http://%b/" % host) + END) == 400
 
 
@@ -407,9 +409,7 @@ def test_what_is_no_host_is_refused_in_every_version_and_in_every_place(host: by
         (b"http://[::1]:80/http://z/", b"/http://z/", b"[::1]:80"),
     ],
 )
-def test_a_target_that_names_its_host_has_precedence_over_the_header(
-    target: bytes, path: bytes, host: bytes
-) -> None:
+def test_the_host_in_a_target_replaces_the_header(target: bytes, path: bytes, host: bytes) -> None:
     for head in (
         lines(b"GET %b HTTP/1.1" % target, b"host: x", b"X: y"),
         lines(b"GET %b HTTP/1.0" % target, b"X: y"),
@@ -420,7 +420,7 @@ def test_a_target_that_names_its_host_has_precedence_over_the_header(
         assert sorted(parsed.fields) == [(b"Host", host), (b"X", b"y")]
 
 
-def test_a_target_that_names_its_host_does_not_do_without_the_header() -> None:
+def test_a_valid_host_header_is_required_beside_a_host_in_the_target() -> None:
     assert status_of(b"GET http://y/ HTTP/1.1" + END) == 400
     assert status_of(lines(b"GET http://y/ HTTP/1.1", b"Host: a b") + END) == 400
 
@@ -449,11 +449,11 @@ def outcome_of(received: bytes, cuts: list[int]) -> Head | str | None:
         return "refused"
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(_bytes, _cuts)
 @example(lines(line_of(MAX_LINE_BYTES), b"Host: x") + END, [MAX_LINE_BYTES + 1])
 @example(head_of(MAX_HEAD_BYTES) + END, [MAX_HEAD_BYTES + 1, MAX_HEAD_BYTES + 3])
-def test_any_bytes_in_any_pieces_are_a_head_or_refused_and_it_does_not_matter_which_pieces(
+def test_any_bytes_are_a_head_or_refused_however_they_are_cut(
     received: bytes, cuts: list[int]
 ) -> None:
     whole = outcome_of(received, [])
@@ -465,9 +465,9 @@ def test_any_bytes_in_any_pieces_are_a_head_or_refused_and_it_does_not_matter_wh
         assert whole.length is None or whole.length >= 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from([row[1] for row in ACCEPTED + REFUSED]), min_size=1, max_size=2))
-def test_byte_by_byte_comes_out_what_comes_out_at_once(heads: list[bytes]) -> None:
+def test_the_result_is_the_same_byte_by_byte(heads: list[bytes]) -> None:
     received = b"".join(head + END for head in heads)
     assert outcome_of(received, list(range(len(received)))) == outcome_of(received, [])
 
@@ -487,7 +487,7 @@ def test_byte_by_byte_comes_out_what_comes_out_at_once(heads: list[bytes]) -> No
         ([b"magic", b"100-continue,magic"], [b"magic, 100-continue"]),
     ],
 )
-def test_an_expectation_counts_once_and_an_empty_one_is_none(
+def test_a_repeated_expectation_counts_once_and_an_empty_one_is_ignored(
     sent: list[bytes], expected: list[bytes]
 ) -> None:
     """Case 53: RFC 9110, 10.1.1 and 5.6.1.2."""

@@ -19,6 +19,7 @@ from tests.http.test_half_closed import Encrypted
 from tests.http.test_site import Serving, head, put, refuse
 from tests.turning import TurningClock
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
+from twistedmedia.fairness.pace import RECENT_S
 from twistedmedia.http.admission import ConnectionLimits
 from twistedmedia.http.body import IStreamsBody
 from twistedmedia.http.connection import DROP_TURNS
@@ -34,7 +35,6 @@ from twistedmedia.http.lingering import (
     unread_bytes,
 )
 from twistedmedia.http.site import LAST_CALL_S
-from twistedmedia.limits import RECENT_S
 
 LARGE = 16 << 20
 

@@ -23,9 +23,9 @@ from tests.http.test_site import (
     put,
     refuse,
 )
+from twistedmedia.fairness.pace import RECENT_S
 from twistedmedia.http.lingering import LINGER_S
 from twistedmedia.http.timeouts import RequestTimeouts, Timeouts
-from twistedmedia.limits import RECENT_S
 
 HEADER_S, IDLE_S, WINDOW_S, RATE = 15, 75, 30, 64
 LATE_S = 3  # so much later than it may be, somebody has been seen
@@ -222,7 +222,7 @@ def test_content_that_hardly_comes_fails_its_handler_which_answers(
     drip(serving, connection, dripped, 1 + LATE_S)
     (answer,) = connection.answers()
     assert (answer.status, answer.headers["connection"]) == (408, "close")
-    assert answer.content == b"the content took too long to come"
+    assert answer.content == b"the content took too long to arrive"
     advance(serving.clock, LINGER_S)
     assert (connection.connected, connection.aborted) == (False, False)
     assert serving.stream.cancelled == 0

@@ -13,14 +13,14 @@ from tests.http.test_half_closed import Noting
 from tests.http.test_site import CHUNKED, GET, GOT, Gate, Serving, head, length_of, put, refuse
 from tests.turning import TurningClock
 from twistedmedia.fairness.loop_queue import PAUSE_S, PIECE_BYTES, TURN_S
-from twistedmedia.fairness.pace import MOST_AT_ONCE
+from twistedmedia.fairness.pace import MAX_BURST
 from twistedmedia.http.addresses import parse_proxies
 from twistedmedia.http.connection import DENSE_BYTES
 from twistedmedia.http.lingering import MOST_LINGERING
 from twistedmedia.http.timeouts import Timeouts
 
 LOOK_S = TURN_S / 10
-TINY_CHUNKS = MOST_AT_ONCE - 100
+TINY_CHUNKS = MAX_BURST - 100
 TINY = chunked(bytes(TINY_CHUNKS), 1)[: -len(b"0\r\n\r\n")]
 SOON_TURNS = 4
 # What a client's request may wait for: the steps of one turn of the loop, and one of each client.

@@ -16,7 +16,15 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from tests.http.connection import outcome
-from tests.library.uploads import HELLO, SOURCE, WatchedStore, a_library, arriving, taken
+from tests.library.uploads import (
+    CALLER,
+    HELLO,
+    SOURCE,
+    WatchedStore,
+    a_library,
+    arriving,
+    taken,
+)
 from tests.support import asynchronous, named
 from twistedmedia.errors import (
     AlreadyExists,
@@ -32,6 +40,8 @@ from twistedmedia.errors import (
     Stopping,
     TooLarge,
 )
+from twistedmedia.library.caller import Caller
+from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
 from twistedmedia.library.upload import (
     WORTH_PREPARING_BYTES,
@@ -58,7 +68,11 @@ class Content:
         self.told += 1
 
 
-UPLOAD = (SOURCE, SOURCE, Content())
+UPLOAD = (CALLER, Content())
+
+
+def caller(key: str) -> Caller:
+    return Caller("192.0.2.1", key)
 
 
 @pytest.fixture
@@ -95,7 +109,7 @@ async def test_what_arrives_is_stored_under_its_name_with_size_and_digest() -> N
 @asynchronous
 async def test_a_name_may_come_after_the_content() -> None:
     library = a_library()
-    with library.arrival(SOURCE, caller=SOURCE) as arrival:
+    with library.begin(SOURCE) as arrival:
         await arrival.write([b"hello"])
         arrival.named("prompts/en", "hello.mp3")
         await arrival.end()
@@ -106,7 +120,7 @@ async def test_a_name_may_come_after_the_content() -> None:
 @asynchronous
 async def test_an_arrival_that_never_gets_a_name_is_not_stored() -> None:
     library = a_library()
-    with library.arrival(SOURCE, caller=SOURCE) as arrival:
+    with library.begin(SOURCE) as arrival:
         await arrival.write([b"hello"])
         await arrival.end()
         await library.publish([arrival])
@@ -223,7 +237,7 @@ ORDER = list(FAILURES)
 def test_of_two_failures_the_one_that_is_judged_first_is_told(first: int, second: int) -> None:
     """The order of docs/http.md, Storing, rule 7."""
     library = a_library()
-    with library.arrival(SOURCE, caller=SOURCE) as arrival:
+    with library.begin(SOURCE) as arrival:
         for each in (ORDER[first], ORDER[second]):
             FAILURES[each](arrival)
         assert type(arrival.failure) is ORDER[min(first, second)]
@@ -231,7 +245,7 @@ def test_of_two_failures_the_one_that_is_judged_first_is_told(first: int, second
 
 
 def test_of_two_failures_of_one_kind_the_first_is_told() -> None:
-    with a_library().arrival(SOURCE, caller=SOURCE) as arrival:
+    with a_library().begin(SOURCE) as arrival:
         arrival.fail(Malformed("first"))
         arrival.fail(Malformed("second"))
         assert arrival.failure is not None
@@ -356,7 +370,7 @@ async def test_a_fault_of_the_store_is_an_incident_of_that_file(
     library = a_library(Faulty())
     arrival = await taken(library, [b"hello"])
     assert isinstance(arrival.failure, InternalError)
-    assert library.uploads == 0
+    assert library.upload_slots.used == 0
     (event,) = nothing_left_behind
     assert event["incident"] == arrival.failure.incident
     assert "a fault" in event["why"]
@@ -377,7 +391,7 @@ async def test_a_fault_in_publishing_one_file_leaves_the_others_alone(
     with ExitStack() as arriving_all:
         arrivals = []
         for filename in ("one.wav", "two.wav", "three.wav"):
-            arrival = arriving_all.enter_context(library.arrival("somewhere", caller=SOURCE))
+            arrival = arriving_all.enter_context(library.begin(Source(Caller("somewhere", ""))))
             arrival.named("a", filename)
             await arrival.write([b"x"])
             await arrival.end()
@@ -446,15 +460,15 @@ async def test_one_upload_more_than_there_may_be_is_told_when_to_come_again() ->
     library = a_library(max_uploads=3)
     with ExitStack() as uploads:
         for n in range(3):
-            uploads.enter_context(await library.upload(*UPLOAD))
-            assert library.uploads == n + 1
-        with pytest.raises(Busy) as refused, await library.upload(*UPLOAD):
+            uploads.enter_context(await library.admit_upload(*UPLOAD))
+            assert library.upload_slots.used == n + 1
+        with pytest.raises(Busy) as refused, await library.admit_upload(*UPLOAD):
             pytest.fail("it was let in")
         assert int(refused.value.headers["Retry-After"]) > 0
-        assert library.uploads == 3
-    assert library.uploads == 0
-    with await library.upload(*UPLOAD):
-        assert library.uploads == 1
+        assert library.upload_slots.used == 3
+    assert library.upload_slots.used == 0
+    with await library.admit_upload(*UPLOAD):
+        assert library.upload_slots.used == 1
 
 
 @asynchronous
@@ -462,9 +476,9 @@ async def test_one_upload_more_than_there_may_be_is_told_when_to_come_again() ->
 async def test_an_upload_that_ends_in_an_exception_gives_its_place_back(error: Exception) -> None:
     library = a_library(max_uploads=1)
     for _ in range(3):
-        with pytest.raises(type(error)), await library.upload(*UPLOAD):
+        with pytest.raises(type(error)), await library.admit_upload(*UPLOAD):
             raise error
-    assert library.uploads == 0
+    assert library.upload_slots.used == 0
 
 
 # What is left of an arrival
@@ -522,7 +536,7 @@ async def test_one_that_failed_is_dropped_and_the_others_are_stored() -> None:
     arrivals = []
     with ExitStack() as form:
         for n, name in enumerate(names):
-            arrival = form.enter_context(library.arrival(SOURCE, caller=SOURCE))
+            arrival = form.enter_context(library.begin(SOURCE))
             arrivals.append(arrival)
             arrival.accepted(name)
             await arrival.write([bytes(11) if n == 2 else b"%d" % n])
@@ -562,7 +576,7 @@ async def test_a_publish_goes_on_to_its_last_file_when_its_waiter_is_cancelled()
     names = [named(f"form/{n}.mp3") for n in range(3)]
 
     async def upload() -> None:
-        with await library.upload(*UPLOAD), ExitStack() as form:
+        with await library.admit_upload(*UPLOAD), ExitStack() as form:
             arrivals = [form.enter_context(arriving(library, name)) for name in names]
             for arrival in arrivals:
                 await arrival.write([b"hello"])
@@ -574,8 +588,8 @@ async def test_a_publish_goes_on_to_its_last_file_when_its_waiter_is_cancelled()
     uploading.cancel()
     with pytest.raises(CancelledError):
         await uploading
-    assert library.uploads == 0
-    quiet = library.quiet()
+    assert library.upload_slots.used == 0
+    quiet = library.drain()
     assert not quiet.called
     assert [library.store.content(name) for name in names] == [None] * 3
     library.store.go_on()
@@ -593,14 +607,14 @@ async def test_a_stop_publishes_the_file_that_it_finds_under_way_and_no_further_
             await arrival.write([b"hello"])
             await arrival.end()
         publishing = ensureDeferred(library.publish(arrivals))
-        assert library.under_way == ["'form/0.mp3' and 2 more of a form"]
-        library.hurry()
+        assert library.running == ["'form/0.mp3' and 2 more of a form"]
+        library.stop_publishing()
         library.store.go_on()
         await publishing
     assert [arrival.stored is not None for arrival in arrivals] == [True, False, False]
     assert [type(arrival.failure) for arrival in arrivals[1:]] == [Stopping, Stopping]
     assert library.store.content(named("form/1.mp3")) is None
-    assert library.quiet().called
+    assert library.drain().called
 
 
 @asynchronous
@@ -614,7 +628,7 @@ async def test_a_publish_that_fails_after_its_waiter_left_is_let_go_of(logged: l
     library.store.go_on()
     assert library.store.content(HELLO) == first
     assert library.store.drafts == 0
-    assert library.quiet().called
+    assert library.drain().called
 
 
 async def _stored_directly(store: WatchedStore, name: MediaName) -> bytes:
@@ -627,9 +641,9 @@ async def _stored_directly(store: WatchedStore, name: MediaName) -> bytes:
 @asynchronous
 async def test_quiet_fires_at_once_when_nothing_is_published_and_waits_for_all_that_is() -> None:
     library = a_library(WatchedStore(holding=("publish",)))
-    assert library.quiet().called
+    assert library.drain().called
     uploads = [ensureDeferred(taken(library, [b"x"], named(f"a/{n}.mp3"))) for n in range(3)]
-    quiet = [library.quiet(), library.quiet()]
+    quiet = [library.drain(), library.drain()]
     for go_on in library.store.held:
         assert not any(each.called for each in quiet)
         go_on()
@@ -642,15 +656,15 @@ async def test_quiet_fires_at_once_when_nothing_is_published_and_waits_for_all_t
 async def test_what_is_under_way_is_named() -> None:
     library = a_library(WatchedStore(holding=("publish",)))
     uploads = [ensureDeferred(taken(library, [b"x"], named(f"a/{n}.mp3"))) for n in range(2)]
-    assert library.under_way == ["'a/0.mp3'", "'a/1.mp3'"]
-    waiting = library.quiet()
+    assert library.running == ["'a/0.mp3'", "'a/1.mp3'"]
+    waiting = library.drain()
     waiting.cancel()
     with pytest.raises(CancelledError):
         await waiting
     library.store.go_on()
     for upload in uploads:
         await upload
-    assert library.under_way == []
+    assert library.running == []
 
 
 # The log
@@ -666,7 +680,7 @@ async def test_the_log_tells_when_a_file_begins_to_arrive_and_when_it_is_stored(
     assert stored_line.startswith("stored: ")
     for line in logged:
         assert str(HELLO) in line
-        assert SOURCE in line
+        assert CALLER.address in line
     assert "5 bytes" in stored_line
 
 
@@ -699,7 +713,7 @@ async def test_the_log_has_one_line_for_each_reason_for_which_files_of_a_form_ar
 ) -> None:
     """Case 85. A small form can have 256 files: so many lines would take long."""
     library = a_library()
-    arrivals = [library.arrival(SOURCE, caller=SOURCE) for _ in range(256)]
+    arrivals = [library.begin(SOURCE) for _ in range(256)]
     for n, arrival in enumerate(arrivals):
         arrival.named("a", f"{n}.exe" if n % 2 else f".{n}.mp3")
     turns: list[int] = []
@@ -711,7 +725,7 @@ async def test_the_log_has_one_line_for_each_reason_for_which_files_of_a_form_ar
     hidden, unsupported = logged
     assert "'a/.0.mp3' and 127 more of a form" in hidden
     assert "'a/1.exe' and 127 more of a form" in unsupported
-    assert SOURCE in hidden
+    assert CALLER.address in hidden
     assert turns == [0] * 255
     await library.publish([arrivals[0]])
     assert "more of a form" not in logged[-1]
@@ -721,7 +735,7 @@ async def test_the_log_has_one_line_for_each_reason_for_which_files_of_a_form_ar
 async def test_an_arrival_that_has_failed_has_no_draft() -> None:
     """Case 85."""
     store = WatchedStore()
-    with a_library(store).arrival(SOURCE, caller=SOURCE) as arrival:
+    with a_library(store).begin(SOURCE) as arrival:
         assert store.drafts == 0
         arrival.named("a", "b.exe")
         await arrival.write([b"content"])
@@ -733,7 +747,7 @@ async def test_an_arrival_that_has_failed_has_no_draft() -> None:
 @asynchronous
 async def test_a_name_of_a_client_cannot_break_a_line_of_the_log(logged: list[str]) -> None:
     """Case 35."""
-    with a_library().arrival(SOURCE, caller=SOURCE) as arrival:
+    with a_library().begin(SOURCE) as arrival:
         arrival.named("a\nstored: forged", "x\r\n\x1b[31m.mp3")
     (line,) = logged
     assert line.isprintable()
@@ -779,13 +793,15 @@ async def test_a_slow_upload_of_the_largest_share_gives_way(logged: list[str]) -
     slow, fast, unknown = Content(65.0), Content(1e6), Content(None)
     with ExitStack() as uploads:
         for content in (fast, slow, unknown):
-            uploads.enter_context(await library.upload("a", "192.0.2.7", content))
-        with await library.upload("b", "192.0.2.8", Content()):
+            uploads.enter_context(await library.admit_upload(Caller("192.0.2.7", "a"), content))
+        with await library.admit_upload(Caller("192.0.2.8", "b"), Content()):
             assert [each.told for each in (fast, slow, unknown)] == [0, 1, 0]
-            assert library.uploads == 3
+            assert library.upload_slots.used == 3
             with pytest.raises(Busy):
-                uploads.enter_context(await library.upload("b", "192.0.2.8", Content()))
-    assert library.uploads == 0
+                uploads.enter_context(
+                    await library.admit_upload(Caller("192.0.2.8", "b"), Content())
+                )
+    assert library.upload_slots.used == 0
     assert logged == [
         "gave way: the slowest upload of 192.0.2.7, to a caller that has fewer",
     ]
@@ -797,11 +813,11 @@ async def test_the_place_of_an_import_is_as_fast_as_its_upstream() -> None:
     library = a_library(max_uploads=2, max_imports=2)
     request, upstream = Content(None), Content(65.0)
     with (
-        await library.upload("a", SOURCE, request) as place,
-        await library.upload("a", SOURCE, Content(None)),
-        await library.importing("a", SOURCE, upstream),
+        await library.admit_upload(caller("a"), request) as place,
+        await library.admit_upload(caller("a"), Content(None)),
+        await library.admit_import(caller("a"), upstream),
         place.lent_to(upstream),
-        await library.upload("b", SOURCE, Content()),
+        await library.admit_upload(caller("b"), Content()),
     ):
         assert (request.told, upstream.told) == (0, 1)
 
@@ -813,17 +829,21 @@ async def test_an_import_waits_for_its_second_place_and_keeps_the_first() -> Non
     library = Library(WatchedStore(), UploadLimits(max_uploads=16, max_imports=2), clock)
     held = ExitStack()
     for _ in range(2):
-        held.enter_context(await library.upload("a", SOURCE, Content(math.inf)))
-        held.enter_context(await library.importing("a", SOURCE, Content(1e6)))
-    with await library.upload("b", SOURCE, Content(math.inf)):
-        importing = outcome(ensureDeferred(library.importing("b", SOURCE, Content())))
-        assert (importing, library.imports.waiting) == ([], 1)
+        held.enter_context(await library.admit_upload(caller("a"), Content(math.inf)))
+        held.enter_context(await library.admit_import(caller("a"), Content(1e6)))
+    with await library.admit_upload(caller("b"), Content(math.inf)):
+        importing = outcome(ensureDeferred(library.admit_import(caller("b"), Content())))
+        assert (importing, library.import_slots.waiting) == ([], 1)
         clock.pump([0.25] * 7)
         (place,) = importing
         with place:
-            assert (library.imports.used, library.uploads) == (2, 3)
+            assert (library.import_slots.used, library.upload_slots.used) == (2, 3)
     held.close()
-    assert (library.imports.used, library.uploads, clock.getDelayedCalls()) == (0, 0, [])
+    assert (library.import_slots.used, library.upload_slots.used, clock.getDelayedCalls()) == (
+        0,
+        0,
+        [],
+    )
 
 
 @asynchronous
@@ -837,7 +857,7 @@ async def test_a_file_of_a_form_waits_for_its_descriptor_while_its_caller_is_bel
     large, mine = Content(17_000.0), Content()
     library.form_files.take("a", large, 32)
     form = library.form_files.take("b", mine, 4)
-    holding = outcome(ensureDeferred(library.form_file(form)))
+    holding = outcome(ensureDeferred(library.hold_form_file(form)))
     assert (holding, large.told) == ([], 0)
     clock.pump([0.25] * 2)
     assert (holding, large.told, form.amount) == ([None], 1, 5)
@@ -850,7 +870,7 @@ async def test_a_file_of_a_form_waits_for_its_descriptor_while_its_caller_is_bel
 def test_imports_may_take_half_of_the_places_unless_it_is_said(
     uploads: int, imports: int | None, total: int
 ) -> None:
-    assert a_library(max_uploads=uploads, max_imports=imports).imports.total == total
+    assert a_library(max_uploads=uploads, max_imports=imports).import_slots.total == total
 
 
 def test_the_files_of_forms_share_a_quarter_of_the_descriptors(
@@ -863,5 +883,5 @@ def test_the_files_of_forms_share_a_quarter_of_the_descriptors(
     assert library.form_files.total == 256
     for limit, total in ((4096, 1024), (1 << 20, 64 * 256), (resource.RLIM_INFINITY, 64 * 256)):
         limits[0] = (limit, 1 << 20)
-        library.divide_descriptors()
+        library.on_descriptor_limit()
         assert library.form_files.total == total

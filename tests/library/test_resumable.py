@@ -47,6 +47,7 @@ from twistedmedia.errors import (
 from twistedmedia.http.body import Body, BodyMemory
 from twistedmedia.http.tus import Checksum
 from twistedmedia.library import resumable as resuming
+from twistedmedia.library.caller import Caller
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads, UploadPart, UploadProgress
 from twistedmedia.library.upload import AudioCheckMode, UploadLimits
@@ -57,8 +58,7 @@ from twistedmedia.store.memory import MemoryMedia, MemoryStore
 
 HELLO = named("prompts/en/hello.mp3")
 WHOLE = b"hello world"
-SOURCE = "192.0.2.1"
-ME, OTHER = "me", "somebody else"
+ME, OTHER = Caller("192.0.2.1", "me"), Caller("192.0.2.2", "other")
 
 
 class Flow:
@@ -101,7 +101,7 @@ class Service:
         self.library = Library(self.store, UploadLimits(**limits))
         self.uploads = ResumableUploads(
             self.library,
-            self.store.kept,
+            self.store.resumable,
             expiry_s=3600,
             max_unfinished=max_unfinished,
             now_s=lambda: self.now_s + self.stepped_s,
@@ -114,26 +114,26 @@ class Service:
         *pieces: bytes,
         name: MediaName = HELLO,
         sha256: str | None = None,
-        caller: str = ME,
+        caller: Caller = ME,
         part: UploadPart | None = None,
     ) -> Deferred[UploadProgress]:
-        plan = UploadSpec(name, length, sha256, caller, "a note")
-        return self.uploads.create(SOURCE, caller, plan, part or UploadPart(0, body(*pieces)))
+        spec = UploadSpec(name, length, sha256, caller.key, "a note")
+        return self.uploads.create(caller, spec, part or UploadPart(0, body(*pieces)))
 
     def created(self, *args: Any, **options: Any) -> str:
         """The id of a new upload."""
-        return result(self.creating(*args, **options)).upload
+        return result(self.creating(*args, **options)).upload_id
 
     def adding(
         self, upload: str, offset: int, *pieces: bytes, **options: Any
     ) -> Deferred[UploadProgress]:
-        return self.uploads.add(SOURCE, upload, UploadPart(offset, body(*pieces), **options))
+        return self.uploads.append(ME, upload, UploadPart(offset, body(*pieces), **options))
 
     def added(self, upload: str, offset: int, *pieces: bytes, **options: Any) -> UploadProgress:
         return result(self.adding(upload, offset, *pieces, **options))
 
     def look(self, upload: str) -> UploadProgress:
-        return result(self.uploads.look(SOURCE, upload))
+        return result(self.uploads.status(ME, upload))
 
     def offset(self, upload: str) -> int:
         return self.look(upload).offset
@@ -151,7 +151,7 @@ class Service:
 
     def unfinished(self) -> int:
         """How many uploads of mine count. Creating one more tells it."""
-        return self.uploads._unfinished._counts[ME]
+        return self.uploads._quota._counts[ME.key]
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_parts_add_up_to_the_file(service: Service, size: int) -> None:
         assert service.content() is None
         progress = service.added(upload, offset, WHOLE[offset : offset + size])
         assert progress.offset == min(offset + size, len(WHOLE))
-        assert (progress.length, progress.note, progress.upload) == (11, "a note", upload)
+        assert (progress.length, progress.note, progress.upload_id) == (11, "a note", upload)
     assert (progress.stored, progress.expires_s) == (HELLO, None)
     assert service.content() == WHOLE
 
@@ -177,10 +177,10 @@ def test_parts_add_up_to_the_file(service: Service, size: int) -> None:
 def test_a_new_upload_is_empty_and_says_until_when_it_is_kept(service: Service) -> None:
     progress = result(service.creating())
     expires_s = pytest.approx(service.now_s + 3600, abs=30)
-    told = UploadProgress(progress.upload, 0, 11, "a note", expires_s=expires_s)
+    told = UploadProgress(progress.upload_id, 0, 11, "a note", expires_s=expires_s)
     assert progress == told
     service.now_s += 60
-    assert service.look(progress.upload) == told, "to look is not to add"
+    assert service.look(progress.upload_id) == told, "to look is not to add"
 
 
 def test_ids_cannot_be_guessed(service: Service) -> None:
@@ -192,14 +192,14 @@ def test_ids_cannot_be_guessed(service: Service) -> None:
 def test_a_part_can_come_with_the_creation(service: Service) -> None:
     progress = result(service.creating(11, b"hello"))
     assert (progress.offset, progress.stored) == (5, None)
-    assert service.added(progress.upload, 5, b" world").stored == HELLO
+    assert service.added(progress.upload_id, 5, b" world").stored == HELLO
 
 
 def test_the_whole_can_come_with_the_creation(service: Service) -> None:
     progress = result(service.creating(11, WHOLE))
     assert (progress.offset, progress.stored) == (11, HELLO)
     assert service.content() == WHOLE
-    assert service.look(progress.upload) == progress
+    assert service.look(progress.upload_id) == progress
 
 
 def test_an_upload_of_no_bytes_is_stored_when_it_is_begun(service: Service) -> None:
@@ -246,7 +246,7 @@ def test_what_comes_behind_the_end_of_what_is_stored_is_too_large(
     coming = body(surplus, open_end=True, length=size if declared else None)
     coming.end()
     with pytest.raises(TooLarge) as caught:
-        result(service.uploads.add(SOURCE, upload, UploadPart(11, coming)))
+        result(service.uploads.append(ME, upload, UploadPart(11, coming)))
     assert (caught.value.status, caught.value.limit) == (413, 11)
     assert service.look(upload).stored == HELLO
     assert service.added(upload, 11).stored == HELLO
@@ -266,8 +266,8 @@ def test_what_comes_to_a_stored_upload_at_another_offset_is_refused_for_that(
 def test_what_is_not_there_is_not_found(service: Service, upload: str) -> None:
     for asking in (
         service.adding(upload, 0, b"x"),
-        service.uploads.look(SOURCE, upload),
-        service.uploads.end(SOURCE, upload),
+        service.uploads.status(ME, upload),
+        service.uploads.terminate(ME, upload),
     ):
         with pytest.raises(NotFound):
             result(asking)
@@ -287,7 +287,7 @@ def breaking_off(
     """What adding a part comes to whose connection is lost after the pieces."""
     coming = body(open_end=True, length=length)
     adding = outcome(
-        service.uploads.add(SOURCE, upload, UploadPart(offset, coming, checksum=checksum))
+        service.uploads.append(ME, upload, UploadPart(offset, coming, checksum=checksum))
     )
     for piece in pieces:
         coming.feed(piece)
@@ -331,7 +331,7 @@ def test_a_creation_that_breaks_off_leaves_nothing(service: Service) -> None:
     creating = outcome(service.creating(part=UploadPart(0, coming)))
     coming.fail(ConnectionLost())
     assert creating[0].check(ConnectionLost)
-    assert result(service.store.kept.callers()) == {}
+    assert result(service.store.resumable.callers()) == {}
     assert service.unfinished() == 0
 
 
@@ -344,7 +344,7 @@ def test_more_than_was_declared_is_refused_and_nothing_of_it_kept(
     coming = body(b" world", b"!", open_end=True, length=7 if declared else None)
     coming.end()
     with pytest.raises(TooLarge):
-        result(service.uploads.add(SOURCE, upload, UploadPart(5, coming)))
+        result(service.uploads.append(ME, upload, UploadPart(5, coming)))
     assert service.offset(upload) == 5
     assert service.added(upload, 5, b" world").stored == HELLO
     assert service.content() == WHOLE
@@ -472,7 +472,7 @@ def test_a_name_that_is_taken_begins_no_upload(service: Service) -> None:
     with pytest.raises(AlreadyExists) as caught:
         service.created()
     assert caught.value.status == 409
-    assert result(service.store.kept.callers()) == {}
+    assert result(service.store.resumable.callers()) == {}
     assert service.content() == b"first"
 
 
@@ -489,7 +489,7 @@ def test_a_name_that_was_taken_meanwhile_is_never_overwritten(service: Service) 
         service.added(upload, 11)
     assert service.content() == b"first"
     assert service.unfinished() == 0
-    result(service.uploads.end(SOURCE, upload))
+    result(service.uploads.terminate(ME, upload))
     with pytest.raises(NotFound):
         service.look(upload)
 
@@ -540,13 +540,13 @@ def test_what_is_there_already_counts_as_stored_at_the_start(service: Service) -
     service.store_other(WHOLE)
     progress = result(service.creating(11, sha256=SHA256))
     assert (progress.offset, progress.stored) == (11, HELLO)
-    assert service.look(progress.upload) == progress
+    assert service.look(progress.upload_id) == progress
     assert service.unfinished() == 1, "it costs a record until it expires"
     service.now_s += 10_000
     result(Deferred.fromCoroutine(service.uploads.sweep()))
     assert service.unfinished() == 0
     with pytest.raises(NotFound):
-        service.look(progress.upload)
+        service.look(progress.upload_id)
     assert service.content() == WHOLE
 
 
@@ -556,7 +556,7 @@ def test_who_begins_what_is_there_already_may_do_so_as_often_as_anything() -> No
     first, _ = (service.created(11, sha256=SHA256) for _ in range(2))
     with pytest.raises(TooManyUnfinished):
         service.created(11, sha256=SHA256)
-    result(service.uploads.end(SOURCE, first))
+    result(service.uploads.terminate(ME, first))
     service.created(11, sha256=SHA256)
     assert service.unfinished() == 2
 
@@ -565,7 +565,7 @@ def test_what_is_there_already_has_its_length_though_none_was_told(service: Serv
     service.store_other(WHOLE)
     progress = result(service.creating(None, sha256=SHA256))
     assert progress.stored == HELLO
-    looked = service.look(progress.upload)
+    looked = service.look(progress.upload_id)
     assert (looked.offset, looked.length, looked.stored) == (11, 11, HELLO)
 
 
@@ -575,7 +575,7 @@ def test_what_came_there_meanwhile_counts_as_stored_at_the_end(service: Service)
     progress = service.added(upload, 5, b" world")
     assert (progress.offset, progress.stored) == (11, HELLO)
     assert service.look(upload) == progress
-    assert result(service.store.kept.callers()) == {}
+    assert result(service.store.resumable.callers()) == {}
     assert service.unfinished() == 0
 
 
@@ -624,7 +624,7 @@ def test_what_nobody_remembers_is_looked_at_once_more(good: bool) -> None:
 
 def forget(service: Service, upload: str) -> None:
     """Drop what the store remembers of an upload's parts, as it does when there are many."""
-    draft = service.store.kept.resume(upload, None, provisional=False)
+    draft = service.store.resumable.resume(upload, None, provisional=False)
     result(draft.resume())
     result(draft.release(undo=False))
 
@@ -635,26 +635,26 @@ async def test_a_restart_forgets_no_byte_and_judges_all_of_them(tmp_path: Path, 
     """Case 3."""
     first, last = frames(10) if good else bytes(4000), frames(10)
     content = first + last
-    plan = UploadSpec(HELLO, len(content), hashlib.sha256(content).hexdigest(), ME, "")
+    plan = UploadSpec(HELLO, len(content), hashlib.sha256(content).hexdigest(), ME.key, "")
     upload = ""
     for piece in (first, last[:100], last[100:]):
         store = DirectoryStore(reactor, str(tmp_path / "media"), durable=False)
         store.start()
         library = Library(store, UploadLimits(checking=AudioCheckMode.REJECT))
-        uploads = ResumableUploads(library, store.kept)
+        uploads = ResumableUploads(library, store.resumable)
         try:
             if not upload:
-                progress = await uploads.create(SOURCE, ME, plan, UploadPart(0, body(piece)))
-                upload = progress.upload
+                progress = await uploads.create(ME, plan, UploadPart(0, body(piece)))
+                upload = progress.upload_id
             else:
-                offset = (await uploads.look(SOURCE, upload)).offset
+                offset = (await uploads.status(ME, upload)).offset
                 assert offset == content.index(piece, offset)
-                progress = await uploads.add(SOURCE, upload, UploadPart(offset, body(piece)))
+                progress = await uploads.append(ME, upload, UploadPart(offset, body(piece)))
             assert progress.stored == (HELLO if progress.offset == len(content) else None)
         except NotAudio:
             assert (good, piece) == (False, last[100:])
             with pytest.raises(NotFound):
-                await uploads.look(SOURCE, upload)
+                await uploads.status(ME, upload)
         finally:
             await store.stop()
     media = tmp_path / "media/prompts/en/hello.mp3"
@@ -684,7 +684,7 @@ async def machine(
     store = DirectoryStore(reactor, str(root), calls=Boot(boot), **options)
     store.start()
     try:
-        yield ResumableUploads(Library(store, UploadLimits()), store.kept)
+        yield ResumableUploads(Library(store, UploadLimits()), store.resumable)
     finally:
         await store.stop()
 
@@ -705,11 +705,11 @@ CONTENT = Random(7).randbytes(8 * MIB)
 
 async def goes_on_after_power_came_back(root: Path, upload: str, *, at: int) -> None:
     async with machine(root, "second") as uploads:
-        assert (await uploads.look(SOURCE, upload)).offset == at
+        assert (await uploads.status(ME, upload)).offset == at
         with pytest.raises(WrongOffset, match=f"at byte {at};"):
-            await uploads.add(SOURCE, upload, UploadPart(at + 1, body(b"x")))
+            await uploads.append(ME, upload, UploadPart(at + 1, body(b"x")))
         rest = UploadPart(at, body(CONTENT[at:]), length=len(CONTENT))
-        assert (await uploads.add(SOURCE, upload, rest)).stored == HELLO
+        assert (await uploads.append(ME, upload, rest)).stored == HELLO
     assert (root / "prompts/en/hello.mp3").read_bytes() == CONTENT
 
 
@@ -719,8 +719,8 @@ def in_pieces(start: int, end: int, size: int = 100_000) -> Iterator[bytes]:
 
 
 async def begun_on(uploads: ResumableUploads, length: int | None = len(CONTENT)) -> str:
-    plan = UploadSpec(HELLO, length, None, ME, "")
-    return (await uploads.create(SOURCE, ME, plan, UploadPart(0, body()))).upload
+    plan = UploadSpec(HELLO, length, None, ME.key, "")
+    return (await uploads.create(ME, plan, UploadPart(0, body()))).upload_id
 
 
 @asynchronous
@@ -739,7 +739,7 @@ async def test_a_power_cut_takes_no_more_of_acknowledged_parts_than_is_synced_at
             end = min(start + step, size)
             checksum = of_sha1(CONTENT[start:end]) if checked else None
             part = UploadPart(start, body(*in_pieces(start, end)), checksum=checksum)
-            assert (await uploads.add(SOURCE, upload, part)).offset == end
+            assert (await uploads.append(ME, upload, part)).offset == end
     synced = lose_power(root, upload)
     assert size - MIB < synced <= size
     await goes_on_after_power_came_back(root, upload, at=synced)
@@ -756,7 +756,7 @@ async def test_a_power_cut_in_the_middle_of_a_part_takes_no_more_of_it(
     async with machine(root) as uploads:
         upload = await begun_on(uploads)
         coming = body(open_end=True, length=len(CONTENT))
-        adding = outcome(uploads.add(SOURCE, upload, UploadPart(0, coming)))
+        adding = outcome(uploads.append(ME, upload, UploadPart(0, coming)))
         path = root / f".twistedmedia/uploads/{upload}.bytes"
         for piece in in_pieces(0, size, MIB // 4):
             coming.feed(piece)
@@ -796,9 +796,9 @@ async def test_a_power_cut_takes_nothing_of_what_a_client_may_have_thrown_away(
         upload = await begun_on(uploads, None if how == "of unknown length" else len(CONTENT))
         for start in range(0, size, 300_000):
             end = min(start + 300_000, size)
-            await uploads.add(SOURCE, upload, UploadPart(start, body(CONTENT[start:end])))
+            await uploads.append(ME, upload, UploadPart(start, body(CONTENT[start:end])))
             if how == "looked at":
-                assert (await uploads.look(SOURCE, upload)).offset == end
+                assert (await uploads.status(ME, upload)).offset == end
             assert synced_in(root, upload) == end
     assert lose_power(root, upload) == size
     await goes_on_after_power_came_back(root, upload, at=size)
@@ -809,10 +809,10 @@ async def test_without_a_power_cut_nothing_is_lost_though_nothing_is_synced(tmp_
     root, size = tmp_path / "media", 1_234_567
     async with machine(root) as uploads:
         upload = await begun_on(uploads)
-        await uploads.add(SOURCE, upload, UploadPart(0, body(CONTENT[:size])))
+        await uploads.append(ME, upload, UploadPart(0, body(CONTENT[:size])))
     assert synced_in(root, upload) == 0
     async with machine(root) as uploads:
-        assert (await uploads.look(SOURCE, upload)).offset == size
+        assert (await uploads.status(ME, upload)).offset == size
     assert lose_power(root, upload) == size
 
 
@@ -824,8 +824,8 @@ async def test_in_a_store_that_is_not_durable_a_power_cut_takes_all(
     root = tmp_path / "media"
     async with machine(root, durable=False) as uploads:
         upload = await begun_on(uploads)
-        await uploads.add(SOURCE, upload, UploadPart(0, body(*in_pieces(0, 3 * MIB))))
-        assert (await uploads.look(SOURCE, upload)).offset == 3 * MIB
+        await uploads.append(ME, upload, UploadPart(0, body(*in_pieces(0, 3 * MIB))))
+        assert (await uploads.status(ME, upload)).offset == 3 * MIB
     assert lose_power(root, upload) == 0
     await goes_on_after_power_came_back(root, upload, at=0)
 
@@ -844,7 +844,7 @@ async def test_what_is_odd_about_one_upload_hinders_no_other_from_counting_and_e
     async with machine(root) as uploads:
         usual = [await begun_on(uploads) for _ in range(5)]
         for upload in usual:
-            await uploads.add(SOURCE, upload, UploadPart(0, body(WHOLE)))
+            await uploads.append(ME, upload, UploadPart(0, body(WHOLE)))
     for n in range(5):
         path = folder / f"{n:032x}{odd}"
         path.symlink_to("nonsense") if link else path.mkdir()
@@ -853,7 +853,7 @@ async def test_what_is_odd_about_one_upload_hinders_no_other_from_counting_and_e
     now_s = time.time()
     uploads = ResumableUploads(
         Library(store, UploadLimits()),
-        store.kept,
+        store.resumable,
         max_unfinished=6,
         now_s=lambda: now_s,
         monotonic_s=lambda: now_s,
@@ -861,20 +861,20 @@ async def test_what_is_odd_about_one_upload_hinders_no_other_from_counting_and_e
     clock = Clock()
     try:
         uploads.start(clock)
-        while not uploads._counted:
+        while not uploads._is_counted:
             await deferLater(reactor, 0.001)
-        assert uploads._unfinished._counts == {ME: 5}
+        assert uploads._quota._counts == {ME.key: 5}
         await begun_on(uploads)
         with pytest.raises(TooManyUnfinished):
             await begun_on(uploads)
         for upload in usual:
-            assert (await uploads.look(SOURCE, upload)).offset == 11
+            assert (await uploads.status(ME, upload)).offset == 11
         now_s += 2 * 24 * 3600
         await uploads.sweep()
-        assert not uploads._unfinished._counts
+        assert not uploads._quota._counts
         for upload in usual:
             with pytest.raises(NotFound):
-                await uploads.look(SOURCE, upload)
+                await uploads.status(ME, upload)
     finally:
         uploads.stop()
         await store.stop()
@@ -895,7 +895,7 @@ async def test_what_is_begun_in_the_course_of_a_sweep_outlives_it(
     ahead_s = 0
     uploads = ResumableUploads(
         Library(store, UploadLimits()),
-        store.kept,
+        store.resumable,
         expiry_s=3600,
         now_s=lambda: time.time() + ahead_s,
     )
@@ -908,12 +908,12 @@ async def test_what_is_begun_in_the_course_of_a_sweep_outlives_it(
         await held
         ahead_s = 0
         begun = await begun_on(uploads)
-        plan = UploadSpec(HELLO, len(WHOLE), None, OTHER, "")
-        whole = (await uploads.create(SOURCE, OTHER, plan, UploadPart(0, body(WHOLE)))).upload
+        plan = UploadSpec(HELLO, len(WHOLE), None, OTHER.key, "")
+        whole = (await uploads.create(OTHER, plan, UploadPart(0, body(WHOLE)))).upload_id
         calls.release()
         await sweeping
-        assert (await uploads.look(SOURCE, begun)).offset == 0
-        assert (await uploads.look(SOURCE, whole)).stored is not None
+        assert (await uploads.status(ME, begun)).offset == 0
+        assert (await uploads.status(ME, whole)).stored is not None
     finally:
         calls.release()
         await store.stop()
@@ -930,20 +930,23 @@ async def test_a_part_that_comes_while_its_upload_is_about_to_expire_is_kept(
     store.start()
     ahead_s = 0
     uploads = ResumableUploads(
-        Library(store, UploadLimits()), store.kept, expiry_s=10, now_s=lambda: time.time() + ahead_s
+        Library(store, UploadLimits()),
+        store.resumable,
+        expiry_s=10,
+        now_s=lambda: time.time() + ahead_s,
     )
     try:
         upload = await begun_on(uploads)
-        await uploads.add(SOURCE, upload, UploadPart(0, body(b"hello")))
+        await uploads.append(ME, upload, UploadPart(0, body(b"hello")))
         os.utime(root / f".twistedmedia/uploads/{upload}.bytes", (0, 0))
         held = calls.hold("open", where=lambda name, *_: name == f"{upload}.bytes")
         sweeping = Deferred.fromCoroutine(uploads.sweep())
         await held
-        await uploads.add(SOURCE, upload, UploadPart(5, body(b" world")))
+        await uploads.append(ME, upload, UploadPart(5, body(b" world")))
         calls.release()
         await sweeping
-        assert (await uploads.look(SOURCE, upload)).offset == 11
-        assert uploads._unfinished._counts == {ME: 1}
+        assert (await uploads.status(ME, upload)).offset == 11
+        assert uploads._quota._counts == {ME.key: 1}
     finally:
         await store.stop()
 
@@ -1001,13 +1004,13 @@ async def test_an_upload_whose_sync_failed_is_stored_after_its_bytes_were_sent_a
     store.start()
     try:
         service = Service(store)
-        upload = (await service.creating(len(WHOLE), b"hello")).upload
+        upload = (await service.creating(len(WHOLE), b"hello")).upload_id
         with (
             calls.armed(1, errno.EIO, lambda operation, _: operation == "fsync"),
             pytest.raises(StorageFailed),
         ):
             await service.adding(upload, 5, b" world")
-        progress = await service.uploads.look(SOURCE, upload)
+        progress = await service.uploads.status(ME, upload)
         assert (progress.offset, progress.stored) == (0, None)  # nothing was synced before
         assert (await service.adding(upload, 0, WHOLE)).stored == HELLO
     finally:
@@ -1023,7 +1026,7 @@ def test_where_no_space_is_left_what_fits_is_kept_and_goes_on_later() -> None:
     coming = body(*[b"x" * 10] * 9, open_end=True, length=None)
     coming.end()
     with pytest.raises(NoSpace):
-        result(service.uploads.add(SOURCE, upload, UploadPart(0, coming)))
+        result(service.uploads.append(ME, upload, UploadPart(0, coming)))
     offset = service.offset(upload)
     assert 0 <= offset <= 50
     with pytest.raises(NoSpace):  # it is declared: nothing of it has to come
@@ -1051,7 +1054,7 @@ def test_a_part_that_hangs_is_superseded_by_a_look_and_its_bytes_are_kept(
     """Case 28."""
     upload = service.created(11, b"hello")
     hanging = body(b" w", open_end=True, length=6)
-    adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(5, hanging, checksum=checksum)))
+    adding = outcome(service.uploads.append(ME, upload, UploadPart(5, hanging, checksum=checksum)))
     assert not adding
     offset = service.offset(upload)
     assert offset == (7 if checksum is None else 5)
@@ -1067,7 +1070,7 @@ def test_the_newest_of_many_parts_is_served(service: Service) -> None:
     adding = []
     for offset in range(5):
         coming = body(WHOLE[offset : offset + 1], open_end=True, length=11 - offset)
-        adding.append(outcome(service.uploads.add(SOURCE, upload, UploadPart(offset, coming))))
+        adding.append(outcome(service.uploads.append(ME, upload, UploadPart(offset, coming))))
     assert [bool(each) for each in adding] == [True] * 4 + [False]
     assert all(each[0].check(Superseded) for each in adding[:-1])
     assert service.offset(upload) == 5
@@ -1078,8 +1081,8 @@ def test_a_part_that_hangs_is_superseded_by_the_end(service: Service) -> None:
     """Case 30."""
     upload = service.created(11, b"hello")
     hanging = body(b" w", open_end=True, length=6)
-    adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(5, hanging)))
-    result(service.uploads.end(SOURCE, upload))
+    adding = outcome(service.uploads.append(ME, upload, UploadPart(5, hanging)))
+    result(service.uploads.terminate(ME, upload))
     assert adding[0].check(Superseded)
     with pytest.raises(NotFound):
         service.look(upload)
@@ -1099,7 +1102,7 @@ class PublishingStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.held: list[Deferred[None]] = []
-        inner = self.kept
+        inner = self.resumable
 
         class Drafts:
             def __getattr__(self, name: str) -> Any:
@@ -1108,7 +1111,7 @@ class PublishingStore(MemoryStore):
             def resume(_, *args: Any, **options: Any) -> Any:
                 return self._holding(inner.resume(*args, **options))
 
-        self.kept = Drafts()
+        self.resumable = Drafts()
 
     def _holding(self, draft: Any) -> Any:
         publish = draft.publish
@@ -1131,7 +1134,7 @@ def test_a_publish_is_not_broken_off_and_whoever_comes_waits_for_it() -> None:
     service = Service(PublishingStore())
     upload = service.created()
     adding = outcome(service.adding(upload, 0, WHOLE))
-    looking = outcome(service.uploads.look(SOURCE, upload))
+    looking = outcome(service.uploads.status(ME, upload))
     assert (adding, looking) == ([], [])
     service.store.go_on()
     assert adding == looking == [UploadProgress(upload, 11, 11, "a note", stored=HELLO)]
@@ -1142,7 +1145,7 @@ def test_a_part_does_not_wait_for_an_older_request_and_holds_nothing() -> None:
     service = Service(PublishingStore())
     upload = service.created()
     adding = outcome(service.adding(upload, 0, WHOLE))
-    looking = outcome(service.uploads.look(SOURCE, upload))
+    looking = outcome(service.uploads.status(ME, upload))
     memory = BodyMemory()
     others = [Body(None, memory, Flow()) for _ in range(16)]
     for other in others:
@@ -1155,8 +1158,8 @@ def test_a_part_does_not_wait_for_an_older_request_and_holds_nothing() -> None:
         if complete:
             coming.end()
         with pytest.raises(StillEnding):
-            result(service.uploads.add(SOURCE, upload, UploadPart(0, coming)))
-        assert (memory.allowance, coming.outlives) == (allowance, False)
+            result(service.uploads.append(ME, upload, UploadPart(0, coming)))
+        assert (memory.allowance, coming.outlives_connection) == (allowance, False)
     assert (adding, looking) == ([], []), "the one at work publishes, and the other waits for it"
     service.store.go_on()
     assert adding == looking == [UploadProgress(upload, 11, 11, "a note", stored=HELLO)]
@@ -1170,16 +1173,16 @@ def test_of_a_thousand_requests_that_come_during_a_publish_one_waits() -> None:
     asked = []
     for number in range(1000):
         asking: Deferred[Any] = (
-            service.uploads.look(SOURCE, upload)
+            service.uploads.status(ME, upload)
             if number % 2
             else service.adding(upload, 11, length=11)
         )
         asked.append(outcome(asking))
-        assert len(service.library.under_way) == 3, "with the publish"
+        assert len(service.library.running) == 3, "with the publish"
     assert all(each[0].check(Superseded) for each in asked[:-1])
     service.store.go_on()
     assert adding == asked[-1] == [UploadProgress(upload, 11, 11, "a note", stored=HELLO)]
-    assert service.library.under_way == []
+    assert service.library.running == []
 
 
 # Clients that leave
@@ -1189,7 +1192,7 @@ def test_a_part_whose_client_leaves_goes_on_to_its_end(service: Service) -> None
     """Klein cancels its handler; the connection then fails the body."""
     upload = service.created()
     coming = body(b"hello", open_end=True, length=11)
-    adding = service.uploads.add(SOURCE, upload, UploadPart(0, coming))
+    adding = service.uploads.append(ME, upload, UploadPart(0, coming))
     adding.cancel()
     with pytest.raises(CancelledError):
         result(adding)
@@ -1204,7 +1207,7 @@ def test_the_last_part_is_published_though_nobody_waits_for_it() -> None:
     adding.cancel()
     with pytest.raises(CancelledError):
         result(adding)
-    quiet = outcome(service.library.quiet())
+    quiet = outcome(service.library.drain())
     assert (quiet, service.content()) == ([], None)
     service.store.go_on()
     assert (quiet, service.content()) == ([None], WHOLE)
@@ -1216,9 +1219,9 @@ def test_whoever_is_asked_something_does_it_though_nobody_waits(ask: str) -> Non
     upload = service.created()
     adding = outcome(service.adding(upload, 0, WHOLE))
     asked = (
-        service.uploads.end(SOURCE, upload)
+        service.uploads.terminate(ME, upload)
         if ask == "end"
-        else service.uploads.look(SOURCE, upload)
+        else service.uploads.status(ME, upload)
     )
     asked.cancel()
     with pytest.raises(CancelledError):
@@ -1235,8 +1238,8 @@ def test_a_service_that_stops_waits_for_what_is_under_way(service: Service) -> N
     """Case 47."""
     upload = service.created()
     coming = body(b"hello", open_end=True, length=11)
-    adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(0, coming)))
-    quiet = outcome(service.library.quiet())
+    adding = outcome(service.uploads.append(ME, upload, UploadPart(0, coming)))
+    quiet = outcome(service.library.drain())
     assert quiet == []
     coming.fail(ConnectionLost())
     assert (quiet, len(adding)) == ([None], 1)
@@ -1250,7 +1253,7 @@ def test_what_has_been_written_is_dropped_from_memory(service: Service) -> None:
     upload = service.created(1 << 20)
     for offset, fails in ((0, False), (7, False), (20_000, True)):
         coming = Body(None, memory, Flow())
-        adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(offset, coming)))
+        adding = outcome(service.uploads.append(ME, upload, UploadPart(offset, coming)))
         coming.feed(bytes(20_000))
         if fails:
             coming.fail(ConnectionLost())
@@ -1271,7 +1274,7 @@ def test_as_many_as_may_upload_do_and_one_more_is_told_to_come_back() -> None:
     service = Service(max_uploads=1)
     first, second = service.created(), service.created(name=named("a/second.mp3"))
     coming = body(b"hello", open_end=True, length=11)
-    adding = outcome(service.uploads.add(SOURCE, first, UploadPart(0, coming)))
+    adding = outcome(service.uploads.append(ME, first, UploadPart(0, coming)))
     with pytest.raises(Busy):
         service.added(second, 0, b"hello")
     with pytest.raises(Busy):
@@ -1294,7 +1297,7 @@ def test_a_caller_may_leave_some_unfinished_and_no_more() -> None:
     service.created()
     with pytest.raises(TooManyUnfinished):
         service.created()
-    result(service.uploads.end(SOURCE, uploads[1]))
+    result(service.uploads.terminate(ME, uploads[1]))
     service.created(name=named("a/more.mp3"))
     with pytest.raises(TooManyUnfinished):
         service.created()
@@ -1340,11 +1343,11 @@ def test_what_nobody_adds_to_is_dropped_when_it_has_expired() -> None:
     assert progress.expires_s is not None
     service.now_s = progress.expires_s
     clock.advance(360)
-    assert service.offset(progress.upload) == 5, "what was said is kept, by any clock"
+    assert service.offset(progress.upload_id) == 5, "what was said is kept, by any clock"
     service.now_s = progress.expires_s + 100
     clock.advance(360)
     with pytest.raises(NotFound):
-        service.look(progress.upload)
+        service.look(progress.upload_id)
     service.created()
     service.uploads.stop()
     assert clock.getDelayedCalls() == []
@@ -1361,7 +1364,7 @@ def test_a_wall_clock_that_is_set_makes_no_upload_expire_and_none_stay(step_s: i
         service.stepped_s += step_s
         service.now_s += 360
         clock.advance(360)
-        progress = result(service.uploads.look(SOURCE, early))
+        progress = result(service.uploads.status(ME, early))
         assert progress.expires_s is not None
         assert progress.expires_s <= service.now_s + service.stepped_s + 3600
     late = service.created()
@@ -1413,16 +1416,16 @@ def test_what_was_written_in_the_life_of_the_process_expires_by_the_time_that_pa
     clock.advance(360)
     result(service.adding(upload, 0, part))
     for _ in range(9):
-        service.store.kept.uploads[upload].modified_ns = 0
+        service.store.resumable.uploads[upload].modified_ns = 0
         service.now_s += 360
         clock.advance(360)
         service.look(upload)
-    service.store.kept.uploads[upload].modified_ns = 0
+    service.store.resumable.uploads[upload].modified_ns = 0
     service.now_s += 600
     clock.advance(360)
     with pytest.raises(NotFound):
         service.look(upload)
-    assert service.uploads._unfinished.written_since(0) == set()
+    assert service.uploads._quota.written_since(0) == set()
     service.uploads.stop()
 
 
@@ -1433,7 +1436,7 @@ def test_what_is_being_written_to_does_not_expire() -> None:
     service.uploads.start(clock)
     upload = service.created()
     coming = body(b"hello", open_end=True, length=11)
-    adding = outcome(service.uploads.add(SOURCE, upload, UploadPart(0, coming)))
+    adding = outcome(service.uploads.append(ME, upload, UploadPart(0, coming)))
     service.now_s += 10_000
     clock.advance(360)
     coming.feed(b" world")
@@ -1446,13 +1449,13 @@ def test_a_sweep_that_fails_is_tried_again(nothing_left_behind: list[LogEvent]) 
     service = Service()
     clock = Clock()
     upload = service.created()
-    expire = service.store.kept.expire
-    service.store.kept.expire = lambda *_: 1 / 0
+    expire = service.store.resumable.expire
+    service.store.resumable.expire = lambda *_: 1 / 0
     service.uploads.start(clock)
     clock.advance(360)
     assert len(nothing_left_behind) == 2
     nothing_left_behind.clear()
-    service.store.kept.expire = expire
+    service.store.resumable.expire = expire
     service.now_s += 10_000
     clock.advance(360)
     with pytest.raises(NotFound):
@@ -1525,11 +1528,11 @@ async def test_on_a_disk_another_file_of_the_same_size_is_not_what_was_uploaded(
     root = tmp_path / "media"
     async with machine(root) as uploads:
         progress = await uploads.create(
-            SOURCE, ME, UploadSpec(HELLO, 12, None, ME, ""), UploadPart(0, body(WHOLE))
+            ME, UploadSpec(HELLO, 12, None, ME.key, ""), UploadPart(0, body(WHOLE))
         )
-        upload = progress.upload
+        upload = progress.upload_id
         if not killed:
-            assert (await uploads.add(SOURCE, upload, UploadPart(11, body(b"!")))).stored == HELLO
+            assert (await uploads.append(ME, upload, UploadPart(11, body(b"!")))).stored == HELLO
     if killed:
         bytes_ = root / f".twistedmedia/uploads/{upload}.bytes"
         with bytes_.open("ab") as file:
@@ -1538,23 +1541,23 @@ async def test_on_a_disk_another_file_of_the_same_size_is_not_what_was_uploaded(
         (root / "prompts/en/hello.mp3").hardlink_to(bytes_)
     async with machine(root) as uploads:
         for _ in range(2):
-            assert (await uploads.look(SOURCE, upload)).stored == HELLO
-        assert (await uploads.add(SOURCE, upload, UploadPart(12, body()))).stored == HELLO
+            assert (await uploads.status(ME, upload)).stored == HELLO
+        assert (await uploads.append(ME, upload, UploadPart(12, body()))).stored == HELLO
         await uploads.library.store.delete(HELLO)
         with pytest.raises(NotFound):
-            await uploads.look(SOURCE, upload)
+            await uploads.status(ME, upload)
         draft = uploads.library.store.begin()
         await draft.append([b"hello there!"])
         await draft.publish(HELLO)
         for _ in range(2):
             with pytest.raises(NotFound, match="no longer there"):
-                await uploads.look(SOURCE, upload)
+                await uploads.status(ME, upload)
     assert (root / "prompts/en/hello.mp3").read_bytes() == b"hello there!"
 
 
 def test_to_end_an_upload_leaves_the_file_that_it_has_become(service: Service) -> None:
     upload = service.created(11, WHOLE)
-    result(service.uploads.end(SOURCE, upload))
+    result(service.uploads.terminate(ME, upload))
     assert service.content() == WHOLE
     with pytest.raises(NotFound):
         service.look(upload)
@@ -1566,9 +1569,9 @@ def no_turn_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     service = request.node.funcargs.get("service")
     if service is not None:
-        assert service.uploads._turns._lines == {}
-        assert service.library.uploads == 0
-        for upload in list(result(service.store.kept.callers())):
-            result(service.uploads.end(SOURCE, upload))
+        assert service.uploads._takeover._lines == {}
+        assert service.library.upload_slots.used == 0
+        for upload in list(result(service.store.resumable.callers())):
+            result(service.uploads.terminate(ME, upload))
         stored = sum(media.size for media in service.store._files.values())
         assert service.store._taken == stored

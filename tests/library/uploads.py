@@ -1,4 +1,4 @@
-"""Files that arrive at an intake whose store is watched."""
+"""Uploads to a library whose store is watched."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from twisted.internet.defer import Deferred
 from tests.support import named
 from twistedmedia.deferreds import shield
 from twistedmedia.errors import NotFound
+from twistedmedia.library.caller import Caller
+from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
 from twistedmedia.library.upload import UploadLimits
 from twistedmedia.names import MediaName
@@ -18,7 +20,8 @@ from twistedmedia.store.interface import Condition, Draft, Listed, Media, Sealed
 from twistedmedia.store.memory import MemoryStore
 
 HELLO = named("prompts/en/hello.mp3")
-SOURCE = "192.0.2.1"
+CALLER = Caller.at("192.0.2.1")
+SOURCE = Source(CALLER)
 
 
 class WatchedStore:
@@ -108,7 +111,7 @@ def a_library(store: Any = None, **limits: Any) -> Library:
 
 @contextmanager
 def arriving(library: Library, name: MediaName = HELLO, **options: Any) -> Iterator[Any]:
-    with library.arrival(SOURCE, caller=SOURCE, **options) as arrival:
+    with library.begin(SOURCE, **options) as arrival:
         arrival.accepted(name)
         yield arrival
 

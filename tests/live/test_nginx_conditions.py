@@ -29,4 +29,4 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def test_nginx_answers_as_the_table_says(nginx: int, row: Row) -> None:
     with Connection(nginx) as connection:
         answer = ask(connection, row, "")
-    assert observed(row, answer) == (row.nginx or row.answer)
+    assert observed(row, answer) == (row.nginx or row.response)

@@ -1,4 +1,4 @@
-"""The access log: its lines, and a disk that is full, renamed, or hangs."""
+"""The access log: its lines, renamed files, and disks that are full or hang."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STAMP = "[25/Nov/2026:13:00:01 +0000]"
 
 
 class Threads(Clock):
-    """A Clock on which what threads have called runs when the test says so."""
+    """A Clock on which `callFromThread` runs when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Threads(Clock):
 
 
 class Writing:
-    """An access log that is open."""
+    """An open access log."""
 
     def __init__(self, path: str | Path, now: float = NOW) -> None:
         self.clock = Threads()
@@ -75,13 +75,13 @@ class Writing:
         self.add(b"GET /%d%b HTTP/1.1" % (number, b"x" * size))
 
     async def written(self) -> None:
-        """What was added so far is in the file, or lost."""
+        """Wait until all earlier lines are in the file, or lost."""
         done: Deferred[None] = Deferred()
         self.log._spool.call(lambda: reactor.callFromThread(done.callback, None))
         await done
 
     async def close(self) -> None:
-        """And nothing stays: the thread has closed the file when it ends."""
+        """Close the log. Its thread closes the file and ends."""
         await self.log.close()
         assert self.clock.getDelayedCalls() == []
 
@@ -105,7 +105,7 @@ def numbers_in(path: Path) -> list[int]:
 
 
 @asynchronous
-async def test_a_line_is_in_the_combined_format_with_the_seconds_behind(path: Path) -> None:
+async def test_a_line_is_in_the_combined_format_followed_by_the_seconds(path: Path) -> None:
     writing = Writing(path)
     writing.add(b"GET /media/a/b HTTP/1.1", agent=b"mpv 0.35")
     writing.add(client="2001:db8::1", referer=b"http://x/", sent_bytes=0, status=304, taken_s=61)
@@ -129,7 +129,7 @@ FIELDS = [
 
 
 @asynchronous
-async def test_what_a_client_sends_ends_no_line_and_no_field(path: Path) -> None:
+async def test_text_of_a_client_cannot_end_a_line_or_a_field(path: Path) -> None:
     """Case 35."""
     writing = Writing(path)
     for field, _ in FIELDS:
@@ -150,7 +150,7 @@ async def test_what_a_client_sends_ends_no_line_and_no_field(path: Path) -> None
         (b"/fetch?url", "/fetch?url"),
         (b"/fetch?curl=http://x/", "/fetch?curl=http://x/"),
         (b"/url=x", "/url=x"),
-        # Twisted takes ; for &, and decodes keys.
+        # Twisted treats ; as &, and decodes keys.
         (b"/fetch?a=b;url=secret", "/fetch?a=b;url=..."),
         (b"/fetch?url=secret;more&a", "/fetch?url=...&a"),
         (
@@ -160,10 +160,8 @@ async def test_what_a_client_sends_ends_no_line_and_no_field(path: Path) -> None
     ],
 )
 @asynchronous
-async def test_the_url_that_is_to_be_fetched_is_nobodys_business(
-    path: Path, target: bytes, logged: str
-) -> None:
-    """Case 42. It can hold a password, or be the key to what it names."""
+async def test_the_url_to_fetch_is_masked(path: Path, target: bytes, logged: str) -> None:
+    """Case 42. It can contain a password or a key."""
     writing = Writing(path)
     writing.add(b"GET %b HTTP/1.1" % target)
     await writing.close()
@@ -171,7 +169,7 @@ async def test_the_url_that_is_to_be_fetched_is_nobodys_business(
 
 
 @asynchronous
-async def test_the_stamp_is_that_of_the_moment(path: Path) -> None:
+async def test_the_stamp_is_the_current_time(path: Path) -> None:
     writing = Writing(path, now=0.0)
     for now in (0.0, 0.999, 1.0, 86399.5, NOW, 0.0):
         writing.now = now
@@ -187,9 +185,9 @@ async def test_the_stamp_is_that_of_the_moment(path: Path) -> None:
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=50))
-def test_any_field_is_printed_and_can_be_told_from_any_other(field: bytes) -> None:
+def test_any_field_becomes_printable_and_stays_distinct_from_others(field: bytes) -> None:
     """Case 35."""
     escaped = access_log._escaped(field).encode("ascii")
     assert not re.search(rb'[^ -~]|"', escaped)
@@ -219,14 +217,14 @@ async def test_lines_are_written_together_and_soon(
             writing.add_number(100 * batch + number)
         assert writing.clock.getDelayedCalls() == []
         await writing.written()
-        # One write, or some more if this thread was held up for as long as lines are collected.
+        # One write, or a few more if this thread was delayed for as long as lines are collected.
         assert batch < len(written) <= 3 * (batch + 1)
     await writing.close()
     assert numbers_in(path) == list(range(300))
 
 
 @asynchronous
-async def test_what_waits_is_written_at_the_end(path: Path) -> None:
+async def test_queued_lines_are_written_at_the_close(path: Path) -> None:
     writing = Writing(path)
     for number in range(1000):
         writing.add_number(number)
@@ -235,7 +233,7 @@ async def test_what_waits_is_written_at_the_end(path: Path) -> None:
 
 
 @asynchronous
-async def test_lines_are_added_to_those_that_are_there(path: Path) -> None:
+async def test_lines_are_appended_to_an_existing_file(path: Path) -> None:
     for number in range(3):
         writing = Writing(path)
         writing.add_number(number)
@@ -249,7 +247,7 @@ async def test_a_log_that_was_never_opened_is_closed_at_once(path: Path) -> None
     assert os.listdir(path.parent) == []
 
 
-def test_a_file_that_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_an_error_on_one_line(tmp_path: Path) -> None:
     for name in ("", "missing/access.log"):
         with pytest.raises(ConfigurationError) as caught:
             AccessLog(Clock(), str(tmp_path / name)).open()
@@ -258,7 +256,7 @@ def test_a_file_that_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
 
 @asynchronous
 async def test_a_dash_is_the_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    """Which stays open."""
+    """The standard output stays open."""
     for number in (1, 2):
         writing = Writing(STDOUT)
         writing.add_number(number)
@@ -272,7 +270,7 @@ async def test_a_dash_is_the_standard_output(capfd: pytest.CaptureFixture[str]) 
 
 
 @asynchronous
-async def test_after_the_file_was_renamed_lines_go_to_a_new_one_and_none_is_lost(
+async def test_after_a_rename_lines_go_to_a_new_file_and_none_is_lost(
     path: Path,
 ) -> None:
     old = path.with_suffix(".old")
@@ -289,7 +287,7 @@ async def test_after_the_file_was_renamed_lines_go_to_a_new_one_and_none_is_lost
 
 
 @asynchronous
-async def test_a_file_that_cannot_be_reopened_is_kept_and_that_is_said_once(
+async def test_a_file_that_cannot_be_reopened_is_kept_and_reported_once(
     path: Path, nothing_left_behind: list[LogEvent]
 ) -> None:
     old = path.with_suffix(".old")
@@ -316,7 +314,7 @@ async def test_a_file_that_cannot_be_reopened_is_kept_and_that_is_said_once(
 
 
 @asynchronous
-async def test_a_full_disk_loses_lines_and_says_so_once(
+async def test_a_full_disk_loses_lines_and_is_reported_once(
     path: Path, nothing_left_behind: list[LogEvent]
 ) -> None:
     """Case 10."""
@@ -337,13 +335,13 @@ async def test_a_full_disk_loses_lines_and_says_so_once(
     writing.log.reopen()
     writing.add_number(5)
     await writing.close()
-    await deferToThread(lambda: None)  # behind what its thread has called
+    await deferToThread(lambda: None)  # after the calls of its thread
     assert len(nothing_left_behind) == 2, "it is said again when it had worked in between"
     nothing_left_behind.clear()
 
 
 @asynchronous
-async def test_a_disk_that_takes_a_part_is_given_the_rest(
+async def test_the_rest_of_a_partial_write_is_written(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = os.write
@@ -359,7 +357,7 @@ async def test_a_disk_that_takes_a_part_is_given_the_rest(
 
 
 class Hanging:
-    """A pipe that nobody reads until the test does."""
+    """A pipe that the test reads later."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -367,7 +365,7 @@ class Hanging:
         self._read = b""
 
     def read(self) -> bytes:
-        """All that was written, once the other end is closed."""
+        """Read everything until the other end is closed."""
         os.set_blocking(self._reading, True)
         while data := os.read(self._reading, 1 << 20):
             self._read += data
@@ -376,7 +374,7 @@ class Hanging:
 
 
 @asynchronous
-async def test_a_disk_that_hangs_makes_nobody_wait_and_what_is_lost_is_counted(
+async def test_a_disk_that_hangs_blocks_nothing_and_lost_lines_are_counted(
     path: Path, warnings: list[LogEvent]
 ) -> None:
     """Case 29."""
@@ -402,7 +400,7 @@ async def test_a_disk_that_hangs_makes_nobody_wait_and_what_is_lost_is_counted(
     ("status", "kept"), [(400, 6), (429, 6), (499, 6), (503, 6), (200, 11), (500, 11), (507, 11)]
 )
 @asynchronous
-async def test_lines_of_refused_requests_have_half_the_room(
+async def test_lines_of_refused_requests_have_half_of_the_room(
     path: Path, status: int, kept: int
 ) -> None:
     """Case 91."""
@@ -417,7 +415,7 @@ async def test_lines_of_refused_requests_have_half_the_room(
 
 
 @asynchronous
-async def test_the_end_does_not_wait_for_ever_for_a_disk_that_hangs(path: Path) -> None:
+async def test_the_close_waits_for_a_disk_that_hangs_for_a_limited_time(path: Path) -> None:
     hanging = Hanging(path)
     writing = Writing(path)
     writing.add_number(0, 200_000)
@@ -433,7 +431,7 @@ async def test_the_end_does_not_wait_for_ever_for_a_disk_that_hangs(path: Path) 
 
 
 @asynchronous
-async def test_what_comes_while_a_disk_hangs_for_a_moment_is_kept(
+async def test_lines_that_are_added_while_a_disk_hangs_for_a_moment_are_kept(
     path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[LogEvent]
 ) -> None:
     going_on = threading.Event()
@@ -459,7 +457,7 @@ async def test_what_comes_while_a_disk_hangs_for_a_moment_is_kept(
 
 
 class Log:
-    """What an access log is told."""
+    """Records the calls to an access log."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[Any, ...]] = []
@@ -482,7 +480,7 @@ GOT_LINE = "GET /plain?q=1 HTTP/1.1"
 PUT_LINE = "PUT /stream HTTP/1.1"
 
 
-def test_a_request_is_logged_when_it_is_answered() -> None:
+def test_a_request_is_logged_after_its_response() -> None:
     gate = Gate(content_of)
     serving, log = logging(gate)
     connection = serving.connect()
@@ -501,7 +499,7 @@ def test_a_request_is_logged_when_it_is_answered() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"ab", b"abc"])
 def test_a_refused_request_is_logged_once_and_with_its_status(sent: bytes) -> None:
-    """Also when the client leaves before it has sent what nobody wants."""
+    """Also if the client disconnects before it sent all of the unneeded content."""
     serving, log = logging(refuse)
     connection = serving.connect()
     connection.send(put(3) + sent)
@@ -511,7 +509,7 @@ def test_a_refused_request_is_logged_once_and_with_its_status(sent: bytes) -> No
 
 
 @pytest.mark.parametrize("begin", [put(10), CHUNKED])
-def test_a_request_whose_client_leaves_before_its_last_byte_is_499(begin: bytes) -> None:
+def test_a_request_whose_client_disconnects_before_its_last_byte_is_499(begin: bytes) -> None:
     serving, log = logging(Gate())
     connection = serving.connect()
     connection.send(begin + b"12")
@@ -520,7 +518,7 @@ def test_a_request_whose_client_leaves_before_its_last_byte_is_499(begin: bytes)
     assert log.entries == [("192.0.2.1", PUT_LINE.encode(), 499, 0, b"", b"", 1.0)]
 
 
-def test_a_request_that_is_carried_out_without_its_client_has_its_status() -> None:
+def test_a_request_that_is_carried_out_after_a_disconnect_has_its_status() -> None:
     """Case 51. It is logged once, when it ends."""
     gate = Gate()
     serving, log = logging(gate)
@@ -533,8 +531,8 @@ def test_a_request_that_is_carried_out_without_its_client_has_its_status() -> No
     assert log.entries == [("192.0.2.1", PUT_LINE.encode(), 200, 3, b"", b"", 1.0)]
 
 
-def test_a_request_whose_client_leaves_in_the_middle_of_the_answer_has_its_status() -> None:
-    """And as many bytes as were written."""
+def test_a_request_whose_client_disconnects_during_the_response_has_its_status() -> None:
+    """The size is what was written."""
 
     async def half(request: Any) -> bytes:
         request.setHeader(b"content-length", b"%d" % (2 * MIB))
@@ -549,8 +547,8 @@ def test_a_request_whose_client_leaves_in_the_middle_of_the_answer_has_its_statu
     assert log.entries == [("192.0.2.1", b"GET /stream HTTP/1.1", 200, MIB, b"", b"", 0.0)]
 
 
-def test_a_request_of_which_nothing_is_known_but_its_head_is_499_too() -> None:
-    """It has not been begun: its content is for a plain resource."""
+def test_a_request_whose_handler_has_not_begun_is_499_too() -> None:
+    """A plain resource begins after the content."""
     serving, log = logging()
     connection = serving.connect()
     connection.send(put(10, path="/plain"))
@@ -577,7 +575,7 @@ def test_a_refused_head_is_logged_without_a_request(sent: bytes, status: int) ->
     assert len(log.entries) == 1
 
 
-def test_a_head_that_is_late_and_a_connection_too_many_are_logged_as_well() -> None:
+def test_a_late_head_and_a_refused_connection_are_logged() -> None:
     serving, log = logging(bounds=ConnectionLimits(connections=1), timeouts=Timeouts(header_s=1))
     late, too_many = serving.connect(), serving.connect()
     late.send(b"GET")
@@ -599,7 +597,7 @@ def test_a_plain_resource_whose_content_is_refused_is_logged_once(content: bytes
     assert len(log.entries) == 1
 
 
-def test_whoever_says_nothing_is_not_logged() -> None:
+def test_a_connection_without_a_request_is_not_logged() -> None:
     serving, log = logging()
     serving.connect().leave()
     connection = serving.connect()
@@ -617,7 +615,7 @@ def test_whoever_says_nothing_is_not_logged() -> None:
         (["unix"], NO_ADDRESS, "198.51.100.7"),
     ],
 )
-def test_the_client_is_whom_a_trusted_proxy_reports(
+def test_the_client_is_the_one_that_a_trusted_proxy_reports(
     trusted: list[str], peer: Any, client: str
 ) -> None:
     serving, log = logging(Gate(), proxies=parse_proxies(trusted))
@@ -629,7 +627,7 @@ def test_the_client_is_whom_a_trusted_proxy_reports(
 
 
 @asynchronous
-async def test_a_site_and_a_log_make_lines(path: Path) -> None:
+async def test_a_site_writes_lines_to_a_log(path: Path) -> None:
     writing = Writing(path)
     serving = Serving(access_log=writing.log)
     connection = serving.connect()

@@ -1,4 +1,4 @@
-"""The event log: what observers write goes to threads, and what they say stays the same."""
+"""The event log: threads write the text of observers, and the text stays the same."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Logging:
         self.event_log.open()
 
     def written(self) -> None:
-        """Wait for what was logged, and then for what the threads have logged about that."""
+        """Wait for the events, and then for those that the threads logged meanwhile."""
         for _ in range(2):
             for spool in self.event_log._spools:
                 assert spool.wait(TIMEOUT_S)
@@ -57,7 +57,7 @@ class Logging:
 
 @pytest.fixture
 def logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logging]:
-    """What would stay as long as a process goes with the test."""
+    """Restores what an event log changes for the whole process."""
     descriptors: list[int] = []
     dup = os.dup
 
@@ -78,7 +78,7 @@ def logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logging]:
 
 
 class Thing:
-    """Something that was under way when it failed."""
+    """An object in a frame of a failure."""
 
 
 def a_failure(thing: Thing) -> Failure:
@@ -101,7 +101,7 @@ def without_time(text: str) -> list[str]:
     return [line.partition(" [")[2] or line for line in text.splitlines()]
 
 
-def test_a_file_gets_what_its_observer_would_write(logging: Logging, tmp_path: Path) -> None:
+def test_a_file_gets_the_text_of_its_observer(logging: Logging, tmp_path: Path) -> None:
     with (tmp_path / "log").open("w", encoding="utf-8") as file:
         predicates = [LogLevelFilterPredicate(LogLevel.info)]
         direct = StringIO()
@@ -116,19 +116,19 @@ def test_a_file_gets_what_its_observer_would_write(logging: Logging, tmp_path: P
     assert "quiet" not in written
 
 
-def test_an_observer_of_the_old_form_gets_the_same_text(logging: Logging) -> None:
-    """As the one of `--syslog` is."""
+def test_a_legacy_observer_gets_the_same_text(logging: Logging) -> None:
+    """The one of `--syslog` is a legacy observer."""
     direct, threaded = [], []
 
-    def tell(told: list[tuple[Any, ...]]) -> LegacyLogObserverWrapper:
+    def recording(texts: list[tuple[Any, ...]]) -> LegacyLogObserverWrapper:
         def emit(event: dict[str, Any]) -> None:
             text = legacy.textFromEventDict(event)
-            told.append((text, bool(event["isError"]), threading.current_thread().name))
+            texts.append((text, bool(event["isError"]), threading.current_thread().name))
 
         return LegacyLogObserverWrapper(emit)
 
-    expected = LogPublisher(tell(direct))
-    logging.open(tell(threaded))
+    expected = LogPublisher(recording(direct))
+    logging.open(recording(threaded))
     for publisher in (logging.publisher, expected):
         log = Logger("test", observer=publisher)
         log.info("plain {a}", a=1)
@@ -141,8 +141,8 @@ def test_an_observer_of_the_old_form_gets_the_same_text(logging: Logging) -> Non
     assert {each[2] for each in threaded} == {"event log"}
 
 
-def test_a_failure_that_waits_keeps_nothing_alive(logging: Logging) -> None:
-    """What was under way may hold descriptors and memory."""
+def test_a_queued_failure_keeps_no_object_alive(logging: Logging) -> None:
+    """The objects may hold descriptors and memory."""
     may_go_on = threading.Event()
     seen: list[LogEvent] = []
 
@@ -165,7 +165,7 @@ def test_a_failure_that_waits_keeps_nothing_alive(logging: Logging) -> None:
     assert "Thing object at" in seen[1]["text"]
 
 
-def test_what_an_observer_fails_with_is_counted_and_told(logging: Logging) -> None:
+def test_the_failures_of_an_observer_are_counted_and_reported(logging: Logging) -> None:
     seen: list[str] = []
 
     def observe(event: LogEvent) -> None:
@@ -179,14 +179,14 @@ def test_what_an_observer_fails_with_is_counted_and_told(logging: Logging) -> No
     assert logging.event_log.dropped == 1
     logging.log.info("good")
     logging.written()
-    logging.written()  # what the thread has told
+    logging.written()  # the report of the thread
     assert seen == [
         "good",
         "1 events before this one were dropped from this log: I do not like it",
     ]
 
 
-def test_a_file_that_is_no_file_of_the_system_is_written_to(logging: Logging) -> None:
+def test_a_file_without_a_descriptor_is_written_to(logging: Logging) -> None:
     file = StringIO()
     logging.open(textFileLogObserver(file))
     logging.log.info("hello")
@@ -194,7 +194,7 @@ def test_a_file_that_is_no_file_of_the_system_is_written_to(logging: Logging) ->
     assert file.getvalue().endswith("hello\n")
 
 
-def test_once_it_is_closed_each_event_is_waited_for(
+def test_after_the_close_each_event_is_waited_for(
     logging: Logging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LAST_WAIT_S", TIMEOUT_S)
@@ -210,7 +210,7 @@ def test_once_it_is_closed_each_event_is_waited_for(
 
 @pytest.fixture
 def waits_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long spools that hang were waited for. Only this takes time."""
+    """The timeouts of all waits. Time advances only in waits."""
     waits_s: list[float] = []
 
     def wait(spool: Spool[Any], timeout_s: float) -> bool:
@@ -222,7 +222,7 @@ def waits_s(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waits_s
 
 
-def test_the_end_waits_for_a_log_that_hangs_but_not_for_ever(
+def test_the_close_waits_for_a_log_that_hangs_for_a_limited_time(
     logging: Logging, waits_s: list[float]
 ) -> None:
     """Case 91."""
@@ -237,7 +237,7 @@ def test_the_end_waits_for_a_log_that_hangs_but_not_for_ever(
     may_go_on.set()
 
 
-def test_what_was_logged_so_far_can_be_waited_for(
+def test_all_earlier_events_can_be_waited_for(
     logging: Logging, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LAST_WAIT_S", TIMEOUT_S)
@@ -249,7 +249,7 @@ def test_what_was_logged_so_far_can_be_waited_for(
 
 
 def test_a_log_that_hangs_is_not_waited_for_long(logging: Logging, waits_s: list[float]) -> None:
-    """Case 91. Several of them together take as long as one."""
+    """Case 91. Several such logs take as long as one."""
     may_go_on = threading.Event()
     logging.open(lambda event: may_go_on.wait() and None, lambda event: may_go_on.wait() and None)
     logging.log.info("begun")
@@ -258,10 +258,10 @@ def test_a_log_that_hangs_is_not_waited_for_long(logging: Logging, waits_s: list
     may_go_on.set()
 
 
-def test_a_thread_that_logs_while_it_ends_does_not_wait(
+def test_a_thread_that_logs_after_the_close_does_not_wait(
     logging: Logging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be the one that writes."""
+    """It may be the writer."""
     may_go_on = threading.Event()
     monkeypatch.setattr(module, "LAST_WAIT_S", 2 * TIMEOUT_S)
     logging.open(lambda event: may_go_on.wait() and None)
@@ -315,9 +315,7 @@ def log_file(tmp_path: Path) -> Iterator[LogFile]:
     file.close()
 
 
-def test_a_file_that_is_large_is_rotated(
-    logging: Logging, log_file: LogFile, tmp_path: Path
-) -> None:
+def test_a_large_file_is_rotated(logging: Logging, log_file: LogFile, tmp_path: Path) -> None:
     logging.open(textFileLogObserver(log_file))
     for number in range(4):
         logging.log.info("{number} {much}", number=number, much="x" * 600)
@@ -344,7 +342,7 @@ def test_a_log_that_hangs_is_rotated_by_its_thread(
 
 
 @pytest.mark.parametrize("rotated", [False, True])
-def test_a_file_that_another_process_truncates_begins_with_the_next_line(
+def test_a_file_that_another_process_truncated_begins_with_the_next_line(
     logging: Logging, log_file: LogFile, tmp_path: Path, rotated: bool
 ) -> None:
     """As logrotate does with `copytruncate`."""
@@ -365,7 +363,7 @@ def test_a_file_that_another_process_truncates_begins_with_the_next_line(
 
 
 @pytest.mark.parametrize("created", [False, True])
-def test_a_file_that_was_renamed_is_reopened_when_it_is_told_to_rotate(
+def test_a_renamed_file_is_reopened_instead_of_rotated(
     logging: Logging, log_file: LogFile, tmp_path: Path, created: bool
 ) -> None:
     """As logrotate does with `create`, or with `nocreate`."""
@@ -415,7 +413,7 @@ def test_a_renamed_file_that_cannot_be_reopened_stays_open(
 
 
 class _Hanging:
-    """A file that writes when it may."""
+    """A file whose writes wait for the test."""
 
     def __init__(self, file: Any, may_go_on: threading.Event) -> None:
         self._inner = file
@@ -454,8 +452,8 @@ def _no_room() -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_observers_that_write_to_files_stay(logging: Logging, tmp_path: Path) -> None:
-    """twistd removes its own when it ends."""
+def test_observers_that_write_to_files_stay_installed(logging: Logging, tmp_path: Path) -> None:
+    """twistd removes its own at the end."""
     with (tmp_path / "log").open("w") as file:
         observer = textFileLogObserver(file)
         assert isinstance(observer, FileLogObserver)

@@ -1,4 +1,4 @@
-"""Spools: what waits is bounded and in order, and nobody waits for the thread."""
+"""Spools: the queue is bounded and in order, and nothing waits for the thread."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from twistedmedia.logs.spool import LineFile, Spool
 
 
 class Log:
-    """A spool, and what its thread did."""
+    """A spool, and a record of what its thread did."""
 
     def __init__(self) -> None:
         self.written: list[int] = []
         self.batches: list[int] = []
-        self.told: list[int] = []
+        self.reports: list[int] = []
         self.may_write = threading.Event()
         self.may_write.set()
         self.unwritten = 0  # of each batch
-        self.spool: Spool[int] = Spool("a log", self._write, self.told.append)
+        self.spool: Spool[int] = Spool("a log", self._write, self.reports.append)
         self.spool.start()
 
     def _write(self, items: list[int]) -> int:
@@ -64,8 +64,8 @@ def test_items_are_written_in_order_and_together(log: Log, monkeypatch: pytest.M
     assert len(log.batches) == 1
 
 
-def test_nobody_waits_while_a_spool_collects(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else each start of a service would take a tenth of a second more. It collects again after."""
+def test_a_wait_ends_the_collecting(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each start of a service would take 0.1 s more. It collects again afterwards."""
     monkeypatch.setattr(module, "_COLLECT_S", 10 * TIMEOUT_S)
     log.spool.add(1, 1)
     assert log.spool.wait(TIMEOUT_S)
@@ -75,7 +75,7 @@ def test_nobody_waits_while_a_spool_collects(log: Log, monkeypatch: pytest.Monke
     assert (log.written, log.batches) == ([1, 2, 3], [1, 2])
 
 
-def test_what_is_beyond_the_bound_is_dropped_counted_and_told_once(log: Log) -> None:
+def test_items_beyond_the_bound_are_dropped_counted_and_reported_once(log: Log) -> None:
     """Case 91."""
     log.hang()
     size = module._WAITING_BYTES // 10
@@ -84,15 +84,15 @@ def test_what_is_beyond_the_bound_is_dropped_counted_and_told_once(log: Log) -> 
     assert log.spool.dropped == 89
     log.go_on()
     assert log.written == kept
-    assert log.told == [89]
+    assert log.reports == [89]
     log.spool.add(100, size)
     assert log.spool.wait(TIMEOUT_S)
-    assert log.told == [89]
+    assert log.reports == [89]
     assert log.spool.dropped == 89
 
 
-def test_what_is_expendable_has_half_the_room_and_leaves_the_rest_to_others(log: Log) -> None:
-    """Case 91. A flood of refused requests does not keep what an operator needs from the log."""
+def test_expendable_items_have_half_of_the_room(log: Log) -> None:
+    """Case 91. A flood of refused requests leaves room for what an operator needs."""
     log.hang()
     size = module._WAITING_BYTES // 10
     flood = [number for number in range(100) if log.spool.add(number, size, is_expendable=True)]
@@ -103,24 +103,26 @@ def test_what_is_expendable_has_half_the_room_and_leaves_the_rest_to_others(log:
     assert log.spool.dropped == 94 + 95 + 1
     log.go_on()
     assert log.written == flood + needed
-    assert log.told == [190]
+    assert log.reports == [190]
     assert log.spool.add(201, size, is_expendable=True)
 
 
-def test_what_cannot_be_written_is_counted_and_told_when_something_can(log: Log) -> None:
+def test_items_that_cannot_be_written_are_counted_and_reported_after_the_next_write(
+    log: Log,
+) -> None:
     """Case 91."""
     log.unwritten = 1
     for number in range(3):
         log.spool.add(number, 1)
         assert log.spool.wait(TIMEOUT_S)
-    assert (log.spool.dropped, log.told) == (3, [])
+    assert (log.spool.dropped, log.reports) == (3, [])
     log.unwritten = 0
     log.spool.add(3, 1)
     assert log.spool.wait(TIMEOUT_S)
-    assert (log.written, log.told) == ([3], [3])
+    assert (log.written, log.reports) == ([3], [3])
 
 
-def test_there_is_room_again_after_what_waited_was_written(log: Log) -> None:
+def test_there_is_room_again_after_the_queue_was_written(log: Log) -> None:
     for _ in range(5):
         log.hang()
         while log.spool.add(0, 100_000):
@@ -140,7 +142,7 @@ def test_a_job_is_done_between_the_items(log: Log) -> None:
     assert seen == [[0], [0, 1], [0, 1, 2]]
 
 
-def test_a_job_that_fails_is_logged_and_the_thread_goes_on(
+def test_a_job_that_fails_is_logged_and_the_thread_continues(
     log: Log, nothing_left_behind: list[LogEvent]
 ) -> None:
     log.spool.call(lambda: os.close(-1))
@@ -152,7 +154,7 @@ def test_a_job_that_fails_is_logged_and_the_thread_goes_on(
     nothing_left_behind.clear()
 
 
-def test_a_write_that_fails_is_logged_and_the_thread_goes_on(
+def test_a_write_that_fails_is_logged_and_the_thread_continues(
     nothing_left_behind: list[LogEvent],
 ) -> None:
     written: list[list[int]] = []
@@ -190,8 +192,8 @@ def test_a_spool_that_hurries_does_not_collect(log: Log, monkeypatch: pytest.Mon
     assert log.spool.wait(TIMEOUT_S)
 
 
-def test_threads_and_signal_handlers_may_add_and_nothing_is_miscounted(log: Log) -> None:
-    """What was counted wrong would make the bound drift over the months."""
+def test_threads_and_signal_handlers_may_add_and_the_counts_stay_exact(log: Log) -> None:
+    """A wrong count would move the bound over the months."""
 
     def add(number: int = 0, frame: FrameType | None = None) -> None:
         log.spool.add(0, 7)
@@ -221,7 +223,7 @@ def test_threads_and_signal_handlers_may_add_and_nothing_is_miscounted(log: Log)
 
 
 class Disk:
-    """A file that takes so many bytes in all, at most five at once."""
+    """A file that accepts `room` bytes in all, at most five at once."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -237,7 +239,7 @@ class Disk:
 
 
 @pytest.mark.parametrize("room", range(25))
-def test_a_line_of_which_a_part_was_written_is_ended_before_the_next(room: int) -> None:
+def test_a_line_that_was_written_in_part_is_ended_before_the_next(room: int) -> None:
     disk = Disk(room)
     file = LineFile(disk.write, lambda: 1)
     lines = [b"abcdef\n", b"ghi\n", b"jklmnopq\n"]
@@ -255,7 +257,7 @@ def test_a_line_of_which_a_part_was_written_is_ended_before_the_next(room: int) 
 
 
 def test_two_files_on_one_pipe_keep_their_lines_apart() -> None:
-    """Both logs can go to the standard output; a pipe splits what is larger than PIPE_BUF."""
+    """Both logs can go to the standard output. A pipe splits writes larger than PIPE_BUF."""
     reading, writing = os.pipe()
     files = [LineFile(lambda data: os.write(writing, data[:100]), lambda: writing) for _ in "ab"]
     lines = [letter * 500 + b"\n" for letter in (b"a", b"b")]
@@ -277,7 +279,7 @@ def test_two_files_on_one_pipe_keep_their_lines_apart() -> None:
     assert sorted(read.splitlines(keepends=True)) == sorted(lines * 100)
 
 
-def test_a_pipe_that_does_not_block_is_waited_for() -> None:
+def test_a_full_non_blocking_pipe_is_waited_for() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     file = LineFile(lambda data: os.write(writing, data), lambda: writing)

@@ -29,7 +29,7 @@ from tests.process.running import Process, eventually, running
 
 FORM = {"Content-Type": MULTIPART}
 GOOD = wav(1)
-CUT = wav(600, came=252)
+CUT = wav(600, actual=252)
 GOOD_FILES = {"a.wav": GOOD, "a.WAV": GOOD, "a.mp3": frames(20), "long.wav": wav(150)}
 # Each with the words that say what is wrong with it.
 BAD_FILES = {

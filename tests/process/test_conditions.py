@@ -1,4 +1,4 @@
-"""Requests that are conditional or ask for a part: the table, over a socket."""
+"""The table of conditional requests and ranges, over a socket."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from tests.process.conditional import (
 from tests.process.exchange import Connection, head
 from tests.process.running import Process
 
-# A header that is looked through once may cost its length once more: matching 3,000 tags takes half
-# a millisecond, as much as all else of such a request. Steps in Python for each of them would take
-# several, and a second look at everything from every place a thousand times as much.
-DEAREST = 4.0  # times a header that nobody looks at
-DEAREST_RANGES = 1.5  # as above, of several ranges, which are not even counted
-ROUNDS, MOST_ROUNDS = 5, 25
-REQUESTS = 20  # a round
+# One pass over a header may double the cost of a request: matching 3,000 tags takes 0.5 ms, as much
+# as everything else. A step in Python for each tag would take several ms, and backtracking a
+# thousand times as much.
+MAX_RATIO = 4.0  # to the cost of an ignored header of the same length
+MAX_RANGES_RATIO = 1.5  # as above, for several ranges, which are not even counted
+ROUNDS, MAX_ROUNDS = 5, 25
+REQUESTS = 20  # in a round
 
 
 @pytest.fixture(scope="module")
 def connection(service: Process) -> Iterator[Connection]:
-    """To a service with the files of the table."""
+    """A connection to a service with the files of the table."""
     put_files(service.root)
     with service.connect() as connection:
         yield connection
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_the_answer_is_the_one_in_the_table(connection: Connection, row: Row) -> None:
+def test_the_response_is_the_one_in_the_table(connection: Connection, row: Row) -> None:
     """Cases 20, 21 and 45."""
     answer = ask(connection, row, "/media")
-    assert observed(row, answer) == row.answer
+    assert observed(row, answer) == row.response
     headers = answer.headers
     if row.status >= 400:
         if row.method == "GET":
             assert answer.brief == (row.status, row.status)
         assert (headers["ETag"], headers["Last-Modified"]) == (None, None)
         return
-    # RFC 9110, 15.4.5: a 304 has what a 200 says to caches, and nothing about a content.
+    # RFC 9110, 15.4.5: a 304 has the fields of a 200 for caches, and none that describe content.
     assert headers["ETag"] is not None
     assert headers["Cache-Control"] == "no-cache"
     if FILES[row.name] is FILES["digits.wav"]:
@@ -66,12 +66,12 @@ def test_the_answer_is_the_one_in_the_table(connection: Connection, row: Row) ->
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.is_long], ids=str)
-def test_a_long_header_costs_what_any_header_of_its_length_does(
+def test_a_long_header_costs_as_much_as_any_header_of_its_length(
     service: Process, connection: Connection, row: Row
 ) -> None:
-    """Case 20: 3,000 ranges, and whatever else is long in the table. What is compared is processor
-    time of the service, which other programs hardly change, and the least of several rounds; of
-    more, when they leave a doubt: what costs too much costs it in every round.
+    """Case 20: 3,000 ranges, and the other long headers of the table. Compares processor times of
+    the service, which other programs hardly affect: the least of several rounds, and of more rounds
+    if the ratio is too large. A real cost is there in every round.
     """
     hostile = sent(connection, row, "/media")
     target = f"/media/{DIRECTORY}/{row.name}"
@@ -87,28 +87,28 @@ def test_a_long_header_costs_what_any_header_of_its_length_does(
         return _processor_time(service) - started
 
     ranges = sum(value.count("-") for name, value in row.headers if name == "Range")
-    dearest = DEAREST_RANGES if ranges > 1 else DEAREST
+    max_ratio = MAX_RANGES_RATIO if ranges > 1 else MAX_RATIO
     least = usual = float("inf")
-    for done in range(1, MOST_ROUNDS + 1):
+    for done in range(1, MAX_ROUNDS + 1):
         least, usual = min(least, cost(hostile)), min(usual, cost(harmless))
-        if done >= ROUNDS and least < dearest * usual:
+        if done >= ROUNDS and least < max_ratio * usual:
             break
-    assert least < dearest * usual
+    assert least < max_ratio * usual
 
 
 def _processor_time(service: Process) -> float:
-    """Seconds, to the nanosecond; clock_getcpuclockid(3) makes the clock's number so."""
+    """In seconds. The clock's number is calculated as by clock_getcpuclockid(3)."""
     return time.clock_gettime(~service.pid << 3 | 2)
 
 
-def test_every_row_is_another_request_and_every_difference_has_its_reason() -> None:
+def test_rows_are_distinct_and_each_difference_has_a_reason() -> None:
     assert len({(row.method, row.name, row.headers) for row in ROWS}) == len(ROWS) > 200
     assert len({str(row) for row in ROWS}) == len(ROWS)
     for row in ROWS:
-        assert row.nginx != row.answer
+        assert row.nginx != row.response
         assert (row.nginx is None) == (row.why == "")
 
 
-def test_the_table_of_the_docs_is_this_one() -> None:
-    """`python -m tests.service.conditional` writes it."""
+def test_the_page_in_docs_is_up_to_date() -> None:
+    """`python -m tests.process.conditional` writes it."""
     assert DOCUMENT.read_text(encoding="utf-8") == document()

@@ -1,6 +1,4 @@
-"""Requests that are broken: each gets a row of the table of answers and leaves nothing, and the
-service goes on.
-"""
+"""Malformed requests: each is refused as documented, stores nothing, and the service goes on."""
 
 from __future__ import annotations
 
@@ -32,43 +30,41 @@ DISPOSITION = 'Content-Disposition: form-data; name="malformed"; filename="a.wav
 
 
 def raw_part(lines: str, content: str = "x") -> bytes:
-    """A part with these lines for a head."""
+    """A part with these header lines."""
     return f"--{BOUNDARY}\r\n{lines}\r\n\r\n{content}\r\n".encode("latin-1")
 
 
 MULTIPARTS = {
-    "nothing": b"",
+    "an empty body": b"",
     "no boundary in it": b"x" * 1000,
-    "another boundary": form(A_FILE).replace(LINE, b"another"),
+    "a different boundary": form(A_FILE).replace(LINE, b"another"),
     "a boundary without its dashes": form(A_FILE).replace(
         b"--" + BOUNDARY.encode(), BOUNDARY.encode()
     ),
     "no closing boundary": A_FILE,
     "half a closing boundary": A_FILE + CLOSING[:-6],
     "a closing boundary with one dash": A_FILE + CLOSING[:-3],
-    "it ends within the second file": A_FILE + A_FILE[:-20],
-    "it ends within a head": A_FILE + A_FILE[:50],
-    "it ends within the first boundary": A_FILE[:5],
-    "something behind a boundary": form(A_FILE).replace(
-        BOUNDARY.encode(), BOUNDARY.encode() + b"x"
-    ),
-    "a line break that is none": form(A_FILE).replace(b"\r\n", b"\n"),
-    "a carriage return that is none": form(A_FILE).replace(b"\r\n", b"\r"),
-    "a head without a colon": form(raw_part(DISPOSITION + "\r\nno colon")),
-    "a head without a name": form(raw_part(DISPOSITION + "\r\n: value")),
-    "a head without Content-Disposition": form(raw_part("Content-Type: audio/wav")),
-    "no head at all": form(f"--{BOUNDARY}\r\n\r\nx\r\n".encode()),
-    "a disposition that is no form's": form(raw_part(DISPOSITION.replace("form-data", "file"))),
+    "an end within the second file": A_FILE + A_FILE[:-20],
+    "an end within a part's headers": A_FILE + A_FILE[:50],
+    "an end within the first boundary": A_FILE[:5],
+    "text after a boundary": form(A_FILE).replace(BOUNDARY.encode(), BOUNDARY.encode() + b"x"),
+    "LF in place of CRLF": form(A_FILE).replace(b"\r\n", b"\n"),
+    "CR in place of CRLF": form(A_FILE).replace(b"\r\n", b"\r"),
+    "a header without a colon": form(raw_part(DISPOSITION + "\r\nno colon")),
+    "a header without a name": form(raw_part(DISPOSITION + "\r\n: value")),
+    "no Content-Disposition": form(raw_part("Content-Type: audio/wav")),
+    "no headers": form(f"--{BOUNDARY}\r\n\r\nx\r\n".encode()),
+    "a disposition other than form-data": form(raw_part(DISPOSITION.replace("form-data", "file"))),
     "two dispositions": form(raw_part(f"{DISPOSITION}\r\n{DISPOSITION}")),
-    "a head that is not UTF-8": form(raw_part(DISPOSITION.replace("a.wav", "\xff.wav"))),
-    "a head of a megabyte": form(raw_part(f"{DISPOSITION}\r\nX-Long: {'x' * (1 << 20)}")),
+    "a header that is not UTF-8": form(raw_part(DISPOSITION.replace("a.wav", "\xff.wav"))),
+    "a header of a megabyte": form(raw_part(f"{DISPOSITION}\r\nX-Long: {'x' * (1 << 20)}")),
     "a name of a megabyte": form(raw_part(DISPOSITION.replace("a.wav", "x" * (1 << 20)))),
-    "a head of many lines": form(raw_part(DISPOSITION + "\r\nX-One: more" * 100_000)),
-    "nine lines of a head": form(raw_part(DISPOSITION + "\r\nX-One: more" * 8)),
+    "many headers": form(raw_part(DISPOSITION + "\r\nX-One: more" * 100_000)),
+    "nine headers": form(raw_part(DISPOSITION + "\r\nX-One: more" * 8)),
     "100,000 parts": form(A_FILE * 100_000),
     "100,000 text parts": form(part("note", None, b"x") * 100_000),
     "100,000 empty parts": form(part("", "", b"") * 100_000),
-    "much behind it": form(A_FILE) + b"x" * 1_000_000,
+    "a megabyte after it": form(A_FILE) + b"x" * 1_000_000,
     "a form within a form": form(raw_part("Content-Type: multipart/mixed; boundary=x", "--x--")),
     "a whole form, then noise": A_FILE + CLOSING + Random(7).randbytes(900_000),
     "noise": Random(8).randbytes(500_000),
@@ -97,7 +93,7 @@ def test_a_broken_multipart_form_is_malformed_and_stores_nothing(
 
 
 def send(connection: Connection, data: bytes) -> Answer:
-    """Send as much of `data` as is taken, and get the answer."""
+    """Send as much of `data` as the service accepts, and return the response."""
     with contextlib.suppress(ConnectionError):
         connection.send(data)
     return connection.answer()
@@ -116,7 +112,7 @@ def send(connection: Connection, data: bytes) -> Answer:
         'multipart/form-data; boundary="a\\"b',
     ],
 )
-def test_a_boundary_that_is_none_is_malformed(service: Process, content_type: str) -> None:
+def test_an_invalid_boundary_is_malformed(service: Process, content_type: str) -> None:
     with service.unchanged():
         headers = {"Content-Type": content_type}
         assert service.ask("POST", "/media", form(A_FILE), headers).brief == (400, 510)
@@ -136,7 +132,7 @@ def test_a_boundary_that_is_none_is_malformed(service: Process, content_type: st
         ("multipart/form-data boundary=" + BOUNDARY, 415),
     ],
 )
-def test_a_content_type_that_is_no_forms_is_not_supported(
+def test_a_content_type_other_than_a_forms_is_not_supported(
     service: Process, content_type: str, status: int
 ) -> None:
     with service.unchanged():
@@ -145,15 +141,15 @@ def test_a_content_type_that_is_no_forms_is_not_supported(
 
 
 CHUNKS = {
-    "a size that is none": b"xyz\r\nabc\r\n0\r\n\r\n",
+    "an invalid size": b"xyz\r\nabc\r\n0\r\n\r\n",
     "a negative size": b"-3\r\nabc\r\n0\r\n\r\n",
     "a signed size": b"+3\r\nabc\r\n0\r\n\r\n",
-    "a size in C": b"0x3\r\nabc\r\n0\r\n\r\n",
+    "a size in C notation": b"0x3\r\nabc\r\n0\r\n\r\n",
     "a size with a blank before it": b" 3\r\nabc\r\n0\r\n\r\n",
     "a size with an underscore": b"1_0\r\n" + b"x" * 16 + b"\r\n0\r\n\r\n",
-    "a size in other digits": "٣\r\nabc\r\n0\r\n\r\n".encode(),
+    "a size in non-ASCII digits": "٣\r\nabc\r\n0\r\n\r\n".encode(),
     "no size": b"\r\nabc\r\n0\r\n\r\n",
-    "a size beyond all sizes": b"f" * 2000 + b"\r\nabc\r\n0\r\n\r\n",
+    "a size that is too large": b"f" * 2000 + b"\r\nabc\r\n0\r\n\r\n",
     "less than its size": b"5\r\nabc\r\n0\r\n\r\n",
     "more than its size": b"2\r\nabc\r\n0\r\n\r\n",
     "a size without an end": b"3" * 100_000,
@@ -161,15 +157,13 @@ CHUNKS = {
     "a trailer without an end": b"3\r\nabc\r\n0\r\n" + b"x" * 300_000,
     "noise": Random(9).randbytes(5000),
     "noise after a good chunk": b"3\r\nabc\r\n" + Random(10).randbytes(5000),
-    "noise after much": b"80000\r\n" + b"x" * 0x80000 + b"\r\nnoise\r\n",
+    "noise after a large chunk": b"80000\r\n" + b"x" * 0x80000 + b"\r\nnoise\r\n",
 }
 
 
 @pytest.mark.parametrize("kind", ["put", "form"])
 @pytest.mark.parametrize("content", CHUNKS.values(), ids=CHUNKS)
-def test_chunked_content_that_is_none_is_malformed(
-    service: Process, kind: str, content: bytes
-) -> None:
+def test_invalid_chunked_content_is_malformed(service: Process, kind: str, content: bytes) -> None:
     with service.unchanged(), service.connect() as connection:
         fields = [("Transfer-Encoding", "chunked")]
         if kind == "put":
@@ -181,7 +175,7 @@ def test_chunked_content_that_is_none_is_malformed(
         assert refused.brief == (400, 510)
         assert "chunked" in refused.json["reason"]
         assert refused.headers["Connection"] == "close"
-        # Nothing behind that has a meaning: it is not taken for another request.
+        # The service does not parse what follows as another request.
         assert connection.is_ended()
     assert service.ask("GET", "/").status == 404
 
@@ -223,10 +217,10 @@ def test_noise_is_refused_and_closed(service: Process) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
-def test_an_odd_request_is_no_fault_of_ours(
+def test_an_unusual_request_is_not_an_internal_error(
     service: Process, method: str, target: str, headers: dict[str, str]
 ) -> None:
-    """Whatever is answered, it is not 500; a fault in the log would fail the tests as well."""
+    """The status may be any but 500. An incident in the log would fail the test as well."""
     content = b"x" if method in ("PUT", "POST") else None
     answer = service.ask(method, target, content, headers)
     assert answer.status < 500, answer
@@ -234,12 +228,12 @@ def test_an_odd_request_is_no_fault_of_ours(
         assert service.ask("DELETE", answer.headers["Location"]).json["deleted"] is True
 
 
-def test_less_content_than_declared_is_no_file(service: Process) -> None:
-    """Case 9: the rest never comes."""
+def test_less_content_than_declared_is_not_stored(service: Process) -> None:
+    """Case 9: the rest never arrives."""
     for content, headers, target in (
         (b"x" * 99, {}, "/media/malformed/a.wav"),
         (b"", {}, "/media/malformed/a.wav"),
-        (form(A_FILE), FORM, "/media"),  # the form itself is whole
+        (form(A_FILE), FORM, "/media"),  # the form itself is complete
         (b"directory=malformed&filename=a.wav&body=x", FIELDS, "/media"),
     ):
         with service.unchanged(), service.connect() as connection:
@@ -247,11 +241,11 @@ def test_less_content_than_declared_is_no_file(service: Process) -> None:
             fields = [("Content-Length", str(len(content) + 1)), *headers.items()]
             connection.send(head(method, target, fields) + content)
             connection.socket.shutdown(1)
-            assert connection.is_ended()  # without an answer: nobody is there to hear it
+            assert connection.is_ended()  # without a response: the client has ended
 
 
-def test_more_content_than_declared_is_not_of_the_file(service: Process, folder: str) -> None:
-    """Case 9: the file is what was declared; the rest is not another request."""
+def test_more_content_than_declared_is_not_stored(service: Process, folder: str) -> None:
+    """Case 9: the declared length is stored; the rest is refused as a request."""
     with service.connect() as connection:
         connection.send(
             head("PUT", f"/media/{folder}/a.wav", [("Content-Length", "10")]) + b"x" * 30 + b"\r\n"
@@ -262,7 +256,7 @@ def test_more_content_than_declared_is_not_of_the_file(service: Process, folder:
     assert (service.root / folder / "a.wav").read_bytes() == b"x" * 10
 
 
-def test_content_where_none_is_expected_does_no_harm(service: Process, folder: str) -> None:
+def test_unexpected_content_is_ignored(service: Process, folder: str) -> None:
     url = f"/media/{folder}/a.wav"
     service.ask("PUT", url, b"x")
     with service.connect() as connection:

@@ -1,4 +1,4 @@
-"""Requests that are malformed, and some that only look so: the table, over a socket."""
+"""The table of malformed and unusual requests, over a socket."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from tests.process.exchange import Connection, request
 from tests.process.malformed import (
+    ACCEPTED,
     BARE,
     DIRECTORY,
     DOCUMENT,
@@ -19,7 +20,6 @@ from tests.process.malformed import (
     REFUSED,
     SMUGGLED,
     STORED,
-    UNDERSTOOD,
     VICTIM,
     VICTIM_CONTENT,
     Row,
@@ -27,9 +27,9 @@ from tests.process.malformed import (
 )
 from tests.process.running import NOWHERE, Process, drafts_in, eventually
 
-# What a client would like to get past whoever reads the request before us.
+# Requests that an attacker would like to smuggle past a proxy.
 SMUGGLING = request("PUT", SMUGGLED, b"x") + request("DELETE", VICTIM)
-SINGLE_BYTES = 400  # at most so many, the last ones, are sent one by one
+SINGLE_BYTES = 400  # at the end of a request, sent one by one
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,13 +50,13 @@ def victim(service: Process) -> Iterator[None]:
 
 
 def send_at_once(connection: Connection, data: bytes) -> None:
-    """It is taken, or the service has closed already: the answer tells."""
+    """Send all of `data`, unless the service has closed the connection already."""
     with contextlib.suppress(ConnectionError):
         connection.send(data)
 
 
 def send_byte_by_byte(connection: Connection, data: bytes) -> None:
-    """Each in a segment of its own; a long request's beginning in one."""
+    """Send each byte in its own segment; the beginning of a long request in one."""
     connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(ConnectionError):
         connection.send(data[:-SINGLE_BYTES])
@@ -112,7 +112,7 @@ def test_what_is_malformed_is_refused_behind_a_good_request(service: Process, ro
 
 
 @pytest.mark.parametrize("send", [send_at_once, send_byte_by_byte])
-@pytest.mark.parametrize("row", UNDERSTOOD, ids=str)
+@pytest.mark.parametrize("row", ACCEPTED, ids=str)
 def test_what_is_only_odd_is_understood_and_what_follows_it_is_the_next_request(
     service: Process, row: Row, send: Callable[[Connection, bytes], None]
 ) -> None:
@@ -134,10 +134,10 @@ def test_what_is_only_odd_is_understood_and_what_follows_it_is_the_next_request(
 
 
 def test_every_row_is_another_request_and_every_difference_has_its_reason() -> None:
-    rows = REFUSED + UNDERSTOOD
+    rows = REFUSED + ACCEPTED
     assert len({row.sent for row in rows}) == len({str(row) for row in rows}) == len(rows)
     assert len(REFUSED) > 200
-    assert len(UNDERSTOOD) > 40
+    assert len(ACCEPTED) > 40
     for row in rows:
         assert row.nginx != str(row.status)
         assert row.nginx is None or row.nginx in (NOTHING, BARE) or int(row.nginx)
@@ -147,5 +147,5 @@ def test_every_row_is_another_request_and_every_difference_has_its_reason() -> N
 
 
 def test_the_table_of_the_docs_is_this_one() -> None:
-    """`python -m tests.service.malformed` writes it."""
+    """`python -m tests.process.malformed` writes it."""
     assert DOCUMENT.read_text(encoding="utf-8") == document()

@@ -24,7 +24,7 @@ from tests.process.exchange import (
     urlencoded,
 )
 from tests.process.running import Process
-from twistedmedia.fairness.pace import MOST_AT_ONCE
+from twistedmedia.fairness.pace import MAX_BURST
 
 FORM = {"Content-Type": MULTIPART}
 FIELDS = {"Content-Type": URLENCODED}
@@ -89,7 +89,7 @@ def test_a_put_with_a_length_is_stored(service: Process, folder: str, content: b
 @pytest.mark.parametrize("content", AWKWARD.values(), ids=AWKWARD)
 def test_a_chunked_put_is_stored(service: Process, folder: str, content: bytes, size: int) -> None:
     """Case 8. More chunks of a byte are too many (`twistedmedia.tiny_pieces`)."""
-    content = content[: MOST_AT_ONCE if size == 1 else None]
+    content = content[: MAX_BURST if size == 1 else None]
     pieces = [content[at : at + size] for at in range(0, len(content), size)]
     with service.connect() as connection:
         fields = [("Transfer-Encoding", "chunked")]

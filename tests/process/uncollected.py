@@ -25,9 +25,9 @@ from twistedmedia.fetch.fetcher import Fetcher, FetchLimits
 from twistedmedia.fetch.policy import Policy, parse_allow_rule
 from twistedmedia.fetch.resolver import Resolver
 from twistedmedia.http.body import BodyMemory
+from twistedmedia.library.importing import Fetches
 from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.library.upload import UploadLimits
-from twistedmedia.web.tree import Fetches
 
 _CONTENT_BYTES = 2048  # names, headers and the like are smaller
 
@@ -61,7 +61,6 @@ def _described(found: Iterable[object]) -> dict[str, Any]:
 def main() -> None:
     """Serve the root that the command line names, by TCP and by TLS."""
     store = DirectoryStore(reactor, sys.argv[1])
-    library = Library(store, UploadLimits())
     fetcher = Fetcher(
         reactor,
         resolver=Resolver(reactor),
@@ -71,10 +70,11 @@ def main() -> None:
         memory=BodyMemory(),
     )
     fetches = Fetches(fetcher, asking=FetchLimits(5, 5, 64 << 20), importing=FetchLimits(10, 5))
-    uploads = ResumableUploads(library, store.kept)
+    library = Library(store, UploadLimits(), fetches=fetches)
+    uploads = ResumableUploads(library, store.resumable)
     root = Resource()
     root.putChild(b"garbage", Garbage())
-    root.putChild(b"api", media_resource(library, fetches, uploads=uploads))
+    root.putChild(b"api", media_resource(library, uploads=uploads))
     startLogging(sys.stdout, setStdout=False)
 
     def start() -> None:

@@ -23,7 +23,7 @@ from twisted.scripts.twistd import ServerOptions
 import twistedmedia.client
 from tests.support import asynchronous
 from twistedmedia import __version__
-from twistedmedia.fairness.loop_queue import FURTHER, TURN_S
+from twistedmedia.fairness.loop_queue import BACKLOG_FURTHER, TURN_S
 from twistedmedia.fetch.fetcher import Upstream
 from twistedmedia.fetch.policy import parse_allow_rule
 from twistedmedia.fetch.urls import parse_url
@@ -783,7 +783,7 @@ async def test_threads_wait_less_for_the_event_loop_while_it_has_a_backlog() -> 
     queue = vars(service)["_site"].queue
     set_switch_interval(is_backlog=False)
     usual_s = sys.getswitchinterval()
-    for _ in range(FURTHER + 1):
+    for _ in range(BACKLOG_FURTHER + 1):
         queue.add("192.0.2.1", lambda: time.sleep(TURN_S))
     await deferLater(reactor, 0, lambda: None)
     assert sys.getswitchinterval() < usual_s / 5

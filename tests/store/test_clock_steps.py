@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent
 
@@ -43,15 +43,15 @@ class Time:
 
     async def sweep(self, store: Any) -> list[str]:
         wall_ns = int(self.wall_s * S)
-        await store.kept.learn()
-        await store.kept.adjust(wall_ns, int(self.monotonic_s * S))
-        expired: list[str] = await store.kept.expire(wall_ns - EXPIRY * S)
+        await store.resumable.learn()
+        await store.resumable.adjust(wall_ns, int(self.monotonic_s * S))
+        expired: list[str] = await store.resumable.expire(wall_ns - EXPIRY * S)
         return expired
 
 
 async def time_of(store: Any, upload: str = UPLOAD) -> Time:
     """The time at which an upload was written to last, which it is now."""
-    return Time((await store.kept.find(upload)).modified_ns / S)
+    return Time((await store.resumable.find(upload)).modified_ns / S)
 
 
 @asynchronous
@@ -63,7 +63,7 @@ async def test_after_a_step_an_upload_expires_when_it_would_have(
     """Case 88."""
     await begun(store, b"hello")
     if finished:
-        await store.kept.settle(UPLOAD, None)
+        await store.resumable.settle(UPLOAD, None)
     time = await time_of(store)
     assert await time.sweep(store) == []
     time.pass_(EXPIRY / 2)
@@ -171,7 +171,7 @@ async def test_who_writes_while_the_clock_is_set_is_spared_afterwards(start: Any
     await let_go(draft)  # it has sent nothing
     time.pass_(600)
     assert await time.sweep(store) == []
-    assert (await store.kept.find(UPLOAD)).modified_ns / S == pytest.approx(time.wall_s - 600)
+    assert (await store.resumable.find(UPLOAD)).modified_ns / S == pytest.approx(time.wall_s - 600)
     time.pass_(EXPIRY)
     assert await time.sweep(store) == [UPLOAD]
 
@@ -186,9 +186,9 @@ async def test_who_writes_until_its_time_was_to_be_moved_is_spared(start: Any) -
     draft = await going_on(store)
     time.wall_s += YEAR
     wall_ns = int(time.wall_s * S)
-    await store.kept.adjust(wall_ns, int(time.monotonic_s * S))
+    await store.resumable.adjust(wall_ns, int(time.monotonic_s * S))
     await let_go(draft)
-    assert await store.kept.expire(wall_ns - EXPIRY * S) == []
+    assert await store.resumable.expire(wall_ns - EXPIRY * S) == []
     time.pass_(600)
     assert await time.sweep(store) == []
     time.pass_(EXPIRY)
@@ -225,7 +225,7 @@ async def test_a_finished_upload_of_the_future_holds_no_other_back(
     store = start(Boot("first"))
     for upload in (UPLOAD, OTHER):
         await begun(store, b"hello", upload=upload)
-        await store.kept.settle(upload, None)
+        await store.resumable.settle(upload, None)
     time = await time_of(store)
     await time.sweep(store)
     await store.stop()
@@ -235,7 +235,7 @@ async def test_a_finished_upload_of_the_future_holds_no_other_back(
     store = start(Boot("first"))
     late = "e" * 32
     await begun(store, b"hello", upload=late)
-    await store.kept.settle(late, None)
+    await store.resumable.settle(late, None)
     assert await time.sweep(store) == []
     time.pass_(EXPIRY + 10)
     assert set(await time.sweep(store)) == {UPLOAD, OTHER, late}
@@ -254,11 +254,11 @@ async def test_a_step_leaves_the_time_of_a_published_file(start: Any, root: Path
     os.link(root / FOLDER / f"{UPLOAD}.bytes", root / str(HELLO))
     before = await store.open(HELLO)
     time.wall_s += YEAR
-    await store.kept.adjust(int(time.wall_s * S), int(time.monotonic_s * S))
+    await store.resumable.adjust(int(time.wall_s * S), int(time.monotonic_s * S))
     after = await store.open(HELLO)
     assert (after.etag, after.modified_ns) == (before.etag, before.modified_ns)
-    kept = await store.kept.find(UPLOAD)
-    assert (kept.fate, kept.etag) == (UploadStatus.STORED, before.etag)
+    kept = await store.resumable.find(UPLOAD)
+    assert (kept.status, kept.etag) == (UploadStatus.STORED, before.etag)
 
 
 @asynchronous
@@ -269,7 +269,7 @@ async def test_what_is_shown_is_wall_time(store: Any) -> None:
     time.wall_s += YEAR
     time.pass_(60)
     await time.sweep(store)
-    at_ns = (await store.kept.find(UPLOAD)).modified_ns
+    at_ns = (await store.resumable.find(UPLOAD)).modified_ns
     assert at_ns / S == pytest.approx(time.wall_s - 60, abs=1)
 
 
@@ -294,13 +294,12 @@ async def test_where_the_time_cannot_be_noted_uploads_expire_all_the_same(
     time.pass_(EXPIRY + 10)
     assert await time.sweep(store) == [UPLOAD]
     with pytest.raises(NotFound):
-        await store.kept.find(UPLOAD)
+        await store.resumable.find(UPLOAD)
 
 
 times = st.integers(0, 1 << 62)
 
 
-@settings(deadline=None)
 @given(times, st.integers(-(1 << 62), 1 << 62), times)
 def test_no_time_is_moved_into_the_future_or_to_before_it_was(
     time_ns: int, step_ns: int, now_ns: int
@@ -315,7 +314,6 @@ def test_no_time_is_moved_into_the_future_or_to_before_it_was(
 readings = st.builds(ClockReading, st.sampled_from(["a", "b"]), times, times)
 
 
-@settings(deadline=None)
 @given(readings, readings)
 def test_a_reading_is_kept_as_it_is(first: ClockReading, second: ClockReading) -> None:
     assert ClockReading.parse(str(first)) == first

@@ -203,7 +203,7 @@ def test_nothing_that_is_given_is_missing_and_yet_was_given() -> None:
         fields.require("directory")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.binary(max_size=20), max_size=6))
 def test_any_pieces_that_are_given_are_the_text_that_they_make(pieces: list[bytes]) -> None:
     fields = fields_of()
@@ -222,7 +222,7 @@ def test_any_pieces_that_are_given_are_the_text_that_they_make(pieces: list[byte
         assert text.encode() == data
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.dictionaries(
         st.sampled_from([b"directory", b"filename", b"body"]), st.lists(st.binary(), max_size=2)

@@ -55,9 +55,9 @@ class NotedService(Service):
         self.store = inner = MemoryStore()
         store: Any = Noting(inner, self.noted)
         library = Library(store, UploadLimits())
-        kept: Any = Noting(inner.kept, self.noted)
+        kept: Any = Noting(inner.resumable, self.noted)
         self.site = MediaSite(
-            media_resource(library, None, None, ResumableUploads(library, kept)), reactor=self.clock
+            media_resource(library, uploads=ResumableUploads(library, kept)), reactor=self.clock
         )
 
     def connect(self) -> Connection:
@@ -122,7 +122,7 @@ def test_a_resumable_upload_of_what_is_stored_already(service: NotedService) -> 
 def test_an_upload_that_is_complete_and_was_not_published(service: NotedService) -> None:
     """Its service was killed. It is published when somebody looks at it."""
     upload = "a" * 32
-    kept = service.store.kept
+    kept = service.store.resumable
     result(kept.create(upload, UploadSpec(HELLO, len(WHOLE), None, CLIENT, "")))
     draft = kept.resume(upload, None, provisional=False)
     result(draft.resume())

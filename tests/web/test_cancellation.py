@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from tests.http.connection import Connection, chunked, outcome, result
 from tests.support import named
-from twistedmedia.fairness.places import Slots
+from twistedmedia.fairness.slots import Slots
 from twistedmedia.http.body import BodyMemory
 from twistedmedia.http.header_fields import repr_digest
 from twistedmedia.http.site import MediaSite
@@ -248,8 +248,8 @@ class Service:
     def assert_nothing_stays(self) -> None:
         assert self.store.drafts_open == 0
         assert self.store.media_open == 0
-        assert self.library.uploads == 0
-        assert outcome(self.library.quiet()) == [None]
+        assert self.library.upload_slots.used == 0
+        assert outcome(self.library.drain()) == [None]
         assert self.memory.allowance == ALLOWANCE
         assert self.site.channels == set()
         assert self.clock.getDelayedCalls() == []
@@ -481,7 +481,7 @@ def test_an_upload_that_is_cut_off_at_any_step_leaves_all_of_its_files_or_none(
     for steps in range(1, Service(already).play(pieces, store_first) + 1):
         service = Service(already)
         service.play(pieces, store_first, steps)
-        published = service.store.begun("publish") or not outcome(service.library.quiet())
+        published = service.store.begun("publish") or not outcome(service.library.drain())
         outcomes.add(published)
         service.cut()
         service.assert_nothing_stays()
@@ -548,7 +548,7 @@ def test_a_write_that_fails_after_the_client_has_gone_is_nobodys_failure(case: s
 def test_uploads_that_are_cut_off_make_room_for_others() -> None:
     pieces = STORING["PUT"][0]
     service = Service({})
-    service.library.places = Slots(1, 0.0)
+    service.library.upload_slots = Slots(1, 0.0)
     service.play(pieces[:2], True)
     waiting = Connection(service.site, service.clock)
     waiting.send(pieces[0])

@@ -90,7 +90,7 @@ def test_what_is_no_origin_is_refused() -> None:
             parse_origins([APP, text])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.from_regex(r"[a-z]{1,9}://[a-z.:/\[\]0-9@*-]{0,20}", fullmatch=True))
 def test_any_text_is_an_origin_or_is_refused(text: str) -> None:
     try:
@@ -305,7 +305,7 @@ def test_a_page_of_any_other_origin_changes_nothing_and_sees_nothing(
         assert (answer.status, json.loads(answer.content)["code"]) == (403, 403), origin
         assert shared(answer) == {}
     assert service.offset(upload) == 0
-    assert len(result(service.store.kept.callers())) == 1
+    assert len(result(service.store.resumable.callers())) == 1
 
 
 @pytest.mark.parametrize("origin", [None, "https://evil.example"])

@@ -35,7 +35,7 @@ def asked(
 ) -> Answer:
     """The answer to a request that changes nothing, whether it may or not."""
     clock = Clock()
-    tree = media_resource(Library(MemoryStore(), UploadLimits()), None, csrf)
+    tree = media_resource(Library(MemoryStore(), UploadLimits()), csrf=csrf)
     connection = Connection(MediaSite(tree, reactor=clock), clock, None, peer, here)
     path = UNSAFE.get(method, "/health")
     lines = [f"{method} {path} {version}", *headers, "", ""]

@@ -47,7 +47,7 @@ def test_an_attachment_says_so() -> None:
     assert _disposition("a.mp3", attachment=True) == 'attachment; filename="a.mp3"'
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(
         st.sampled_from("\"\\;%='é🎵 ")

@@ -29,7 +29,7 @@ class Form:
         self.turns = self.turns_to_drop = self.held = 0
         self._holds = holds
         self.parts = FormParts(
-            lambda: self.library.arrival(SOURCE, caller=SOURCE),
+            lambda: self.library.begin(SOURCE),
             self._hold,
             self._turn,
             self._turn_to_drop,

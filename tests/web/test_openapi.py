@@ -16,15 +16,16 @@ from twisted.web.resource import Resource
 
 from tests.http.connection import Connection
 from twistedmedia import __version__, errors
-from twistedmedia.fairness.places import Slots
+from twistedmedia.fairness.slots import Slots
 from twistedmedia.fetch.fetcher import FetchLimits
 from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.http.site import MediaSite
+from twistedmedia.library.importing import Fetches
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.library.upload import UploadLimits
 from twistedmedia.store.memory import MemoryStore
-from twistedmedia.web.tree import Fetches, MediaResource, media_resource
+from twistedmedia.web.tree import MediaResource, media_resource
 
 HOUSE = Path(__file__).parents[2]
 WRITTEN = HOUSE / "docs" / "openapi.yaml"
@@ -50,13 +51,13 @@ def test_what_is_served_is_what_is_written() -> None:
 def whole_tree() -> MediaResource:
     """A tree that has all routes."""
     clock = Clock()
-    places = Slots(1, 0.0, clock)
-    fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, places=places)
+    slots = Slots(1, 0.0, clock)
+    fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, slots=slots)
     terms = FetchLimits(1, 1)
-    library = Library(MemoryStore(), UploadLimits())
-    uploads: Any = None
     fetches = Fetches(fetcher, terms, terms)
-    return media_resource(library, fetches, uploads=ResumableUploads(library, uploads))
+    library = Library(MemoryStore(), UploadLimits(), fetches=fetches)
+    uploads: Any = None
+    return media_resource(library, uploads=ResumableUploads(library, uploads))
 
 
 def routes() -> dict[str, set[str]]:

@@ -95,7 +95,7 @@ def test_a_url_is_shown_as_text_whatever_it_holds(url: str) -> None:
     assert [tag for tag, _ in page.tags] == TAGS
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(st.characters(codec="utf-8")) | st.text(st.sampled_from("<>&\"'/!-a#;={}% ")))
 def test_any_url_adds_no_element_to_the_page(url: str) -> None:
     """Cases 35 and 36."""
@@ -238,7 +238,7 @@ def test_the_bar_of_a_fetch_that_took_no_time_is_empty() -> None:
 ends = st.lists(st.floats(1e-6, 1e4), min_size=6, max_size=6).map(sorted)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ends, st.lists(st.booleans(), min_size=5, max_size=5))
 def test_the_widths_of_the_bar_add_up_and_leave_no_gap(
     ends: list[float], took_place: list[bool]

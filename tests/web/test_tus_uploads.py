@@ -64,10 +64,10 @@ class Service:
         self.clock = Clock()
         self.store = MemoryStore()
         self.mounted_at = mounted_at
-        self.drafts = drafts(self.store.kept)
+        self.drafts = drafts(self.store.resumable)
         library = Library(self.store, UploadLimits(**limits))
         uploads = ResumableUploads(library, self.drafts, max_unfinished=max_unfinished)
-        tree: Any = media_resource(library, None, csrf, uploads)
+        tree: Any = media_resource(library, csrf=csrf, uploads=uploads)
         for segment in reversed(mounted_at.split("/")[1:]):
             outer = Resource()
             outer.putChild(unquote(segment).encode(), tree)
@@ -447,7 +447,7 @@ def test_another_version_is_refused_and_nothing_happens(service: Service, method
         if method != "HEAD":
             refused(answer, 412)
     assert service.offset(upload) == 0
-    assert len(result(service.store.kept.callers())) == 1
+    assert len(result(service.store.resumable.callers())) == 1
 
 
 def test_without_uploads_there_are_none() -> None:
@@ -569,7 +569,7 @@ def test_a_name_that_cannot_be_begins_no_upload(
     """Cases 32 and 35."""
     answer = service.ask("POST", target, TUS, header, "Upload-Length: 11")
     refused(answer, status, code)
-    assert result(service.store.kept.callers()) == {}
+    assert result(service.store.resumable.callers()) == {}
 
 
 def test_a_name_that_is_taken_is_refused_and_one_that_is_taken_later_is_gone(
@@ -653,7 +653,7 @@ def test_what_begins_an_upload_is_clear(headers: tuple[str, ...], status: int, c
     answer = service.ask("POST", "/uploads", TUS, NAMED, *headers)
     assert (answer.status, json.loads(answer.content)["code"]) == (status, code)
     assert answer.headers["tus-resumable"] == "1.0.0"
-    assert len(result(service.store.kept.callers())) == (status == 201)
+    assert len(result(service.store.resumable.callers())) == (status == 201)
 
 
 @pytest.mark.parametrize(
@@ -795,7 +795,7 @@ def test_a_page_of_another_site_may_not_upload(
         assert (answer.status, json.loads(answer.content)["code"]) == (403, 403)
         assert not any(name.startswith("access-control") for name in answer.headers)
     assert service.offset(upload) == 0
-    assert len(result(service.store.kept.callers())) == 1
+    assert len(result(service.store.resumable.callers())) == 1
 
 
 def test_what_contradicts_a_finished_upload_is_refused(service: Service) -> None:

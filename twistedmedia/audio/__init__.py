@@ -1,1 +1,1 @@
-"""What the bytes of a file are: a verdict that is reached while they arrive. Pure."""
+"""Whether the bytes of a file are the audio that its name promises. Pure."""

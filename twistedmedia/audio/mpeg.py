@@ -1,17 +1,12 @@
-"""The tags that stand before, behind and between the audio of a file.
+"""MPEG audio (MP3): checks that frames follow each other to the end of the file, and reads tags.
 
-Pure. Sources: ID3v2.3 and 2.4 (id3.org), ID3v1, APEv2 (wiki.hydrogenaud.io), Lyrics3 (id3.org).
+Pure. All frames in the first 128 KiB are checked, so small files are checked completely. After that
+some frames in each MiB are, and the last ones. To check all would take a twentieth of the upload's
+time.
 
-The frames of MPEG audio: what a header says, and how to go from frame to frame.
-
-Pure. Sources: ISO 11172-3 and 13818-3 (2.4.2.3), and the unofficial MPEG 2.5; for the first frame
-of a file, which says how long that is, the descriptions of Xing's and Fraunhofer's (VBRI) headers.
-
-MPEG audio (MP3): whether frame follows frame to the end of the file.
-
-Pure. Frames are looked at one by one at the beginning, so small files are looked at whole; of a
-large one, later, some in each MiB and the last ones. To look at all would cost a twentieth of the
-upload.
+Sources: ISO 11172-3 and 13818-3 (2.4.2.3), and the unofficial MPEG 2.5; the descriptions of Xing's
+and Fraunhofer's (VBRI) headers, which give the length of the file in its first frame; for tags
+ID3v2.3 and 2.4 (id3.org), ID3v1, APEv2 (wiki.hydrogenaud.io), Lyrics3 (id3.org).
 """
 
 from __future__ import annotations
@@ -29,11 +24,11 @@ _APE = b"APETAGEX"
 _APE_HAS_HEADER = 1 << 31
 _ID3V1_BYTES, _ENHANCED_BYTES = 128, 227
 _ENHANCED = b"TAG+"
-LYRICS = b"LYRICSBEGIN"  # a tag whose size stands at its end
+LYRICS = b"LYRICSBEGIN"  # begins a tag that has its size at its end
 
 
 def id3_size(head: bytes) -> int | None:
-    """The size in bytes of the ID3v2 tag that begins with `head`; None if it begins none."""
+    """The size in bytes of the ID3v2 tag that `head` begins, None if `head` does not begin one."""
     if len(head) < ID3_BYTES or not head.startswith(b"ID3") or max(head[3:5]) == 0xFF:
         return None
     sizes = head[6:10]
@@ -45,7 +40,7 @@ def id3_size(head: bytes) -> int | None:
 
 
 def tag_size(head: bytes) -> int | None:
-    """The size in bytes of the tag of any kind that begins with `head`; None if it begins none."""
+    """As `id3_size`, for a tag of any kind."""
     if head.startswith(_APE) and len(head) >= _APE_BYTES:
         return _APE_BYTES + int.from_bytes(head[12:16], "little")  # without the header itself
     if head.startswith(b"TAG"):
@@ -54,8 +49,8 @@ def tag_size(head: bytes) -> int | None:
 
 
 def without_last_tags(tail: bytes) -> tuple[bytes, int]:
-    """The end of a file, and how many bytes of tags were behind it. Of a tag that begins before
-    `tail` nothing is left.
+    """Remove the tags at the end of a file from `tail`, its last bytes. Returns the rest and the
+    size of the tags, which may begin before `tail`.
     """
     left = len(tail)
     removed = 0
@@ -98,7 +93,7 @@ _FREE_FORMAT, _BAD_BITRATE = 0, 15
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """What the frames of one stream have in common. `version` is 1, 2 or 25, `layer` 1 to 3."""
+    """What all frames of a stream have in common. `version` is 1, 2 or 25, `layer` 1 to 3."""
 
     version: int
     layer: int
@@ -106,7 +101,7 @@ class FrameHeader:
 
     @classmethod
     def at(cls, data: bytes, at: int) -> Self | None:
-        """The header at `at`; None when there is none, or too little of it."""
+        """Parse the header at `at`. Returns None if it is invalid or incomplete."""
         if len(data) < at + HEADER_BYTES or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
             return None
         version = _VERSIONS.get(data[at + 1] >> 3 & 3)
@@ -118,28 +113,28 @@ class FrameHeader:
 
     @property
     def samples(self) -> int:
-        """In a frame, of each channel."""
+        """The number of samples in a frame, per channel."""
         if self.layer == 1:
             return 384
         return 576 if self.layer == 3 and self.version != 1 else 1152
 
     def size(self, data: bytes, at: int) -> int | None:
-        """The size in bytes of the frame of this stream that begins at `at`, of which the end may
-        lack; None when none does. A frame of free format has a size that no header tells.
+        """The size in bytes of the frame at `at`, which may be cut off. None if there is no frame
+        of this stream, or one of free format, whose header does not give a size.
         """
         if self.at(data, at) != self or data[at + 2] >> 4 == _FREE_FORMAT:
             return None
         return self._size(data[at + 2] >> 4, data[at + 2] >> 1 & 1)
 
     def run_end(self, data: bytes, at: int = 0) -> int:
-        """Where the whole frames of this stream end that follow each other from `at`."""
+        """Where the unbroken run of complete frames of this stream ends that begins at `at`."""
         run = _compiled(self)[0].match(data, at)
-        assert run is not None, "it matches no frame as well"
+        assert run is not None, "it also matches an empty run"
         return run.end()
 
     @property
     def three(self) -> re.Pattern[bytes]:
-        """Matches where two whole frames of this stream and the header of a third begin."""
+        """A pattern for two complete frames of this stream and the header of a third."""
         return _compiled(self)[1]
 
     def _size(self, bitrate: int, padding: int) -> int:
@@ -149,19 +144,19 @@ class FrameHeader:
         return self.samples // 8 * bits_s // self.rate_hz + padding
 
     def _patterns(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-        """For `run_end`, which takes 50 ns a frame this way and four times that in a loop, and for
-        `three`.
+        """The patterns for `run_end` and `three`. A pattern takes 50 ns for each frame, a loop four
+        times as long.
         """
         version = next(bits for bits, version in _VERSIONS.items() if version == self.version)
         layer = next(bits for bits, layer in _LAYERS.items() if layer == self.layer)
         rate = _RATES_HZ[self.version].index(self.rate_hz)
-        second = 0xE0 | version << 3 | layer << 1  # its last bit says whether there is a checksum
+        second = 0xE0 | version << 3 | layer << 1  # the last bit: no checksum
         sync = rb"\xff[\x%02x\x%02x]" % (second, second | 1)
         sizes = []
         thirds = b""
         for bitrate in range(1, _BAD_BITRATE):
             for padding in (0, 1):
-                third = bitrate << 4 | rate << 2 | padding << 1  # its last bit is private
+                third = bitrate << 4 | rate << 2 | padding << 1  # the last bit is private
                 choice = rb"\x%02x\x%02x" % (third, third | 1)
                 sizes.append(rb"[%b].{%d}" % (choice, self._size(bitrate, padding) - 3))
                 thirds += choice
@@ -178,20 +173,21 @@ def _compiled(header: FrameHeader) -> tuple[re.Pattern[bytes], re.Pattern[bytes]
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a file's first frame says of all of them: how many there are, and their bytes."""
+    """What the first frame of a file says: how many frames follow, and the size of all in bytes."""
 
     frames: int
     size: int
 
     @classmethod
-    def by(cls, header: FrameHeader, frame: bytes) -> Self | None:
-        """What the whole `frame`, whose header that is, says; None when it says nothing."""
+    def parse(cls, header: FrameHeader, frame: bytes) -> Self | None:
+        """What the complete `frame` with this `header` declares, None if it declares nothing."""
         mono = frame[3] >> 6 == 3
         side_bytes = (17 if mono else 32) if header.version == 1 else (9 if mono else 17)
-        for at in (HEADER_BYTES + side_bytes, HEADER_BYTES + side_bytes + 2):  # after a checksum
+        begin = HEADER_BYTES + side_bytes
+        for at in (begin, begin + 2):  # the second one if there is a checksum
             if frame[at : at + 4] in (b"Xing", b"Info") and len(frame) >= at + 16:
                 flags = int.from_bytes(frame[at + 4 : at + 8])
-                if flags & 3 == 3:  # both are there
+                if flags & 3 == 3:  # both fields are present
                     return cls._of(frame[at + 8 : at + 12], frame[at + 12 : at + 16])
         if frame[36:40] == b"VBRI" and len(frame) >= 54:
             return cls._of(frame[50:54], frame[46:50])
@@ -206,21 +202,21 @@ class Declared:
 _PIECE_BYTES = 16 << 10
 _WHOLE_BYTES = 128 << 10
 _INTERVAL_BYTES = 1 << 20
-# Some programs write a wrong size into a tag: so far behind it the first frame is looked for.
+# Some programs write a wrong size into a tag: the first frame may begin so much later.
 _JUNK_BYTES = 4096
-# Between frames. A chain of millions of small ones would cost more than to store it.
-_MOST_TAGS = 256
+# Between frames. To check millions of small tags would take longer than to store them.
+_MAX_TAGS = 256
 _PADDING_BYTES = 4096  # zeros that may follow a tag or the last frame
-# So far from any byte of a stream the third frame is that begins behind it.
+# From any byte of a stream, two complete frames and the header of a third begin within this many.
 _THREE_BYTES = 4 * LARGEST_BYTES
 
-_NOTHING = "there is no MPEG audio in it"
+_NOTHING = "it contains no MPEG audio"
 _LAST_FRAME = "the last frame is cut off"
 
 
 def mpeg_problem(stream: Stream[Any], *, tagged: bool) -> Parser[str | None]:
-    """What is wrong with a stream that begins with a frame or, when it is `tagged`, is what comes
-    behind an ID3 tag; in words, None when nothing is.
+    """Check a stream that begins with a frame or, if it is `tagged`, that followed an ID3 tag.
+    Returns what is wrong in words, None if nothing is.
     """
     stream.keeps_tail = True
     begin = yield Take(_PIECE_BYTES)
@@ -230,22 +226,22 @@ def mpeg_problem(stream: Stream[Any], *, tagged: bool) -> Parser[str | None]:
         return _NOTHING
     size = header.size(begin, start)
     if size is None:
-        return "its frames are of free format, which hardly anything plays"
-    declared = Declared.by(header, begin[start : start + size])
+        return "its frames are of free format, which few players support"
+    declared = Declared.parse(header, begin[start : start + size])
     stream.unread(begin[start:])
     first = stream.position
     problem, end = yield from _to_the_end(stream, header)
     if declared is not None and end is not None:
-        came = end - first
-        if declared.size - came > LARGEST_BYTES:
-            whole_s = declared.frames * header.samples / header.rate_hz
-            return cut_off(whole_s, whole_s * came / declared.size)
+        actual = end - first
+        if declared.size - actual > LARGEST_BYTES:
+            declared_s = declared.frames * header.samples / header.rate_hz
+            return cut_off(declared_s, declared_s * actual / declared.size)
     return problem
 
 
 def _first_frame(begin: bytes) -> int:
-    """Where, close behind a tag, the first frame is that others follow; else what comes after the
-    padding.
+    """Where the first frame that two others follow begins in the bytes after a tag. If there is
+    none within `_JUNK_BYTES`, where the padding ends.
     """
     at = begin.find(b"\xff", 0, _JUNK_BYTES)
     while at >= 0:
@@ -257,8 +253,8 @@ def _first_frame(begin: bytes) -> int:
 
 
 def _to_the_end(stream: Stream[Any], header: FrameHeader) -> Parser[tuple[str | None, int | None]]:
-    """The first problem of a stream at the beginning of a frame, and where its audio ends; None
-    when that was not reached.
+    """Check a stream from the beginning of a frame. Returns the first problem, and where the audio
+    ends, None if the check did not get there.
     """
     whole_until = stream.position + _WHOLE_BYTES
     tags = 0
@@ -268,13 +264,13 @@ def _to_the_end(stream: Stream[Any], header: FrameHeader) -> Parser[tuple[str | 
         if len(piece) < _PIECE_BYTES:
             return _last_problem(header, rest), stream.position - len(rest)
         stream.unread(rest)
-        if len(rest) >= LARGEST_BYTES:  # so it is no frame of which the end has not come yet
+        if len(rest) >= LARGEST_BYTES:  # so it is not an incomplete frame
             tag = tag_size(rest)
             if tag is None:
                 return _break(header, rest, stream.position), None
             tags += 1
-            if tags > _MOST_TAGS:
-                return f"there are more than {_MOST_TAGS} tags in it", None
+            if tags > _MAX_TAGS:
+                return f"there are more than {_MAX_TAGS} tags in it", None
             yield Skip(tag)
             padding = yield Take(_PADDING_BYTES)
             stream.unread(padding.lstrip(b"\0"))
@@ -290,37 +286,37 @@ def _to_the_end(stream: Stream[Any], header: FrameHeader) -> Parser[tuple[str | 
 
 
 def _problem_of_tail(stream: Stream[Any], header: FrameHeader) -> tuple[str | None, int | None]:
-    """As `_to_the_end`, where the stream has ended in what was not looked at."""
+    """As `_to_the_end`, for a stream that ended in a part that was skipped."""
     tail, tags = without_last_tags(stream.tail)
-    if not tail:  # a tag with a picture
+    if not tail:  # all of it is a tag, perhaps with a picture
         return None, None
     start = _next_frame(header, tail)
     if start is None:
-        return "its end is no MPEG audio", None
+        return "its end is not MPEG audio", None
     rest = tail[header.run_end(tail, start) :]
     return _last_problem(header, rest), stream.size - tags - len(rest)
 
 
 def _next_frame(header: FrameHeader, data: bytes) -> int | None:
-    """Where in the midst of a stream the next frame begins."""
+    """Where the next frame begins in bytes from the middle of a stream, None if it does not."""
     found = header.three.search(data, 0, _THREE_BYTES)
     return found.start() if found is not None and found.start() < LARGEST_BYTES else None
 
 
 def _break(header: FrameHeader, rest: bytes, position: int) -> str:
-    """What to say of something at a place of a frame that is none."""
+    """Describe data found where a frame was expected."""
     other = FrameHeader.at(rest, 0)
     if other is not None and other.rate_hz != header.rate_hz:
         return (
             f"at byte {position} the sampling rate changes from {header.rate_hz} to "
             f"{other.rate_hz} Hz"
         )
-    return f"at byte {position} there is something that is no MPEG audio"
+    return f"at byte {position} there is something that is not MPEG audio"
 
 
 def _last_problem(header: FrameHeader, rest: bytes) -> str | None:
-    """What is wrong with the end of a file behind its last whole frame: tags and some zeros may
-    follow.
+    """What is wrong with the bytes after the last complete frame, None if they are tags and some
+    zeros.
     """
     while rest and not rest.startswith(LYRICS):
         size = tag_size(rest)
@@ -333,7 +329,7 @@ def _last_problem(header: FrameHeader, rest: bytes) -> str | None:
         elif header.size(rest, 0) is not None or _is_begin_of_header(rest):
             return _LAST_FRAME
         else:
-            return f"its last {len(rest)} bytes are no MPEG audio"
+            return f"its last {len(rest)} bytes are not MPEG audio"
     return None
 
 

@@ -1,12 +1,8 @@
-"""How long a recording is, and how much of it is missing, in words.
+"""Lets a parser read a stream like a file while the bytes are pushed in.
 
-Pure.
-
-A stream that is pushed in, read by a parser as if it were a file.
-
-Pure. A parser is a generator: it yields what it wants and is sent the bytes, fewer only where the
-stream ends. So it never knows how the stream was cut when it came, and only what a parser asks for
-is held.
+Pure. A parser is a generator. It yields which bytes it wants, and is sent them: fewer only at the
+end of the stream. So the result does not depend on how the stream was cut into pieces, and only
+requested bytes are held in memory.
 """
 
 from __future__ import annotations
@@ -16,18 +12,18 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 
-def cut_off(declared_s: float, came_s: float) -> str:
-    """That less came than was declared, for people: "header says 10:00, data ends at 4:12"."""
-    declared = came = ""
+def cut_off(declared_s: float, actual_s: float) -> str:
+    """Describe a file shorter than declared: "header says 10:00, data ends at 4:12"."""
+    declared = actual = ""
     for digits in (0, 3, 6, 9):
-        declared, came = _clock(declared_s, digits), _clock(came_s, digits)
-        if declared != came:
+        declared, actual = _clock(declared_s, digits), _clock(actual_s, digits)
+        if declared != actual:
             break
-    return f"header says {declared}, data ends at {came}"
+    return f"header says {declared}, data ends at {actual}"
 
 
 def _clock(seconds: float, digits: int) -> str:
-    # Rounded down: what lasts 4:12.9 has not come to 4:13.
+    # Rounded down: 4:12.9 is not yet 4:13.
     units = int(seconds * 10**digits)
     whole, rest = divmod(units, 10**digits)
     minutes, seconds_left = divmod(whole, 60)
@@ -43,14 +39,14 @@ TAIL_BYTES = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The next `size` bytes, fewer where the stream ends."""
+    """A request for the next `size` bytes, fewer at the end of the stream."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Nothing of the next `size` bytes, or of those until the stream ends."""
+    """A request to skip the next `size` bytes, fewer at the end of the stream."""
 
     size: int
 
@@ -59,9 +55,10 @@ Parser = Generator[Take | Skip, bytes, T]
 
 
 class Stream(Generic[T]):
-    """Drives one parser. `position` is how many bytes the parser has taken or skipped, `size` how
-    many have come. `tail` is the last `TAIL_BYTES` of them, once the parser has set `keeps_tail`
-    and as many have come since.
+    """Drives one parser.
+
+    `position` is how many bytes the parser took or skipped, `size` how many were fed. `tail` is the
+    last `TAIL_BYTES` of them, once the parser has set `keeps_tail` and as many were fed since.
     """
 
     def __init__(self, parse: Callable[[Stream[T]], Parser[T]]) -> None:
@@ -69,7 +66,7 @@ class Stream(Generic[T]):
         self.size = 0
         self.keeps_tail = False
         self.tail = b""
-        self._kept = bytearray()  # came, and is less than the parser wants
+        self._kept = bytearray()  # fed, but fewer bytes than the parser wants
         self._take = 0
         self._skip = 0
         self._result: list[T] = []
@@ -77,12 +74,12 @@ class Stream(Generic[T]):
         self._resume(None)
 
     def unread(self, data: bytes) -> None:
-        """For the parser: the bytes that it took last come again."""
+        """Give back bytes that the parser took last. Called by the parser."""
         self._kept[:0] = data
         self.position -= len(data)
 
     def feed(self, data: bytes) -> None:
-        """More of the stream."""
+        """Add the next bytes of the stream."""
         if self._result:
             return
         self.size += len(data)
@@ -92,7 +89,7 @@ class Stream(Generic[T]):
             self.tail = (data if enough else self.tail + data)[-TAIL_BYTES:]
 
     def end(self) -> T:
-        """The stream has ended; what the parser makes of it. May be called again."""
+        """End the stream and return the parser's result. Idempotent."""
         while not self._result:
             self._skip = 0
             self._resume(self._from_kept(len(self._kept)))
@@ -126,17 +123,17 @@ class Stream(Generic[T]):
         return piece
 
     def _resume(self, piece: bytes | None) -> None:
-        """Send `piece`, and what of the parser's next wishes can be granted from what is kept."""
+        """Send `piece` to the parser, and serve its next requests from the kept bytes."""
         try:
             while True:
-                wish = self._parser.send(piece) if piece is not None else next(self._parser)
-                if isinstance(wish, Skip):
-                    self._skip = wish.size - len(self._from_kept(wish.size))
+                request = self._parser.send(piece) if piece is not None else next(self._parser)
+                if isinstance(request, Skip):
+                    self._skip = request.size - len(self._from_kept(request.size))
                     if self._skip:
                         return
                     piece = b""
                 else:
-                    self._take = wish.size
+                    self._take = request.size
                     if self._take > len(self._kept):
                         return
                     piece = self._from_kept(self._take)

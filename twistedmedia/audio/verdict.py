@@ -1,13 +1,11 @@
-"""Which format a content has, by its first bytes, whatever its name says.
+"""Checks during the upload whether a file is the audio that its name promises.
 
-Pure. Sources: the formats' own specifications (RFC 9639 for FLAC, RFC 3533 and 7845 for Ogg and
-Opus, ISO 14496-12 for MP4, 14496-3 for AAC, RFC 8794 for Matroska, RFC 4867 for AMR), and the
-WHATWG MIME Sniffing standard for what people send by mistake.
+Pure. WAV and MP3 are checked by their structure, other formats by their first bytes. About 20 KiB
+of a file are held in memory, whatever its size.
 
-Whether the bytes of a file are the audio that its name promises, said while they arrive.
-
-Pure. WAV and MP3 are judged by their structure, the other formats by their first bytes. Of a stream
-some 20 KiB are held, whatever its size.
+Sources: the specifications of the formats (RFC 9639 for FLAC, RFC 3533 and 7845 for Ogg and Opus,
+ISO 14496-12 for MP4, 14496-3 for AAC, RFC 8794 for Matroska, RFC 4867 for AMR), and the WHATWG MIME
+Sniffing standard for files that people send by mistake.
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ from twistedmedia.audio.mpeg import FrameHeader, id3_size, mpeg_problem
 from twistedmedia.audio.stream import Parser, Skip, Stream, Take
 from twistedmedia.audio.wav import wav_problem
 
-HEAD_BYTES = 64  # as many as are looked at
+HEAD_BYTES = 64  # enough to recognize each format
 
 MP3, WAV, OGG, OPUS, FLAC, MP4, AAC = "MP3", "WAV", "Ogg", "Ogg Opus", "FLAC", "MP4", "AAC"
 MATROSKA, AIFF, CAF, WMA = "WebM or Matroska", "AIFF", "CAF", "Windows Media"
 AMR, AMR_WB = "AMR", "AMR-WB"
 
-# What a file with that extension may be. Nothing is known of other extensions: raw samples can
-# begin with any bytes.
+# The formats that an extension promises. Other extensions are not checked: raw samples can begin
+# with any bytes.
 PROMISED = {
     "mp3": (MP3,),
     "wav": (WAV,),
@@ -49,12 +47,12 @@ PROMISED = {
 
 _KNOWN = [
     (WAV, rb"(?:RIFF|RF64|BW64)....WAVE"),
-    # One page that begins a stream, of whose one packet the first bytes follow.
+    # The first page of a stream, with one packet, which begins with OpusHead.
     (OPUS, rb"OggS\0\x02.{20}.{2}OpusHead"),
     (OGG, rb"OggS\0\x02"),
     (FLAC, rb"fLaC[\0\x80]\0\0\x22"),  # the first block is STREAMINFO, of 34 bytes
     (MP4, rb"....ftyp"),
-    # ADTS (its layer is 0, its sampling frequency none of the reserved ones), or ADIF.
+    # ADTS (its layer is 0, and its sampling frequency is not reserved), or ADIF.
     (AAC, rb"\xff[\xf0\xf1\xf8\xf9][\x00-\x33\x40-\x73\x80-\xb3\xc0-\xf3]|ADIF"),
     (AIFF, rb"FORM....AIF[FC]"),
     (MATROSKA, rb"\x1a\x45\xdf\xa3"),
@@ -62,7 +60,7 @@ _KNOWN = [
     (AMR, rb"#!AMR"),
     (CAF, rb"caff\0\x01"),
     (WMA, rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
-    # What is none of these, in words.
+    # Formats that no extension promises.
     ("big-endian WAV (RIFX)", rb"RIFX....WAVE"),
     ("AVI", rb"RIFF....AVI "),
     ("WebP", rb"RIFF....WEBP"),
@@ -83,9 +81,8 @@ _PATTERNS = [(name, re.compile(pattern, re.DOTALL)) for name, pattern in _KNOWN]
 
 
 def content_of(head: bytes) -> str | None:
-    """What the content is that begins with `head`, in a word; None when that is not known.
-
-    An ID3 tag, which can stand before several formats, is not among what is looked for.
+    """The format of the content that begins with `head`, None if it is unknown. ID3 tags are not
+    recognized: several formats can follow one.
     """
     if FrameHeader.at(head, 0) is not None:
         return MP3
@@ -95,31 +92,31 @@ def content_of(head: bytes) -> str | None:
     return None
 
 
-# Programs put one before another; a chain of empty ones must not be walked through to its end.
-_MOST_TAGS = 16
+# Some programs add a second tag. A long chain of empty ones is not followed to its end.
+_MAX_TAGS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What a content is, None when nobody knows, and what is wrong with it as that."""
+    """The format of a content, None if it is unknown, and what is wrong with the content."""
 
     content: str | None
     problem: str | None = None
 
 
 class AudioCheck:
-    """The check of one file, which is fed to it in any pieces."""
+    """Checks one file, which is fed in pieces of any size."""
 
     def __init__(self) -> None:
         self._stream: Stream[_Verdict] = Stream(_verdict)
 
     def feed(self, data: bytes) -> None:
-        """The next bytes."""
+        """Add the next bytes."""
         self._stream.feed(data)
 
     def problem(self, extension: str) -> str | None:
-        """The file has ended: what is wrong with it as the audio that `extension`, in lower case,
-        promises. None if nothing is wrong, or nothing is known of such files.
+        """End the file. Returns why it is not the audio that `extension`, in lower case, promises:
+        None if nothing is wrong, or if files with this extension are not checked.
         """
         if not self._stream.size:
             return "it is empty"
@@ -134,7 +131,7 @@ class AudioCheck:
 
 def _verdict(stream: Stream[_Verdict]) -> Parser[_Verdict]:
     tagged = False
-    for _ in range(_MOST_TAGS):
+    for _ in range(_MAX_TAGS):
         head = yield Take(HEAD_BYTES)
         stream.unread(head)
         size = id3_size(head)
@@ -145,6 +142,6 @@ def _verdict(stream: Stream[_Verdict]) -> Parser[_Verdict]:
     content = content_of(head)
     if content == WAV and not tagged:
         return _Verdict(WAV, (yield from wav_problem(stream)))
-    if content == MP3 or (content is None and tagged):  # with junk behind the tag
+    if content == MP3 or (content is None and tagged):  # there may be junk after the tag
         return _Verdict(MP3, (yield from mpeg_problem(stream, tagged=tagged)))
     return _Verdict(content)

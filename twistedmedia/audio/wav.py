@@ -1,4 +1,4 @@
-"""WAV: whether the header makes sense, and whether as much audio came as it says.
+"""WAV: checks the header, and that there is as much audio as the header says.
 
 Pure. Sources: Microsoft's RIFF and WAVEFORMATEXTENSIBLE, RFC 2361 (the registry of codings), and
 for files above 4 GiB EBU Tech 3306 (RF64) and ITU-R BS.2088 (BW64).
@@ -13,9 +13,9 @@ from typing import Any, Self
 from twistedmedia.audio.stream import Parser, Skip, Stream, Take, cut_off
 
 _RIFF_BYTES, _CHUNK_BYTES = 12, 8
-# A file has a handful. To walk through millions of empty ones would cost more than to store them.
-_MOST_CHUNKS = 256
-_SIZES = struct.Struct("<QQ")  # of a ds64 chunk: the file's, the data's
+# A file has a handful. To check millions of empty chunks would take longer than to store them.
+_MAX_CHUNKS = 256
+_SIZES = struct.Struct("<QQ")  # in a ds64 chunk: of the file, of the data
 _ALL_ONES = 0xFFFFFFFF
 
 _FORMAT = struct.Struct("<HHIIHH")
@@ -23,9 +23,9 @@ _FORMAT_BYTES = 40  # with the extension
 _EXTENSIBLE = 0xFFFE
 _SUBFORMAT_AT = 24
 _PCM, _FLOAT, _A_LAW, _MU_LAW = 1, 3, 6, 7
-# Of these a block is the samples of all channels at one moment: the numbers depend on each other.
+# The bits of a sample in codings whose blocks have one sample of each channel.
 _PLAIN_BITS = {_PCM: range(1, 33), _FLOAT: (32, 64), _A_LAW: (8,), _MU_LAW: (8,)}
-# Others that telephones and programs use.
+# Other codings that telephones and programs use.
 _CODINGS = frozenset[int]().union(
     (0x02, 0x10, 0x11, 0x17, 0x20, 0x61, 0x62),  # ADPCM: Microsoft's, OKI's, IMA's, others'
     (0x14, 0x40, 0x41, 0x42, 0x45, 0x64, 0x65, 0x83, 0x85, 0x111, 0x28F),  # the ITU's G.72x
@@ -33,35 +33,35 @@ _CODINGS = frozenset[int]().union(
     (0x50, 0x55, 0xFF, 0x1610, 0x2000, 0x2001),  # MPEG, MP3, AAC, AC-3, DTS
 )
 _RATES_HZ = range(1_000, 768_001)
-_MOST_CHANNELS = 64
+_MAX_CHANNELS = 64
 
-# Programs that write into a pipe do not know the size, nor does a recorder that died: all ones
+# The size is unknown to a program that writes into a pipe, and to a recorder that crashed: all ones
 # (ffmpeg, mpg123), or about 2 GiB (sox, espeak, arecord).
 _UNKNOWN_SIZES = (
     range(0x7FFFF000, 0x80000100),
     range(0xFFFFF000, 1 << 32),
     range(1 << 63, 1 << 64),
 )
-# 0 as well, unless one of these comes behind: then the data are really none.
+# A size of 0 is unknown as well, unless one of these chunks follows: then the data are empty.
 _OTHER_CHUNKS = {b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"fact", b"JUNK"}
 
 _ENDS = "it ends before the audio begins"
-_EMPTY = "there is no audio in it"
+_EMPTY = "it contains no audio"
 
 
 def wav_problem(stream: Stream[Any]) -> Parser[str | None]:
-    """What is wrong with a stream that begins as a WAV file does, in words; None if nothing is."""
+    """Check a stream that begins like WAV. Returns what is wrong in words, None if nothing is."""
     yield Take(_RIFF_BYTES)
     format_: _Format | None = None
     data_size: int | None = None  # in a ds64 chunk
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_MAX_CHUNKS):
         header = yield Take(_CHUNK_BYTES)
         if len(header) < _CHUNK_BYTES:
             return _ENDS
         kind, size = header[:4], int.from_bytes(header[4:], "little")
         if kind == b"data":
             if format_ is None:
-                return "the data come before their format"
+                return "the data chunk comes before the format chunk"
             if size == _ALL_ONES and data_size is not None:
                 size = data_size
             return (yield from _problem_of_data(stream, format_, size))
@@ -70,7 +70,7 @@ def wav_problem(stream: Stream[Any]) -> Parser[str | None]:
         content = b""
         if kind == b"fmt ":
             content = yield Take(min(size, _FORMAT_BYTES))
-            format_ = _Format.of(content)
+            format_ = _Format.parse(content)
             if format_ is None:
                 return "its format is incomplete"
             if (problem := format_.problem()) is not None:
@@ -82,9 +82,9 @@ def wav_problem(stream: Stream[Any]) -> Parser[str | None]:
         yield Skip(size - len(content))
         if size % 2:
             padding = yield Take(1)
-            if padding.isalpha():  # some programs forget it: the next chunk begins
+            if padding.isalpha():  # some programs leave it out: this begins the next chunk
                 stream.unread(padding)
-    return f"there are no data in its first {_MOST_CHUNKS} chunks"
+    return f"its first {_MAX_CHUNKS} chunks contain no data chunk"
 
 
 def _problem_of_data(stream: Stream[Any], format_: _Format, size: int) -> Parser[str | None]:
@@ -96,17 +96,17 @@ def _problem_of_data(stream: Stream[Any], format_: _Format, size: int) -> Parser
         return None
     stream.unread(head)
     yield Skip(size)
-    came = stream.position - begin
-    if came >= size:
+    actual = stream.position - begin
+    if actual >= size:
         return None
-    if not format_.bytes_s:  # of a variable bit rate
-        return f"header says {size} bytes, data ends after {came}"
-    return cut_off(size / format_.bytes_s, came / format_.bytes_s)
+    if not format_.bytes_s:  # the bit rate is variable
+        return f"header says {size} bytes, data ends after {actual}"
+    return cut_off(size / format_.bytes_s, actual / format_.bytes_s)
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """What a fmt chunk says; of an extensible one, `coding` is the one behind that."""
+    """The content of a fmt chunk. `coding` is the subformat if the format is extensible."""
 
     coding: int
     channels: int
@@ -116,8 +116,8 @@ class _Format:
     bits: int
 
     @classmethod
-    def of(cls, content: bytes) -> Self | None:
-        """None when something lacks."""
+    def parse(cls, content: bytes) -> Self | None:
+        """Parse a fmt chunk. Returns None if it is incomplete."""
         if len(content) < _FORMAT.size:
             return None
         coding, *numbers = _FORMAT.unpack_from(content)
@@ -129,8 +129,8 @@ class _Format:
 
     @property
     def bytes_s(self) -> int:
-        """Of the plain ones by what players go by: some programs write nonsense into the other
-        field.
+        """Bytes per second. For plain codings it is computed, as players do: some programs declare
+        nonsense.
         """
         return self.rate_hz * self.block_bytes if self._is_plain else self.declared_bytes_s
 
@@ -139,10 +139,10 @@ class _Format:
         return self.coding in _PLAIN_BITS
 
     def problem(self) -> str | None:
-        """What is wrong with it, in words."""
+        """What is wrong in words, None if nothing is."""
         if not self._is_plain and self.coding not in _CODINGS:
-            return f"its coding, 0x{self.coding:04x}, is none that players know"
-        if not 1 <= self.channels <= _MOST_CHANNELS:
+            return f"its coding, 0x{self.coding:04x}, is unknown to players"
+        if not 1 <= self.channels <= _MAX_CHANNELS:
             return f"it says that it has {self.channels} channels"
         if self.rate_hz not in _RATES_HZ:
             return f"it says that it has {self.rate_hz} samples a second"

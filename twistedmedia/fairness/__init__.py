@@ -1,1 +1,1 @@
-"""Sharing what is scarce: who holds what, who waits, and who gives way."""
+"""Fair shares of scarce resources for each caller, and of the event loop for each client."""

@@ -1,17 +1,7 @@
-"""Items that wait, by key. The keys take turns, however many items each of them has.
+"""Queues that spread work over turns of the event loop, so that no client holds up the others.
 
-Work that is spread over turns of the event loop, so that no client holds up the others.
-
-All work on input is done in steps. A step runs at once while this turn of the loop has time for it.
-Otherwise it waits in the queue, as does each further step of the same connection. The queue serves
-clients in turn, one step of each, for a quarter of a millisecond in one turn of the loop, or four
-times as long while only few requests wait. Then the loop handles all other events.
-
-Turns for content that nobody needs, such as the rest of an upload that was refused early.
-
-To drop it serves nobody, and more comes at once: clients that send such content as fast as it goes
-would keep the event loop busy with nothing else. So when many pieces wait, each client has one
-dropped in a millisecond, and all clients together have a few.
+`LoopQueue` is for work on input, which is done in steps. `DiscardQueue` is for content that is read
+and dropped. Both serve clients in turn (`RoundRobin`). A client is identified by its address.
 """
 
 from __future__ import annotations
@@ -29,32 +19,34 @@ T = TypeVar("T")
 
 
 class RoundRobin(Generic[K, T]):
-    """A queue with turns. Adding and taking cost the same however many items and keys there are."""
+    """A queue in which keys take turns. The costs of adding and taking an item do not depend on the
+    number of items and keys.
+    """
 
     def __init__(self) -> None:
         self._items: dict[K, deque[T]] = {}
-        self._round: deque[K] = deque()  # the keys of `_items`; the first one has the next turn
+        self._round: deque[K] = deque()  # the keys of `_items`, the next one first
 
     def __bool__(self) -> bool:
-        """Whether an item waits."""
+        """Whether there is an item."""
         return bool(self._round)
 
     @property
     def keys(self) -> int:
-        """How many keys have items that wait."""
+        """How many keys have items."""
         return len(self._round)
 
     @property
     def items(self) -> int:
-        """How many items wait. Costs as much as there are keys."""
+        """How many items there are. The cost grows with the number of keys."""
         return sum(map(len, self._items.values()))
 
     def items_of(self, key: K) -> int:
-        """How many items of `key` wait."""
+        """How many items `key` has."""
         return len(self._items.get(key, ()))
 
     def add(self, key: K, item: T) -> None:
-        """Let `item` wait behind the other items of `key`."""
+        """Add `item` behind the other items of `key`."""
         items = self._items.get(key)
         if items is None:
             self._items[key] = deque((item,))
@@ -63,7 +55,7 @@ class RoundRobin(Generic[K, T]):
             items.append(item)
 
     def next(self) -> T:
-        """Take the item whose turn it is. There must be one."""
+        """Remove and return the next item. There must be one."""
         key = self._round.popleft()
         items = self._items[key]
         item = items.popleft()
@@ -76,39 +68,47 @@ class RoundRobin(Generic[K, T]):
 
 Step = Callable[[], None]
 
-# What steps may take in one turn of the loop, those in the queue as much as those that run at once:
-# a client whose request arrives meanwhile waits for so long, and an upload some ten times.
+# How long steps from the queue may take in one turn of the loop; steps that run at once may take as
+# long again. A new request waits for so long, an upload some ten times.
 TURN_S = 0.00025
-STEP_S = TURN_S / 2  # of a step that can tell how long it takes
-# While no more than so many first steps of requests wait, and no others, turns are longer: each
-# turn of the loop has a price.
-FEW, TURN_OF_FEW_S = 16, 4 * TURN_S
-CROWD = 8  # so many steps that wait take some turns of the loop
-# A backlog: so many first steps of requests wait, or so many further ones, of which a client with
-# usual requests has none.
-FIRST, FURTHER = 32, 2
+STEP_S = TURN_S / 2  # for a step that checks how long it takes
+# Turns are longer while at most this many first steps of requests wait, and no others: each turn of
+# the loop has a cost of its own.
+FEW_STEPS, TURN_OF_FEW_S = 16, 4 * TURN_S
+CROWD = 8  # waiting steps that take several turns of the loop
+# There is a backlog if this many first steps of requests wait, or this many further ones. A client
+# with usual requests has no further ones.
+BACKLOG_FIRST, BACKLOG_FURTHER = 32, 2
 
 
 class LoopQueue:
-    """Steps of work by client, which is told by its address."""
+    """Steps of work on input.
+
+    A step runs at once while this turn of the loop has time for it. Otherwise it waits in the
+    queue, as do the later steps of the same connection. In each turn of the loop the queue runs one
+    step of each client in turn, for a quarter of a millisecond, or for four times as long while
+    only few requests wait. Then the loop handles all other events.
+    """
 
     def __init__(
-        self, clock: IReactorTime, tell_backlog: Callable[[bool], object] | None = None
+        self, clock: IReactorTime, on_backlog: Callable[[bool], object] | None = None
     ) -> None:
-        """`tell_backlog` is told when a turn ends with a backlog, and when one ends without it."""
+        """`on_backlog` is called after the first turn that ends with a backlog, with True, and
+        after the first one without it, with False.
+        """
         self._clock = clock
-        self._tell_backlog = tell_backlog
+        self._on_backlog = on_backlog
         self._is_backlog = False
-        # First steps have a queue of their own: a client that shares its address with one that
-        # sends a lot is still served soon.
+        # First steps have turns of their own: so a client that shares its address with one that
+        # sends a lot is served soon.
         self._steps: RoundRobin[tuple[str, bool], tuple[Step, bool]] = RoundRobin()
-        self._first = self._further = 0  # steps that wait: first ones of requests, and others
+        self._first = self._further = 0  # waiting steps: the first ones of requests, and others
         self._is_scheduled = False
-        self._spent_s = 0.0  # by steps that ran at once
-        self._step_ends_s = 0.0  # of the step that is running, if one is
+        self._spent_s = 0.0  # by steps that ran at once in this turn
+        self._step_ends_s = 0.0  # when the running step should end; 0 if there is none
         self._turn_ends_s = 0.0
-        self._rest_turns = 0  # so many are to be without steps from the queue
-        self._has_worked = False  # since it was to rest
+        self._rest_turns = 0  # turns to come in which no step from the queue runs
+        self._has_worked = False  # since the last rest
 
     @property
     def has_time(self) -> bool:
@@ -116,12 +116,12 @@ class LoopQueue:
         return self.has_time_within(self._turn_s)
 
     def has_time_within(self, turn_s: float) -> bool:
-        """Whether a step may run at once if such steps take `turn_s` of a turn of the loop."""
+        """Whether a step may run at once if such steps may take `turn_s` in a turn of the loop."""
         return self._spent_s < turn_s
 
     @property
     def _turn_s(self) -> float:
-        return TURN_S if self._further or self._first > FEW else TURN_OF_FEW_S
+        return TURN_S if self._further or self._first > FEW_STEPS else TURN_OF_FEW_S
 
     def do(self, step: Step) -> None:
         """Run `step` at once."""
@@ -132,47 +132,47 @@ class LoopQueue:
         finally:
             self._step_ends_s = outer_ends_s
             self._spent_s += self._clock.seconds() - began_s
-            # Not for each step: a call in the next turn costs as much as a header line.
+            # Not after each step: a delayed call costs as much as parsing a header line.
             if self._spent_s > TURN_S / 4:
                 self._schedule()
 
     def add(self, client: str, step: Step, *, is_first: bool = False) -> None:
-        """Run `step` when it is the client's turn. `is_first` says that it begins a request."""
+        """Run `step` in the client's turn. `is_first` says that the step begins a request."""
         self._steps.add((client, is_first), (step, is_first))
         self._first += is_first
         self._further += not is_first
         self._schedule()
 
     async def turn(self, client: str) -> None:
-        """Wait for the client's turn. Returns at once while the current step has time left."""
+        """Wait for the client's turn. Return at once while the running step has time left."""
         if self._clock.seconds() >= self._step_ends_s:
             due: Deferred[None] = Deferred()
             self.add(client, lambda: due.callback(None))
             await due
 
     async def enter(self, client: str) -> None:
-        """Wait for the client's turn, unless a step is running: what follows is part of it."""
+        """Wait for the client's turn, unless a step is running: the caller is part of it then."""
         if not self._step_ends_s:
             await self.turn(client)
 
     def is_crowded_by(self, client: str) -> bool:
-        """Whether many steps wait, and this client, one of whose steps is running, has no fewer of
-        them than others have on average.
+        """Whether many steps wait, and this client has no fewer of them than the average. One of
+        its steps is running.
         """
         waiting = self._steps.items
         own = 1 + self._steps.items_of((client, False))
         return waiting >= CROWD and own * self._steps.keys >= waiting
 
     def rest(self, turns: int) -> None:
-        """The step that is running, which must be one from the queue, takes as long as many: it is
-        the last one of its turn, and there is none in the next `turns`.
+        """Run no further step in this turn and in the next `turns`. Called by a step from the queue
+        that takes as long as many.
         """
         self._turn_ends_s = -math.inf
         self._rest_turns = turns
 
     def make_room(self, turns: int) -> None:
-        """Have no steps from the queue in the next `turns`: other work in the loop is of the same
-        clients. At least one turn with steps lies between two such times.
+        """Run no steps from the queue in the next `turns`, for other work of the same clients. At
+        least one turn with steps lies between two such rests.
         """
         if self._has_worked:
             self._has_worked = False
@@ -182,9 +182,9 @@ class LoopQueue:
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._clock.callLater(0, self._run)
+            self._clock.callLater(0, self._on_turn)
 
-    def _run(self) -> None:
+    def _on_turn(self) -> None:
         self._spent_s = 0.0
         now_s = self._clock.seconds()
         if self._rest_turns:
@@ -206,27 +206,30 @@ class LoopQueue:
             self._is_scheduled = False
             if self._steps or self._rest_turns:
                 self._schedule()
-            self._note_backlog()
+            self._report_backlog()
 
-    def _note_backlog(self) -> None:
-        is_backlog = self._further >= FURTHER or self._first >= FIRST
+    def _report_backlog(self) -> None:
+        is_backlog = self._further >= BACKLOG_FURTHER or self._first >= BACKLOG_FIRST
         if is_backlog != self._is_backlog:
             self._is_backlog = is_backlog
-            if self._tell_backlog is not None:
-                self._tell_backlog(is_backlog)
+            if self._on_backlog is not None:
+                self._on_backlog(is_backlog)
 
 
-# What is read and dropped at a time, in bytes.
-PIECE_BYTES = 32 << 10
-# While no more pieces wait, each turn of the event loop drops one. When more do, one of each client
-# is dropped after a pause, and of so many clients.
+PIECE_BYTES = 32 << 10  # what is read and dropped at a time
+# While at most this many pieces wait, each turn of the loop drops one. Otherwise one piece of each
+# of so many clients is dropped after a pause.
 FEW_WAITING = 8
 PAUSE_S = 0.001
 CLIENTS = 4
 
 
 class DiscardQueue:
-    """Pieces that wait to be dropped, by client, which is told by its address."""
+    """Pieces of unneeded content to drop, such as the rest of an upload that was refused early.
+
+    Clients that send such content as fast as they can would keep the event loop busy with it. So if
+    many pieces wait, one of each client is dropped in a millisecond, and a few of all clients.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -235,7 +238,7 @@ class DiscardQueue:
         self._is_scheduled = False
 
     def add(self, client: str, drop: Callable[[], bool]) -> None:
-        """Call `drop` when it is the client's turn. It returns whether it dropped anything."""
+        """Call `drop` in the client's turn. It returns whether it dropped anything."""
         self._pieces.add(client, drop)
         self._waiting += 1
         self._schedule()
@@ -245,7 +248,7 @@ class DiscardQueue:
         due: Deferred[None] = Deferred()
 
         def drop() -> bool:
-            is_awaited = not due.called  # else it was cancelled
+            is_awaited = not due.called  # otherwise it was cancelled
             due.callback(None)
             return is_awaited
 
@@ -255,9 +258,9 @@ class DiscardQueue:
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._clock.callLater(PAUSE_S if self._waiting > FEW_WAITING else 0, self._run)
+            self._clock.callLater(PAUSE_S if self._waiting > FEW_WAITING else 0, self._on_turn)
 
-    def _run(self) -> None:
+    def _on_turn(self) -> None:
         self._is_scheduled = False
         try:
             left = min(self._pieces.keys, CLIENTS) if self._waiting > FEW_WAITING else 1

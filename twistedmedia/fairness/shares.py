@@ -1,11 +1,9 @@
-"""Shares: how much of one scarce thing each caller holds, and who gives way when it is used up.
+"""How much of one scarce resource each caller holds, and which holding ends when it is used up.
 
-Pure. A caller may use all that is free. When the thing is used up, the largest share gives way: its
-slowest holding ends for a caller that holds less. For a request that has waited, faster holdings
-end as well, but only those of callers above their share. A holding that is slower than every honest
-peer ends for a caller that holds as much, too. `places` has what waits.
-
-Each holding has a holder. The holder knows how fast the holding is, and how to end it.
+Pure. A caller may use all that is free. When the resource is used up, the largest share gives way:
+its slowest holding ends for a caller that holds less. For a request that has waited (see `slots`),
+faster holdings end as well, but only those of callers above their share. A holding that is slower
+than any honest peer ends even for a caller that holds as much.
 """
 
 from __future__ import annotations
@@ -13,46 +11,43 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from operator import attrgetter, itemgetter
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-from twistedmedia.errors import RETRY_AFTER_S, Busy
+from twistedmedia.errors import Busy
 
-# So large a part of the total is kept on top of it, for callers that hold no more than that.
+# The reserve on top of the total is this part of it.
 _RESERVED_PART = 8
-# After a look at all shares that found nothing to end, the next look waits as long: what is refused
-# must be cheap.
-_BETWEEN_LOOKS_S = 0.1
-# The rate that keeps a holding doubles each time that a request has waited for so long.
+# A refusal must be cheap: after a search that found nothing to end, the next one waits for so long.
+_BETWEEN_SEARCHES_S = 0.1
+# While a request waits, the rate that a holding needs doubles in each tick.
 TICK_S = 0.25
-# A request waits no longer.
 LONGEST_WAIT_S = 8 * TICK_S
-# For a request that has waited for so long, every holding of a caller above its share may end.
+# After this wait every holding of a caller above its share may end.
 ANY_RATE_S = 7 * TICK_S
-# So many bytes a second keep a holding of a caller within its share. Live speech takes 8 kbit/s
-# with the codecs that need least, and a poor GPRS connection carries as much. This is half of that.
+# The rate that a holding of a caller within its share needs, in bytes a second. Live speech takes
+# 8 kbit/s with the most frugal codecs, as much as a poor GPRS connection carries. This is half.
 LEAST_RATE = 500.0
 
 
 class Holder(Protocol):
-    """What holds a part of a scarce thing: an upload, an import, a response, a connection."""
+    """What holds a part of the resource: an upload, an import, a response, a connection."""
 
     def pace(self) -> float | None:
         """How many bytes a second the peer sent or took lately.
 
-        None if the pace is not known yet, or if the peer had to wait for us. Such a holding gives
-        way only if every holding of its caller may, and then as the last one. `math.inf` if the
-        holding ends by itself soon. Such a holding never gives way.
+        None if the pace is unknown yet, or if the peer had to wait for us. Such a holding gives way
+        only if every holding of its caller may, and then last. `math.inf` if the holding ends by
+        itself soon. Such a holding never gives way.
         """
 
     def give_way(self) -> None:
-        """End, because another caller has the place now. The share is released already. Must not
-        raise.
-        """
+        """End for another caller. The share is released already. Must not raise."""
 
 
 class Share:
-    """What one holder has. Released at the end of its `with` statement, if it is used in one."""
+    """The holding of one holder. A context manager that releases it."""
 
     __slots__ = ("_shares", "amount", "caller", "holder")
 
@@ -65,18 +60,18 @@ class Share:
     def grow(self, amount: int = 1, waited_s: float = 0.0) -> None:
         """Hold `amount` more. The request has waited for `waited_s`.
 
-        :raises Busy: when so much is not free, nor can be freed, or when this share is released.
+        :raises Busy: if the amount cannot be freed, or if this share is released.
         """
         if self._shares is None:
-            raise Busy(RETRY_AFTER_S)
+            raise Busy
         self._shares.grow(self, amount, waited_s=waited_s)
 
     def may_wait(self, amount: int) -> bool:
-        """Whether a request may wait to hold `amount` more: see `Shares.may_wait`."""
+        """As `Shares.may_wait`."""
         return self._shares is not None and self._shares.may_wait(self.caller, amount)
 
     def release(self) -> None:
-        """Hold nothing any more. Idempotent."""
+        """Release everything. Idempotent."""
         if self._shares is not None:
             shares, self._shares = self._shares, None
             shares.forget(self)
@@ -94,12 +89,12 @@ class Share:
 
 
 class Wanted(NamedTuple):
-    """What a request needs: `amount`, freed by holdings slower than `rate`. A caller that holds
-    `most` or less loses nothing for it. If the rate is infinite, holdings of unknown pace give way
+    """What a request needs: `amount`, freed by holdings slower than `rate`. A caller that holds no
+    more than `spared` loses nothing. If the rate is infinite, holdings of unknown pace give way
     after all others, the youngest first.
     """
 
-    most: int
+    spared: int
     rate: float
     amount: int = 1
 
@@ -113,10 +108,10 @@ class _Caller:
 
 
 class Shares:
-    """One scarce thing: `total` of it, and what each caller holds.
+    """One scarce resource: `total` of it, and what each caller holds.
 
     An eighth of the total is reserved on top of it, for callers that hold no more than that eighth.
-    So a newcomer finds a place although one caller has taken everything.
+    So a new caller is served even if another one holds the whole total.
     """
 
     def __init__(
@@ -125,7 +120,7 @@ class Shares:
         busy_rate: float,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """While the thing is used up, a holding of the largest share ends for a newcomer if its
+        """When the resource is used up, a holding of the largest share ends for a new caller if its
         pace is below `busy_rate`, in bytes a second. `now_s` is any clock that never goes back.
         """
         self.total = total
@@ -134,12 +129,13 @@ class Shares:
         self._busy_rate = busy_rate
         self._now_s = now_s
         self._callers: dict[str, _Caller] = {}
-        self._largest = 0  # no caller holds more; it may be too high
-        # The last look that found nothing: how much its caller would have held, how much every
-        # other caller would have kept, how much was missing, and how long the request had waited.
-        self._looked_for = (0, 0, 0, 0.0)
-        self._looked_s = -_BETWEEN_LOOKS_S
-        self.when_released: Callable[[], None] = _nothing
+        self._largest = 0
+        # The last search that found nothing: how much its caller would have held, how much every
+        # other caller would have kept, how much was missing, and how long the request had waited,
+        # negated. A search for more than that in each respect would find nothing either.
+        self._last_search = (0, 0, 0, 0.0)
+        self._last_search_s = -_BETWEEN_SEARCHES_S
+        self.on_release: Callable[[], None] = lambda: None
 
     @property
     def callers(self) -> int:
@@ -148,7 +144,7 @@ class Shares:
 
     @property
     def largest(self) -> int:
-        """No caller holds more. It may be too high until the next look."""
+        """An upper bound for what one caller holds. Each search makes it exact."""
         return self._largest
 
     @property
@@ -158,9 +154,7 @@ class Shares:
 
     @property
     def figures(self) -> dict[str, int]:
-        """How much is used, of how much, how much is on top of that for newcomers, how many callers
-        hold something, and what the largest share is.
-        """
+        """The current state, for monitoring."""
         return {
             "used": self.used,
             "total": self.total,
@@ -183,10 +177,10 @@ class Shares:
         is_used_up: bool = False,
         waited_s: float = 0.0,
     ) -> Share:
-        """Have `holder` hold `amount`, which may be 0 for one that is to `grow`. If the thing
+        """Have `holder` hold `amount`, which may be 0 if it will `grow`. If the resource
         `is_used_up`, nothing is free whatever the total is. The request has waited for `waited_s`.
 
-        :raises Busy: when so much is not free, nor can be freed.
+        :raises Busy: if the amount is not free and cannot be freed.
         """
         share = Share(self, caller, holder)
         self.grow(share, amount, is_used_up=is_used_up, waited_s=waited_s)
@@ -203,39 +197,39 @@ class Shares:
             if waited_s and not self.may_wait(share.caller, amount):
                 waited_s = 0.0
             giving_way = self._find(share.caller, amount, missing, waited_s)
-        for each in giving_way:  # the accounts first: what ends may ask for something
+        for each in giving_way:  # the accounts first: a holder that ends may call this again
             each.release()
         self._add(share, amount)
         for each in giving_way:
             each.holder.give_way()
 
     def is_free(self, caller: str) -> bool:
-        """Whether `caller` can hold 1 more without another giving way."""
+        """Whether `caller` can hold 1 more and nothing has to give way."""
         return self.used < self._limit(self.held_by(caller) + 1)
 
     def hold(self, caller: str, holder: Holder) -> Share:
-        """Have `holder` hold 1, whatever is free. Nothing gives way."""
+        """Have `holder` hold 1, even if nothing is free. Nothing gives way."""
         share = Share(self, caller, holder)
         self._add(share, 1)
         return share
 
     def share(self, waiting: Collection[str]) -> int:
-        """The share of each caller, if the callers that are `waiting` count as well: 1 at least."""
+        """The share of each caller, counting also those that are `waiting`. It is 1 at least."""
         callers = len(self._callers) + sum(each not in self._callers for each in waiting)
         return max(1, self.total // max(1, callers))
 
     def rate(self, waited_s: float) -> float:
-        """The pace that a holding of a caller above its share needs to go on, while a request
-        waits that has waited for `waited_s`. `math.inf` if no pace is enough.
+        """The pace that a holding of a caller above its share needs in order not to end for a
+        request that has waited for `waited_s`. `math.inf` if no pace is enough.
         """
         if waited_s >= ANY_RATE_S:
             return math.inf
         return self._busy_rate * math.exp2(waited_s / TICK_S)
 
     def may_wait(self, caller: str, amount: int, asked: int = 0) -> bool:
-        """Whether a request of `caller` may wait to hold `amount` more, while others of its
-        requests wait for `asked`. It may if the caller stays within its share, or holds nothing
-        yet, and if another caller holds so much that its holdings may end for it.
+        """Whether a request of `caller` may wait to hold `amount` more, while its other requests
+        wait for `asked`. It may if the caller stays within its share or holds nothing yet, and if
+        another caller holds enough for its holdings to end.
         """
         mine = self.held_by(caller) + asked + amount
         share = self.share((caller,))
@@ -243,15 +237,15 @@ class Shares:
 
     def slowest(self, wanted: Sequence[Wanted]) -> list[Share]:
         """Find the shares that give way to some requests. The holdings of the largest callers end
-        first, and of each caller the slowest.
+        first, the slowest of each caller before its others.
 
-        Of requests for which too little can be freed nothing is ended. In `wanted` the rates must
-        not rise, and `most` must not fall.
+        Nothing ends for a request for which too little can be freed. In `wanted` the rates must not
+        rise, and `spared` must not fall.
         """
         return _enough(self._slower(wanted[0]), wanted) if wanted else []
 
     def slowest_of_equals(self, wanted: Sequence[Wanted], largest: float = math.inf) -> list[Share]:
-        """Find shares as `slowest` does. A caller counts as large as what it has left after its
+        """Find shares as `slowest` does, but the size of a caller is what it has left after the
         holdings that end, and among equals the slowest holding ends first. Callers that hold more
         than `largest` lose nothing.
         """
@@ -268,10 +262,10 @@ class Shares:
         if not holding.shares:
             del self._callers[share.caller]
         share.amount = 0
-        self.when_released()
+        self.on_release()
 
     def _limit(self, mine: int) -> int:
-        """How much all may hold for a caller to hold `mine`."""
+        """How much all callers together may hold if this one holds `mine`."""
         return self.total + self.reserve if mine <= self.reserve else self.total
 
     def _add(self, share: Share, amount: int) -> None:
@@ -287,18 +281,18 @@ class Shares:
     def _find(self, caller: str, amount: int, missing: int, waited_s: float) -> list[Share]:
         """Shares that together free `missing` for a request of `caller` for `amount`.
 
-        :raises Busy: when there are not enough.
+        :raises Busy: if there are not enough.
         """
         mine, share = self.held_by(caller) + amount, self.share((caller,))
         is_within = mine <= max(share, amount)
-        kept = mine - 1 if is_within else mine  # by every other caller, however slow it is
+        kept = mine - 1 if is_within else mine  # by every other caller, even if it is slow
         now_s = self._now_s()
         sought = (mine, kept, missing, -waited_s)
-        looked_lately = now_s - self._looked_s < _BETWEEN_LOOKS_S and all(
-            each >= looked for each, looked in zip(sought, self._looked_for, strict=True)
+        is_known = now_s - self._last_search_s < _BETWEEN_SEARCHES_S and all(
+            each >= last for each, last in zip(sought, self._last_search, strict=True)
         )
-        if kept >= self._largest or looked_lately:
-            raise Busy(RETRY_AFTER_S)
+        if kept >= self._largest or is_known:
+            raise Busy
         found: list[Share] = []
         if mine < self._largest:
             found = self.slowest([Wanted(mine, self._busy_rate, missing)])
@@ -307,38 +301,38 @@ class Shares:
         if not found and waited_s:
             found = self.slowest([Wanted(_kept(mine, share), self.rate(waited_s), missing)])
         if not found:
-            self._looked_s, self._looked_for = now_s, sought
-            raise Busy(RETRY_AFTER_S)
+            self._last_search_s, self._last_search = now_s, sought
+            raise Busy
         return found
 
     def _slower(
         self, wanted: Wanted, largest: float = math.inf
     ) -> Iterator[tuple[int, float, Share]]:
-        """The holdings that may give way for what is `wanted`, those of the largest caller first:
-        how much the caller has left when it ends, its pace, and its share. Callers that hold more
-        than `largest` are left out.
+        """The holdings that may give way for `wanted`, those of the largest caller first. Each is
+        what the caller has left before the holding ends, its pace, and its share. Callers that
+        hold more than `largest` are left out.
         """
-        for holding in self._larger(wanted.most):
+        for holding in self._larger(wanted.spared):
             left = holding.held
             if left > largest:
                 continue
             for pace, share in self._slow(holding, wanted.rate):
                 yield left, pace, share
                 left -= share.amount
-                if left <= wanted.most:
+                if left <= wanted.spared:
                     break
 
-    def _larger(self, most: int) -> list[_Caller]:
-        """The callers that hold more than `most`, the largest first."""
-        larger = [holding for holding in self._callers.values() if holding.held > most]
-        larger.sort(key=_held, reverse=True)
-        self._largest = larger[0].held if larger else min(self._largest, most)
+    def _larger(self, spared: int) -> list[_Caller]:
+        """The callers that hold more than `spared`, the largest first."""
+        larger = [holding for holding in self._callers.values() if holding.held > spared]
+        larger.sort(key=attrgetter("held"), reverse=True)
+        self._largest = larger[0].held if larger else min(self._largest, spared)
         return larger
 
     def _slow(self, holding: _Caller, rate: float) -> Iterator[tuple[float, Share]]:
-        """The shares that hold something and are slower than `rate`, with their paces. The slowest
-        is the first, and of those that do not move at all the oldest. If the rate is infinite, the
-        shares of unknown pace follow, as if their pace were infinite, the youngest first.
+        """The shares that hold something and are slower than `rate`, each with its pace. The
+        slowest come first, and the oldest of those that stand still. If the rate is infinite,
+        shares of unknown pace follow, the youngest first, with an infinite pace.
         """
         moving: list[tuple[float, Share]] = []
         unknowns: list[Share] = []
@@ -350,40 +344,32 @@ class Shares:
                 unknowns.append(share)
             elif pace < rate:
                 moving.append((pace, share))
-        moving.sort(key=_pace)
+        moving.sort(key=itemgetter(0))
         yield from moving
         if rate == math.inf:
             for share in reversed(unknowns):
                 yield math.inf, share
 
 
-def _nothing() -> None:
-    """Nobody waits."""
-
-
 def _kept(mine: int, share: int) -> int:
-    """How much every caller keeps while a request waits whose caller would hold `mine`: its share.
-    A single holding may be larger than the `share`. Then another caller keeps half as much again,
-    so that two callers with one such holding each do not end each other's.
+    """How much every other caller keeps while a request waits whose caller would hold `mine`: its
+    `share`, or one and a half times `mine` if a single holding is larger than the share. Otherwise
+    two callers with one such holding each would end each other's.
     """
     return share if mine <= share else mine + mine // 2
 
 
-def _held(holding: _Caller) -> int:
-    return holding.held
-
-
 def _enough(holdings: Iterable[tuple[int, float, Share]], wanted: Sequence[Wanted]) -> list[Share]:
-    """Of `holdings`, as `Shares._slower` has them, the first that are enough for what is `wanted`,
-    or for the first of it.
+    """The first of `holdings` (see `Shares._slower`) that are enough for all of `wanted`, or else
+    for as many of its first items as possible.
     """
     found: list[Share] = []
-    served = 0  # how many of `wanted` have what they need
-    needed = 0  # how many of `found` that takes
+    served = 0  # how many of `wanted` have enough
+    needed = 0  # how many of `found` these need
     freed = 0
     for left, pace, share in holdings:
-        most, rate, amount = wanted[served]
-        if left <= most or (pace >= rate and rate < math.inf):
+        spared, rate, amount = wanted[served]
+        if left <= spared or (pace >= rate and rate < math.inf):
             continue
         found.append(share)
         freed += share.amount
@@ -397,23 +383,15 @@ def _enough(holdings: Iterable[tuple[int, float, Share]], wanted: Sequence[Wante
 def _evenly(
     holdings: Iterable[tuple[int, float, Share]],
 ) -> Iterator[tuple[int, float, Share]]:
-    """The same `holdings` in the order of how much is left, then of their paces."""
+    """Order `holdings` by how much is left, the most first, then by pace."""
     largest = 0
     others: list[tuple[int, float, Share]] = []
     for each in holdings:
         left, pace, _ = each
         largest = max(largest, left)
         if pace == 0 and left == largest:
-            yield each  # no other one precedes it
+            yield each  # nothing precedes it
         else:
             others.append(each)
-    others.sort(key=_left_and_pace)
+    others.sort(key=lambda each: (-each[0], each[1]))
     yield from others
-
-
-def _left_and_pace(each: tuple[int, float, Share]) -> tuple[int, float]:
-    return -each[0], each[1]
-
-
-def _pace(each: tuple[float, Share]) -> float:
-    return each[0]

@@ -11,11 +11,10 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 
 from twistedmedia.errors import MediaError, UpstreamFailed, UpstreamTooSlow
-from twistedmedia.fairness.pace import PeerWait, TinyChunkLimit
+from twistedmedia.fairness.pace import RECENT_S, LeastRate, PeerWait, RecentRate, TinyChunkLimit
 from twistedmedia.fetch.hops import Hop
 from twistedmedia.fetch.upstream_errors import of_content
 from twistedmedia.http.body import Body, BodyMemory
-from twistedmedia.limits import RECENT_S, LeastRate, RecentRate
 
 # Less than the slowest codec of speech needs; who sends less keeps a place for nothing.
 LEAST_BYTES_PER_S = 256
@@ -108,7 +107,7 @@ class UpstreamContent(Protocol):
         """Nobody reads it any more. Idempotent."""
         self._stop_watching()
         self._hop.abort()
-        self.body.drop()
+        self.body.discard()
 
     def hold(self) -> None:
         """Nothing more is to come: too much is unread."""
@@ -151,9 +150,9 @@ class UpstreamContent(Protocol):
     def _look(self) -> None:
         self._watch = None
         now_s = self._reactor.seconds()
-        waited_s = self._waiting.taken_s()
+        waited_s = self._waiting.take_s()
         self._window_ends_s += waited_s
-        self._recent.look(now_s, self.body.received, waited_s)
+        self._recent.update(now_s, self.body.received, waited_s)
         if now_s >= self._window_ends_s and not self._keeps_the_rate(now_s):
             least = f"fewer than {LEAST_BYTES_PER_S} bytes a second"
             self.fail(UpstreamTooSlow(f"it sends {least}"))
@@ -163,7 +162,7 @@ class UpstreamContent(Protocol):
     def _keeps_the_rate(self, now_s: float) -> bool:
         """Whether the window that ends now was fast enough."""
         self._window_ends_s = now_s + RATE_WINDOW_S
-        return self._rate.kept(self.body.received, excused=False)
+        return self._rate.is_met(self.body.received, excused=False)
 
     def _stop_watching(self) -> None:
         watch, self._watch = self._watch, None

@@ -12,10 +12,10 @@ from typing import Self
 from twisted.internet.task import deferLater
 
 from twistedmedia.errors import Busy, UpstreamBrokeOff, UpstreamFailed, UpstreamTooSlow
+from twistedmedia.fairness.pace import RECENT_S
 from twistedmedia.fetch.fetcher import Fetcher, FetchLimits, Response
 from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.urls import Url
-from twistedmedia.limits import RECENT_S
 
 # How long to wait before each attempt to resume: a service that restarts needs a moment.
 RESUME_AFTER_S = (0.2, 1.0, 3.0)

@@ -29,7 +29,8 @@ from twistedmedia.errors import (
     UpstreamTooSlow,
 )
 from twistedmedia.fairness.loop_queue import LoopQueue
-from twistedmedia.fairness.places import Slots
+from twistedmedia.fairness.pace import RECENT_S
+from twistedmedia.fairness.slots import Slots
 from twistedmedia.fetch.agent import PolicyAgent
 from twistedmedia.fetch.content import UpstreamContent, too_large
 from twistedmedia.fetch.freshness import lifetime_s
@@ -40,7 +41,6 @@ from twistedmedia.fetch.timings import Timings
 from twistedmedia.fetch.upstream_errors import translate, was_cancelled
 from twistedmedia.fetch.urls import Url, resolve
 from twistedmedia.http.body import Body, BodyMemory
-from twistedmedia.limits import RECENT_S
 
 BUSY_RATE = 16 << 10  # bytes a second
 MAX_REDIRECTS = 10  # podcast hosts chain trackers: six and more are common
@@ -95,7 +95,7 @@ class Fetcher:
         self.reactor = reactor
         self._memory = memory
         self._upstream = upstream
-        self.places = Slots(connections, busy_rate, reactor)
+        self.slots = Slots(connections, busy_rate, reactor)
         self._csrf = PolicyAgent(reactor, policy, resolver, trust, connections, queue)
         # Connections that only the upstream may have are kept apart from those of strangers' URLs.
         self._own = self._csrf
@@ -106,7 +106,7 @@ class Fetcher:
     @property
     def fetches(self) -> int:
         """How many are going on."""
-        return self.places.used
+        return self.slots.used
 
     @property
     def upstream(self) -> Url | None:
@@ -132,7 +132,7 @@ class Fetcher:
         """
         fetch = _Fetch(self.reactor, self._memory, self._csrf, self.queue, terms, caller)
         own = self._upstream
-        place = ensureDeferred(self.places.take(caller, fetch))
+        place = ensureDeferred(self.slots.take(caller, fetch))
         in_turn = not place.called  # several that waited may get their places at once
         with await place:
             try:

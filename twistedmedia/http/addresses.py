@@ -1,11 +1,8 @@
-"""Hosts that are addresses.
+"""IP addresses of peers and clients, and the proxies that are trusted to report a client's address.
 
-Pure. An IPv4 address that is written inside an IPv6 one, as sockets for both do, is the IPv4
-address that it is: in logs, in limits, and to those who decide whom to trust.
-
-The proxies in front of us that are believed when they say whom they ask for.
-
-Pure. `X-Forwarded-For` is what anybody may send: only what a trusted proxy has added counts.
+Pure. An IPv4-mapped IPv6 address, as dual-stack sockets report it, is treated as the IPv4 address:
+in logs, in limits and in checks. Any client can send `X-Forwarded-For`; only what a trusted proxy
+has added to it counts.
 """
 
 from __future__ import annotations
@@ -15,15 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-# A provider gives each of its customers a /64 of IPv6: they are one address.
-_CUSTOMER_BITS = 64
+_SUBSCRIBER_PREFIX_BITS = 64  # providers give each customer an IPv6 /64
 
-LOCAL = "local"  # what a peer is called who has no address: one on a UNIX socket
+LOCAL = "local"  # stands for the address of a peer on a UNIX socket, which has none
 
 
-def address_of(text: str) -> IPv4Address | IPv6Address | None:
-    """The address that `text` is, None when it is none. One with a zone is none that another host
-    could mean, and a zone could be any text.
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that `text` spells, or None. An address with a zone is rejected: it has no
+    meaning on another host, and a zone may be any text.
     """
     if "%" in text:
         return None
@@ -36,47 +32,51 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
 
 @lru_cache(maxsize=4096)
 def rate_limit_key(host: str) -> str:
-    """Whose `host` is, so far as its address tells: what is counted by address is counted by it."""
-    address = address_of(host)
+    """Return the key under which limits count the clients at `host`: one per customer of a provider
+    as far as the address shows it.
+    """
+    address = parse_address(host)
     if isinstance(address, IPv6Address):
-        return str(int(address) >> (128 - _CUSTOMER_BITS))
+        return str(int(address) >> (128 - _SUBSCRIBER_PREFIX_BITS))
     return host if address is None else str(address)
 
 
 @lru_cache(maxsize=4096)
 def peer_host(host: str | None) -> str:
-    """What a peer at `host` is called; `host` is as the kernel says it, None on a UNIX socket."""
+    """Return the canonical text of a peer's address. `host` is as the kernel reports it, None on a
+    UNIX socket.
+    """
     if host is None:
         return LOCAL
-    return str(address_of(host.partition("%")[0]) or host)
+    return str(parse_address(host.partition("%")[0]) or host)
 
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The networks of the proxies that are trusted, and whether those on a UNIX socket are."""
+    """The trusted proxies: their networks, and whether peers on UNIX sockets (`local`) are."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     local: bool = False
 
     def trusts(self, peer: str) -> bool:
-        """Whether the peer at this address is one of them."""
+        """Whether the peer at this address is a trusted proxy."""
         if peer == LOCAL:
             return self.local
-        if not self.networks:  # then there is no need to parse the address
+        if not self.networks:  # saves parsing the address
             return False
-        address = address_of(peer)
+        address = parse_address(peer)
         return address is not None and any(address in network for network in self.networks)
 
-    def client(self, peer: str, forwarded: Sequence[bytes]) -> str:
-        """The address that a request comes from, which the peer at `peer` passed on with these
-        `X-Forwarded-For` lines: the last one there that is not a trusted proxy itself. What stands
-        before it is hearsay.
+    def client_host(self, peer: str, forwarded: Sequence[bytes]) -> str:
+        """Return the address of the client whose request the peer at `peer` sent with these
+        `X-Forwarded-For` lines. It is the last one in them that is not a trusted proxy itself;
+        that client may have invented what precedes it.
         """
         if not forwarded or not self.trusts(peer):
             return peer
         client = peer
         for claimed in reversed(b",".join(forwarded).split(b",")):
-            address = address_of(_without_port(claimed.strip().decode("latin-1")))
+            address = parse_address(_without_port(claimed.strip().decode("latin-1")))
             if address is None:
                 break
             client = str(address)
@@ -89,9 +89,9 @@ NO_PROXIES = Proxies()
 
 
 def parse_proxies(texts: Iterable[str]) -> Proxies:
-    """The proxies meant by `texts`: networks, addresses, and `unix` for the peers on UNIX sockets.
+    """Parse the trusted proxies: networks, addresses, and `unix` for peers on UNIX sockets.
 
-    :raises ValueError: saying which text is none of that.
+    :raises ValueError: with the text that is invalid.
     """
     networks, local = [], False
     for text in (text.strip() for text in texts):
@@ -103,7 +103,7 @@ def parse_proxies(texts: Iterable[str]) -> Proxies:
 
 
 def _without_port(text: str) -> str:
-    """Some proxies append one."""
+    """Remove the port that some proxies append."""
     host, _, port = text.rpartition(":")
     if port.isdigit() and (host.count(".") == 3 or host.endswith("]")):
         text = host

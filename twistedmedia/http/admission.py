@@ -17,10 +17,10 @@ from twisted.logger import Logger
 
 from twistedmedia.errors import RETRY_AFTER_S, TooManyConnections
 from twistedmedia.fairness import descriptors
+from twistedmedia.fairness.pace import RECENT_S, RecentRate
 from twistedmedia.fairness.shares import Holder, Share, Shares
 from twistedmedia.http.addresses import LOCAL, Proxies, rate_limit_key
 from twistedmedia.http.timeouts import progress_of
-from twistedmedia.limits import RECENT_S, RecentRate
 
 # So much of the descriptors is left to those who are in already: for the files that they store and
 # read, and what they fetch.
@@ -180,7 +180,7 @@ class _Guest:
         if self._taking is None or now_s - self._asked_s > _ANOTHER_RESPONSE_S:
             self._taking = RecentRate(now_s, taken)
         self._asked_s = now_s
-        self._taking.look(now_s, taken)
+        self._taking.update(now_s, taken)
         return self._taking.bytes_per_s(taken)
 
     def give_way(self) -> None:

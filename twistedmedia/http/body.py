@@ -1,38 +1,35 @@
-"""A message's content that arrives piece by piece, with backpressure.
+"""`Body`: the content of a message, which arrives piece by piece, with backpressure.
 
-`Body` is what a handler reads; of a request `wire.channel` feeds it, of an upstream's response
-`fetching`. It knows nothing of HTTP's framing: it is told when bytes come, when they end, and when
-they never will.
-
-Which resources stream, and the streaming content of their requests.
+A handler reads a `Body`. The connection feeds it: of a request `http.connection`, of an upstream's
+response `fetch.content`. It knows nothing of framing: the connection reports bytes, the end of the
+content, or a failure.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
+from enum import Enum
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.web.iweb import IRequest
 from zope.interface import Interface
 
-# What one body may hold unread, and what all of them may hold, unread and being written.
-EACH_BYTES = 1 << 20
-TOTAL_BYTES = 16 << 20
-# A handler is woken for at least this much, because handing bytes to a thread costs the same for
-# one as for a megabyte.
-_WORTH_WAKING_BYTES = 256 << 10
-# A body takes its share when it holds more than this: thousands that say next to nothing must not
-# leave an upload without memory.
-_WORTH_COUNTING_BYTES = 16 << 10
-_CHUNK_OVERHEAD_BYTES = 64  # what Python needs for a bytes object in a list, besides its bytes
+EACH_BYTES = 1 << 20  # unread bytes of one body
+TOTAL_BYTES = 16 << 20  # bytes of all bodies, unread or being written
+# A handler is woken for this much: to hand a thread one byte costs as much as a megabyte.
+_WAKE_BYTES = 256 << 10
+# A body that holds less gets no share of the memory. Otherwise thousands of connections that send
+# next to nothing would leave an upload without memory.
+_UNCOUNTED_BYTES = 16 << 10
+_CHUNK_OVERHEAD_BYTES = 64  # of a bytes object in a list
 LARGEST_PIECE_BYTES, SMALLEST_PIECE_BYTES = 256 << 10, 64 << 10
-_SMALL_CHUNK_BYTES = 4096  # many chunks below this on the average are joined into one
+_SMALL_CHUNK_BYTES = 4096  # chunks that are smaller on average are joined into one
 
 
 class BodyMemory:
-    """How much the bodies of one service may hold unread, shared fairly among them."""
+    """The memory for unread content of one service, shared fairly among its bodies."""
 
     def __init__(self, each: int = EACH_BYTES, total: int = TOTAL_BYTES) -> None:
         """`each` and `total` in bytes."""
@@ -42,99 +39,105 @@ class BodyMemory:
 
     @property
     def allowance(self) -> int:
-        """Bytes that each body may hold unread: as much again may be on its way to the disk."""
+        """The unread bytes that each body may hold. As many again may be on their way to disk."""
         return min(self._each, self._total // (2 * max(1, self._bodies)))
 
     @property
     def piece(self) -> int:
-        """Bytes to receive at a time: many, since each piece costs the loop the same, but fewer
-        when many bodies arrive, so that one turn of the loop stays short for everybody else.
+        """The bytes to receive at a time: many, because each piece costs the event loop the same,
+        but fewer while many bodies arrive, to keep each turn of the loop short.
         """
         return max(SMALLEST_PIECE_BYTES, LARGEST_PIECE_BYTES // max(1, self._bodies))
 
     def enter(self) -> None:
-        """One more body holds bytes that count."""
+        """Count one more body."""
         self._bodies += 1
 
     def leave(self) -> None:
-        """One body less."""
+        """Count one body less."""
         self._bodies -= 1
 
 
 class Flow(Protocol):
-    """What a body asks of the connection that it arrives on."""
+    """The connection that a body arrives on, as the body uses it."""
 
     def hold(self) -> None:
-        """Read no more from the peer. May be called again while held."""
+        """Stop reading from the peer. Idempotent."""
 
     def release(self) -> None:
-        """Read on."""
+        """Resume reading from the peer."""
 
     def send_continue(self) -> None:
-        """Tell a peer that waits for it to send the content (RFC 9110, 10.1.1)."""
+        """Send `100 Continue` if the peer waits for it (RFC 9110, 10.1.1)."""
 
     async def turn(self) -> None:
-        """Wait until work on what was read may take some time of the event loop. Returns at once
-        while the work that is under way may go on.
-        """
+        """Wait until the reader may use the event loop for a while. Returns at once if it may."""
 
     def pace(self) -> float | None:
-        """How many bytes a second the peer sent lately. None if that is not known, or if the peer
-        had to wait for us, or if nothing is to come.
+        """The bytes a second that the peer sent lately. None if that is unknown, if the peer had to
+        wait for this side, or if no content is expected.
         """
 
     def give_way(self) -> None:
-        """Fail the body, whose place another caller has."""
+        """Fail the body, because another caller gets its place."""
+
+
+_Source = Enum("_Source", "ARRIVING COMPLETE FAILED")  # the content, as the connection reports it
+_Storage = Enum("_Storage", "UNCOUNTED COUNTED DISCARDED")  # unread chunks, and `BodyMemory`
 
 
 class Body:
-    """The content of one message: an async iterator of lists of chunks, read by one reader.
+    """The content of one message: an async iterator of lists of chunks, for one reader.
 
-    `length` is the declared size in bytes. It is None when the content is chunked, and 0 once
-    chunked content has ended without a byte. `received` is how many bytes of it
-    arrived. A reader that `outlives` the connection reads the bytes that arrived before it was
-    lost, and drops the body itself.
+    `length` is the declared size in bytes. It is None if the content is chunked, and 0 once chunked
+    content has ended without a byte. `received` is the number of bytes that arrived. A reader that
+    sets `outlives_connection` goes on when the connection is lost: it reads the bytes that arrived
+    before, and discards the body itself.
     """
 
     def __init__(self, length: int | None, memory: BodyMemory, flow: Flow) -> None:
         self.length = length
         self.received = 0
-        self.complete = False  # the last byte has come
-        self.outlives = False
+        self.outlives_connection = False
         self._memory = memory
         self._flow = flow
         self._unread: list[bytes] = []
         self._unread_size = 0
-        self._held = False
-        self._dropping = False
-        self._counted = False
-        self._error: Exception | None = None
-        self._waiting: Deferred[None] | None = None
+        self._source = _Source.ARRIVING
+        self._storage = _Storage.UNCOUNTED
+        self._error: Exception | None = None  # of a failed source
+        self._held = False  # the peer is paused
+        self._waiting: Deferred[None] | None = None  # the reader
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last byte was received."""
+        return self._source is _Source.COMPLETE
 
     async def read(self) -> list[bytes]:
-        """The next chunks, none of them empty; an empty list at the end of the content.
+        """Return the next chunks, none of them empty; an empty list at the end of the content.
 
-        Waits until some 256 KiB are there, or the content has ended. The first read lets a client
-        that expects `100 Continue` begin.
+        Waits for 256 KiB, or less when memory is short, or for the end of the content. The first
+        read lets a client that expects `100 Continue` begin.
 
         :raises Exception: the failure that ended the content, after the last chunk before it.
         """
         self._flow.send_continue()
-        while not self._worth_reading():
+        while not self._is_worth_reading():
             self._waiting = Deferred(self._stop_waiting)
-            self._let_flow()
+            self._resume_peer()
             await self._waiting
         chunks, size = self._unread, self._unread_size
         self._unread, self._unread_size = [], 0
         if not chunks and self._error is not None:
             raise self._error
-        self._let_flow()
+        self._resume_peer()
         if len(chunks) > 1 and size < len(chunks) * (_SMALL_CHUNK_BYTES + _CHUNK_OVERHEAD_BYTES):
             return [b"".join(chunks)]
         return chunks
 
     async def turn(self) -> None:
-        """As `Flow.turn`. For readers that do more with the content than to pass it on."""
+        """As `Flow.turn`, for readers that process the content in the event loop."""
         await self._flow.turn()
 
     def __aiter__(self) -> AsyncIterator[list[bytes]]:
@@ -147,23 +150,23 @@ class Body:
         return chunks
 
     def pace(self) -> float | None:
-        """How many bytes a second the peer sent lately, as `shares.Holder` says."""
-        return math.inf if self.complete else self._flow.pace()
+        """The bytes a second that the peer sent lately, as in `shares.Holder`."""
+        return math.inf if self.is_complete else self._flow.pace()
 
     def give_way(self) -> None:
-        """Fail: another caller has the place. Not after the last byte has come."""
-        if not self.complete:
+        """Fail, because another caller gets the place. Does nothing after the last byte."""
+        if not self.is_complete:
             self._flow.give_way()
 
     def feed(self, data: bytes) -> None:
-        """Bytes have come. Pauses the peer when more is unread than may be."""
+        """Add received bytes. Pauses the peer when the allowance for unread bytes is used up."""
         self.received += len(data)
-        if self._dropping or self._error is not None or not data:
+        if self._storage is _Storage.DISCARDED or self._error is not None or not data:
             return
         self._unread.append(data)
         self._unread_size += len(data) + _CHUNK_OVERHEAD_BYTES
-        if not self._counted and self._unread_size > _WORTH_COUNTING_BYTES:
-            self._counted = True
+        if self._storage is _Storage.UNCOUNTED and self._unread_size > _UNCOUNTED_BYTES:
+            self._storage = _Storage.COUNTED
             self._memory.enter()
         if self._unread_size >= self._memory.allowance:
             self._held = True
@@ -171,54 +174,53 @@ class Body:
         self._wake()
 
     def end(self) -> None:
-        """The last byte has come."""
-        self.complete = True
+        """Note that the last byte was received."""
+        self._source = _Source.COMPLETE
         if not self.received:
             self.length = 0
         self._wake()
 
     def fail(self, error: Exception) -> None:
-        """No more will come, because of `error`."""
-        if not self.complete and self._error is None:
-            self._error = error
+        """Note that `error` ended the content. Does nothing if the content has ended already."""
+        if self._source is _Source.ARRIVING:
+            self._source, self._error = _Source.FAILED, error
             self._wake()
 
-    def drop(self) -> None:
-        """Nobody will read any more: what has come and what comes is thrown away. Idempotent."""
-        self._dropping = True
+    def discard(self) -> None:
+        """Drop the unread bytes and all that follow: the body will not be read. Idempotent."""
+        before, self._storage = self._storage, _Storage.DISCARDED
         self._unread, self._unread_size = [], 0
-        self._let_flow()
-        if self._counted:
-            self._counted = False
+        self._resume_peer()
+        if before is _Storage.COUNTED:
             self._memory.leave()
 
-    def _worth_reading(self) -> bool:
-        worth = min(_WORTH_WAKING_BYTES, self._memory.allowance // 2)
-        return self.complete or self._error is not None or self._unread_size >= worth
+    def _is_worth_reading(self) -> bool:
+        has_ended = self._source is not _Source.ARRIVING
+        return has_ended or self._unread_size >= min(_WAKE_BYTES, self._memory.allowance // 2)
 
     def _wake(self) -> None:
-        if self._waiting is not None and self._worth_reading():
+        if self._waiting is not None and self._is_worth_reading():
             waiting, self._waiting = self._waiting, None
             waiting.callback(None)
 
     def _stop_waiting(self, _: Deferred[None]) -> None:
         self._waiting = None
 
-    def _let_flow(self) -> None:
+    def _resume_peer(self) -> None:
         if self._held:
             self._held = False
             self._flow.release()
 
 
 class IStreamsBody(Interface):
-    """Marks a resource that is to be rendered before the content has arrived."""
+    """Marks a resource that is rendered before the content of its request has arrived."""
 
 
 def body_of(request: IRequest) -> Body:
-    """The streaming content of a request.
+    """Return the streaming content of a request.
 
-    :raises RuntimeError: when the request came by another Site than `MediaSite`, which reads all of
-        the content before anybody sees the request. There is no slow fallback.
+    :raises RuntimeError: if the request was received by a Site other than `MediaSite`, which would
+        buffer the whole content first. There is no slow fallback.
     """
     body = getattr(request, "body", None)
     if not isinstance(body, Body):

@@ -32,10 +32,10 @@ from zope.interface import implementer
 
 from twistedmedia.errors import GaveWay, Malformed, MediaError, TooSlow
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
-from twistedmedia.fairness.pace import PeerWait
+from twistedmedia.fairness.pace import RECENT_S, PeerWait
 from twistedmedia.http.addresses import LOCAL, peer_host, rate_limit_key
 from twistedmedia.http.body import Body
-from twistedmedia.http.framing import BrokenFraming, Chunked, Counted
+from twistedmedia.http.framing import ChunkedDecoder, FramingError, LengthDecoder
 from twistedmedia.http.heads import Head, HeadReader
 from twistedmedia.http.lingering import (
     LAST_LINGER_S,
@@ -48,7 +48,6 @@ from twistedmedia.http.lingering import (
 from twistedmedia.http.request import SAFE_METHODS, StreamingRequest, last_response
 from twistedmedia.http.timeouts import progress_of
 from twistedmedia.http.transport import ResponseBuffer, below_tls
-from twistedmedia.limits import RECENT_S
 
 if TYPE_CHECKING:
     from twistedmedia.http.site import MediaSite
@@ -91,7 +90,7 @@ class MediaChannel(http.HTTPChannel):
     _host: Any  # the address that the peer has connected to
     _is_secure: bool | None = None
     _heads: HeadReader
-    _framing: Counted | Chunked
+    _framing: LengthDecoder | ChunkedDecoder
     _is_queued = False  # the input goes on when it is this connection's turn
     _is_stemmed = False  # the peer is paused: what it has sent waits for its turn
     _parting: Parting
@@ -174,7 +173,7 @@ class MediaChannel(http.HTTPChannel):
     # Sender, for SlowSenders
 
     def waited_s(self) -> float:
-        return self._waiting.taken_s()
+        return self._waiting.take_s()
 
     def was_full(self) -> bool:
         full = self._was_full or self.is_full
@@ -554,7 +553,9 @@ class MediaChannel(http.HTTPChannel):
         if head.length != 0:
             now_s = self.site.reactor.seconds
             length = head.length
-            self._framing = Chunked(now_s) if length is None else Counted(length, now_s)
+            self._framing = (
+                ChunkedDecoder(now_s) if length is None else LengthDecoder(length, now_s)
+            )
         self.persistent = head.persistent and self._lost is None and not self.site.is_closing
         self.allHeadersReceived()
         if head.length == 0:
@@ -580,12 +581,12 @@ class MediaChannel(http.HTTPChannel):
         request = self.requests[-1]
         try:
             content, size, is_end = self._framing.feed(data)
-        except BrokenFraming as error:
+        except FramingError as error:
             self._lingering.drop(len(data))
             if error.content:
                 request.handleContentChunk(error.content)
             received = request.body.received if request.body else 0
-            where = f"{self._framing.break_is} after {received} bytes of content"
+            where = f"{self._framing.description} was rejected after {received} bytes"
             self._break_content(Malformed(f"{where}: {error}"))
             return
         self.content_received += size
@@ -657,7 +658,7 @@ class MediaChannel(http.HTTPChannel):
         unasked, self._expects_continue = self._expects_continue, False  # it would come too late
         if unasked:
             self._waiting.end()
-        if body.complete:
+        if body.is_complete:
             if self._is_half_closed and not self._buffer:
                 self.persistent = False  # there will not be another request
             return
@@ -670,8 +671,8 @@ class MediaChannel(http.HTTPChannel):
     def requestDone(self, request: StreamingRequest) -> None:
         body = request.body
         if body is not None:
-            body.drop()
-            if not body.complete:
+            body.discard()
+            if not body.is_complete:
                 self.site.senders.settle(self)
                 self._linger()
                 self._choose_piece()

@@ -1,7 +1,8 @@
-"""Where the content of a request ends: after so many bytes, or with the last chunk (RFC 9112, 6.3).
+"""Decoders that find where the content of a request ends: after its declared length, or with the
+last chunk (RFC 9112, 6.3).
 
-Pure, and strict for the reason that `heads` has. Both kinds are fed with what comes, cut anywhere.
-One call of `feed` takes a bounded time.
+Pure, and strict for the same reason as `heads`. The input may be cut anywhere. A call of `feed`
+takes a bounded time.
 """
 
 from __future__ import annotations
@@ -13,25 +14,23 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from twistedmedia.fairness.pace import TINY_BYTES, TinyChunkLimit
-from twistedmedia.http.heads import MAX_LENGTH_BYTES, is_field
+from twistedmedia.http.heads import MAX_LENGTH_BYTES, is_header_line
 
-MAX_SIZE_LINE_BYTES = 1024  # of a size, with the extensions that nobody uses
+MAX_SIZE_LINE_BYTES = 1024  # a chunk size with its extensions
 MAX_TRAILER_BYTES = 16 << 10
-# RFC 9112, 7.1.1: an extension may have blanks before it, a size may not have any behind it.
+# RFC 9112, 7.1.1: blanks may stand before an extension, but not after a size without one.
 _SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
-
-
-# Lines of the chunked coding that one call of `feed` reads: about a sixth of a millisecond.
+# Lines of chunked coding that one call of `feed` reads: about 0.17 ms.
 LINES_AT_ONCE = 128
-# With fewer bytes a line on average, 64 KiB of input have more lines than that.
-_DENSE_BYTES = 256
-# Of dense input: half a minute of live speech, which may come at once after an interruption.
+# Input is dense if its lines are shorter on average: then 64 KiB have more than LINES_AT_ONCE.
+_DENSE_LINE_BYTES = 256
+# Chunks of dense input: 30 s of live speech, which may arrive at once after an interruption.
 _FLOOD_CHUNKS = 1500
 
 
-class Taken(NamedTuple):
-    """What one call of `feed` has taken: `content`, from the first `size` bytes of the input. They
-    are the last ones of the content if `is_end`.
+class Decoded(NamedTuple):
+    """The result of one call of `feed`: `content`, decoded from the first `size` bytes of the
+    input. `is_end` is whether the content ends there.
     """
 
     content: bytes
@@ -39,41 +38,41 @@ class Taken(NamedTuple):
     is_end: bool
 
 
-class BrokenFraming(ValueError):
-    """Nobody can say where the content ends, or it is not read to there. `content` is what came
-    before that showed.
+class FramingError(ValueError):
+    """The end of the content cannot be found, or finding it would cost too much. `content` is the
+    content that the failed call of `feed` had decoded.
     """
 
     content = b""
 
 
-class Counted:
+class LengthDecoder:
     """Content whose length is declared."""
 
     is_dense = is_flood = False
-    break_is = "the content breaks off"
+    description = "the content"
 
     def __init__(self, length: int, now_s: Callable[[], float] = time.monotonic) -> None:
-        """`length` in bytes, not 0. `now_s` is any clock that never goes back."""
+        """`length` in bytes, not 0. `now_s` is a monotonic clock."""
         self._left = length
         self._now_s = now_s
         self._tiny = TinyChunkLimit()
 
-    def feed(self, data: bytes) -> Taken:
-        """Take the content that `data` begins with.
+    def feed(self, data: bytes) -> Decoded:
+        """Return the content that `data` begins with.
 
-        :raises BrokenFraming: if too many tiny pieces have come, as in TLS records of one byte.
+        :raises FramingError: if it arrives in too many tiny pieces, as in TLS records of one byte.
         """
         if len(data) < self._left:
             self._left -= len(data)
             if self._tiny.are_too_many(1, len(data), self._now_s()):
-                raise BrokenFraming(
-                    f"too many pieces of fewer than {TINY_BYTES} bytes came at once; "
+                raise FramingError(
+                    f"too many pieces of fewer than {TINY_BYTES} bytes arrived at once; "
                     "send larger ones"
                 )
-            return Taken(data, len(data), is_end=False)
+            return Decoded(data, len(data), is_end=False)
         left, self._left = self._left, 0
-        return Taken(data[:left], left, is_end=True)
+        return Decoded(data[:left], left, is_end=True)
 
 
 class _Next(Enum):
@@ -83,50 +82,50 @@ class _Next(Enum):
     TRAILER = auto()
 
 
-class Chunked:
+class ChunkedDecoder:
     """Content in the chunked coding (RFC 9112, 7.1). Trailers are dropped (6.5.1).
 
-    `is_dense` tells whether the last input was mostly coding: many lines, and little content. It is
-    true until the first input has shown what it is. `is_flood` tells whether dense input comes much
-    faster than live speech.
+    `is_dense` is whether the last input was mostly coding: many lines and little content. It is
+    true before the first input. `is_flood` is whether dense input arrives much faster than live
+    speech.
     """
 
     is_dense = True
     is_flood = False
-    break_is = "the chunked coding breaks"
+    description = "the chunked content"
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
-        """`now_s` is any clock that never goes back."""
+        """`now_s` is a monotonic clock."""
         self._now_s = now_s
         self._tiny = TinyChunkLimit()
-        self._small = TinyChunkLimit(
-            _FLOOD_CHUNKS, tiny_bytes=2 * _DENSE_BYTES
-        )  # two lines a chunk
+        # A chunk has two lines.
+        self._small = TinyChunkLimit(_FLOOD_CHUNKS, tiny_bytes=2 * _DENSE_LINE_BYTES)
         self._next = _Next.SIZE
-        self._left = 0  # of the chunk
-        self._kept = b""  # a line that has not ended
+        self._left = 0  # bytes of the current chunk
+        self._partial_line = b""
         self._trailer_bytes = 0
 
-    def feed(self, data: bytes) -> Taken:
-        """As `Counted.feed`, without the coding. Takes at most `LINES_AT_ONCE` lines of `data`: the
-        caller feeds the rest later.
+    def feed(self, data: bytes) -> Decoded:
+        """Decode at most `LINES_AT_ONCE` lines of `data`. The caller feeds the rest later.
 
-        :raises BrokenFraming: if `data` is not in the chunked coding, or has had too many tiny
+        :raises FramingError: if `data` is not valid chunked coding, or there are too many tiny
             chunks.
         """
         pieces: list[bytes] = []
-        kept_bytes = len(self._kept)
+        partial_bytes = len(self._partial_line)
         try:
-            end, is_end = self._take(self._kept + data, pieces)
-        except BrokenFraming as error:
+            end, is_end = self._decode(self._partial_line + data, pieces)
+        except FramingError as error:
             error.content = b"".join(pieces)
             raise
         content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return Taken(content, end - kept_bytes, is_end)
+        return Decoded(content, end - partial_bytes, is_end)
 
-    def _take(self, data: bytes, pieces: list[bytes]) -> tuple[int, bool]:
-        """Put the content into `pieces`. Return how far that went, and whether it has ended."""
-        self._kept, at, lines, chunks = b"", 0, 0, 0
+    def _decode(self, data: bytes, pieces: list[bytes]) -> tuple[int, bool]:
+        """Append the content to `pieces`. Returns how many bytes were used, and whether the content
+        has ended.
+        """
+        self._partial_line, at, lines, chunks = b"", 0, 0, 0
         is_end = False
         while at < len(data):
             if self._next is _Next.DATA:
@@ -142,7 +141,7 @@ class Chunked:
             lines += 1
             end = data.find(b"\r\n", at)
             if end < 0:
-                self._keep(data[at:])
+                self._keep_partial_line(data[at:])
                 at = len(data)
                 break
             line, at = data[at:end], end + 2
@@ -150,29 +149,29 @@ class Chunked:
                 self._begin_chunk(line)
                 chunks += 1
                 chunk_end = at + self._left
-                if self._left and data.startswith(b"\r\n", chunk_end):  # all of it is here
+                if self._left and data.startswith(b"\r\n", chunk_end):  # the chunk is complete
                     pieces.append(data[at:chunk_end])
                     at = chunk_end + 2
                     lines += 1
                     self._left, self._next = 0, _Next.SIZE
             elif self._next is _Next.DATA_END:
                 if line:
-                    raise BrokenFraming("a chunk is longer than its size")
+                    raise FramingError("a chunk is longer than its size")
                 self._next = _Next.SIZE
             elif line:
                 self._check_trailer(line)
             else:
                 is_end = True
                 break
-        self.is_dense = lines * _DENSE_BYTES > at
+        self.is_dense = lines * _DENSE_LINE_BYTES > at
         self.is_flood = False
         if self.is_dense and not is_end:
             size = sum(len(piece) for piece in pieces) + self._left
             now_s = self._now_s()
             self.is_flood = self._small.are_too_many(chunks, size, now_s)
             if self._tiny.are_too_many(chunks, size, now_s):
-                raise BrokenFraming(
-                    f"too many chunks of fewer than {TINY_BYTES} bytes came at once; "
+                raise FramingError(
+                    f"too many chunks of fewer than {TINY_BYTES} bytes arrived at once; "
                     "send larger chunks"
                 )
         return at, is_end
@@ -180,23 +179,23 @@ class Chunked:
     def _begin_chunk(self, line: bytes) -> None:
         match = _SIZE.fullmatch(line) if len(line) <= MAX_SIZE_LINE_BYTES else None
         if match is None or (size := int(match[1], 16)) > MAX_LENGTH_BYTES:
-            raise BrokenFraming("a chunk has no size")
+            raise FramingError("a chunk size is missing, invalid or too large")
         self._left = size
         self._next = _Next.DATA if size else _Next.TRAILER
 
     def _check_trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line)
-        if self._trailer_bytes > MAX_TRAILER_BYTES or not is_field(line):
-            raise BrokenFraming("a trailer is none")
+        if self._trailer_bytes > MAX_TRAILER_BYTES or not is_header_line(line):
+            raise FramingError("a trailer line is invalid")
 
-    def _keep(self, beginning: bytes) -> None:
-        """A line has begun. One that cannot become what has to come is not waited for."""
+    def _keep_partial_line(self, beginning: bytes) -> None:
+        """Keep the beginning of a line, unless it cannot become a valid one."""
         begun = beginning.removesuffix(b"\r")
-        most = {
+        max_bytes = {
             _Next.SIZE: MAX_SIZE_LINE_BYTES,
             _Next.DATA_END: 0,
             _Next.TRAILER: MAX_TRAILER_BYTES - self._trailer_bytes,
         }
-        if len(begun) > most[self._next] or b"\n" in begun or b"\r" in begun:
-            raise BrokenFraming("a line does not end")
-        self._kept = beginning
+        if len(begun) > max_bytes[self._next] or b"\n" in begun or b"\r" in begun:
+            raise FramingError("a line is too long or does not end with CRLF")
+        self._partial_line = beginning

@@ -1,13 +1,9 @@
-"""Header fields with parameters: `Content-Type`, and `Content-Disposition` of a form's part.
+"""Parsers for header fields with a structure: `Content-Type` and `Content-Disposition` (RFC 9110,
+5.6.6), and digests (RFC 9530, in the dictionaries of RFC 9651).
 
-Pure. RFC 9110, 5.6.6 has the grammar. Clients deviate from it in known ways; what they mean is read
-where it has one meaning.
-
-Digests of contents, as they stand in headers and form fields.
-
-Pure. RFC 9530, whose fields are dictionaries in the sense of RFC 9651 (structured fields); of the
-algorithms only sha-256 is understood. Nothing here takes longer than the fields are long: the
-patterns are possessive throughout.
+Pure. Clients deviate from these grammars in known ways. A deviation with one possible meaning is
+accepted; everything else is refused. Parsing takes time in proportion to the length of a field: the
+patterns are possessive throughout. Of the digest algorithms only sha-256 is supported.
 """
 
 from __future__ import annotations
@@ -22,16 +18,15 @@ from multipart import content_disposition_unquote
 
 from twistedmedia.errors import Malformed
 
-# Possessive throughout: a client's header must not cost more than its length.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # RFC 9110, 5.6.2
 _QUOTED = r'"(?:[^"\\]|\\.)*+"'
 # RFC 2047, 2
 _ENCODED_WORD = r"=\?[^?\s]++\?(?:[Bb]\?[A-Za-z0-9+/]*+={0,2}|[Qq]\?[^?\s]*+)\?="
-_BEGINS = rf"[ \t]*+;[ \t]*+({_TOKEN})[ \t]*+=[ \t]*+"
+_PARAMETER_START = rf"[ \t]*+;[ \t]*+({_TOKEN})[ \t]*+=[ \t]*+"
 # An unquoted value ends at the semicolon: senders forget the quotes that `=`, `:` or `/` need.
-_PARAMETER = re.compile(rf"{_BEGINS}({_QUOTED}(?=[ \t]*+(?:;|\Z))|[^;]*+)")
+_PARAMETER = re.compile(rf"{_PARAMETER_START}({_QUOTED}(?=[ \t]*+(?:;|\Z))|[^;]*+)")
 # .NET writes encoded words, which are not tokens, without quotes.
-_PARAMETER_OF_PART = re.compile(rf"{_BEGINS}({_QUOTED}|{_ENCODED_WORD}|{_TOKEN})")
+_PARAMETER_OF_PART = re.compile(rf"{_PARAMETER_START}({_QUOTED}|{_ENCODED_WORD}|{_TOKEN})")
 _ENCODED_WORDS = re.compile(rf"{_ENCODED_WORD}(?:[ \t]++{_ENCODED_WORD})*+")
 _QUOTED_PAIR = re.compile(r"\\(.)")
 # RFC 8187, 3.2.1, with the two charsets that RFC 5987 requires.
@@ -42,11 +37,11 @@ _EXTENDED = re.compile(
 _WORD_CHARSETS = frozenset({"utf-8", "iso-8859-1", "us-ascii"})
 
 
-def content_type_of(field: str | None) -> tuple[str, dict[str, str]]:
-    """The media type in lower case, and the parameters, of a Content-Type field; an empty type
-    when there is no field.
+def parse_content_type(field: str | None) -> tuple[str, dict[str, str]]:
+    """Return the media type, in lower case, and the parameters of a Content-Type field. The type is
+    empty if there is no field.
 
-    :raises Malformed: when `boundary` is given twice, since two programs would choose differently.
+    :raises Malformed: if `boundary` is given twice: programs differ in the one that they use.
     """
     media_type = (field or "").partition(";")[0]
     pairs = [
@@ -65,11 +60,11 @@ def _unquoted(value: str) -> str:
 
 
 def disposition_parameters(field: str) -> dict[str, str]:
-    """The parameters of a part's Content-Disposition field, decoded, their names in lower case. An
-    extended one (`filename*`) takes the place of the plain one, before or behind it.
+    """Return the decoded parameters of a part's Content-Disposition field, names in lower case. An
+    extended parameter (`filename*`) replaces the plain one, wherever it stands.
 
-    A field that cannot be understood completely is refused: a file must not be passed over, or get
-    another name, because its header is odd.
+    A field that cannot be parsed to its end is refused. Otherwise a file could be ignored or get
+    the wrong name.
 
     :raises ValueError: with a phrase that says what is wrong.
     """
@@ -82,12 +77,12 @@ def disposition_parameters(field: str) -> dict[str, str]:
         values[name] = match[2]
         end = match.end()
     if field[end:].strip(" \t;"):
-        raise ValueError("a Content-Disposition header that cannot be understood")
+        raise ValueError("the Content-Disposition header cannot be parsed")
     if any(name.startswith(("name*", "filename*")) for name in values.keys() - _EXTENDED_NAMES):
-        raise ValueError("a name in several pieces, which only mail has (RFC 2231)")
-    plain = {name: _plain(value) for name, value in values.items() if not name.endswith("*")}
+        raise ValueError("a name in several pieces (RFC 2231), which forms do not have")
+    plain = {name: _decode_plain(value) for name, value in values.items() if not name.endswith("*")}
     extended = {
-        name[:-1]: _extended(name, values[name]) for name in _EXTENDED_NAMES & values.keys()
+        name[:-1]: _decode_extended(name, values[name]) for name in _EXTENDED_NAMES & values.keys()
     }
     return plain | extended
 
@@ -95,28 +90,28 @@ def disposition_parameters(field: str) -> dict[str, str]:
 _EXTENDED_NAMES = frozenset({"name*", "filename*"})
 
 
-def _plain(value: str) -> str:
-    # Without the package's reading of file names: it drops what precedes a backslash, and a name
-    # that holds one has to be seen to be refused.
+def _decode_plain(value: str) -> str:
+    # Without the option of `multipart` for file names: it drops everything up to a backslash, but
+    # a name with a backslash has to be refused.
     text: str = content_disposition_unquote(value)
-    return _words(text) if _ENCODED_WORDS.fullmatch(text) else text
+    return _decode_words(text) if _ENCODED_WORDS.fullmatch(text) else text
 
 
-def _words(text: str) -> str:
-    """The text of encoded words (RFC 2047), as .NET writes text that is not ASCII."""
+def _decode_words(text: str) -> str:
+    """Decode encoded words (RFC 2047), which .NET uses for text that is not ASCII."""
     decoded = ""
     try:
         for word, charset in decode_header(text):
             if not isinstance(word, bytes) or charset not in _WORD_CHARSETS:
-                raise ValueError("its charset is not UTF-8, ISO-8859-1 or US-ASCII")
+                raise ValueError("the charset is not UTF-8, ISO-8859-1 or US-ASCII")
             decoded += word.decode(charset)
     except (HeaderParseError, ValueError) as error:
         raise ValueError(f"an encoded word that cannot be decoded: {error}") from error
     return decoded
 
 
-def _extended(name: str, value: str) -> str:
-    """The text of an extended parameter (RFC 8187). Some senders put it between quotes."""
+def _decode_extended(name: str, value: str) -> str:
+    """Decode an extended parameter (RFC 8187). Some clients put it between quotes."""
     match = _EXTENDED.fullmatch(value.removeprefix('"').removesuffix('"'))
     try:
         if match is None:
@@ -130,7 +125,7 @@ def _extended(name: str, value: str) -> str:
 
 _ALGORITHM = "sha-256"
 
-# RFC 9651, 4.2. A display string may be any octets here; nobody looks at one.
+# RFC 9651, 4.2. A display string is not used, so it may be any octets.
 _KEY = r"[a-z*][a-z0-9_.*-]*+"
 _BARE_ITEM = "|".join(
     [
@@ -157,24 +152,24 @@ _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 def declared_sha256(*fields: str | None) -> str | None:
-    """The SHA-256, in lower-case hex, that Content-Digest and Repr-Digest fields declare.
+    """Return the SHA-256, in lower-case hex, that Content-Digest and Repr-Digest fields declare.
 
-    They are given in any order, None where absent. None when they declare none in sha-256; other
-    algorithms are passed over.
+    The fields may be in any order; an absent one is None. Other algorithms are ignored. Returns
+    None if no field declares a SHA-256.
 
-    :raises Malformed: when a field is no dictionary, its sha-256 is not 32 bytes, or two of them
-        contradict each other.
+    :raises Malformed: if a field is not a dictionary, its sha-256 is not 32 bytes, or two fields
+        declare different ones.
     """
-    declared = {digest for field in fields if (digest := _sha256_in(field)) is not None}
+    declared = {digest for field in fields if (digest := _sha256_of(field)) is not None}
     if len(declared) > 1:
         raise Malformed("the digests that the request declares contradict each other")
     return declared.pop() if declared else None
 
 
-def sha256_from_hex(text: str) -> str:
-    """The SHA-256, in lower-case hex, that a form's field declares in hex of any case.
+def parse_sha256(text: str) -> str:
+    """Parse the SHA-256 of a form field, in hex of any case. Returns lower-case hex.
 
-    :raises Malformed: when it is not 64 hex digits.
+    :raises Malformed: if it is not 64 hex digits.
     """
     if _HEX.fullmatch(text) is None:
         raise Malformed("the SHA-256 is not 64 hex digits")
@@ -182,16 +177,16 @@ def sha256_from_hex(text: str) -> str:
 
 
 def repr_digest(sha256: str) -> str:
-    """A Repr-Digest field for a SHA-256 in hex."""
+    """Format a Repr-Digest field for a SHA-256 in hex."""
     encoded = binascii.b2a_base64(bytes.fromhex(sha256), newline=False).decode()
     return f"{_ALGORITHM}=:{encoded}:"
 
 
 def wants_sha256(want_repr_digest: str | None) -> bool:
-    """Whether a Want-Repr-Digest field asks for sha-256 at all (RFC 9530, 4).
+    """Whether a Want-Repr-Digest field asks for sha-256 (RFC 9530, 4).
 
-    It is a dictionary of integers from 0 to 10, of which 0 is "not acceptable"; what is anything
-    else is ignored as a whole.
+    The field is a dictionary of integers from 0 to 10; 0 means "not acceptable". A field that is
+    anything else is ignored completely.
     """
     if want_repr_digest is None:
         return False
@@ -204,7 +199,7 @@ def wants_sha256(want_repr_digest: str | None) -> bool:
     return int(preferences.get(_ALGORITHM, "0")) > 0
 
 
-def _sha256_in(field: str | None) -> str | None:
+def _sha256_of(field: str | None) -> str | None:
     if field is None:
         return None
     value = _dictionary(field).get(_ALGORITHM)
@@ -217,10 +212,10 @@ def _sha256_in(field: str | None) -> str | None:
 
 
 def _dictionary(field: str) -> dict[str, str]:
-    """The members of a dictionary (RFC 9651, 4.2.2), their values as they were sent, without
-    parameters. The last of several with one key counts.
+    """Parse a dictionary (RFC 9651, 4.2.2) into keys and raw values, without parameters. Of members
+    with the same key, the last one counts.
 
-    :raises Malformed: when it is none.
+    :raises Malformed: if the field is not a dictionary.
     """
     members: dict[str, str] = {}
     field = field.strip(" ")

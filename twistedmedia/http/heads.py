@@ -1,12 +1,9 @@
-"""The head of a request, taken apart once and strictly (RFC 9112, 2 to 6).
+"""The heads of HTTP messages: a strict parser for those of requests, limits for those of responses.
 
-Pure. Whatever two programs could read in two ways is refused: where a request ends, and whom it is
-for, is nobody's guess. What is refused here ends its connection.
-
-The heads of HTTP responses, as a client receives them: how large they may be.
-
-Pure. Twisted's HTTP client bounds a line of a head, but neither their number nor the interim
-responses before the final one.
+Pure. RFC 9112, 2 to 6. A request head that two programs could read in two ways is refused, so that
+nobody can disagree about where a request ends or which host it is for; a refusal ends the
+connection. Twisted's HTTP client parses the heads of responses. It limits the length of a line, but
+neither the number of lines nor that of interim responses.
 """
 
 from __future__ import annotations
@@ -18,14 +15,14 @@ from typing import NamedTuple
 
 from twistedmedia.errors import BadRequest, HeadTooLarge, TargetTooLong
 
-# A name of a medium takes at most 3 KiB of a request line, a URL to fetch up to 8 KiB and more when
-# all of it is escaped. Proxies and servers commonly stop at 8 KiB.
+# A media name takes up to 3 KiB of a request line, a URL to fetch up to 8 KiB, and more if it is
+# percent-encoded. Proxies and servers commonly allow 8 KiB.
 MAX_LINE_BYTES = 16 << 10
 MAX_HEAD_BYTES = 32 << 10
 MAX_FIELDS = 256
-MAX_NAME_BYTES = 128  # of a field; Twisted remembers names, ten thousand of them
+MAX_NAME_BYTES = 128  # of a field name; Twisted caches 10,000 of them
 _MAX_HOST_BYTES = 255 + len(":65535")  # RFC 1035, 2.3.4
-MAX_LENGTH_BYTES = (1 << 63) - 1  # as programs count that have 63 bits for it
+MAX_LENGTH_BYTES = (1 << 63) - 1  # the largest signed 64-bit number
 _MAX_LENGTH_DIGITS = 19
 
 _END = b"\r\n\r\n"
@@ -36,14 +33,14 @@ _CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
 _REQUEST_LINE = re.compile(rb"(%b) ([^\x00-\x20\x7f#]+) (HTTP/1\.[01])" % _TOKEN)
 _NAME = re.compile(_TOKEN)
 _FORWARDED = re.compile(rb"^x-forwarded-for:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-_COMMON_NAMES = frozenset(  # which need no second look
+_COMMON_NAMES = frozenset(  # known to be valid
     (
         b"Host User-Agent Accept Accept-Encoding Accept-Language Connection Content-Length "
         b"Content-Type Cookie Expect If-Match If-None-Match If-Modified-Since Origin Range Referer "
         b"Transfer-Encoding X-Forwarded-For"
     ).split()
 )
-# RFC 9112, 3.2: the forms of a target. What follows the host of an absolute one is its path.
+# RFC 9112, 3.2.2: a host, then a path, which may be empty.
 _ABSOLUTE_FORM = re.compile(rb"https?://([^/?]*)(/?.*)", re.IGNORECASE | re.DOTALL)
 # RFC 3986, 3.2.2 and 3.2.3: a name or an IPv4 address, or an IPv6 address, and a port.
 _HOST = re.compile(
@@ -52,12 +49,12 @@ _HOST = re.compile(
 
 
 class Head(NamedTuple):
-    """A request without its content.
+    """The head of a request.
 
-    `target` begins with a slash. `fields` are the header lines in their order, names as
-    they were sent. `Expect` is in them only when something is expected, once, and each expectation
-    once. `length` is that of the content in bytes, None when it is chunked. `persistent`: the
-    client lets the connection be used again.
+    `target` begins with a slash. `fields` are the header lines in order, their names as sent. All
+    `Expect` lines are joined into one, without duplicates, and left out if they are empty. `length`
+    is that of the content in bytes, None if it is chunked. `persistent` is whether the client
+    allows another request on the connection.
     """
 
     method: bytes
@@ -69,12 +66,12 @@ class Head(NamedTuple):
 
 
 def find_head(received: bytes, seen: int = 0) -> int | None:
-    """Where the head at the beginning of `received` ends, before its empty line; None when it does
-    not yet. The first `seen` bytes were there the last time that this was asked.
+    """Return the size of the head that `received` begins with, without the empty line that ends it;
+    None if it is incomplete. The first `seen` bytes have been searched by an earlier call.
 
-    :raises TargetTooLong: when the request line is, whether it ends or not.
-    :raises HeadTooLarge: when the head is.
-    :raises BadRequest: when what has come so far cannot become a head.
+    :raises TargetTooLong: if the request line is too long, complete or not.
+    :raises HeadTooLarge: if the head is.
+    :raises BadRequest: if `received` cannot be the beginning of a valid head.
     """
     if received[:1] not in _FIRST_BYTES:
         raise BadRequest("this is not HTTP")
@@ -84,11 +81,11 @@ def find_head(received: bytes, seen: int = 0) -> int | None:
     line_end = received.find(b"\r\n")
     if (line_end if line_end >= 0 else len(received.removesuffix(b"\r"))) > MAX_LINE_BYTES:
         raise TargetTooLong(MAX_LINE_BYTES)
-    if (end if end >= 0 else len(received) - _ending(received)) > MAX_HEAD_BYTES:
+    if (end if end >= 0 else len(received) - _partial_end_bytes(received)) > MAX_HEAD_BYTES:
         raise HeadTooLarge(f"{MAX_HEAD_BYTES} bytes")
     if end >= 0:
         return end
-    # What cannot become a head is refused at once, instead of waiting for its end.
+    # Refuse an invalid head now instead of waiting for its end.
     _check_bytes(received[max(0, seen - 1) :].removeprefix(b"\n").removesuffix(b"\r"))
     if line_end >= max(0, seen - 1):
         _parse_request_line(received[:line_end])
@@ -96,10 +93,10 @@ def find_head(received: bytes, seen: int = 0) -> int | None:
 
 
 def parse_head(head: bytes) -> Head:
-    """Take a head apart, which is `head` without the empty line that ends it.
+    """Parse a head, without the empty line that ends it.
 
-    :raises BadRequest: when it is malformed, or can be read in two ways.
-    :raises HeadTooLarge: when there are too many header lines.
+    :raises BadRequest: if it is malformed or ambiguous.
+    :raises HeadTooLarge: if it has too many header lines, or a name is too long.
     """
     _check_bytes(head)
     request_line, *lines = head.split(b"\r\n")
@@ -112,7 +109,7 @@ def parse_head(head: bytes) -> Head:
     persistent = version == b"HTTP/1.1"
     for line in lines:
         name, colon, value = line.partition(b":")
-        # A folded line has no name, either.
+        # This refuses folded lines as well: they have no name.
         if not colon or (name not in _COMMON_NAMES and not _NAME.fullmatch(name)):
             raise BadRequest("a header line is not a name, a colon and a value")
         if len(name) > MAX_NAME_BYTES:
@@ -121,11 +118,11 @@ def parse_head(head: bytes) -> Head:
         fields.append((name, value))
         match name.lower():
             case b"host":
-                host = _only(host, value, "Host header")
+                host = _check_first(host, value, "Host header")
             case b"content-length":
-                length = _only(length, value, "Content-Length")
+                length = _check_first(length, value, "Content-Length")
             case b"transfer-encoding":
-                coding = _only(coding, value, "Transfer-Encoding")
+                coding = _check_first(coding, value, "Transfer-Encoding")
             case b"expect":
                 fields.pop()
                 expectations += value.lower().split(b",")
@@ -133,36 +130,36 @@ def parse_head(head: bytes) -> Head:
                 if b"close" in (token.strip(b" \t") for token in value.lower().split(b",")):
                     persistent = False
     if host is None and version == b"HTTP/1.1":
-        raise BadRequest("there has to be one Host header")
+        raise BadRequest("there must be one Host header")
     if host is not None:
         _check_host(host)
     if target[0] != 47:  # a slash
         target, host = _origin_form(target)
         fields = [pair for pair in fields if pair[0].lower() != b"host"]
-        fields.append((b"Host", host))  # it has precedence over the header
-    expected = {each.strip(b" \t"): None for each in expectations}  # in their order
+        fields.append((b"Host", host))  # RFC 9112, 3.2.2: it replaces the header
+    expected = {each.strip(b" \t"): None for each in expectations}  # in order, without duplicates
     expected.pop(b"", None)  # RFC 9110, 5.6.1.2: elements of a list may be empty
     if expected and version == b"HTTP/1.1":  # 10.1.1: HTTP/1.0 has no expectations
         fields.append((b"Expect", b", ".join(expected)))
-    return Head(method, target, version, fields, _content(length, coding, version), persistent)
+    return Head(method, target, version, fields, _length_of(length, coding, version), persistent)
 
 
 class HeadReader:
-    """Finds one head after the other in what a connection receives.
+    """Finds the heads in the bytes that a connection receives, one after the other.
 
-    `has_begun` is whether a head has begun that is not complete.
+    `has_begun` is whether the beginning of a head was received, but not its end.
     """
 
     __slots__ = ("_seen", "_skipped_line", "has_begun")
 
     def __init__(self) -> None:
         self.has_begun = False
-        self._skipped_line = False  # that may be empty before a request (RFC 9112, 2.2)
-        self._seen = 0  # bytes of the head that has begun
+        self._skipped_line = False  # one may be empty before a request (RFC 9112, 2.2)
+        self._seen = 0  # searched bytes of an incomplete head
 
     def take(self, received: bytes) -> tuple[Head | None, bytes]:
-        """The head that `received` begins with, None if it is not complete, and the bytes that are
-        left. They are the beginning of what is `received` next.
+        """Return the head that `received` begins with, None if it is incomplete, and the remaining
+        bytes. The caller passes these again, followed by the bytes that it receives next.
 
         :raises MediaError: as `find_head` and `parse_head`.
         """
@@ -185,22 +182,22 @@ class HeadReader:
         return head, received[end + 4 :]
 
 
-def forwarded_in(received: bytes) -> list[bytes]:
-    """The values of `X-Forwarded-For` in the head that `received` begins with, which may not be
-    complete.
+def forwarded_for_lines(received: bytes) -> list[bytes]:
+    """Return the values of `X-Forwarded-For` in the head that `received` begins with, which may be
+    incomplete.
     """
     return _FORWARDED.findall(received.partition(b"\r\n\r\n")[0])
 
 
-def is_field(line: bytes) -> bool:
-    """Whether a line, without its end, is a name, a colon and a value."""
+def is_header_line(line: bytes) -> bool:
+    """Whether `line`, without its CRLF, is a name, a colon and a value."""
     name, colon, value = line.partition(b":")
     controls = len(value.translate(None, _CONTROLS + b"\r\n")) != len(value)
     return bool(colon and _NAME.fullmatch(name)) and not controls
 
 
-def _ending(received: bytes) -> int:
-    """How many bytes at the end of `received` may be those that end a head."""
+def _partial_end_bytes(received: bytes) -> int:
+    """How many bytes at the end of `received` may be the beginning of the end of a head."""
     return next((n for n in (3, 2, 1) if received.endswith(_END[:n])), 0)
 
 
@@ -209,7 +206,7 @@ def _check_bytes(head: bytes) -> None:
         raise BadRequest("there is a control character in the head")
     lines = head.count(b"\r\n")
     if head.count(b"\n") != lines or head.count(b"\r") != lines:
-        raise BadRequest("a line has to end with CRLF")
+        raise BadRequest("a line must end with CRLF")
 
 
 def _parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
@@ -220,8 +217,8 @@ def _parse_request_line(line: bytes) -> tuple[bytes, bytes, bytes]:
     return method, target, version
 
 
-def _only(before: bytes | None, value: bytes, what: str) -> bytes:
-    if before is not None:
+def _check_first(previous: bytes | None, value: bytes, what: str) -> bytes:
+    if previous is not None:
         raise BadRequest(f"there is more than one {what}")
     return value
 
@@ -241,8 +238,9 @@ def _is_ipv6(text: bytes) -> bool:
 
 
 def _origin_form(target: bytes) -> tuple[bytes, bytes]:
-    """The path that a target means which does not begin with one, and the host that it names (RFC
-    9112, 3.2.2). No resource here has use for the other forms.
+    """Return the path and the host of a target in absolute form (RFC 9112, 3.2.2).
+
+    :raises BadRequest: if it has another form: no resource here uses those.
     """
     match = _ABSOLUTE_FORM.fullmatch(target)
     if match is None:
@@ -252,15 +250,15 @@ def _origin_form(target: bytes) -> tuple[bytes, bytes]:
     return (path if path.startswith(b"/") else b"/" + path), match[1]
 
 
-def _content(length: bytes | None, coding: bytes | None, version: bytes) -> int | None:
-    """How long the content is, None when it is chunked (RFC 9112, 6.3)."""
+def _length_of(length: bytes | None, coding: bytes | None, version: bytes) -> int | None:
+    """Return the length of the content, None if it is chunked (RFC 9112, 6.3)."""
     if coding is not None:
         if length is not None:
-            raise BadRequest("there are a Content-Length and a Transfer-Encoding")
+            raise BadRequest("there are both a Content-Length and a Transfer-Encoding")
         if version != b"HTTP/1.1":
             raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
         if coding.lower() != b"chunked":
-            raise BadRequest("the only transfer coding that is understood is chunked")
+            raise BadRequest("the only supported transfer coding is chunked")
         return None
     if length is None:
         return 0
@@ -269,28 +267,27 @@ def _content(length: bytes | None, coding: bytes | None, version: bytes) -> int 
     return int(length)
 
 
-# Status line and headers, of all responses that precede the final one as well.
-MAX_RESPONSE_HEAD_BYTES = 64 << 10
-MAX_INTERIM = 16  # responses before the final one (RFC 9110, 15.2); Twisted logs each of them
+MAX_RESPONSE_HEAD_BYTES = 64 << 10  # those of interim responses included
+MAX_INTERIM = 16  # interim responses (RFC 9110, 15.2); Twisted logs each of them
 
 
 class ResponseHeads:
-    """Measures the head of a response, and those of interim ones before it, as Twisted will read
-    them, before it does.
+    """Measures the head of a response and those of the interim responses before it, ahead of
+    Twisted's parser and by the same rules.
     """
 
     def __init__(self) -> None:
         self.interim = 0
-        self.is_complete = False  # the final one
-        self.is_chunked = False  # its content
+        self.is_complete = False  # the final head
+        self.is_chunked = False  # the content
         self._size = 0
         self._fields = 0
-        self._line: list[bytes] = []  # in pieces, until its end has come
+        self._line: list[bytes] = []  # the pieces of an incomplete line
         self._line_bytes = 0
-        self._status = b""
+        self._status_line = b""
 
     def feed(self, data: bytes) -> int:
-        """More bytes were received. Returns how many were taken: to the end of a head at most."""
+        """Measure received bytes. Returns how many were used: up to the end of a head."""
         before = self._size + self._line_bytes
         self._line.append(data)
         self._line_bytes += len(data)
@@ -301,16 +298,16 @@ class ResponseHeads:
         for line in lines:
             self._size += len(line) + 1
             line = line.removesuffix(b"\r")
-            if not self._status:
-                self._status = line or b"none"
+            if not self._status_line:
+                self._status_line = line or b"none"
             elif line:
                 self._fields += 1
                 if line[:18].lower() == b"transfer-encoding:":
                     self.is_chunked = True
             else:
-                if 100 <= _code(self._status) < 200:
+                if 100 <= _status_code(self._status_line) < 200:
                     self.interim += 1
-                    self._status = b""
+                    self._status_line = b""
                 else:
                     self.is_complete = True
                 self._line, self._line_bytes = [], 0
@@ -319,7 +316,7 @@ class ResponseHeads:
 
     @property
     def are_too_large(self) -> bool:
-        """Whether there is more of them than may be."""
+        """Whether the heads exceed a limit."""
         return (
             self._size + self._line_bytes > MAX_RESPONSE_HEAD_BYTES
             or self._fields > MAX_FIELDS
@@ -327,8 +324,8 @@ class ResponseHeads:
         )
 
 
-def _code(status: bytes) -> int:
+def _status_code(status_line: bytes) -> int:
     try:
-        return int(status.split(b" ", 2)[1])
+        return int(status_line.split(b" ", 2)[1])
     except (IndexError, ValueError):
         return 0

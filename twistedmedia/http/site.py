@@ -18,7 +18,7 @@ from twistedmedia.http.addresses import NO_PROXIES, Proxies, peer_host
 from twistedmedia.http.admission import Admission, ConnectionLimits
 from twistedmedia.http.body import BodyMemory
 from twistedmedia.http.connection import MediaChannel
-from twistedmedia.http.heads import forwarded_in
+from twistedmedia.http.heads import forwarded_for_lines
 from twistedmedia.http.lingering import LingeringConnections
 from twistedmedia.http.request import StreamingRequest
 from twistedmedia.http.timeouts import RequestTimeouts, StallDetector, Timeouts, descriptor_of
@@ -87,13 +87,13 @@ class MediaSite(server.Site):
         if self._proxies is NO_PROXIES:
             return peer
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())
-        return self._proxies.client(peer, forwarded)
+        return self._proxies.client_host(peer, forwarded)
 
     def client_of_head(self, peer: str, received: bytes) -> str:
         """As `client_host`, of the request whose head `received` begins with."""
         if self._proxies is NO_PROXIES:
             return peer
-        return self._proxies.client(peer, forwarded_in(received))
+        return self._proxies.client_host(peer, forwarded_for_lines(received))
 
     # The access log
 
@@ -124,7 +124,7 @@ class MediaSite(server.Site):
             sent_bytes,
             get(b"Referer", _NOTHING)[0],
             get(b"User-Agent", _NOTHING)[0],
-            self.reactor.seconds() - request.begun_s,
+            self.reactor.seconds() - request.started_s,
         )
 
     # Connections that come and go

@@ -28,8 +28,8 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISystemHandle
 from twisted.logger import Logger
 
+from twistedmedia.fairness.pace import RECENT_S, LeastRate, RecentRate
 from twistedmedia.http.transport import below_tls
-from twistedmedia.limits import RECENT_S, LeastRate, RecentRate
 
 # Content is judged by what came in a window of this length, or of `stall_s` if that is shorter:
 # long enough for a phone that changes its network.
@@ -152,7 +152,7 @@ class RequestTimeouts:
         """The content of `sender`'s request is to come."""
         window_s = self._timeouts.window_s
         rate = LeastRate(self._timeouts.min_rate, window_s)
-        rate.kept(sender.content_received, excused=True)
+        rate.is_met(sender.content_received, excused=True)
         now_s = self._clock.seconds()
         sender.waited_s()  # before this content
         recent = RecentRate(now_s, sender.content_received)
@@ -212,7 +212,7 @@ class RequestTimeouts:
             return
         content.ends_s = now_s + self._timeouts.window_s
         excused, content.excused = content.excused, False
-        if not content.rate.kept(sender.content_received, excused):
+        if not content.rate.is_met(sender.content_received, excused):
             del self._contents[sender]
             sender.content_is_late()
 
@@ -221,7 +221,7 @@ def _note(sender: Sender, content: _Content, now_s: float) -> None:
     """Note how much `sender` sent, and what was not its fault, since the last time."""
     waited_s = sender.waited_s()
     content.ends_s += waited_s
-    content.recent.look(now_s, sender.content_received, waited_s)
+    content.recent.update(now_s, sender.content_received, waited_s)
     content.excused |= sender.was_full()
 
 

@@ -1,4 +1,4 @@
-"""The headers of tus 1.0.0, resumable uploads (https://tus.io/protocols/resumable-upload).
+"""Parsers for the headers of tus 1.0.0, resumable uploads (https://tus.io/protocols/resumable-upload).
 
 Pure.
 """
@@ -28,71 +28,72 @@ CONTENT_TYPE = "application/offset+octet-stream"
 ALGORITHMS = {"sha1": hashlib.sha1, "sha256": hashlib.sha256}
 
 _DIGITS = re.compile(r"[0-9]+", re.ASCII)
-_MOST_DIGITS = len(str(MAX_LENGTH_BYTES))
+_MAX_DIGITS = len(str(MAX_LENGTH_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What a part has to be, by one of `ALGORITHMS`."""
+    """The expected digest of a part, by one of `ALGORITHMS`."""
 
     algorithm: str
     digest: bytes
 
-    def begin(self) -> Any:
-        """A hash to be fed with the part."""
+    def new_hash(self) -> Any:
+        """Return a hash object to update with the part."""
         return ALGORITHMS[self.algorithm]()
 
-    def problem(self, fed: Any) -> ChecksumMismatch | None:
-        """The failure of a part that `fed` was fed with, if it is not what it has to be."""
-        return None if fed.digest() == self.digest else ChecksumMismatch()
+    def error(self, hashed: Any) -> ChecksumMismatch | None:
+        """Return the failure if the digest of `hashed` is not the expected one."""
+        return None if hashed.digest() == self.digest else ChecksumMismatch()
 
 
 def check_version(field: str | None) -> None:
-    """Look at `Tus-Resumable`.
+    """Check `Tus-Resumable`.
 
-    :raises UnsupportedVersion: when it is not ours, or is missing.
+    :raises UnsupportedVersion: if it is missing, or not the supported version.
     """
     if field != VERSION:
         raise UnsupportedVersion(VERSION)
 
 
 def parse_bytes(name: str, field: str | None) -> int:
-    """The bytes that a header such as `Upload-Offset` says.
+    """Parse the number of bytes in a header such as `Upload-Offset`, whose name is `name`.
 
-    :raises MissingArgument: when it is not there.
-    :raises Malformed: when it is no such number.
+    :raises MissingArgument: if the header is missing.
+    :raises Malformed: if it is not a number, or too large.
     """
     if field is None:
         raise MissingArgument(name)
-    digits = field.lstrip("0")  # int() refuses thousands of them
-    if not _DIGITS.fullmatch(field) or len(digits) > _MOST_DIGITS:
+    digits = field.lstrip("0")  # int() raises an error for thousands of digits
+    if not _DIGITS.fullmatch(field) or len(digits) > _MAX_DIGITS:
         raise Malformed(f"{name} is not a number of bytes")
     size = int(digits or "0")
     if size > MAX_LENGTH_BYTES:
-        raise Malformed(f"{name} is more than anything can hold")
+        raise Malformed(f"{name} is larger than {MAX_LENGTH_BYTES}")
     return size
 
 
 def parse_length(length: str | None, deferred: str | None) -> int | None:
-    """The length of a new upload, None when it will be told later (Creation, Upload-Defer-Length).
+    """Parse the length of a new upload from `Upload-Length` and `Upload-Defer-Length`. None means
+    that the client sends the length later.
 
-    :raises MissingArgument: when neither is there.
-    :raises Malformed: when both are, or one is not as it has to be.
+    :raises MissingArgument: if both headers are missing.
+    :raises Malformed: if both are there, or one is invalid.
     """
     if deferred is None:
         return parse_bytes("Upload-Length", length)
     if length is not None:
         raise Malformed("Upload-Length and Upload-Defer-Length exclude each other")
     if deferred != "1":
-        raise Malformed("Upload-Defer-Length has to be 1")
+        raise Malformed("Upload-Defer-Length must be 1")
     return None
 
 
 def parse_metadata(field: str | None) -> dict[str, bytes]:
-    """The pairs of `Upload-Metadata`; a key without a value has an empty one. Elements of the list
-    may be empty (RFC 9110, 5.6.1.2), and there may be more blanks than one.
+    """Parse the pairs of `Upload-Metadata`. The value of a key without one is empty. The list may
+    have empty elements (RFC 9110, 5.6.1.2), and several blanks between key and value.
 
-    :raises Malformed: when it has other things in it, or one key twice.
+    :raises Malformed: if a key is not ASCII or repeated, or a value is not Base64.
     """
     pairs: dict[str, bytes] = {}
     for pair in (field or "").split(","):
@@ -106,10 +107,10 @@ def parse_metadata(field: str | None) -> dict[str, bytes]:
 
 
 def parse_checksum(field: str | None) -> Checksum | None:
-    """`Upload-Checksum`.
+    """Parse `Upload-Checksum`.
 
-    :raises BadRequest: when its algorithm is not one of ours (tus asks for 400).
-    :raises Malformed: when it is not an algorithm and a digest of its length in Base64.
+    :raises BadRequest: if its algorithm is not in `ALGORITHMS` (tus requires status 400).
+    :raises Malformed: if its digest is not Base64, or has the wrong length.
     """
     if field is None:
         return None
@@ -119,12 +120,12 @@ def parse_checksum(field: str | None) -> Checksum | None:
         raise BadRequest(f"the checksum's algorithm is not supported; supported are: {known}")
     digest = _from_base64(encoded, "the digest in Upload-Checksum")
     if len(digest) != ALGORITHMS[algorithm]().digest_size:
-        raise Malformed(f"the digest in Upload-Checksum is not as long as one of {algorithm}")
+        raise Malformed(f"the digest in Upload-Checksum does not have the length of {algorithm}")
     return Checksum(algorithm, digest)
 
 
 def format_expires(seconds: float) -> str:
-    """`Upload-Expires`, from seconds since the epoch (RFC 9110, 5.6.7)."""
+    """Format `Upload-Expires` (RFC 9110, 5.6.7) from seconds since the epoch."""
     return format_date(int(seconds))
 
 

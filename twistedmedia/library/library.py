@@ -1,8 +1,7 @@
-"""The one way in: every front end hands the files it receives to this.
+"""The application core: what can be done with the media of a store.
 
-It decides how many requests may upload or import at once, and counts them in the shares of their
-callers. It publishes to the end what it has begun to publish, also if the client leaves. `arrival`
-decides what becomes of one file.
+Every interface calls `Library`, each operation with its `Caller`. So this is the place to ask what
+a caller may do, and `Library.events` tells what was done.
 """
 
 from __future__ import annotations
@@ -10,132 +9,102 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.deferreds import shield
-from twistedmedia.errors import RETRY_AFTER_S, MediaError, Stopping
+from twistedmedia.errors import RETRY_AFTER_S, AddressRefused, Forbidden, MediaError, Stopping
 from twistedmedia.fairness import descriptors
-from twistedmedia.fairness.places import Slots, grow
 from twistedmedia.fairness.shares import Holder, Share, Shares
+from twistedmedia.fairness.slots import Slots, grow
+from twistedmedia.fetch.cache import FetchCache, FetchOutcome
+from twistedmedia.fetch.download import Download
+from twistedmedia.fetch.timings import Timings
+from twistedmedia.fetch.urls import Url
 from twistedmedia.http.forms import MAX_FILE_PARTS
+from twistedmedia.library.caller import Caller
+from twistedmedia.library.events import Events, FetchRefused, FileDeleted, Source
+from twistedmedia.library.importing import Fetches, Transfer
+from twistedmedia.library.log import log_event
 from twistedmedia.library.upload import PLAIN, ContentCoding, Upload, UploadLimits
-from twistedmedia.store.interface import KeptDraft, Store
+from twistedmedia.library.upload_slots import UploadSlot
+from twistedmedia.names import MediaName
+from twistedmedia.store.interface import (
+    Condition,
+    Listed,
+    Media,
+    Reserved,
+    ResumableDraft,
+    StorageState,
+    Store,
+    WatchedStore,
+)
 
 T = TypeVar("T")
 
-
 # Of the descriptors that the process may have, the files of forms may take this part.
 _FORMS_PART = 4
-
-
-class UploadSlot:
-    """The place of one upload or import: a `shares.Holder`, as fast as what it takes content from.
-    It logs when it gives way. A `with` statement releases it at its end.
-    """
-
-    _log = Logger()
-    _share: Share
-
-    def __init__(self, what: str, source: str, content: Holder) -> None:
-        """`what` it is, and `source`, an address, are for the log."""
-        self._what = what
-        self._source = source
-        self._content = content
-
-    def pace(self) -> float | None:
-        return self._content.pace()
-
-    def give_way(self) -> None:
-        self._log.warn(
-            "gave way: the slowest {what} of {source}, to a caller that has fewer",
-            what=self._what,
-            source=self._source,
-        )
-        self._content.give_way()
-
-    async def take(self, places: Slots, caller: str) -> Self:
-        """Take one of `places`. The wait may be cancelled.
-
-        :raises Busy: as `Slots.take`.
-        """
-        self._share = await places.take(caller, self)
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._share.release()
-        del self._share  # it refers to this place
-
-    @contextmanager
-    def lent_to(self, content: Holder) -> Iterator[None]:
-        """The time in which it is `content` that the place is taken for."""
-        before, self._content = self._content, content
-        try:
-            yield
-        finally:
-            self._content = before
+_NO_FETCHES = "this service fetches nothing"
 
 
 class Library:
-    """Takes files into a store. `places` of uploads, `imports`, and `form_files` that are held open
-    are shared among the callers.
+    """The operations on the media of `store`, within `limits`.
 
-    An import has a place of each of the first two. It takes that of the upload first, so two
-    imports never wait for each other.
+    Callers share the slots of uploads and imports, and the files that forms hold open. An import
+    has a slot of each kind. It takes that of the upload first, so two imports never wait for each
+    other.
     """
 
     _log = Logger()
 
     def __init__(
-        self, store: Store, limits: UploadLimits, clock: IReactorTime | None = None
+        self,
+        store: Store,
+        limits: UploadLimits,
+        clock: IReactorTime | None = None,
+        *,
+        fetches: Fetches | None = None,
     ) -> None:
-        """`clock` is the reactor. Without it no request waits for a place: see `places`."""
+        """`clock` is the reactor. Without it no request waits for a slot: see `Slots`. Without
+        `fetches` no URL is fetched.
+        """
         self.store = store
         self.limits = limits
-        self.places = Slots(limits.max_uploads, limits.busy_rate, clock)
+        self.fetches = fetches
+        self.events = Events(log_event)
+        self.upload_slots = Slots(limits.max_uploads, limits.busy_rate, clock)
         imports = limits.max_imports or max(1, limits.max_uploads // 2)
-        self.imports = Slots(imports, limits.busy_rate, clock)
+        self.import_slots = Slots(imports, limits.busy_rate, clock)
         self.form_files = Shares(self._most_form_files(), limits.busy_rate)
         self._clock = clock
-        self._unbroken: dict[object, object] = {}  # what each is, by a key of its own
-        self._waiting_for_quiet: list[Deferred[None]] = []
-        self._is_hurried = False
+        self._fetch_cache = FetchCache(fetches.fetcher, fetches.asking) if fetches else None
+        self._shielded: dict[object, object] = {}  # what each is, by a key of its own
+        self._draining: list[Deferred[None]] = []
+        self._publishes = True
 
-    @property
-    def uploads(self) -> int:
-        """How many requests are uploading."""
-        return self.places.used
+    # Storing
 
-    async def upload(self, caller: str, source: str, content: Holder) -> UploadSlot:
-        """A place for a request of `caller` that uploads `content`, for a `with` statement.
-        `source` is its address. The wait for the place may be cancelled.
+    async def admit_upload(self, caller: Caller, content: Holder) -> UploadSlot:
+        """A slot for a request that uploads `content`, for a `with` statement. The wait for it may
+        be cancelled.
 
         :raises Busy: as `Slots.take`.
         """
-        return await UploadSlot("upload", source, content).take(self.places, caller)
+        return await UploadSlot("upload", caller, content).take(self.upload_slots)
 
-    async def importing(self, caller: str, source: str, content: Holder) -> UploadSlot:
-        """A place for a request of `caller` that imports `content`, as for `upload`.
+    async def admit_import(self, caller: Caller, content: Holder) -> UploadSlot:
+        """A slot for a request that imports `content`, as `admit_upload`.
 
         :raises Busy: as `Slots.take`.
         """
-        return await UploadSlot("import", source, content).take(self.imports, caller)
+        return await UploadSlot("import", caller, content).take(self.import_slots)
 
-    async def form_file(self, form: Share) -> None:
+    async def hold_form_file(self, form: Share) -> None:
         """Have `form`, a share of `form_files`, hold one more file. The wait for it may be
         cancelled.
 
@@ -143,96 +112,211 @@ class Library:
         """
         await grow(form, 1, self._clock)
 
-    def divide_descriptors(self) -> None:
-        """The limit of descriptors was changed."""
+    def begin(
+        self,
+        source: Source,
+        *,
+        declared: int | None = None,
+        coding: ContentCoding = PLAIN,
+        draft: ResumableDraft | None = None,
+    ) -> Upload:
+        """A new upload, or one that goes on with a kept `draft`. `declared` is its size in bytes if
+        that is known; `coding` is how `Upload.write` gets the bytes.
+        """
+        return Upload(
+            self.store,
+            self.limits,
+            self.events,
+            source,
+            declared=declared,
+            coding=coding,
+            draft=draft,
+        )
+
+    async def publish(
+        self, uploads: list[Upload], turn: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Publish the uploads that have not failed, in their order. Once begun this goes on to its
+        end, also if nobody waits any more. Afterwards those that fail have a `failure`, the others
+        are `stored`. `turn` is awaited between two of them.
+        """
+        for upload in uploads:
+            upload.publishing = True
+        await self.run_shielded(self._publish(uploads, turn), _Publish(uploads))
+
+    # Fetching
+
+    async def fetch(
+        self, caller: Caller, url: Url | None, *, fresh: bool, keep: bool
+    ) -> FetchOutcome:
+        """What a fetch of `url` comes to, None for the upstream's own. Callers who ask for a URL at
+        the same time share a fetch. `fresh` and `keep` are as for `FetchCache.ask`.
+
+        :raises Forbidden: if nothing is fetched.
+        :raises MediaError: why the fetch failed.
+        """
+        if self._fetch_cache is None:
+            raise Forbidden(_NO_FETCHES)
+        with self._report_refused(caller):
+            return await self._fetch_cache.ask(url, caller.key, fresh=fresh, keep=keep)
+
+    async def import_url(
+        self,
+        caller: Caller,
+        url: Url,
+        slot: UploadSlot,
+        *,
+        directory: str,
+        filename: str,
+        sha256: str | None,
+    ) -> tuple[Upload, Timings | None]:
+        """Store the content of `url`. Returns the upload, and the cost of the fetch; None if the
+        file with the digest `sha256`, in hex, was there already. The request has an upload `slot`.
+        It takes an import slot as well, because an import costs its caller next to nothing.
+
+        :raises Forbidden: if nothing is fetched.
+        :raises MediaError: why the content is not stored.
+        """
+        if self.fetches is None:
+            raise Forbidden(_NO_FETCHES)
+        timings = None
+        with self.begin(Source(caller, url.origin)) as upload:
+            upload.sha256 = sha256
+            upload.named(directory, filename)
+            await upload.prepare(awaited=True)
+            upload.raise_failure()
+            if not upload.identical:
+                fetches = self.fetches
+                download = Download(fetches.fetcher, url, fetches.importing, caller.key)
+                transfer = Transfer(download)
+                with (
+                    await self.admit_import(caller, transfer),
+                    slot.lent_to(transfer),
+                    self._report_refused(caller),
+                ):
+                    timings = await transfer.run(upload)
+            await self.publish([upload])
+            upload.raise_failure()
+        return upload, timings
+
+    @contextmanager
+    def _report_refused(self, caller: Caller) -> Iterator[None]:
+        try:
+            yield
+        except AddressRefused as error:
+            self.events.publish(FetchRefused(error.where, caller))
+            raise
+
+    # Reading and deleting
+
+    def open(self, caller: Caller, name: MediaName) -> Deferred[Media]:
+        """Open a file.
+
+        Fails with `NotFound`; when the name is a directory's, with `IsDirectory`.
+        """
+        return self.store.open(name, caller=caller.key)
+
+    def list_directory(
+        self, caller: Caller, folders: tuple[str, ...], after: str, limit: int
+    ) -> Listed:
+        """The page with the first `limit` names of a directory that come after `after`."""
+        return self.store.list(folders, after, limit, caller=caller.key)
+
+    async def delete(
+        self, caller: Caller, name: MediaName, condition: Condition | None = None
+    ) -> bool:
+        """Delete a file, if `condition` holds. Whether there was such a file.
+
+        :raises NameConflict: when the name is a directory's.
+        :raises PreconditionFailed: when the condition does not hold.
+        """
+        deleted = await self.store.delete(name, condition, caller=caller.key)
+        if deleted:
+            self.events.publish(FileDeleted(name, caller))
+        return deleted
+
+    # Operating
+
+    def storage_state(self) -> Deferred[StorageState]:
+        """How the storage is, as far as the store knows."""
+        if isinstance(self.store, WatchedStore):
+            return self.store.look()
+        return succeed(StorageState(None))
+
+    @property
+    def reserved(self) -> Reserved | None:
+        """How much of the free space uploads have reserved, None if the store does not know."""
+        return self.store.reserved if isinstance(self.store, WatchedStore) else None
+
+    def on_descriptor_limit(self) -> None:
+        """Divide the descriptors anew: their limit was changed."""
         self.form_files.total = self._most_form_files()
+
+    # Stopping
+
+    def run_shielded(self, work: Coroutine[Deferred[Any], Any, T], what: object) -> Deferred[T]:
+        """Run `work` to its end, also if nobody waits for it. Fires with its result. The text of
+        `what` names it in `running`.
+        """
+        key = object()
+        self._shielded[key] = what
+        working = ensureDeferred(work)
+        working.addBoth(self._ended, key)
+        return shield(working, unclaimed=self._log_unclaimed)
+
+    @property
+    def running(self) -> list[str]:
+        """The shielded work that has not ended, each by its name."""
+        return [str(what) for what in self._shielded.values()]
+
+    def drain(self) -> Deferred[None]:
+        """Fires when no shielded work is running. May be cancelled."""
+        draining: Deferred[None] = Deferred()
+        self._draining.append(draining)
+        self._fire_if_drained()
+        return draining
+
+    def stop_publishing(self) -> None:
+        """Begin to publish no further file: no client is left that waits for the outcome."""
+        self._publishes = False
 
     def _most_form_files(self) -> int:
         most = self.limits.max_uploads * MAX_FILE_PARTS
         limit = descriptors.limit()
         return most if limit is None else min(most, limit // _FORMS_PART)
 
-    def arrival(
-        self,
-        source: str,
-        *,
-        caller: str,
-        declared: int | None = None,
-        coding: ContentCoding = PLAIN,
-        draft: KeptDraft | None = None,
-    ) -> Upload:
-        """A file begins to arrive, or goes on; see `Upload`."""
-        return Upload(self.store, self.limits, source, caller, declared, coding, draft)
-
-    async def publish(
-        self, arrivals: list[Upload], turn: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
-        """Publish the arrivals that have not failed, in their order. Once begun this goes on to the
-        end, also if nobody waits any more. Those that fail have a `failure` then, the others
-        `stored`. `turn` is awaited between two of them.
-        """
-        for arrival in arrivals:
-            arrival.publishing = True
-        await self.unbroken(self._publish(arrivals, turn), _Publish(arrivals))
-
-    def unbroken(self, work: Coroutine[Deferred[Any], Any, T], what: object) -> Deferred[T]:
-        """What `work` comes to. It goes on to its end, also if nobody waits. The text of `what`
-        names it in `under_way`.
-        """
-        key = object()
-        self._unbroken[key] = what
-        working = ensureDeferred(work)
-        working.addBoth(self._ended, key)
-        return shield(working, unclaimed=self._unclaimed)
-
-    @property
-    def under_way(self) -> list[str]:
-        """What must not be broken off, each by its name."""
-        return [str(what) for what in self._unbroken.values()]
-
-    def quiet(self) -> Deferred[None]:
-        """Fires when nothing is under way that must not be broken off. May be cancelled."""
-        waiting: Deferred[None] = Deferred()
-        self._waiting_for_quiet.append(waiting)
-        self._tell_quiet()
-        return waiting
-
-    def hurry(self) -> None:
-        """Begin to publish no further file: nobody waits for the outcome any more."""
-        self._is_hurried = True
-
     async def _publish(
-        self, arrivals: list[Upload], turn: Callable[[], Awaitable[None]] | None
+        self, uploads: list[Upload], turn: Callable[[], Awaitable[None]] | None
     ) -> None:
-        # Of a form with many files one line for each reason: a small request can have 256 of them.
+        # One event for each reason, not for each file: a small form can have 256 of them.
         failed: dict[str, list[Upload]] = {}
         try:
-            for arrival in arrivals:
-                if turn is not None and arrival is not arrivals[0]:
+            for upload in uploads:
+                if turn is not None and upload is not uploads[0]:
                     await turn()
-                if self._is_hurried:
-                    arrival.fail(Stopping(RETRY_AFTER_S))
-                await arrival.publish()
-                if arrival.stored is None:
-                    failed.setdefault(str(arrival.failure), []).append(arrival)
+                if not self._publishes:
+                    upload.fail(Stopping(RETRY_AFTER_S))
+                await upload.publish()
+                if upload.stored is None:
+                    failed.setdefault(str(upload.failure), []).append(upload)
         finally:
-            for arrival in arrivals:
-                arrival.let_go()
+            for upload in uploads:
+                upload.let_go()
             for first, *others in failed.values():
-                first.log_failure(first.failure, len(others))
+                first.report_failure(first.failure, len(others))
 
     def _ended(self, outcome: T, key: object) -> T:
-        del self._unbroken[key]
-        self._tell_quiet()
+        del self._shielded[key]
+        self._fire_if_drained()
         return outcome
 
-    def _tell_quiet(self) -> None:
-        if not self._unbroken:
-            waiting, self._waiting_for_quiet = self._waiting_for_quiet, []
-            for each in waiting:
+    def _fire_if_drained(self) -> None:
+        if not self._shielded:
+            draining, self._draining = self._draining, []
+            for each in draining:
                 each.callback(None)
 
-    def _unclaimed(self, outcome: object) -> None:
+    def _log_unclaimed(self, outcome: object) -> None:
         if isinstance(outcome, Failure) and not outcome.check(MediaError, ConnectionLost):
             self._log.failure("what a client had begun failed after it had gone", outcome)
 
@@ -241,8 +325,8 @@ class Library:
 class _Publish:
     """A publish, as the log names it."""
 
-    arrivals: list[Upload]
+    uploads: list[Upload]
 
     def __str__(self) -> str:
-        more = len(self.arrivals) - 1
-        return f"{str(self.arrivals[0].name)!r}" + (f" and {more} more of a form" if more else "")
+        more = len(self.uploads) - 1
+        return f"{str(self.uploads[0].name)!r}" + (f" and {more} more of a form" if more else "")

@@ -1,8 +1,8 @@
-"""Uploads that go over many requests: begun, added to, looked at, ended.
+"""Resumable uploads: files that arrive over many requests.
 
-An upload is a kept draft of the store; each request that adds to it is an arrival of the intake.
-What of a request counts, when the whole is published, and who may write is decided here; how
-requests look, in `web.uploading`.
+An upload is a kept draft of the store. Each request that adds to it goes on with that draft. What
+of a request counts, when the whole is published, and who may write is decided here. How requests
+look is the matter of `web.tus_uploads`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from twistedmedia.errors import (
     TooLarge,
     WrongOffset,
 )
-from twistedmedia.http.addresses import rate_limit_key
 from twistedmedia.http.body import Body
 from twistedmedia.http.tus import Checksum
+from twistedmedia.library.caller import Caller
+from twistedmedia.library.events import Source, UploadExpired, UploadInterrupted, UploadResumed
 from twistedmedia.library.library import Library
 from twistedmedia.library.quota import UploadQuota
 from twistedmedia.library.takeover import TakeoverLock
@@ -42,16 +43,16 @@ from twistedmedia.library.upload import Upload
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import (
-    KeptDraft,
-    KeptDrafts,
+    ResumableDraft,
+    ResumableDrafts,
     UploadSpec,
     UploadState,
     UploadStatus,
 )
 
-# What a client is told is in whole seconds, and its clock may be a little off.
+# Clients are told whole seconds, and their clocks may be a little off.
 _EXPIRED_FOR_S = 60
-# A power failure takes no more than this of what was acknowledged. To sync that often costs as much
+# A power failure takes at most so much of what was acknowledged. To sync more often costs as much
 # time as some MiB more.
 _SYNC_BYTES = 64 << 20
 _MOST_BETWEEN_SWEEPS_S = 600
@@ -59,12 +60,12 @@ _MOST_BETWEEN_SWEEPS_S = 600
 
 @dataclass(frozen=True, slots=True)
 class UploadProgress:
-    """How far an upload is: `offset` of `length` bytes, None while nobody knows how many. While it
-    is unfinished it is dropped at `expires_s`, in seconds since the epoch; `stored` is its name
-    once it is stored. `note` is its plan's.
+    """How far an upload is: `offset` of `length` bytes, None while the length is unknown. An
+    unfinished upload is dropped at `expires_s`, in seconds since the epoch. `stored` is its name
+    once it is stored. `note` is its spec's.
     """
 
-    upload: str
+    upload_id: str
     offset: int
     length: int | None
     note: str
@@ -74,8 +75,8 @@ class UploadProgress:
 
 @dataclass(frozen=True, slots=True)
 class UploadPart:
-    """What one request adds, from `offset` on. `length` is that of the whole upload, where the
-    request tells it.
+    """What one request adds, from `offset` on. `length` is that of the whole upload, if the request
+    tells it.
     """
 
     offset: int
@@ -85,11 +86,11 @@ class UploadPart:
 
 
 class ResumableUploads:
-    """The uploads of one intake's store.
+    """The resumable uploads of one library.
 
-    Of the requests for one upload one is at work and at most one waits, without content: see
-    `turns`. A newer request tells the one at work to end. A request at work goes on to its end
-    when its client leaves: the bytes that had arrived are kept.
+    When several requests target one upload, only the newest is served: it asks the one at work to
+    stop. At most one request waits, and only without content: see `TakeoverLock`. A request at
+    work finishes even if its client disconnects, and the bytes received so far are kept.
     """
 
     _log = Logger()
@@ -97,286 +98,287 @@ class ResumableUploads:
     def __init__(
         self,
         library: Library,
-        drafts: KeptDrafts,
+        drafts: ResumableDrafts,
         *,
         expiry_s: float = 24 * 3600,
         max_unfinished: int = 1000,
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
+        new_id: Callable[[], str] = lambda: token_hex(16),
     ) -> None:
         """An upload that nobody adds to for `expiry_s` seconds is dropped. One caller may have
         `max_unfinished` of them. `now_s` is seconds since the epoch, which may be set at any time;
-        `monotonic_s` is a clock that is never set.
+        `monotonic_s` is a clock that is never set. `new_id` makes 32 hexadecimal digits.
         """
         self.library = library
         self._expiry_s = expiry_s
         self._drafts = drafts
-        self._unfinished = UploadQuota(max_unfinished)
+        self._quota = UploadQuota(max_unfinished)
         self._now_s = now_s
         self._monotonic_s = monotonic_s
-        self._turns = TakeoverLock()
-        self._counted = False
+        self._new_id = new_id
+        self._takeover = TakeoverLock()
+        self._is_counted = False
         self._adjusted_s: float | None = None  # wall time less monotonic time, at the last sweep
         self._sweeping = LoopingCall(self._sweep)
 
     def start(self, reactor: Any) -> None:
-        """The store is open: find out what is there, and sweep from now on."""
+        """Count the uploads in the store, which is open, and sweep from now on."""
         self._sweeping.clock = reactor
         interval_s = min(_MOST_BETWEEN_SWEEPS_S, max(1.0, self._expiry_s / 10))
         self._sweeping.start(interval_s, now=True)
 
     def stop(self) -> None:
-        """Sweep no more."""
+        """Stop sweeping."""
         if self._sweeping.running:
             self._sweeping.stop()
 
     def create(
-        self, source: str, caller: str, plan: UploadSpec, part: UploadPart
+        self, caller: Caller, spec: UploadSpec, part: UploadPart
     ) -> Deferred[UploadProgress]:
-        """Begin an upload, with a first part, which may be empty. `source` is an address for the
-        log, `caller` whose upload it counts as. Fires when that part is done with.
+        """Begin an upload, with a first part, which may be empty. Fires when that part is done
+        with.
 
-        Fails with the errors of an upload by PUT, and `TooManyUnfinished`; then there is none.
+        Fails with the errors of an upload by PUT, and `TooManyUnfinished`; then there is no upload.
         """
-        request = _Request(token_hex(16), caller, plan.name)
-        return self.library.unbroken(self._create(source, plan, part, request), request)
+        request = _Request(self._new_id(), caller, spec.name)
+        return self.library.run_shielded(self._create(spec, part, request), request)
 
-    def add(self, source: str, upload: str, part: UploadPart) -> Deferred[UploadProgress]:
+    def append(self, caller: Caller, upload_id: str, part: UploadPart) -> Deferred[UploadProgress]:
         """Add a part. When that was the last one, fires after the file is published.
 
         Fails with `NotFound`, `WrongOffset`, `Superseded` by a newer request, `StillEnding` while
         an older one ends, `ChecksumMismatch`, and what a publish fails with, but with `NameTaken`
-        where the name is another file's. Of a part that breaks off what came is kept, unless it has
-        a checksum.
+        if the name is another file's. If a part breaks off, the received bytes are kept, unless it
+        has a checksum.
         """
-        request = _Request(upload, rate_limit_key(source))
-        return self.library.unbroken(self._in_turn(source, part, request), request)
+        request = _Request(upload_id, caller)
+        return self.library.run_shielded(self._append(part, request), request)
 
-    def look(self, source: str, upload: str) -> Deferred[UploadProgress]:
+    def status(self, caller: Caller, upload_id: str) -> Deferred[UploadProgress]:
         """How far an upload is. One that is complete is published first.
 
         Fails with `NotFound`, `NameTaken`, `Superseded`, and what a publish fails with.
         """
-        request = _Request(upload, rate_limit_key(source))
-        return self.library.unbroken(self._look(source, request), request)
+        request = _Request(upload_id, caller)
+        return self.library.run_shielded(self._status(request), request)
 
-    def end(self, source: str, upload: str) -> Deferred[None]:
+    def terminate(self, caller: Caller, upload_id: str) -> Deferred[None]:
         """Drop an upload. A file that it has become stays.
 
         Fails with `NotFound`.
         """
-        request = _Request(upload, rate_limit_key(source))
-        return self.library.unbroken(self._end(request), request)
+        request = _Request(upload_id, caller)
+        return self.library.run_shielded(self._terminate(request), request)
 
     async def sweep(self) -> None:
-        """Drop what nobody has added to for so long that it has expired. A wall clock that was set
-        meanwhile makes no difference.
-        """
+        """Drop uploads that have expired, also if the wall clock was set meanwhile."""
         await self._drafts.learn()  # which may take long: the clocks are read after it
         now_s, monotonic_s = self._now_s(), self._monotonic_s()
         await self._drafts.adjust(int(now_s * 10**9), int(monotonic_s * 10**9))
         self._adjusted_s = now_s - monotonic_s
         idle_s = self._expiry_s + _EXPIRED_FOR_S
-        spared = self._unfinished.written_since(monotonic_s - idle_s)
+        spared = self._quota.written_since(monotonic_s - idle_s)
         # The clock may have been set back meanwhile. Files that were written since are not older.
         before_s = min(now_s, self._now_s()) - idle_s
-        for upload in await self._drafts.expire(int(before_s * 10**9), spared):
-            if upload in self._unfinished:
-                self._log.info("expired: upload {upload}", upload=upload)
-            self._unfinished.end(upload)
+        for upload_id in await self._drafts.expire(int(before_s * 10**9), spared):
+            if upload_id in self._quota:
+                self.library.events.publish(UploadExpired(upload_id))
+            self._quota.end(upload_id)
 
     async def _sweep(self) -> None:
         try:
-            if not self._counted:  # before the first sweep, or what that drops would count
-                await self._take_stock()
+            if not self._is_counted:  # before the first sweep, which drops some of them
+                await self._count()
             await self.sweep()
         except CancelledError:  # the store stops
             pass
-        except MediaError as error:  # the next time, perhaps
+        except MediaError as error:  # the next sweep may succeed
             self._log.warn("expired uploads were not swept: {why}", why=error.reason)
         except Exception:  # noqa: BLE001
             self._log.failure("expired uploads could not be swept")
 
-    async def _take_stock(self) -> None:
-        self._unfinished.take_stock(await self._drafts.callers())
-        self._counted = True
+    async def _count(self) -> None:
+        self._quota.take_stock(await self._drafts.callers())
+        self._is_counted = True
 
     async def _create(
-        self, source: str, plan: UploadSpec, part: UploadPart, request: _Request
+        self, spec: UploadSpec, part: UploadPart, request: _Request
     ) -> UploadProgress:
-        upload, caller = request.upload, request.caller
-        # Only to look.
-        with self.library.arrival(source, declared=plan.length, caller=caller) as arrival:
-            arrival.sha256 = plan.sha256
-            arrival.accepted(plan.name)
-            await arrival.prepare(awaited=True)
-            arrival.raise_failure()
-        self._unfinished.begin(upload, caller)
+        upload_id, caller = request.upload_id, request.caller
+        # This upload gets no bytes: it finds out whether such a file can be stored.
+        with self.library.begin(Source(caller), declared=spec.length) as upload:
+            upload.sha256 = spec.sha256
+            upload.accepted(spec.name)
+            await upload.prepare(awaited=True)
+            upload.raise_failure()
+        self._quota.begin(upload_id, caller.key)
         try:
-            if arrival.stored is not None:  # it is there already
-                if plan.length not in (None, arrival.stored.size):
+            if upload.stored is not None:  # it is there already
+                if spec.length not in (None, upload.stored.size):
                     raise DigestMismatch("what has that digest has another length")
-                plan = replace(plan, length=arrival.stored.size)
-                await self._drafts.create(upload, plan, arrival.stored.etag)
-                return _stored(upload, plan)  # it counts until it expires
-            await self._drafts.create(upload, plan)
-            self._unfinished.wrote(upload, self._monotonic_s())
-            if part.body.length == 0 and plan.length != 0 and part.checksum is None:
-                return self._unfinished_at(upload, plan, 0, self._now_s())
-            return await self._in_turn(source, part, request)
-        except BaseException:  # nobody knows its id
+                spec = replace(spec, length=upload.stored.size)
+                await self._drafts.create(upload_id, spec, upload.stored.etag)
+                return _stored(upload_id, spec)  # it counts until it expires
+            await self._drafts.create(upload_id, spec)
+            self._quota.wrote(upload_id, self._monotonic_s())
+            if part.body.length == 0 and spec.length != 0 and part.checksum is None:
+                return self._unfinished(upload_id, spec, 0, self._now_s())
+            return await self._append(part, request)
+        except BaseException:  # the client does not know its id
             await self._forget(request)
             raise
 
-    async def _in_turn(self, source: str, part: UploadPart, request: _Request) -> UploadProgress:
-        upload, body = request.upload, part.body
+    async def _append(self, part: UploadPart, request: _Request) -> UploadProgress:
+        upload_id, body = request.upload_id, part.body
         try:
             # A waiting request holds no content, so one that has some does not wait. It would be
             # refused in any case: its offset was right before the older request added its bytes.
-            async with self._turns.take(upload, body.fail, waits=body.length == 0):
-                body.outlives = True  # the bytes that arrive are read, however soon the client goes
-                kept = await self._drafts.find(upload, caller=request.caller)
-                request.name = kept.plan.name
-                if kept.fate is not UploadStatus.UNFINISHED:
-                    progress = await self._ended(request, kept)
-                    self._judged(kept, part)
+            async with self._takeover.take(upload_id, body.fail, waits=body.length == 0):
+                body.outlives_connection = True  # received bytes are read even if the client goes
+                state = await self._drafts.find(upload_id, caller=request.caller.key)
+                request.name = state.spec.name
+                if state.status is not UploadStatus.UNFINISHED:
+                    progress = await self._finished(request, state)
+                    self._check(state, part)
                     if await body.read():
-                        raise TooLarge(kept.size, "the upload")
+                        raise TooLarge(state.size, "the upload")
                     return progress
-                plan = self._judged(kept, part)
-                with await self.library.upload(request.caller, source, body):
-                    return await self._receive(source, kept.plan, plan, part, request)
+                spec = self._check(state, part)
+                with await self.library.admit_upload(request.caller, body):
+                    return await self._receive(state.spec, spec, part, request)
         finally:
-            body.drop()
+            body.discard()
 
-    async def _look(self, source: str, request: _Request) -> UploadProgress:
-        upload = request.upload
-        async with self._turns.take(upload, _goes_on):
-            kept = await self._drafts.find(upload, synced=True, caller=request.caller)
-            request.name = kept.plan.name
-            if kept.fate is not UploadStatus.UNFINISHED:
-                return await self._ended(request, kept)
-            if kept.size != kept.plan.length:
-                return self._unfinished_at(
-                    upload, kept.plan, kept.size, self._touched_s(upload, kept.modified_ns)
-                )
-            draft = self._drafts.resume(upload, None, provisional=False, caller=kept.plan.caller)
-            arrival = self.library.arrival(source, caller=request.caller, draft=draft)
+    async def _status(self, request: _Request) -> UploadProgress:
+        upload_id = request.upload_id
+        async with self._takeover.take(upload_id, _goes_on):
+            state = await self._drafts.find(upload_id, synced=True, caller=request.caller.key)
+            request.name = state.spec.name
+            if state.status is not UploadStatus.UNFINISHED:
+                return await self._finished(request, state)
+            if state.size != state.spec.length:
+                touched_s = self._touched_s(upload_id, state.modified_ns)
+                return self._unfinished(upload_id, state.spec, state.size, touched_s)
+            draft = self._drafts.resume(
+                upload_id, None, provisional=False, caller=state.spec.caller
+            )
+            upload = self.library.begin(Source(request.caller), draft=draft)
             try:
-                await arrival.resume(kept.plan.name)
-                return await self._publish(kept.plan, arrival, draft, request)
+                await upload.resume(state.spec.name)
+                return await self._publish(state.spec, upload, draft, request)
             finally:
                 await draft.release(undo=False)
 
-    async def _end(self, request: _Request) -> None:
-        async with self._turns.take(request.upload, _goes_on):
+    async def _terminate(self, request: _Request) -> None:
+        async with self._takeover.take(request.upload_id, _goes_on):
             if not await self._forget(request):
                 raise NotFound("there is no such upload")
 
-    def _judged(self, kept: UploadState, part: UploadPart) -> UploadSpec:
-        """The plan, with what the part says of it, if the part fits to it."""
-        _judge_offset(kept, part)
-        plan = kept.plan
-        if part.length is not None and part.length != plan.length:
-            if plan.length is not None:
-                raise Malformed(f"the Upload-Length was said to be {plan.length}")
-            if part.length < kept.size:
-                raise Malformed(f"the Upload-Length is less than the {kept.size} bytes here")
+    def _check(self, state: UploadState, part: UploadPart) -> UploadSpec:
+        """The spec, with what the part says of it, if the part fits to it."""
+        if part.offset != state.size:
+            raise WrongOffset(state.size)
+        spec = state.spec
+        if part.length is not None and part.length != spec.length:
+            if spec.length is not None:
+                raise Malformed(f"the Upload-Length was said to be {spec.length}")
+            if part.length < state.size:
+                raise Malformed(f"the Upload-Length is less than the {state.size} bytes here")
             ByteBudget(self.library.limits.max_upload).spend(part.length)
-            plan = replace(plan, length=part.length)
-        coming = part.body.length or 0
-        if plan.length is not None and kept.size + coming > plan.length:
-            raise TooLarge(plan.length, "the upload")
-        return plan
+            spec = replace(spec, length=part.length)
+        declared = part.body.length or 0
+        if spec.length is not None and state.size + declared > spec.length:
+            raise TooLarge(spec.length, "the upload")
+        return spec
 
     async def _receive(
-        self, source: str, before: UploadSpec, plan: UploadSpec, part: UploadPart, request: _Request
+        self, before: UploadSpec, spec: UploadSpec, part: UploadPart, request: _Request
     ) -> UploadProgress:
-        upload = request.upload
+        upload_id, caller = request.upload_id, request.caller
         provisional = part.checksum is not None
         draft = self._drafts.resume(
-            upload, part.body.length, provisional=provisional, caller=plan.caller
+            upload_id, part.body.length, provisional=provisional, caller=spec.caller
         )
-        arrival = self.library.arrival(source, caller=request.caller, draft=draft)
+        upload = self.library.begin(Source(caller), draft=draft)
         if part.checksum is not None:
-            arrival.checksum = part.checksum.begin()
+            upload.checksum = part.checksum.new_hash()
         undo = False
         try:
-            if await arrival.resume(plan.name) != part.offset:
+            if await upload.resume(spec.name) != part.offset:
                 raise WrongOffset(part.offset)
-            broke = await _read(arrival, part.body, plan.length, provisional=provisional)
-            arrival.raise_failure()
+            if part.offset:
+                self.library.events.publish(
+                    UploadResumed(upload_id, spec.name, part.offset, caller)
+                )
+            broke = await _read(upload, part.body, spec.length, provisional=provisional)
+            upload.raise_failure()
             if part.checksum is not None and broke is None:
-                broke = part.checksum.problem(arrival.checksum)
+                broke = part.checksum.error(upload.checksum)
             undo = isinstance(broke, TooLarge) or (provisional and broke is not None)
             if broke is not None:
-                self._log.info(
-                    "broke off: {name!r} at {size} bytes from {source}: {why}",
-                    name=str(plan.name),
-                    size=part.offset if undo else arrival.size,
-                    source=source,
-                    why=str(broke),
-                )
+                size = part.offset if undo else upload.size
+                self.library.events.publish(UploadInterrupted(spec.name, size, str(broke), caller))
             if broke is not None and undo:
                 raise broke
-            if plan.length is not None and plan.length != before.length:
-                await self._drafts.declare(upload, plan.length, caller=request.caller)
-            if arrival.size == plan.length:
-                progress = await self._publish(plan, arrival, draft, request)
+            if spec.length is not None and spec.length != before.length:
+                await self._drafts.declare(upload_id, spec.length, caller=caller.key)
+            if upload.size == spec.length:
+                progress = await self._publish(spec, upload, draft, request)
             else:
-                # Who records while he sends may not have any more what was acknowledged.
-                synced = plan.length is None or arrival.size - arrival.synced >= _SYNC_BYTES
-                await arrival.keep(synced=synced)
-                progress = self._unfinished_at(upload, plan, arrival.size, self._now_s())
+                # A client that records while it sends may not have acknowledged bytes any more.
+                synced = spec.length is None or upload.size - upload.synced >= _SYNC_BYTES
+                await upload.keep(synced=synced)
+                progress = self._unfinished(upload_id, spec, upload.size, self._now_s())
             if broke is not None:
                 raise broke
             return progress
         finally:
-            self._unfinished.wrote(upload, self._monotonic_s())
+            self._quota.wrote(upload_id, self._monotonic_s())
             await draft.release(undo=undo)
 
     async def _publish(
-        self, plan: UploadSpec, arrival: Upload, draft: KeptDraft, request: _Request
+        self, spec: UploadSpec, upload: Upload, draft: ResumableDraft, request: _Request
     ) -> UploadProgress:
-        upload, caller = request.upload, request.caller
-        arrival.sha256 = plan.sha256
-        await self.library.publish([arrival])
+        upload_id, caller = request.upload_id, request.caller.key
+        upload.sha256 = spec.sha256
+        await self.library.publish([upload])
         await draft.release(undo=False)
-        if arrival.stored is not None:
-            if arrival.identical:  # another's, of the same content
-                await self._drafts.settle(upload, arrival.stored.etag, caller=caller)
-            self._unfinished.end(upload)
-            return _stored(upload, plan)
-        failure = arrival.failure
+        if upload.stored is not None:
+            if upload.identical:  # another upload's file, with the same content
+                await self._drafts.settle(upload_id, upload.stored.etag, caller=caller)
+            self._quota.end(upload_id)
+            return _stored(upload_id, spec)
+        failure = upload.failure
         assert failure is not None
         if isinstance(failure, (AlreadyExists, NameConflict)):
-            await self._drafts.settle(upload, None, caller=caller)
-            self._unfinished.end(upload)
+            await self._drafts.settle(upload_id, None, caller=caller)
+            self._quota.end(upload_id)
             raise NameTaken(failure.reason)
         if not isinstance(failure, _PASSING):
             await self._forget(request)
         raise failure
 
-    async def _ended(self, request: _Request, kept: UploadState) -> UploadProgress:
-        """What there is to say of an upload that is not unfinished."""
-        if kept.fate is UploadStatus.TAKEN:
+    async def _finished(self, request: _Request, state: UploadState) -> UploadProgress:
+        """The progress of an upload that was stored, while its file is there."""
+        if state.status is UploadStatus.TAKEN:
             raise NameTaken
-        media = await self.library.store.open(kept.plan.name, caller=request.caller)
+        media = await self.library.open(request.caller, state.spec.name)
         media.close()
-        if media.size != kept.plan.length or kept.etag not in (None, media.etag):
+        if media.size != state.spec.length or state.etag not in (None, media.etag):
             raise NotFound("what was uploaded is no longer there")
-        return _stored(request.upload, kept.plan)
+        return _stored(request.upload_id, state.spec)
 
     async def _forget(self, request: _Request) -> bool:
-        self._unfinished.end(request.upload)
-        return await self._drafts.forget(request.upload, caller=request.caller)
+        self._quota.end(request.upload_id)
+        return await self._drafts.forget(request.upload_id, caller=request.caller.key)
 
-    def _touched_s(self, upload: str, modified_ns: int) -> float:
+    def _touched_s(self, upload_id: str, modified_ns: int) -> float:
         """When something was last added to an upload, by the wall clock of now. That may have been
         set since, also since the last sweep moved `modified_ns`, the time of the file.
         """
         now_s, monotonic_s = self._now_s(), self._monotonic_s()
-        written_s = self._unfinished.written_s(upload)
+        written_s = self._quota.written_s(upload_id)
         if written_s is not None:
             return now_s - (monotonic_s - written_s)
         touched_s = modified_ns / 10**9
@@ -384,59 +386,54 @@ class ResumableUploads:
             touched_s += now_s - monotonic_s - self._adjusted_s
         return touched_s
 
-    def _unfinished_at(
-        self, upload: str, plan: UploadSpec, size: int, touched_s: float
+    def _unfinished(
+        self, upload_id: str, spec: UploadSpec, size: int, touched_s: float
     ) -> UploadProgress:
         return UploadProgress(
-            upload, size, plan.length, plan.note, expires_s=touched_s + self._expiry_s
+            upload_id, size, spec.length, spec.note, expires_s=touched_s + self._expiry_s
         )
 
 
 @dataclass(slots=True)
 class _Request:
-    """A request of `caller` for an upload, as the log names it. `name` is set once it is known."""
+    """A request for an upload, as the log names it. `name` is set once it is known."""
 
-    upload: str
-    caller: str
+    upload_id: str
+    caller: Caller
     name: MediaName | None = None
 
     def __str__(self) -> str:
-        return f"upload {self.upload}" + (f" of {str(self.name)!r}" if self.name else "")
+        return f"upload {self.upload_id}" + (f" of {str(self.name)!r}" if self.name else "")
 
 
-# What an upload that is complete may fail with and be published at another time.
+# After one of these failures an upload that is complete can be published at another time.
 _PASSING = (NoSpace, StorageFailed, Busy, InternalError)
 
 
 async def _read(
-    arrival: Upload, body: Body, length: int | None, *, provisional: bool
+    upload: Upload, body: Body, length: int | None, *, provisional: bool
 ) -> Exception | None:
-    """Write what comes; why it broke off, if it did, or failed."""
-    size = arrival.size
+    """Write the received bytes. Returns why they ended early, None if they did not."""
+    size = upload.size
     try:
         async for chunks in body:
             size += sum(map(len, chunks))
             if length is not None and size > length:
                 raise TooLarge(length, "the upload")
-            await arrival.write(chunks)
-            if size - arrival.synced >= _SYNC_BYTES and not provisional:
-                await arrival.sync()
-            arrival.raise_failure()
+            await upload.write(chunks)
+            if size - upload.synced >= _SYNC_BYTES and not provisional:
+                await upload.sync()
+            upload.raise_failure()
     except Exception as error:  # noqa: BLE001  # it is returned
         return error
     finally:
-        await arrival.end()
+        await upload.end()
     return None
 
 
-def _stored(upload: str, plan: UploadSpec) -> UploadProgress:
-    return UploadProgress(upload, plan.length or 0, plan.length, plan.note, stored=plan.name)
-
-
-def _judge_offset(kept: UploadState, part: UploadPart) -> None:
-    if part.offset != kept.size:
-        raise WrongOffset(kept.size)
+def _stored(upload_id: str, spec: UploadSpec) -> UploadProgress:
+    return UploadProgress(upload_id, spec.length or 0, spec.length, spec.note, stored=spec.name)
 
 
 def _goes_on(_: Exception) -> None:
-    """Soon over, or publishing, which is not broken off."""
+    """Let the request at work go on: it ends soon, or it publishes, which is not broken off."""

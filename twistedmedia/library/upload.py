@@ -27,13 +27,20 @@ from twistedmedia.errors import (
     NotAudio,
     PreconditionFailed,
     TooLarge,
-    is_refusal,
 )
 from twistedmedia.formats import MEDIA_TYPES
+from twistedmedia.library.events import (
+    Events,
+    FileStored,
+    Source,
+    Storing,
+    UploadBegun,
+    UploadRefused,
+)
 from twistedmedia.limits import ByteBudget
 from twistedmedia.logs.incidents import report_incident
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.store.interface import Condition, Draft, KeptDraft, Store, StoredFile
+from twistedmedia.store.interface import Condition, Draft, ResumableDraft, Store, StoredFile
 
 T = TypeVar("T")
 
@@ -115,15 +122,16 @@ class Upload:
         self,
         store: Store,
         limits: UploadLimits,
-        source: str,
-        caller: str,
+        events: Events,
+        source: Source,
+        *,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
-        draft: KeptDraft | None = None,
+        draft: ResumableDraft | None = None,
     ) -> None:
-        """`source` is an address for the log, `declared` the size in bytes where that is known.
-        `caller` is whose file it is: in its share of the space, and in its turns of the store. With
-        a `draft` it is that which goes on, once it was `resume`d.
+        """`declared` is the size in bytes, if it is known. The file counts in the share that the
+        caller of `source` has of the space, and is written in its turns of the store. With a
+        `draft` the upload goes on with that, once it was `resume`d.
         """
         self.name: MediaName | None = None
         self.directory = ""
@@ -138,9 +146,9 @@ class Upload:
         self.synced = 0
         self._store = store
         self._limits = limits
+        self._events = events
         self._source = source
         self._declared = declared
-        self._caller = caller
         self._coding = coding
         self._budget = ByteBudget(limits.max_upload)
         self._kept = draft
@@ -169,7 +177,7 @@ class Upload:
             self.fail(error)
             return
         self.name = name
-        self._log.info("arriving: {name!r} from {source}", name=str(name), source=self._source)
+        self._events.publish(UploadBegun(name, self._source))
 
     def check_format(self, name: MediaName) -> None:
         """Look whether a file of that name may be stored.
@@ -189,8 +197,8 @@ class Upload:
         resumed = await self._kept.resume()
         self._budget.spend(resumed.size)
         self.synced = resumed.synced
-        if isinstance(resumed.memory, _Looked):
-            self._check = resumed.memory.check
+        if isinstance(resumed.inspection, _Looked):
+            self._check = resumed.inspection.check
         elif resumed.size:
             self._check, self._reviewed = None, False
         return resumed.size
@@ -299,7 +307,7 @@ class Upload:
     ) -> None:
         self.leave()
         if not self.publishing:
-            self.log_failure(self.failure if error is None else error)
+            self.report_failure(self.failure if error is None else error)
 
     def _ensure_draft(self) -> Draft:
         if self._draft is None:
@@ -371,7 +379,7 @@ class Upload:
             self.identical = self.stored is not None
 
     async def publish(self) -> None:
-        """Called by `Intake.publish`, in its turn."""
+        """Called by `Library.publish`, in its turn."""
         if self._kept is not None and not self._reviewed:
             await self._review(self._kept)
         if self._wanted and self.name is not None:
@@ -383,9 +391,9 @@ class Upload:
             stored = await self._outcome(self._ensure_draft().publish(self.name, self.replacing))
             self.stored = self.stored or stored
         if self.stored is not None:
-            self._log_stored(self.stored)
+            self._report_stored(self.stored)
 
-    async def _review(self, draft: KeptDraft) -> None:
+    async def _review(self, draft: ResumableDraft) -> None:
         """Look at what earlier arrivals have written, which nobody remembers."""
         check = self._check = self._new_check()
 
@@ -426,27 +434,32 @@ class Upload:
         if self._draft is not None:
             self._draft.discard()
 
-    def _log_stored(self, stored: StoredFile) -> None:
-        self._log.info(
-            "{what}: {name!r}, {size} bytes, from {source}{problem}",
-            what="stored before" if self.identical else "replaced" if self.replacing else "stored",
-            name=str(self.name),
-            size=stored.size,
-            source=self._source,
-            problem=f": {self.problem}" if self.problem else "",
+    def _report_stored(self, stored: StoredFile) -> None:
+        if self.identical:
+            how = Storing.IDENTICAL
+        else:
+            how = Storing.REPLACED if self.replacing else Storing.NEW
+        self._events.publish(
+            FileStored(
+                how,
+                stored.name,
+                stored.size,
+                stored.sha256,
+                stored.etag,
+                self._source,
+                self.problem,
+            )
         )
 
-    def log_failure(self, error: BaseException | None, others: int = 0) -> None:
-        """Log why this file is not stored, if `error` says it, and `others` of the same form."""
-        if error is None:
-            return
-        is_lost = isinstance(error, CancelledError)
-        # The name may be anything that a client sent; repr escapes what could break the line.
-        self._log.warn(
-            "not stored: {name!r}{others} from {source}: {why}",
-            name=f"{self.directory}/{self.filename}",
-            others=f" and {others} more of a form" if others else "",
-            source=self._source,
-            why="its connection was lost" if is_lost else str(error),
-            is_refusal=is_lost or (isinstance(error, MediaError) and is_refusal(error.status)),
-        )
+    def report_failure(self, error: BaseException | None, others: int = 0) -> None:
+        """Tell that this file is not stored, because of `error` if there is one, and `others` of
+        the same form.
+        """
+        if error is not None:
+            self._events.publish(
+                UploadRefused(self.directory, self.filename, self._source, error, others)
+            )
+
+    @property
+    def _caller(self) -> str:
+        return self._source.caller.key

@@ -1,8 +1,8 @@
-"""The access log: one line a request, in the combined format, with the seconds that it took.
+"""The access log: one line for each request, in the combined format, and the seconds it took.
 
     192.0.2.7 - - [25/Nov/2026:13:00:01 +0000] "GET /media/a/b HTTP/1.1" 200 8192 "-" "mpv" 0.002
 
-Lines are collected and written together, by a thread: a disk that hangs makes nobody wait.
+A thread writes lines in batches, so that the event loop does not wait for a disk that hangs.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from twistedmedia.errors import ConfigurationError, is_refusal
 from twistedmedia.logs.spool import LAST_WAIT_S, LineFile, Spool
 
 STDOUT = "-"
-_UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')  # what could end a line, or a field (case 35)
-# A URL that is to be fetched can hold the key to what it names.
-_SECRET = re.compile(rb"([?&;](?:u|%75)(?:r|%72)(?:l|%6[cC])=)[^& ]+")  # as Twisted finds it
-_REMEMBERED_BYTES = 512  # a field that is longer is hardly sent again
+_UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')  # could end a line or a field (case 35)
+# A URL to fetch can contain a password or key. The pattern finds the argument as Twisted does.
+_SECRET = re.compile(rb"([?&;](?:u|%75)(?:r|%72)(?:l|%6[cC])=)[^& ]+")
+_CACHED_BYTES = 512  # longer fields are seldom repeated
 
 
 class AccessLog:
-    """A file that lines are added to. `open` comes before the first line, `close` after the last.
+    """A file of lines. Call `open` before the first line and `close` after the last.
 
-    Between the two belongs a thread to it, which alone touches the file.
+    Between the two only its thread uses the file.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: Any, path: str, now: Callable[[], float] = time.time) -> None:
-        """`path` is a file's, or `-` for the standard output; `now` the time of day in seconds."""
+        """`path` may be `-` for the standard output. `now` returns the time of day in seconds."""
         self._reactor = reactor
         self._path = path
         self._now = now
         self._second = -1
         self._stamp = ""
-        self._spool: Spool[str] = Spool("access log", self._write, self._tell)
+        self._spool: Spool[str] = Spool("access log", self._write, self._report_lost)
         self._descriptor = -1
         self._lines: LineFile
-        self._failing = False
-        self._losing = False
+        self._is_failing = False
+        self._is_losing = False
 
     def open(self) -> None:
-        """Lines may come.
+        """Open the file and start the thread.
 
-        :raises ConfigurationError: when the file cannot be opened.
+        :raises ConfigurationError: if the file cannot be opened.
         """
         try:
             self._descriptor = self._open()
@@ -70,30 +70,32 @@ class AccessLog:
         agent: bytes = b"",
         taken_s: float = 0.0,
     ) -> None:
-        """Add the line of one request. `request_line` and what follows `sent_bytes` are as they
-        came, empty where they did not.
+        """Add the line of one request. `request_line`, `referer` and `agent` are as received, or
+        empty. `taken_s` is how long the request took.
         """
         now = int(self._now())
         if now != self._second:
             self._second = now
             self._stamp = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
         line = (
-            f'{client} - - [{self._stamp}] "{_told(request_line)}" {status} {sent_bytes or "-"} '
-            f'"{_told(referer)}" "{_told(agent)}" {taken_s:.3f}\n'
+            f'{client} - - [{self._stamp}] "{_shown(request_line)}" {status} {sent_bytes or "-"} '
+            f'"{_shown(referer)}" "{_shown(agent)}" {taken_s:.3f}\n'
         )
         was_added = self._spool.add(line, len(line), is_expendable=is_refusal(status))
-        if not was_added and not self._losing:
-            self._losing = True
+        if not was_added and not self._is_losing:
+            self._is_losing = True
             self._log.warn("the access log's disk is slow: lines are lost")
 
     def reopen(self) -> None:
-        """The file was renamed: go on in a new one of the old name. While that fails, the old one
-        is kept.
+        """Continue in a new file after the old one was renamed. If it cannot be opened, keep the
+        old one.
         """
         self._spool.call(self._reopen)
 
     def close(self) -> Deferred[None]:
-        """Fires when the last line is written, or a disk that hangs was waited for."""
+        """Write all lines and close the file. The Deferred fires afterwards, or after `LAST_WAIT_S`
+        if the disk hangs.
+        """
         closed: Deferred[None] = Deferred()
         if self._descriptor < 0:
             closed.callback(None)
@@ -103,8 +105,8 @@ class AccessLog:
         self._spool.finish()
         return closed.addTimeout(LAST_WAIT_S, self._reactor, onTimeoutCancel=lambda *_: None)
 
-    def _tell_lost(self, lost: int) -> None:
-        self._losing = False
+    def _on_lost(self, lost: int) -> None:
+        self._is_losing = False
         self._log.warn("the access log has lost {lost} lines", lost=lost)
 
     # In the thread
@@ -114,19 +116,19 @@ class AccessLog:
             [line.encode("ascii", "backslashreplace") for line in lines]
         )
         if error is None:
-            self._failing = False
+            self._is_failing = False
         else:
-            self._say(error, "lines are lost")
+            self._report(error, "lines are lost")
         return lost
 
-    def _tell(self, lost: int) -> None:
-        self._reactor.callFromThread(self._tell_lost, lost)
+    def _report_lost(self, lost: int) -> None:
+        self._reactor.callFromThread(self._on_lost, lost)
 
     def _reopen(self) -> None:
         try:
             descriptor = self._open()
         except OSError as error:
-            self._say(error, "the old file is kept")
+            self._report(error, "the old file is kept")
         else:
             os.close(self._descriptor)
             self._descriptor = descriptor
@@ -142,15 +144,15 @@ class AccessLog:
     def _open(self) -> int:
         if self._path == STDOUT:
             return os.dup(1)
-        # Without a wait, should it be a FIFO that nobody reads.
+        # O_NONBLOCK: the path may be a FIFO without a reader.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(self._path, flags, 0o666)
         os.set_blocking(descriptor, True)
         return descriptor
 
-    def _say(self, error: OSError, consequence: str) -> None:
-        if not self._failing:  # once, until it works again
-            self._failing = True
+    def _report(self, error: OSError, consequence: str) -> None:
+        if not self._is_failing:  # report once until it works again
+            self._is_failing = True
             self._reactor.callFromThread(
                 self._log.error,
                 "the access log: {why}; {consequence}",
@@ -159,9 +161,9 @@ class AccessLog:
             )
 
 
-def _told(field: bytes) -> str:
-    """`field` without secrets, and without what could end it or its line."""
-    return _remembered(field) if len(field) <= _REMEMBERED_BYTES else _escaped(field)
+def _shown(field: bytes) -> str:
+    """`field` without secrets, and without characters that could end it or its line."""
+    return _cached(field) if len(field) <= _CACHED_BYTES else _escaped(field)
 
 
 def _escaped(field: bytes) -> str:
@@ -169,8 +171,8 @@ def _escaped(field: bytes) -> str:
     return _UNSAFE.sub(lambda match: b"\\x%02x" % match[0][0], field).decode("ascii") or "-"
 
 
-# The same clients come again and again, and ask for the same.
-_remembered = lru_cache(1024)(_escaped)
+# Most requests repeat fields of earlier ones.
+_cached = lru_cache(1024)(_escaped)
 
 
 def _fire(closed: Deferred[None]) -> None:

@@ -1,7 +1,7 @@
-"""The event log, written by a thread: the event loop does not wait for a log.
+"""Lets threads write the event log, so that the event loop does not wait for it.
 
-The observers that `twistd` or `twist` has installed go on formatting events. What they would write
-goes to a spool instead, whose thread writes it.
+The observers that `twistd` or `twist` installed still format events. Their text goes to a spool,
+whose thread writes it.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from zope.interface import directlyProvides
 
 from twistedmedia.logs.spool import LAST_WAIT_S, LineFile, Spool
 
-# The key of events that are about refused requests. Such events are dropped first.
+# The key of events about refused requests, which are dropped first.
 _IS_REFUSAL = "is_refusal"
 _SLOW = "the log is read or written too slowly"
 _PLAIN = (str, int, float, type(LogLevel.info), type(None))
 
 
 class EventLog:
-    """Has threads write what the observers of a publisher write.
+    """Makes the observers of a publisher write by threads.
 
-    `open` it when all observers are there and the process forks no more. From `close` on, the
-    caller of the logger waits until its event is written, but no longer than `LAST_WAIT_S` in all:
-    then nothing is lost when the process ends.
+    Call `open` when all observers are installed and the process does not fork any more. After
+    `close` each logging call waits until its event is written, but all together no longer than
+    `LAST_WAIT_S`: so nothing is lost when the process ends.
     """
 
     def __init__(self, publisher: LogPublisher = globalLogPublisher) -> None:
         self._publisher = publisher
         self._log = Logger(observer=publisher)
         self._spools: list[Spool[Any]] = []
-        self._end_s: float | None = None  # on the monotonic clock
-        self._why = _SLOW  # the last reason for which events were dropped
+        self._end_s: float | None = None  # when waiting ends, on the monotonic clock
+        self._why = _SLOW  # why events were dropped last
 
     @property
     def dropped(self) -> int:
-        """How many events were dropped so far, because the log could not be written."""
+        """How many events were dropped so far because the log could not be written."""
         return sum(spool.dropped for spool in self._spools)
 
     def open(self) -> None:
@@ -71,13 +71,13 @@ class EventLog:
         atexit.register(self.close)
 
     def settle(self) -> None:
-        """Wait until what was logged so far is written, but no longer than `LAST_WAIT_S`."""
+        """Wait until all earlier events are written, but no longer than `LAST_WAIT_S`."""
         end_s = time.monotonic() + LAST_WAIT_S
         for spool in self._spools:
             spool.wait(max(0.0, end_s - time.monotonic()))
 
     def close(self) -> None:
-        """Write what waits, and from now on what comes, until `LAST_WAIT_S` are over."""
+        """Wait for all earlier and later events, for `LAST_WAIT_S` in all. Idempotent."""
         if self._end_s is not None:
             return
         self._end_s = time.monotonic() + LAST_WAIT_S
@@ -86,14 +86,14 @@ class EventLog:
             self._await(spool)
 
     def _start(self, write: Callable[[list[Any]], int]) -> Spool[Any]:
-        spool: Spool[Any] = Spool("event log", write, self._tell)
+        spool: Spool[Any] = Spool("event log", write, self._report_dropped)
         self._spools.append(spool)
         spool.start()
         return spool
 
     def _await(self, spool: Spool[Any]) -> None:
-        """If the log is closed, wait until `spool` is written. Threads do not wait: one of them may
-        be the one that writes.
+        """If the log is closed, wait until `spool` is written. Only the main thread waits: another
+        one may be the writer.
         """
         if self._end_s is None or threading.current_thread() is not threading.main_thread():
             return
@@ -101,7 +101,7 @@ class EventLog:
         if left_s > 0:
             spool.wait(left_s)
 
-    def _tell(self, dropped: int) -> None:
+    def _report_dropped(self, dropped: int) -> None:
         self._log.warn(
             "{dropped} events before this one were dropped from this log: {why}",
             dropped=dropped,
@@ -117,8 +117,8 @@ class EventLog:
             _append_in(file)
             lines = LineFile(lambda data: _add_to(file, data), lambda: file._file.fileno())
         else:
-            # A descriptor of our own: the buffers of a text file keep what could not be written,
-            # and are flushed at the end of the process, which would wait for it.
+            # A descriptor of our own: a text file buffers what could not be written and flushes it
+            # at the end of the process, which would wait for it.
             descriptor = os.dup(file.fileno())
             lines = LineFile(lambda data: os.write(descriptor, data), lambda: descriptor)
         encoding = getattr(file, "encoding", None) or "utf-8"
@@ -149,7 +149,7 @@ class EventLog:
             for event in events:
                 try:
                     observer(event)
-                except Exception as error:  # noqa: BLE001 - an observer may be anybody's
+                except Exception as error:  # noqa: BLE001 - observers are foreign code
                     self._why = str(error) or type(error).__name__
                     lost += 1
             return lost
@@ -157,8 +157,8 @@ class EventLog:
         spool = self._start(write)
 
         def observe(event: LogEvent) -> None:
-            still = _still(event)
-            spool.add(still, len(still["text"]), is_expendable=bool(event.get(_IS_REFUSAL)))
+            frozen = _freeze(event)
+            spool.add(frozen, len(frozen["text"]), is_expendable=bool(event.get(_IS_REFUSAL)))
             self._await(spool)
 
         directlyProvides(observe, ILogObserver)
@@ -166,7 +166,7 @@ class EventLog:
 
 
 class _Expendable(str):
-    """The text of an event about a refused request, on its way from an observer to its file."""
+    """The text of an event about a refused request."""
 
     __slots__ = ()
 
@@ -190,13 +190,13 @@ def _has_descriptor(file: Any) -> bool:
         return True
     try:
         file.fileno()
-    except (AttributeError, OSError):  # no file of the system
+    except (AttributeError, OSError):  # not a file of the system
         return False
     return True
 
 
 def _add_to(file: Any, data: memoryview) -> int:
-    """As `LogFile.write`, which does not say how much was written to a disk that is full."""
+    """As `LogFile.write`, but returns how many bytes were written, for a disk that is full."""
     if file._file.closed:  # the last rotation failed between the old file and the new one
         file._openFile()
     if file.shouldRotate():
@@ -207,8 +207,8 @@ def _add_to(file: Any, data: memoryview) -> int:
 
 
 def _append_in(file: Any) -> None:
-    """Have each file that `file` opens written to at its end, as another process leaves it:
-    logrotate with `copytruncate` truncates it. Twisted would go on where it was, behind a hole.
+    """Make `file` append to each file that it opens. After another process truncated the file, as
+    logrotate does with `copytruncate`, Twisted would leave a hole.
     """
     open_file = file._openFile
 
@@ -226,8 +226,8 @@ def _append(file: Any) -> None:
 
 
 def _rotate_in(spool: Spool[str], file: Any, log: Logger) -> None:
-    """Have the thread of `spool` rotate `file`: on SIGUSR1 twistd calls `file.rotate` in the event
-    loop. If another process has renamed or removed it, it is opened anew instead.
+    """Make the thread of `spool` rotate `file`: on SIGUSR1 twistd calls `file.rotate` in the event
+    loop. If another process has renamed or removed the file, it is reopened instead.
     """
     rotate = file.rotate
 
@@ -254,7 +254,7 @@ def _rotate_in(spool: Spool[str], file: Any, log: Logger) -> None:
 
 
 def _is_in_place(file: Any) -> bool:
-    """Whether the path of `file` leads to the file that is open."""
+    """Whether the open file is still at the path of `file`."""
     if file._file.closed:  # as in `_add_to`
         return False
     try:
@@ -267,17 +267,17 @@ def _is_in_place(file: Any) -> bool:
 def _reopen(file: Any) -> None:
     """Open the path of `file` again. If that fails, the old file stays open."""
     old = file._file
-    if os.path.exists(file.path):  # whoever made it has chosen its permissions
+    if os.path.exists(file.path):  # keep the permissions of an existing file
         file.defaultMode = stat.S_IMODE(os.stat(file.path).st_mode)
     file._openFile()
     old.close()
 
 
-def _still(event: LogEvent) -> LogEvent:
-    """A copy of `event` whose text is made already, and that keeps no object of the program alive:
-    a failure refers to all that was under way.
+def _freeze(event: LogEvent) -> LogEvent:
+    """A copy of `event` with its final text and without references to objects of the program. A
+    failure, for example, refers to everything in its frames.
     """
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     plain = {key: value for key, value in event.items() if isinstance(value, _PLAIN)}
-    plain.pop("format", None)  # of an event in the old form, whose arguments are not kept
+    plain.pop("format", None)  # of a legacy event, whose arguments are removed
     return {**plain, "log_format": "{text}", "text": text}

@@ -1,4 +1,4 @@
-"""Faults of ours: a line in the log with all that is known, an id to the caller, nothing else."""
+"""Logs defects with all details, and gives the client only an incident id."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twistedmedia.errors import InternalError
 
 
 def report_incident(log: Logger, doing: str, failure: Failure) -> InternalError:
-    """Log `failure` as an incident that happened when `doing`, and give the error to tell."""
+    """Log `failure`, which happened during `doing`. Returns the error for the client."""
     error = InternalError(token_hex(8))
     log.error(
         "incident {incident}: {doing}: {why}",
@@ -24,7 +24,7 @@ def report_incident(log: Logger, doing: str, failure: Failure) -> InternalError:
 
 
 def on_one_line(failure: Failure) -> str:
-    """What happened and where, without line breaks."""
+    """Describe `failure` and its traceback without line breaks."""
     frames = traceback.extract_tb(failure.getTracebackObject())
     where = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
     return f"{type(failure.value).__name__}: {str(failure.value)!r} at {where}"

@@ -1,7 +1,7 @@
-"""Logs that nothing waits for: what is added to a spool waits in memory, and a thread writes it.
+"""A queue of log entries that a thread writes, so that nothing else waits for the log.
 
-A disk that is full or hangs, and a pipe that nobody reads, hold up this thread alone. What waits is
-bounded; what is beyond that is dropped and counted. Lines about refused requests are dropped first.
+A disk that is full or hangs, and a pipe without a reader, block only this thread. The queue is
+bounded. Items beyond the bound are dropped and counted, those about refused requests first.
 """
 
 from __future__ import annotations
@@ -17,47 +17,47 @@ from weakref import WeakValueDictionary
 
 from twisted.logger import Logger
 
-# What may wait: some ten thousand lines, or several seconds of a slow disk.
+# The bound of the queue: some ten thousand lines, or several seconds of a slow disk.
 _WAITING_BYTES = 1 << 20
-# One client can cause hundreds of lines a second by requests that are refused. They must not take
-# the room of lines that an operator needs.
+# One client can cause hundreds of lines a second with refused requests. They must not displace the
+# lines that an operator needs.
 _EXPENDABLE_BYTES = _WAITING_BYTES // 2
-# A thread that wakes up for each line would take time from the event loop.
+# The thread collects items for so long: to wake up for each one would slow the event loop down.
 _COLLECT_S = 0.1
 LAST_WAIT_S = 0.75  # how long the end of a process waits for a log that hangs
 
 T = TypeVar("T")
 
 _log = Logger()
-# Of each file that is written to, by device and inode. Two logs may go to one pipe, and a pipe
-# splits what is larger than PIPE_BUF.
+# A lock for each file that is written to, by device and inode. Two logs may go to one pipe, and a
+# pipe splits writes larger than PIPE_BUF.
 _locks: WeakValueDictionary[tuple[int, int], threading.Lock] = WeakValueDictionary()
 
 
 class Spool(Generic[T]):
-    """A bounded queue, and a daemon thread that empties it. Any thread may add items; so may
-    signal handlers and finalizers.
+    """A bounded queue, and a daemon thread that empties it. Threads, signal handlers and finalizers
+    may add items.
     """
 
     def __init__(
-        self, name: str, write: Callable[[list[T]], int], tell: Callable[[int], None]
+        self, name: str, write: Callable[[list[T]], int], on_dropped: Callable[[int], None]
     ) -> None:
-        """`write` and `tell` are called in the thread, whose name is `name`. `write` gets items in
-        the order in which they were added, and returns how many of them could not be written.
-        `tell` gets the number of items that were dropped since it was called last; it is called
-        when something was written again.
+        """`write` and `on_dropped` are called in the thread, whose name is `name`. `write` gets
+        items in the order in which they were added, and returns how many could not be written.
+        `on_dropped` gets the number of items dropped since its last call. It is called after a
+        successful write.
         """
         self._write = write
-        self._tell = tell
+        self._on_dropped = on_dropped
         self._queue: SimpleQueue[tuple[T, int] | Callable[[], None] | None] = SimpleQueue()
         # CPython does not interrupt `+=` on these, neither for a thread nor for a signal.
         self._added_bytes = 0
-        self._done_bytes = 0  # the thread's
+        self._done_bytes = 0  # changed by the thread only
         self._refused = 0
-        self._unwritten = 0  # the thread's
-        self._told = 0
+        self._unwritten = 0  # changed by the thread only
+        self._reported = 0
         self._hurries = False
-        self._calls: SimpleQueue[None] = SimpleQueue()  # unlike an Event, also for signal handlers
+        self._calls: SimpleQueue[None] = SimpleQueue()  # unlike an Event, safe in signal handlers
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     @property
@@ -70,8 +70,8 @@ class Spool(Generic[T]):
         self._thread.start()
 
     def add(self, item: T, size_bytes: int, *, is_expendable: bool = False) -> bool:
-        """Add `item`, which takes `size_bytes`. Returns whether there was room for it. For what
-        `is_expendable` there is only half as much room.
+        """Add `item`, which takes `size_bytes`. Returns whether there was room for it. Expendable
+        items have only half of the room.
         """
         waiting_bytes = self._added_bytes - self._done_bytes
         if waiting_bytes > (_EXPENDABLE_BYTES if is_expendable else _WAITING_BYTES):
@@ -82,23 +82,23 @@ class Spool(Generic[T]):
         return True
 
     def call(self, job: Callable[[], None]) -> None:
-        """Call `job` in the thread, after what was added so far has been written."""
+        """Call `job` in the thread after all earlier items were written."""
         self._queue.put(job)
         self._calls.put(None)
 
     def hurry(self) -> None:
-        """From now on, write without waiting for more items to write at once."""
+        """From now on write without collecting items first."""
         self._hurries = True
         self._calls.put(None)
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until what was added so far has been written. Returns whether it was, in time."""
+        """Block until all earlier items were written. Returns False after `timeout_s`."""
         written = threading.Event()
         self.call(written.set)
         return written.wait(timeout_s)
 
     def finish(self) -> None:
-        """End the thread, once it has written what was added so far."""
+        """End the thread after all earlier items were written."""
         self.hurry()
         self._queue.put(None)
 
@@ -129,11 +129,11 @@ class Spool(Generic[T]):
                 return
             try:
                 entry()
-            except Exception:  # noqa: BLE001 - later items are written whatever a job does
+            except Exception:  # noqa: BLE001 - a failing job must not end the thread
                 _log.failure("a job of the {name} thread failed", name=self._thread.name)
 
     def _collect(self) -> None:
-        """Wait for more items, until somebody waits for what is written."""
+        """Wait for more items until a job arrives."""
         if self._hurries:
             return
         with contextlib.suppress(Empty):
@@ -146,24 +146,24 @@ class Spool(Generic[T]):
             return
         try:
             unwritten = self._write(items)
-        except Exception:  # noqa: BLE001 - later items are written whatever one does
+        except Exception:  # noqa: BLE001 - a failing write must not end the thread
             _log.failure("the {name} thread could not write", name=self._thread.name)
             unwritten = len(items)
         self._unwritten += unwritten
         self._done_bytes += size_bytes
-        if unwritten < len(items) and self.dropped > self._told:
-            told, self._told = self._told, self.dropped
-            self._tell(self._told - told)
+        if unwritten < len(items) and self.dropped > self._reported:
+            before, self._reported = self._reported, self.dropped
+            self._on_dropped(self._reported - before)
 
 
 class LineFile:
-    """Writes whole lines to a file that may be full. A line of which a part was written is ended
-    before the next one.
+    """Writes complete lines to a file on a disk that may be full. A line that was written in part
+    is ended before the next one.
     """
 
     def __init__(self, write: Callable[[memoryview], int], descriptor: Callable[[], int]) -> None:
         """`write` writes a part of its argument and returns its size, as os.write(2) does.
-        `descriptor` tells the file's descriptor.
+        `descriptor` returns the file's descriptor.
         """
         self._write = write
         self._descriptor = descriptor
@@ -172,8 +172,8 @@ class LineFile:
         self._is_torn = False  # the file ends in the middle of a line
 
     def write(self, lines: list[bytes]) -> tuple[int, OSError | None]:
-        """Write lines, each with its line break. Returns how many could not be written, and why.
-        No other `LineFile` on the same file writes between them.
+        """Write `lines`, which end with line breaks. Returns how many could not be written, and
+        why. No other `LineFile` of the same file writes between them.
         """
         with self._lock:
             return self._write_all(lines)
@@ -186,7 +186,7 @@ class LineFile:
         while written < len(data):
             try:
                 written += self._write(memoryview(data)[written:])
-            except BlockingIOError:  # another process has made the pipe non-blocking
+            except BlockingIOError:  # another process made the pipe non-blocking
                 self._wait()
             except OSError as error:
                 return self._lost(lines, len(data) - written), error
@@ -200,7 +200,7 @@ class LineFile:
         poll.poll()
 
     def _lost(self, lines: list[bytes], unwritten_bytes: int) -> int:
-        """How many of the last `lines` are in the last `unwritten_bytes`, whole or in part."""
+        """How many of `lines` are at least partly in the last `unwritten_bytes`."""
         lost = 0
         for line in reversed(lines):
             if unwritten_bytes <= 0:

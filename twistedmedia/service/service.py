@@ -189,7 +189,7 @@ class MediaService(Service):
         admission = self._site.admission
         wanted = max(uploads * _DESCRIPTORS_AN_UPLOAD, admission.wanted.descriptors)
         descriptors.raise_limit(wanted)
-        self._library.divide_descriptors()
+        self._library.on_descriptor_limit()
         admission.divide_descriptors()
         limit = descriptors.limit()
         if limit is not None and limit < wanted:
@@ -252,7 +252,7 @@ class MediaService(Service):
                 "finishing uploads and publishes",
                 self._finish,
                 _PUBLISH_S,
-                lambda: [*library.under_way, *store.jobs],
+                lambda: [*library.running, *store.jobs],
             ),
             Step("ending the disk threads", store.stop, _DISK_S, lambda: store.jobs),
         ]
@@ -276,8 +276,8 @@ class MediaService(Service):
     def _finish(self) -> Deferred[None]:
         """No client is left: end what only clients wait for, and wait for the rest."""
         self._store.hurry()
-        self._library.hurry()
-        return self._library.quiet()
+        self._library.stop_publishing()
+        return self._library.drain()
 
     def _hurry(self) -> None:
         """Grace is over, or a second signal has come."""

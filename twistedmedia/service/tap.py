@@ -23,6 +23,7 @@ from twistedmedia.http.admission import ConnectionLimits
 from twistedmedia.http.body import BodyMemory
 from twistedmedia.http.site import MediaSite
 from twistedmedia.http.timeouts import Timeouts
+from twistedmedia.library.importing import Fetches
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.library.upload import UploadLimits
@@ -34,7 +35,7 @@ from twistedmedia.service.process import set_switch_interval
 from twistedmedia.service.service import Listening, MediaService
 from twistedmedia.store.local.directory import DirectoryStore
 from twistedmedia.web.cross_site import CsrfPolicy
-from twistedmedia.web.tree import Fetches, media_resource
+from twistedmedia.web.tree import media_resource
 
 __all__ = ["Options", "makeService"]
 
@@ -68,15 +69,15 @@ def makeService(options: Options) -> IService:
         max_imports=options["max-imports"],
         busy_rate=options["busy-rate"],
     )
-    library = Library(store, limits, reactor)
+    queue = LoopQueue(reactor, set_switch_interval)
+    fetches = None if options["no-fetch"] else _fetches(options, reactor, queue)
+    library = Library(store, limits, reactor, fetches=fetches)
     uploads = ResumableUploads(
         library,
-        store.kept,
+        store.resumable,
         expiry_s=options["upload-expiry"],
         max_unfinished=options["max-unfinished"],
     )
-    queue = LoopQueue(reactor, set_switch_interval)
-    fetches = None if options["no-fetch"] else _fetches(options, reactor, queue)
     access_log = None
     if options["access-log"] is not None:
         access_log = AccessLog(reactor, options["access-log"])
@@ -86,11 +87,10 @@ def makeService(options: Options) -> IService:
     site = MediaSite(
         media_resource(
             library,
-            fetches,
-            csrf,
-            uploads,
-            Shares(options["response-memory"], options["busy-rate"]),
-            lambda: event_log.dropped,
+            csrf=csrf,
+            uploads=uploads,
+            responses=Shares(options["response-memory"], options["busy-rate"]),
+            dropped_events=lambda: event_log.dropped,
         ),
         reactor,
         timeouts=Timeouts(

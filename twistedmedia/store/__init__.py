@@ -1,1 +1,1 @@
-"""Where media lives: one contract (`boundaries.Store`), more than one place."""
+"""Stores of media: one interface (`interface.Store`) and its implementations."""

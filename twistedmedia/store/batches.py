@@ -11,19 +11,19 @@ from twistedmedia.store.interface import Batch
 
 T = TypeVar("T")
 
-# Names in a batch. Another page may have its turn after each of them: 5 ms or so.
+# Names in a batch, some 5 ms of work. After each batch, another page may have its turn.
 BATCH = 128
 
 
 class BatchedListing:
-    """A `boundaries.Listed` of batches that an iterator makes."""
+    """`interface.Listed` over an iterator of batches."""
 
     def __init__(
         self,
         batches: Iterator[Batch],
         run: Callable[[Callable[[], Batch], Callable[[Batch], Any]], Deferred[Any]],
     ) -> None:
-        """`run` calls a function where the store works, and another one with its result."""
+        """`run` calls a function where the store works, and then another one with its result."""
         self._batches = batches
         self._run = run
 

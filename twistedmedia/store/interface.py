@@ -1,8 +1,12 @@
-"""The Protocols between the rooms, and the values that cross them. No logic.
+"""The interface of a store: its Protocols, and the values that they use. No logic.
 
-A store keeps media: whole files under a `MediaName`, each appearing in one step or not at all. The
-boundary speaks of drafts and media, never of paths or descriptors, so that a store need not be a
-folder. Every Deferred that a store returns may be cancelled; that ends the waiting, never the work.
+A store keeps media: whole files, each under a `MediaName`. A name appears in one step or not at
+all. The interface speaks of drafts and media, never of paths or descriptors, so a store need not be
+a folder. Every store has `Store`, `Draft`, `Media` and `Listed`. Some also have `KernelMedia`,
+`WatchedStore` or `ResumableStore`, which extend what the service can do.
+
+Every Deferred that a store returns may be cancelled. This ends the waiting, never the work. In a
+durable store, what counts as done is on stable storage: it survives a crash of the machine.
 """
 
 from __future__ import annotations
@@ -19,14 +23,14 @@ from twistedmedia.names import MediaName
 
 T = TypeVar("T")
 
-# Whether a file with this entity tag and this modification time, in nanoseconds since the epoch,
-# may be replaced or deleted; None and 0 where there is none.
+# Decides whether the current file may be replaced or deleted, from its entity tag and its
+# modification time in nanoseconds since the epoch. These are None and 0 if there is no file.
 Condition = Callable[[str | None, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A draft to which nothing will be added: its size in bytes and its SHA-256 in hex."""
+    """The final content of a draft: its size in bytes and its SHA-256 in hex."""
 
     size: int
     sha256: str
@@ -34,7 +38,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that was published. `etag` is a strong entity tag with quotes (RFC 9110, 8.8.3)."""
+    """A published file. `etag` is a strong entity tag with quotes (RFC 9110, 8.8.3)."""
 
     name: MediaName
     size: int
@@ -44,9 +48,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
-    """A file in a listing: its filename, size in bytes, modification time in nanoseconds since the
-    epoch, and entity tag.
-    """
+    """A file in a listing. `size` is in bytes, `modified_ns` in nanoseconds since the epoch."""
 
     filename: str
     size: int
@@ -56,8 +58,8 @@ class ListedFile:
 
 @dataclass(frozen=True, slots=True)
 class PageEnd:
-    """What follows the entries of a page. `more` is whether names follow. `left_out` counts what
-    lies among the entries and is not media: names that break the rules.
+    """The end of a page. `more` is whether names follow on the next page. `left_out` counts what
+    lies among the entries and is not media, such as links and files with invalid names.
     """
 
     more: bool
@@ -66,9 +68,10 @@ class PageEnd:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some entries of a page of a directory's listing, in the order of the bytes of the names in
-    UTF-8: files, and directories as their names with a slash. At most `left` entries of the page
-    follow. The last batch has the `end` of the page.
+    """Some consecutive entries of a page: files, and directories as their names with a slash.
+
+    Entries are in the order of the bytes of their names in UTF-8. At most `left` entries of the
+    page follow. Only the last batch has an `end`.
     """
 
     entries: tuple[ListedFile | str, ...]
@@ -78,9 +81,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class UploadSpec:
-    """What an upload that goes over many requests is to become: a file `name` of `length` bytes,
-    None while that is not known. `sha256` is the digest in hex that was declared, if one was,
-    `caller` whose upload it is, and `note` whatever its front end wants to know again.
+    """What a resumable upload will become: the file `name` of `length` bytes. `length` is None
+    until it is known. `sha256` is the digest that the client declared, in hex, if it did. The
+    upload counts as one of `caller`. `note` is text of the front end, which the store only keeps.
     """
 
     name: MediaName
@@ -91,22 +94,22 @@ class UploadSpec:
 
 
 class UploadStatus(Enum):
-    """What has become of an upload."""
+    """Whether a resumable upload is finished, and how."""
 
     UNFINISHED = "unfinished"
     STORED = "stored"
-    TAKEN = "taken"  # its name is another file's
+    TAKEN = "taken"  # another file had its name
 
 
 @dataclass(frozen=True, slots=True)
 class UploadState:
-    """An upload that is kept between requests: `size` bytes of it are here and count. `modified_ns`
-    is when it was last written to, in nanoseconds since the epoch. `etag` is the entity tag of the
-    file that it has become, None where that is not known.
+    """A resumable upload between two requests. `size` is its offset: how many bytes of it count.
+    `modified_ns` is when it was last written to, in nanoseconds since the epoch. `etag` is the
+    entity tag of the file that it became, None if that is not known.
     """
 
-    plan: UploadSpec
-    fate: UploadStatus
+    spec: UploadSpec
+    status: UploadStatus
     size: int
     modified_ns: int
     etag: str | None = None
@@ -114,89 +117,91 @@ class UploadState:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A draft that goes on at `size` bytes, of which `synced` survive the machine. `memory` is what
-    was given to `KeptDraft.keep` when it was written to last, None when that is forgotten.
+    """Where a resumed draft continues: at `size` bytes, of which `synced` survive a crash of the
+    machine. `inspection` is what the last call of `ResumableDraft.keep` passed, None if the store
+    has forgotten it.
     """
 
     size: int
     synced: int
-    memory: object | None
+    inspection: object | None
 
 
 class Draft(Protocol):
-    """A file on its way in, which has no name until it is published.
+    """The bytes of an upload, which have no name until they are published.
 
-    `prepare`, `append`, `seal` and `publish` are called one at a time; `discard` at any time. After
-    a failure there is nothing to do but to discard.
+    `prepare`, `append`, `seal` and `publish` are called one at a time, `discard` at any time. After
+    a failure only `discard` is useful.
     """
 
     def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
-        """Find out, before any byte has come, whether this draft can become `name`. Optional.
-
-        Fails as `publish` would, or with `NoSpace`.
+        """Check, before the first byte arrives, whether this draft can become `name`. Optional.
+        Fails with the errors of `publish`.
         """
 
     def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
-        """Add bytes. `chunks` is iterated where the writing is done, off the event loop if the
-        store blocks, so a generator may do work of its own; what it raises is the failure here.
-
-        Fails with `NoSpace`.
+        """Add bytes. The store iterates `chunks` where it writes: off the event loop, if it blocks.
+        So `chunks` may be a generator that works on the bytes. Fails with what it raises, or with
+        `NoSpace`.
         """
 
     def seal(self) -> Deferred[Sealed]:
         """Make the content final and, in a durable store, bring it to stable storage."""
 
     def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
-        """Give the draft its name, if nothing has that name: of any number of drafts exactly one
-        wins. With `replacing`, if a file has that name of which this is true: it is replaced in one
-        step. Seals the draft first, where that was not done. Fires when the name is on stable
-        storage too, in a durable store.
+        """Give the draft its name, in one step. Seals the draft if that was not done before.
 
-        Fails with `AlreadyExists`, `NameConflict`, `NoSpace`, or, when replacing,
-        `PreconditionFailed`; then the name is as it was.
+        Without `replacing` the name must be free: of any number of drafts exactly one gets it. With
+        `replacing`, a file must have the name, and the condition must be true of it. In a durable
+        store, fires when the name is on stable storage, too. Fails with `AlreadyExists`,
+        `NameConflict`, `NoSpace`, or, when replacing, with `PreconditionFailed`. The name is then
+        as it was.
         """
 
     def discard(self) -> None:
-        """Let go of everything, behind work that is still under way. A published name stays."""
+        """Drop the draft, after any work that is still under way. A published name stays."""
 
 
-class KeptDraft(Draft, Protocol):
-    """A draft that outlives the request which writes to it, and its process; nobody else writes to
-    it meanwhile. `discard` lets go of it, and waits for nothing: bytes that were `append`ed stay,
-    unless they are provisional. If a sync fails, only the bytes that were synced before count.
+class ResumableDraft(Draft, Protocol):
+    """A draft that outlives its request, and the process. It has one writer at a time.
+
+    `discard` only ends this use of the draft: appended bytes stay, unless they are provisional. If
+    a sync fails, only the bytes synced before it count.
     """
 
     def resume(self) -> Deferred[Resumed]:
-        """Go on where the last request that wrote to it has ended. To be called first.
-
-        Fails with `NotFound` when it is no longer there.
+        """Continue where the last request ended. Called before any other method. Fails with
+        `NotFound` if the upload no longer exists.
         """
 
     def sync(self) -> Deferred[None]:
-        """What was appended is on stable storage, in a durable store, and counts whatever happens
-        to the machine. Not for what is provisional.
+        """Bring the appended bytes to stable storage, in a durable store. They then count even if
+        the machine crashes. Not for a provisional draft.
         """
 
-    def keep(self, memory: object | None, *, synced: bool) -> Deferred[None]:
-        """What was written counts from now on, whatever happens to the process; if it is to be
-        `synced`, in a durable store, whatever happens to the machine. Lets go of the draft.
-        `memory` is remembered for the next one to resume it, while there is room.
+    def keep(self, inspection: object | None, *, synced: bool) -> Deferred[None]:
+        """Make all written bytes count, even if the process is killed, and end this use of the
+        draft. With `synced`, in a durable store, they count even if the machine crashes.
+
+        The store remembers `inspection` in memory for the next `resume`, while it has room.
         """
 
     def release(self, *, undo: bool) -> Deferred[None]:
-        """Let go of the draft; `undo` what was written since it was resumed. Fires when it may be
-        resumed again.
+        """End this use of the draft. With `undo`, first remove the bytes written since `resume`.
+        Fires when the draft may be resumed again.
         """
 
     def review(self, take: Callable[[bytes], object]) -> Deferred[bool]:
-        """Read some of what earlier requests have written, from its beginning on: `take` is given
-        the bytes, where the reading is done. Fires with whether that was the last of it. To be
-        called until it is, before a draft with bytes of which no memory is left is sealed.
+        """Read the next piece of what earlier requests wrote, from the beginning. Calls `take` with
+        it, where the store reads. Fires with True when that was the last piece.
+
+        If `resume` returned bytes but no `inspection`, call this until it fires with True, and only
+        then `seal`.
         """
 
 
 class Media(Protocol):
-    """A stored file that was opened. A delete or replacement does not disturb it."""
+    """A stored file that is open. A delete or replacement does not disturb it."""
 
     @property
     def size(self) -> int:
@@ -204,7 +209,7 @@ class Media(Protocol):
 
     @property
     def modified_ns(self) -> int:
-        """Nanoseconds since the epoch."""
+        """In nanoseconds since the epoch."""
 
     @property
     def etag(self) -> str:
@@ -212,16 +217,16 @@ class Media(Protocol):
 
     @property
     def sha256(self) -> str | None:
-        """In hex, where the store knows it."""
+        """In hex. None if the store has not computed it yet."""
 
     def digest(self) -> Deferred[str]:
-        """The SHA-256 in hex, computed where it is not known."""
+        """The SHA-256 in hex, computed if it is not known."""
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        """At most `size` bytes from `offset`; fewer only where the file ends."""
+        """At most `size` bytes from `offset`. Fewer only at the end of the file."""
 
     def close(self) -> None:
-        """Let go of it, behind a read that is still under way."""
+        """Close the file, after any read that is still under way."""
 
 
 @runtime_checkable
@@ -229,22 +234,22 @@ class KernelMedia(Media, Protocol):
     """Media that the operating system can send to a socket by itself."""
 
     def send_at_hand(self, socket: int, offset: int, size: int) -> int | None:
-        """Send at most `size` bytes from `offset` to the descriptor of a socket, without a wait for
-        the disk: how many the socket took, 0 where the file ends, None when they are not in memory
-        and have to be fetched first.
+        """Send at most `size` bytes from `offset` to the descriptor of a socket, without waiting
+        for the disk. Returns how many bytes the socket took, 0 at the end of the file. Returns None
+        if the bytes are not in memory; then `fetch` them first.
 
-        :raises BlockingIOError: when the socket takes none now.
-        :raises OSError: when the connection or the file is broken.
+        :raises BlockingIOError: if the socket's buffer is full.
+        :raises OSError: if the connection or the file is broken.
         """
 
     def fetch(self, offset: int, size: int) -> Deferred[None]:
-        """Bring the bytes into memory, so that they are at hand for the next `send_at_hand`."""
+        """Read the bytes into memory, for the next `send_at_hand`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StorageState:
-    """How a storage is. `free` is how many bytes are free for media, None if unknown.
-    `cannot_read` and `cannot_write` say what is wrong, None if nothing is.
+    """The state of a storage. `free` is the number of bytes that are free for media, None if
+    unknown. `cannot_read` and `cannot_write` say what is wrong, None if nothing is.
     """
 
     free: int | None
@@ -254,8 +259,8 @@ class StorageState:
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """The bytes that running uploads have declared and not yet written: how many, of how many
-    callers, and how many of them are of the caller that has most.
+    """The bytes that running uploads have declared and not yet written: `size` in all, of so many
+    `callers`, and `largest` of the caller that has most.
     """
 
     size: int
@@ -265,135 +270,130 @@ class Reserved:
 
 @runtime_checkable
 class WatchedStore(Protocol):
-    """A store that knows how its storage is."""
+    """A store that reports the state of its storage."""
 
     @property
     def reserved(self) -> Reserved:
-        """How much of the free space running uploads have reserved. Does not ask the storage."""
+        """The space that running uploads have reserved. Does not access the storage."""
 
     def look(self) -> Deferred[StorageState]:
-        """How the storage is. Cheap enough for every health check. It fires late, or never, while
-        the storage does not answer.
+        """The state of the storage. Cheap enough for every health check. While the storage hangs,
+        fires late or never.
         """
 
 
-class KeptDrafts(Protocol):
-    """Drafts that outlive their requests. Each has an id, 32 hexadecimal digits.
+class ResumableDrafts(Protocol):
+    """The resumable uploads of a store. Each has an id of 32 hexadecimal digits.
 
-    `caller` says whose work a method does, as in `Store`.
+    `caller` says for which caller a method works, as in `Store`.
     """
 
-    def create(self, upload: str, plan: UploadSpec, etag: str | None = None) -> Deferred[None]:
-        """Begin an upload of that id; with `etag`, one that is stored already, as that file.
-
-        Fails with `NoSpace`.
+    def create(self, upload: str, spec: UploadSpec, etag: str | None = None) -> Deferred[None]:
+        """Begin an upload with this id. With `etag`, it is finished: it has become the file with
+        that entity tag. Fails with `NoSpace`.
         """
 
     def find(self, upload: str, *, synced: bool = False, caller: str) -> Deferred[UploadState]:
-        """What is known of an upload, whatever has become of it. If it is to be `synced`, that is
-        on stable storage in a durable store.
-
-        Fails with `NotFound`.
+        """The state of an upload, finished or not. With `synced`, in a durable store, first brings
+        it to stable storage. Fails with `NotFound`.
         """
 
     def resume(
         self, upload: str, declared: int | None, *, provisional: bool, caller: str
-    ) -> KeptDraft:
-        """The draft, to write to it. `declared` bytes, if known, count as taken meanwhile, in the
-        share of `caller`. What is `provisional` counts only when it is kept, whatever happens to
-        the process.
+    ) -> ResumableDraft:
+        """The draft of an upload, for writing. Reserves `declared` bytes, if known, in the share of
+        `caller`. The bytes of a `provisional` draft count only once it is kept.
         """
 
     def declare(self, upload: str, length: int, *, caller: str) -> Deferred[None]:
-        """The length of an upload is known now.
-
-        Fails with `NoSpace` and `NotFound`.
-        """
+        """Set the length of an upload, now known. Fails with `NoSpace` and `NotFound`."""
 
     def settle(self, upload: str, etag: str | None, *, caller: str) -> Deferred[None]:
-        """An unfinished upload has become the file with this entity tag, or its name is taken: what
-        was written goes, the plan stays.
+        """Finish an unfinished upload: it has become the file with this entity tag, or, if that is
+        None, its name is taken. Drops its bytes and keeps its spec.
         """
 
     def forget(self, upload: str, *, caller: str) -> Deferred[bool]:
-        """Drop an upload; whether there was one. A file that it has become stays."""
+        """Drop an upload. Fires with whether it existed. The file that it has become stays."""
 
     def learn(self) -> Deferred[None]:
-        """Look at the uploads that an earlier process has finished. This may take long, and is to
-        be done before the first `adjust`. Until then `expire` drops none of them.
+        """Read the records of the uploads that an earlier process has finished. This may take long.
+        Called before the first `adjust`. Until it fires, `expire` drops none of these uploads.
         """
 
     def expire(self, before_ns: int, spared: Collection[str] = ()) -> Deferred[list[str]]:
-        """Drop all uploads last written to before that time, but those that are being written to,
-        and those that are to be `spared`.
-        Fires with their ids. A store may drop finished uploads at any time, if there are very many.
+        """Drop all uploads last written to before that time, except `spared` ones and those that
+        are being written to. Fires with their ids. A store that has very many finished uploads may
+        drop some of them at any time.
         """
 
     def adjust(self, wall_ns: int, monotonic_ns: int) -> Deferred[None]:
-        """What the wall clock and the monotonic clock say now. To be called before `expire`.
+        """Compare the current times of both clocks with those of the last call, which may have been
+        in an earlier process. Called before `expire`.
 
-        If the wall clock was stepped since the last call, be that in an earlier process, the times
-        at which uploads were written to move with it: a step makes no upload older or younger.
+        If the wall clock was stepped in between, moves the times of all uploads by that step. So a
+        step makes no upload older or younger.
         """
 
     def callers(self) -> Deferred[dict[str, str]]:
-        """Fires with whose each unfinished upload is."""
+        """Fires with the caller of each unfinished upload, by id."""
 
 
 @runtime_checkable
-class KeepingStore(Protocol):
-    """A store whose drafts can outlive their requests."""
+class ResumableStore(Protocol):
+    """A store with resumable uploads."""
 
     @property
-    def kept(self) -> KeptDrafts:
-        """Those drafts."""
+    def resumable(self) -> ResumableDrafts:
+        """The resumable uploads."""
 
 
 class Listed(Protocol):
-    """A page of a directory's listing, read batch by batch. Between two reads it holds memory only,
-    so it need not be closed.
+    """A page of a directory's listing, read batch by batch. It need not be closed: between two
+    reads it holds only memory.
     """
 
     def read(self, use: Callable[[Batch], T]) -> Deferred[T]:
-        """Read the next batch. Fires with what `use` makes of it. `use` is called where the store
-        works, off the event loop if the store blocks. The first read begins to read the directory.
-        Read again only after this has fired, and not after the last batch.
+        """Read the next batch and call `use` with it, where the store works: off the event loop, if
+        it blocks. Fires with what `use` returns. Only then, and not after the last batch, may the
+        caller read again. The first read opens the directory.
 
-        Fails with `NotFound` when there is no such directory, or nothing at all in it; the root, of
-        no `folders`, is always there.
+        Fails with `NotFound` if the directory does not exist or is empty. The root, of no
+        `folders`, always exists.
         """
 
 
 class Store(Protocol):
-    """Where media lives.
+    """A place where media is kept.
 
-    `caller` says whose work a method does, and what it returns. A store that queues work does that
-    of its callers in turns: nobody waits for all the work that another caller asked for.
+    `caller` says for which caller a method, or what it returns, works. A store that queues work
+    takes callers in turns: none of them waits for all the work that another one has queued.
     """
 
     def begin(self, size: int | None, caller: str) -> Draft:
-        """A new draft. `size`, in bytes, is what was declared; from the draft's first work on it
-        counts as taken, if there is so much, in the share of `caller` of the space. The largest
-        shares give way to smaller ones: then less of it counts, and the draft goes on.
+        """A new draft. `size` is what the client declared, in bytes, None if it did not.
+
+        The draft's first operation reserves `size` bytes in the share of `caller`, if there is
+        room. If space is short, the largest shares give way to smaller ones: their drafts then have
+        less reserved, and go on.
         """
 
     def open(self, name: MediaName, *, caller: str) -> Deferred[Media]:
-        """Fails with `NotFound`; when the name is a directory's, with `IsDirectory`."""
+        """Open a file. Fails with `NotFound`, or `IsDirectory` if the name is a directory's."""
 
     def recognise(
         self, name: MediaName, sha256: str, *, caller: str
     ) -> Deferred[StoredFile | None]:
-        """The file of that name if its content has that digest, None if not, or if there is none.
-        When this fires with a file, that is on stable storage, in a durable store.
+        """The file of that name if its content has that digest, otherwise None. In a durable store,
+        brings the file and its name to stable storage before it fires with them.
         """
 
     def delete(
         self, name: MediaName, condition: Condition | None = None, *, caller: str
     ) -> Deferred[bool]:
-        """Whether there was such a file. Folders left empty go with it.
-
-        Fails with `NameConflict` when the name is a directory's, and with `PreconditionFailed` when
-        there is a condition and it is not true.
+        """Delete a file and the folders that this leaves empty. Fires with whether it existed.
+        Fails with `NameConflict` if the name is a directory's, and with `PreconditionFailed` if the
+        condition is not true.
         """
 
     def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str) -> Listed:

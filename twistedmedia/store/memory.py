@@ -1,7 +1,7 @@
-"""A store in memory, with the promises of the directory store but for surviving its process.
+"""A store in memory, for tests, and for embedding if nothing needs to outlive the process.
 
-For tests and for embedding where nothing needs to be kept. Its Deferreds have fired when they are
-returned, so its callers need no turns.
+It keeps the other promises of the directory store. Its Deferreds have fired when it returns them,
+so its callers need no turns.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from twistedmedia.store.interface import (
     Sealed,
     StoredFile,
 )
-from twistedmedia.store.memory_uploads import MemoryKeptDrafts
+from twistedmedia.store.memory_uploads import MemoryResumableDrafts
 from twistedmedia.store.validators import UniqueTimestamps, etag_of
 
 T = TypeVar("T")
 
 
 class MemoryStore:
-    """`boundaries.Store` in a dict. `capacity` is how many bytes it takes in all."""
+    """`interface.Store` in a dict. It holds at most `capacity` bytes."""
 
     def __init__(self, capacity: int = 1 << 30) -> None:
         self._capacity = capacity
-        self._taken = 0  # by published files, drafts, and what drafts have declared
+        self._taken = 0  # bytes of published files and of drafts, and those that drafts declared
         self._files: dict[MediaName, MemoryMedia] = {}
-        self._instants = UniqueTimestamps()
-        self.kept = MemoryKeptDrafts(self)
+        self._timestamps = UniqueTimestamps()
+        self.resumable = MemoryResumableDrafts(self)
 
     def start(self) -> None:
-        """There is nothing to start."""
+        """Does nothing: there is nothing to start."""
 
     async def stop(self) -> None:
-        """There is nothing to stop."""
+        """Does nothing: there is nothing to stop."""
 
     def begin(self, size: int | None = None, caller: str = "") -> Draft:
         return MemoryDraft(self, size or 0)
@@ -117,18 +117,18 @@ class MemoryStore:
         yield Batch(tuple(entries), 0, end)
 
     def take(self, size: int) -> None:
-        """Count `size` bytes as taken; a negative size gives back.
+        """Take `size` bytes of the capacity. A negative size gives bytes back.
 
-        :raises NoSpace: when they do not fit.
+        :raises NoSpace: if they do not fit.
         """
         if size > 0 and self._taken + size > self._capacity:
             raise NoSpace
         self._taken += size
 
     def check(self, name: MediaName, replacing: Condition | None) -> None:
-        """Look whether `name` can become a new file's, or the file of that name be replaced.
+        """Check that `name` is free for a new file, or that the file of that name may be replaced.
 
-        :raises AlreadyExists, NameConflict, PreconditionFailed: when not.
+        :raises AlreadyExists, NameConflict, PreconditionFailed: if not.
         """
         if self._is_folder((*name.folders, name.filename)):
             raise NameConflict("a directory has this name")
@@ -142,12 +142,12 @@ class MemoryStore:
                 raise NameConflict("a part of the directory is not a directory")
 
     def publish(self, name: MediaName, content: bytes, replacing: Condition | None) -> MemoryMedia:
-        """Give `content`, whose bytes count as taken already, its name."""
+        """Give `content` its name. Its bytes are taken already."""
         self.check(name, replacing)
         replaced = self._files.get(name)
         if replaced is not None:
             self.take(-replaced.size)
-        self._files[name] = MemoryMedia(content, self._instants.now_ns())
+        self._files[name] = MemoryMedia(content, self._timestamps.now_ns())
         return self._files[name]
 
     def _check(self, name: MediaName, condition: Condition) -> None:
@@ -160,7 +160,7 @@ class MemoryStore:
 
 
 class MemoryDraft:
-    """`boundaries.Draft` in a bytearray."""
+    """`interface.Draft` in a bytearray."""
 
     def __init__(self, store: MemoryStore, declared: int) -> None:
         self._store = store
@@ -220,7 +220,7 @@ class MemoryDraft:
 
 
 class MemoryMedia:
-    """`boundaries.KernelMedia` over bytes."""
+    """`interface.KernelMedia` over bytes."""
 
     def __init__(
         self, content: bytes | memoryview, modified_ns: int, sha256: str | None = None
@@ -235,7 +235,7 @@ class MemoryMedia:
         return succeed(self.hash())
 
     def hash(self) -> str:
-        """What `digest` fires with."""
+        """The SHA-256 in hex."""
         if self.sha256 is None:
             self.sha256 = hashlib.sha256(self._content).hexdigest()
         return self.sha256
@@ -247,7 +247,7 @@ class MemoryMedia:
         return os.write(socket, memoryview(self._content)[offset : offset + size])
 
     def fetch(self, offset: int, size: int) -> Deferred[None]:
-        return succeed(None)  # it is at hand
+        return succeed(None)  # it is in memory
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: no resource is held."""

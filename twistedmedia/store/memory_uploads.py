@@ -1,6 +1,4 @@
-"""Drafts of the store in memory that outlive their requests, with the promises of the directory
-store's but for surviving the process.
-"""
+"""Resumable uploads of the memory store. They do not survive the process."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ T = TypeVar("T")
 
 
 def _done(method: Callable[P, T]) -> Callable[P, Deferred[T]]:
-    """`method` with its outcome in a Deferred that has fired."""
+    """`method`, with its result in a Deferred that has fired."""
 
     @functools.wraps(method)
     def done(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
@@ -45,51 +43,51 @@ def _done(method: Callable[P, T]) -> Callable[P, Deferred[T]]:
 
 @dataclass
 class _Upload:
-    plan: UploadSpec
-    fate: UploadStatus
+    spec: UploadSpec
+    status: UploadStatus
     modified_ns: int
-    content: bytearray = field(default_factory=bytearray)  # as far as it counts
-    memory: object | None = None
+    content: bytearray = field(default_factory=bytearray)  # the bytes that count
+    inspection: object | None = None
     etag: str | None = None  # of the file that it has become
-    is_held: bool = False  # by a draft, which answers for the space too
+    is_held: bool = False  # by a draft, which also gives back its space
 
 
-class MemoryKeptDrafts:
-    """`boundaries.KeptDrafts` in a dict."""
+class MemoryResumableDrafts:
+    """`interface.ResumableDrafts` in a dict."""
 
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
         self.uploads: dict[str, _Upload] = {}
-        self.instants = UniqueTimestamps()
+        self.timestamps = UniqueTimestamps()
         self._last_reading: ClockReading | None = None
 
     @_done
-    def create(self, upload: str, plan: UploadSpec, etag: str | None = None) -> None:
-        fate = UploadStatus.UNFINISHED if etag is None else UploadStatus.STORED
-        self.uploads[upload] = _Upload(plan, fate, self.instants.now_ns(), etag=etag)
+    def create(self, upload: str, spec: UploadSpec, etag: str | None = None) -> None:
+        status = UploadStatus.UNFINISHED if etag is None else UploadStatus.STORED
+        self.uploads[upload] = _Upload(spec, status, self.timestamps.now_ns(), etag=etag)
 
     @_done
     def find(self, upload: str, *, synced: bool = False, caller: str = "") -> UploadState:
         found = self.get(upload)
-        ended = found.fate is not UploadStatus.UNFINISHED
-        size = found.plan.length or 0 if ended else len(found.content)
-        return UploadState(found.plan, found.fate, size, found.modified_ns, found.etag)
+        ended = found.status is not UploadStatus.UNFINISHED
+        size = found.spec.length or 0 if ended else len(found.content)
+        return UploadState(found.spec, found.status, size, found.modified_ns, found.etag)
 
     def resume(
         self, upload: str, declared: int | None, *, provisional: bool, caller: str = ""
-    ) -> MemoryKeptDraft:
-        return MemoryKeptDraft(self, upload, declared or 0, provisional)
+    ) -> MemoryResumableDraft:
+        return MemoryResumableDraft(self, upload, declared or 0, provisional)
 
     @_done
     def declare(self, upload: str, length: int, *, caller: str = "") -> None:
         found = self.get(upload)
-        found.plan = replace(found.plan, length=length)
+        found.spec = replace(found.spec, length=length)
 
     @_done
     def settle(self, upload: str, etag: str | None, *, caller: str = "") -> None:
         found = self.uploads.get(upload)
-        if found is not None and found.fate is UploadStatus.UNFINISHED:
-            found.fate, found.etag = (
+        if found is not None and found.status is UploadStatus.UNFINISHED:
+            found.status, found.etag = (
                 UploadStatus.TAKEN if etag is None else UploadStatus.STORED,
                 etag,
             )
@@ -123,13 +121,13 @@ class MemoryKeptDrafts:
     @_done
     def callers(self) -> dict[str, str]:
         return {
-            upload: found.plan.caller
+            upload: found.spec.caller
             for upload, found in self.uploads.items()
-            if found.fate is UploadStatus.UNFINISHED
+            if found.status is UploadStatus.UNFINISHED
         }
 
     def get(self, upload: str) -> _Upload:
-        """:raises NotFound: when it is not there."""
+        """:raises NotFound: if it does not exist."""
         try:
             return self.uploads[upload]
         except KeyError:
@@ -147,13 +145,13 @@ class MemoryKeptDrafts:
         upload.content = bytearray()
 
 
-class MemoryKeptDraft:
-    """`boundaries.KeptDraft` over an upload's bytes. While it is resumed it has taken the space of
-    all of them, and of what was declared.
+class MemoryResumableDraft:
+    """`interface.ResumableDraft` over the bytes of an upload. While it is in use, it has taken the
+    space of these and of the declared bytes.
     """
 
     def __init__(
-        self, drafts: MemoryKeptDrafts, upload: str, declared: int, provisional: bool
+        self, drafts: MemoryResumableDrafts, upload: str, declared: int, provisional: bool
     ) -> None:
         self._drafts = drafts
         self._store = drafts.store
@@ -167,16 +165,16 @@ class MemoryKeptDraft:
     @_done
     def resume(self) -> Resumed:
         upload = self._drafts.get(self._id)
-        if upload.fate is not UploadStatus.UNFINISHED or upload.is_held:
+        if upload.status is not UploadStatus.UNFINISHED or upload.is_held:
             raise NotFound("there is no such upload; it may have expired")
         self._store.take(self._declared)
         size = len(upload.content)
         self._held, upload.is_held = upload, True
         self._content = bytearray(upload.content) if self._provisional else upload.content
         self._began_at, self._reserved = size, size + self._declared
-        memory, upload.memory = upload.memory, None
-        self._reviewed = 0 if memory is None else size
-        return Resumed(size, size, memory)
+        inspection, upload.inspection = upload.inspection, None
+        self._reviewed = 0 if inspection is None else size
+        return Resumed(size, size, inspection)
 
     @_done
     def prepare(self, name: MediaName, replacing: Condition | None = None) -> None:
@@ -193,7 +191,7 @@ class MemoryKeptDraft:
             if self._reviewed == len(self._content):
                 self._reviewed = size
             self._content += chunk
-            upload.modified_ns = self._drafts.instants.now_ns()
+            upload.modified_ns = self._drafts.timestamps.now_ns()
 
     @_done
     def review(self, take: Callable[[bytes], object]) -> bool:
@@ -210,7 +208,7 @@ class MemoryKeptDraft:
     def publish(self, name: MediaName, replacing: Condition | None = None) -> StoredFile:
         upload, sealed = self._require(), self._sealed()
         media = self._store.publish(name, bytes(self._content), replacing)
-        upload.fate, upload.etag, upload.content = UploadStatus.STORED, media.etag, bytearray()
+        upload.status, upload.etag, upload.content = UploadStatus.STORED, media.etag, bytearray()
         self._reserved -= sealed.size  # which are the media's
         self.discard()
         return StoredFile(name, sealed.size, sealed.sha256, media.etag)
@@ -220,9 +218,9 @@ class MemoryKeptDraft:
         self._require()
 
     @_done
-    def keep(self, memory: object | None, *, synced: bool) -> None:
+    def keep(self, inspection: object | None, *, synced: bool) -> None:
         upload = self._require()
-        upload.content, upload.memory = self._content, memory
+        upload.content, upload.inspection = self._content, inspection
         self.discard()
 
     @_done
@@ -235,7 +233,7 @@ class MemoryKeptDraft:
         if self._held is not None:
             upload, self._held = self._held, None
             upload.is_held = False
-            if self._drafts.uploads.get(self._id) is not upload:  # it was dropped meanwhile
+            if self._drafts.uploads.get(self._id) is not upload:  # dropped meanwhile
                 upload.content = bytearray()
             self._store.take(len(upload.content) - self._reserved)
 
@@ -247,5 +245,5 @@ class MemoryKeptDraft:
     def _sealed(self) -> Sealed:
         self._require()
         if self._reviewed != len(self._content):
-            raise RuntimeError("what earlier requests have written is to be reviewed first")
+            raise RuntimeError("review what earlier requests have written before sealing")
         return Sealed(len(self._content), hashlib.sha256(self._content).hexdigest())

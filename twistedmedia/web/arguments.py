@@ -5,15 +5,18 @@ The small fields of a request: from its query and from an urlencoded form.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from twisted.web.server import Request
 
 from twistedmedia.errors import BadRequest, Malformed, MissingArgument, UnsupportedContent
-from twistedmedia.http.addresses import rate_limit_key
+from twistedmedia.http.body import Body
 from twistedmedia.http.conditions import Conditions
-from twistedmedia.http.forms import decode_urlencoded
+from twistedmedia.http.forms import PartBegins, PartEnds, UrlencodedDecoder, decode_urlencoded
+from twistedmedia.library.caller import Caller
+from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, decode, media_name_from_path, url_path
 from twistedmedia.store.interface import Condition
 
@@ -100,17 +103,14 @@ def refuse_what_is_no_file(request: Request) -> None:
         raise BadRequest("a part of a file cannot be stored; send the whole without Content-Range")
 
 
-def client_address(request: Request) -> str:
-    """The address that the request comes from, for a log line."""
-    address = request.getClientAddress()
-    return str(getattr(address, "host", "local"))
+def caller_of(request: Request) -> Caller:
+    """Who has sent the request: so far, the address that it comes from."""
+    return Caller.at(str(getattr(request.getClientAddress(), "host", "local")))
 
 
-def caller_of(request: Request) -> str:
-    """In whose share counts what the request takes."""
-    return rate_limit_key(client_address(request))
-
-
+ARGUMENTS = ("url", "directory", "filename", "sha256")  # of forms, and of imports
+MAX_JSON_BYTES = 32 << 10
+FILE_FIELD = "body"  # of an urlencoded form
 MAX_FIELD_BYTES = 8 << 10  # as sent; a name of 1,024 bytes takes 3,072 with every byte escaped
 
 
@@ -182,3 +182,73 @@ class Arguments:
         if not self._values.get(name):
             raise MissingArgument(name)
         return self._values[name]
+
+
+async def read_urlencoded(
+    body: Body,
+    arguments: Arguments,
+    max_bytes: int,
+    names: Sequence[str] | None = None,
+    write: Callable[[list[bytes]], Awaitable[object]] | None = None,
+) -> None:
+    """Read an urlencoded form. Its fields with one of `names`, or all of them, become `arguments`.
+    With `write` the field `body` is a file: `write` gets its pieces, still encoded.
+
+    :raises TooLarge: when the form has more than `max_bytes`.
+    :raises Malformed: when it is malformed, or a field is given twice or is too long.
+    """
+    decoder = UrlencodedDecoder()
+    budget = ByteBudget(max_bytes, "the form")
+    if write is None and body.length is not None:
+        ByteBudget(max_bytes, "the form").spend(body.length)
+    field = ""
+    async for chunks in body:
+        budget.spend(sum(map(len, chunks)))
+        pieces: list[bytes] = []
+        for chunk in chunks:
+            await body.turn()
+            for event in decoder.feed(chunk):
+                if isinstance(event, PartBegins):
+                    field = event.name
+                    arguments.begin(field)
+                elif isinstance(event, PartEnds):
+                    field = ""
+                elif write is not None and field == FILE_FIELD:
+                    pieces.append(event)
+                elif names is None or field in names:
+                    arguments.add(field, event)
+        if pieces and write is not None:
+            await write(pieces)
+    for event in decoder.end():
+        if isinstance(event, PartBegins):
+            arguments.begin(event.name)
+
+
+async def read_json(body: Body, arguments: Arguments, names: Sequence[str]) -> None:
+    """Read a JSON object. Its members with one of `names` become `arguments`.
+
+    :raises Malformed: when it is not a JSON object, or one of them is not text, or is given twice.
+    """
+    budget = ByteBudget(MAX_JSON_BYTES, "the JSON")
+    data = bytearray()
+    async for chunks in body:
+        for chunk in chunks:
+            budget.spend(len(chunk))
+            data += chunk
+    try:
+        pairs = json.loads(data.decode("utf-8-sig"), object_pairs_hook=tuple)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Malformed(f"the content is not valid JSON: {error.msg} ({where})") from error
+    except (ValueError, RecursionError) as error:
+        raise Malformed("the content is not JSON that can be read") from error
+    if not isinstance(pairs, tuple):
+        raise Malformed("the content is not a JSON object")
+    for name, value in pairs:
+        if name in names:
+            if not isinstance(value, str):
+                raise Malformed(f"the argument '{name}' is not text")
+            arguments.begin(name)
+            arguments.give(name, value.encode("utf-8", "surrogatepass"))
+        elif name == FILE_FIELD:
+            arguments.begin(name)

@@ -17,10 +17,10 @@ from functools import lru_cache
 from twisted.web.server import Request
 
 from twistedmedia.errors import Forbidden
-from twistedmedia.http.addresses import NO_PROXIES, Proxies, address_of, peer_host
+from twistedmedia.http.addresses import NO_PROXIES, Proxies, parse_address, peer_host
 from twistedmedia.http.request import SAFE_METHODS
+from twistedmedia.json_response import Response
 from twistedmedia.web.arguments import header
-from twistedmedia.web.routing import Reply
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _MAY_SEND = (
@@ -120,7 +120,7 @@ class CorsPolicy:
         """`origins` as browsers write them: `https://app.example`."""
         self._origins = origins
 
-    def answer(self, request: Request) -> Reply | None:
+    def answer(self, request: Request) -> Response | None:
         """Mark the answer to `request` for its page to see; the whole answer, if the browser only
         asks whether the page may ask.
         """
@@ -134,7 +134,7 @@ class CorsPolicy:
         if request.method != b"OPTIONS" or not header(request, "access-control-request-method"):
             request.setHeader("access-control-expose-headers", _MAY_SEE)
             return None
-        return Reply(
+        return Response(
             204,
             {
                 "Access-Control-Allow-Methods": _METHODS,
@@ -221,5 +221,5 @@ def _is_loopback(host: str) -> bool:
     host = host.lower().removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
-    address = address_of(host.removeprefix("[").removesuffix("]"))
+    address = parse_address(host.removeprefix("[").removesuffix("]"))
     return address is not None and address.is_loopback

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from klein import Klein
-from twisted.logger import Logger
 from twisted.web.server import Request
 
-from twistedmedia.answers import deleted_answer
 from twistedmedia.errors import NameConflict, UnsupportedContent
 from twistedmedia.http.body import body_of
-from twistedmedia.http.forms import (
-    URLENCODED,
-    PartBegins,
-    PartEnds,
-    UrlencodedDecoder,
-)
-from twistedmedia.http.header_fields import content_type_of
-from twistedmedia.limits import ByteBudget
+from twistedmedia.http.forms import URLENCODED
+from twistedmedia.http.header_fields import parse_content_type
+from twistedmedia.json_response import OK, Response, json_response
+from twistedmedia.library.library import Library
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.store.interface import Store
 from twistedmedia.web.arguments import (
     Arguments,
     caller_of,
-    client_address,
     condition_of_change,
     header,
     name_in_path,
+    read_urlencoded,
     segments_below,
 )
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.routing import add_route
 
 MAX_FORM_BYTES = 8 << 10
 
@@ -36,57 +29,33 @@ MAX_FORM_BYTES = 8 << 10
 class DeleteRoutes:
     """`DELETE /media/<directory>/<filename>`, and `DELETE /media` with the two as fields."""
 
-    _log = Logger()
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, library: Library) -> None:
+        self._library = library
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
         add_route(app, "/media/", ["DELETE"], self.delete_path, branch=True)
         add_route(app, "/media", ["DELETE"], self.delete_fields)
 
-    async def delete_path(self, request: Request) -> Reply:
+    async def delete_path(self, request: Request) -> Response:
         """The path names the file."""
         segments = segments_below(request)
         if len(segments) < 2 or segments[-1] == b"":  # whether it is there or not
             raise NameConflict("this names a directory, which goes when its last file goes")
         return await self._delete(request, name_in_path(request))
 
-    async def delete_fields(self, request: Request) -> Reply:
+    async def delete_fields(self, request: Request) -> Response:
         """The fields `directory` and `filename`, of the query or of a form, name the file."""
-        fields = Arguments(request.args, ("directory", "filename"))
-        await self._read_form(request, fields)
-        name = media_name(fields.require("directory"), fields.require("filename"))
+        arguments = Arguments(request.args, ("directory", "filename"))
+        body = body_of(request)
+        media_type, _ = parse_content_type(header(request, "content-type"))
+        if body.length != 0 and media_type != URLENCODED:
+            raise UnsupportedContent(f"send {URLENCODED}")
+        await read_urlencoded(body, arguments, MAX_FORM_BYTES)
+        name = media_name(arguments.require("directory"), arguments.require("filename"))
         return await self._delete(request, name)
 
-    async def _delete(self, request: Request, name: MediaName) -> Reply:
-        condition, caller = condition_of_change(request), caller_of(request)
-        deleted = await self._store.delete(name, condition, caller=caller)
-        if deleted:
-            self._log.info(
-                "deleted: {name!r} by {source}", name=str(name), source=client_address(request)
-            )
-        return respond(deleted_answer(deleted))
-
-    async def _read_form(self, request: Request, fields: Arguments) -> None:
-        decoder = UrlencodedDecoder()
-        budget = ByteBudget(MAX_FORM_BYTES, "the form")
-        field = ""
-        body = body_of(request)
-        if body.length != 0 and content_type_of(header(request, "content-type"))[0] != URLENCODED:
-            raise UnsupportedContent(f"send {URLENCODED}")
-        if body.length is not None:
-            ByteBudget(MAX_FORM_BYTES, "the form").spend(body.length)
-        async for chunks in body:
-            for chunk in chunks:
-                budget.spend(len(chunk))
-                for event in decoder.feed(chunk):
-                    if isinstance(event, PartBegins):
-                        field = event.name
-                        fields.begin(field)
-                    elif not isinstance(event, PartEnds):
-                        fields.add(field, event)
-        for event in decoder.end():
-            if isinstance(event, PartBegins):
-                fields.begin(event.name)
+    async def _delete(self, request: Request, name: MediaName) -> Response:
+        condition = condition_of_change(request)
+        deleted = await self._library.delete(caller_of(request), name, condition)
+        return json_response(200, {**OK, "deleted": deleted})

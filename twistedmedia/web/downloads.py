@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from string import punctuation
 from urllib.parse import quote
 
@@ -12,11 +11,13 @@ from twisted.web.server import Request
 
 from twistedmedia.errors import IsDirectory, MissingArgument
 from twistedmedia.formats import UNKNOWN_TYPE
-from twistedmedia.http.conditions import ResponsePlan, format_date, plan
+from twistedmedia.http.conditions import ResponsePlan, format_date, plan_response
 from twistedmedia.http.header_fields import repr_digest, wants_sha256
 from twistedmedia.http.sending import send
+from twistedmedia.json_response import Response
+from twistedmedia.library.library import Library
 from twistedmedia.names import MediaName, folders_from_path, media_name_from_path
-from twistedmedia.store.interface import Media, Store
+from twistedmedia.store.interface import Media
 from twistedmedia.web.arguments import (
     caller_of,
     conditions_of,
@@ -27,7 +28,7 @@ from twistedmedia.web.arguments import (
 from twistedmedia.web.large_responses import LargeResponses
 from twistedmedia.web.listing import PageText, check_directory, list_directory
 from twistedmedia.web.listing_pages import Listings
-from twistedmedia.web.routing import Reply, add_route
+from twistedmedia.web.routing import add_route
 
 _NS = 10**9
 # A stored file is a stranger's, and can be a document. It runs nothing, and loads nothing but
@@ -41,26 +42,21 @@ _UNTRUSTED = {
 class DownloadRoutes:
     """`GET` and `HEAD` of `/media/<directory>/<filename>` and `/media/<directory>/`."""
 
-    def __init__(
-        self, store: Store, media_types: Mapping[str, str], responses: LargeResponses
-    ) -> None:
-        """`media_types` are those of files, by extension. A file of another one is saved. Listings
-        are among the large `responses`.
-        """
-        self._store = store
-        self._listings = Listings(store, responses, PageText)
-        self._media_types = media_types
+    def __init__(self, library: Library, responses: LargeResponses) -> None:
+        """Listings are among the large `responses`."""
+        self._library = library
+        self._listings = Listings(library, responses, PageText)
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
         add_route(app, "/media", ["GET"], self.get_root)
         add_route(app, "/media/", ["GET"], self.get, branch=True)
 
-    async def get_root(self, request: Request) -> Reply:
+    async def get_root(self, request: Request) -> Response:
         """The root without its slash."""
         return _with_slash(request)
 
-    async def get(self, request: Request) -> Reply | None:
+    async def get(self, request: Request) -> Response | None:
         """What the path names."""
         segments = segments_below(request)
         if segments[-1:] in ([], [b""]):
@@ -68,24 +64,24 @@ class DownloadRoutes:
             return await list_directory(request, self._listings, folders)
         try:
             name = media_name_from_path(segments)
-            media = await self._store.open(name, caller=caller_of(request))
+            media = await self._library.open(caller_of(request), name)
         except (IsDirectory, MissingArgument):  # one segment can name a directory only
             await check_directory(request, self._listings, folders_from_path(segments))
             return _with_slash(request)
         try:
-            return await self._answer(request, name, media)
+            return await self._respond(request, name, media)
         finally:
             media.close()
 
-    async def _answer(self, request: Request, name: MediaName, media: Media) -> Reply | None:
+    async def _respond(self, request: Request, name: MediaName, media: Media) -> Response | None:
         modified_s, now_s = media.modified_ns // _NS, int(time.time())
-        what = plan(conditions_of(request), media.size, media.etag, modified_s, now_s)
+        what = plan_response(conditions_of(request), media.size, media.etag, modified_s, now_s)
         headers = _validators(media.etag, min(modified_s, now_s))
         if modified_s >= now_s:  # Date, from when the request came, is not to be earlier
             headers["Date"] = format_date(now_s)
         if what.status == 304:
-            return Reply(304, headers, b"")
-        media_type = self._media_types.get(name.extension, UNKNOWN_TYPE)
+            return Response(304, headers, b"")
+        media_type = self._library.limits.media_types.get(name.extension, UNKNOWN_TYPE)
         saved = media_type.startswith(UNKNOWN_TYPE) or has_query_key(request, b"download")
         headers |= _about(name, what, media_type, attachment=saved)
         if wants_sha256(header(request, "want-repr-digest")):
@@ -93,7 +89,7 @@ class DownloadRoutes:
         elif media.sha256 is not None:
             headers["Repr-Digest"] = repr_digest(media.sha256)
         if request.method == b"HEAD":
-            return Reply(what.status, headers, b"")
+            return Response(what.status, headers, b"")
         request.setResponseCode(what.status)
         for field, value in headers.items():
             request.setHeader(field, value)
@@ -101,7 +97,7 @@ class DownloadRoutes:
         return None
 
 
-def _with_slash(request: Request) -> Reply:
+def _with_slash(request: Request) -> Response:
     """To the directory: relative, because the host that a client names is not to be trusted; for
     now, because a file can have the name tomorrow.
     """
@@ -110,7 +106,7 @@ def _with_slash(request: Request) -> Reply:
     # With "./", or a colon in the name would make a scheme of it (RFC 3986, 4.2). What was encoded
     # stays so, and what should have been is.
     location = "./" + quote(sent, safe=punctuation)
-    return Reply(307, {"Location": location, "Content-Length": "0"}, b"")
+    return Response(307, {"Location": location, "Content-Length": "0"}, b"")
 
 
 def _validators(etag: str, modified_s: int) -> dict[str, str]:

@@ -6,25 +6,25 @@ from functools import lru_cache
 from typing import TypeVar
 
 from klein import Klein
-from twisted.logger import Logger
 from twisted.web.server import Request
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from twistedmedia.answers import fetched_answer
 from twistedmedia.errors import (
-    AddressRefused,
     BadRequest,
     Forbidden,
     Malformed,
     MissingArgument,
 )
-from twistedmedia.fetch.cache import FetchCache, FetchOutcome
+from twistedmedia.fetch.cache import FetchOutcome
 from twistedmedia.fetch.freshness import asks_for_fresh, forbids_keeping
 from twistedmedia.fetch.urls import Url, parse_url
-from twistedmedia.web.arguments import caller_of, client_address, has_query_key, header
+from twistedmedia.json_response import OK, Response, json_response
+from twistedmedia.library.importing import Fetches
+from twistedmedia.library.library import Library
+from twistedmedia.web.arguments import caller_of, has_query_key, header
 from twistedmedia.web.cross_site import CsrfPolicy
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.routing import add_route
 from twistedmedia.web.time_cost_page import PAGE_POLICY, time_cost_page
 
 T = TypeVar("T")
@@ -35,44 +35,36 @@ JSON, PAGE = "application/json", "text/html"
 class FetchRoutes:
     """`GET /fetch`, and `GET /` where there is an upstream."""
 
-    _log = Logger()
-
-    def __init__(self, sharing: FetchCache | None, csrf: CsrfPolicy) -> None:
-        """Without `sharing` nothing is fetched, and never for `csrf`."""
-        self._sharing = sharing
+    def __init__(self, library: Library, csrf: CsrfPolicy) -> None:
+        """Pages that `csrf` refuses have nothing fetched."""
+        self._library = library
         self._csrf = csrf
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
         add_route(app, "/fetch", ["GET"], self.fetch)
-        if self._sharing is not None and self._sharing.fetcher.upstream is not None:
+        fetches = self._library.fetches
+        if fetches is not None and fetches.fetcher.upstream is not None:
             add_route(app, "/", ["GET"], self.front)
 
-    async def fetch(self, request: Request) -> Reply:
+    async def fetch(self, request: Request) -> Response:
         """Fetch the URL that the query gives, or the upstream's own."""
-        sharing = fetching_or_forbidden(self._sharing)
-        url = _url_asked_for(request, sharing)
+        fetches = fetching_or_forbidden(self._library.fetches)
+        url = _url_asked_for(request, fetches)
         preferred = _preferred(header(request, "accept"), JSON, PAGE)
-        return await self._answer(request, sharing, url, preferred)
+        return await self._respond(request, url, preferred)
 
-    async def front(self, request: Request) -> Reply:
+    async def front(self, request: Request) -> Response:
         """Fetch the upstream's own URL, for people first of all."""
-        sharing = fetching_or_forbidden(self._sharing)
         preferred = _preferred(header(request, "accept"), PAGE, JSON)
-        return await self._answer(request, sharing, None, preferred)
+        return await self._respond(request, None, preferred)
 
-    async def _answer(
-        self, request: Request, sharing: FetchCache, url: Url | None, media_type: str
-    ) -> Reply:
+    async def _respond(self, request: Request, url: Url | None, media_type: str) -> Response:
         self._csrf.refuse_embedded(request)
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
         keep = not forbids_keeping(cache_control)
-        try:
-            outcome = await sharing.ask(url, caller_of(request), fresh=fresh, keep=keep)
-        except AddressRefused as error:
-            log_refused(self._log, error, request)
-            raise
+        outcome = await self._library.fetch(caller_of(request), url, fresh=fresh, keep=keep)
         return _page(outcome) if media_type == PAGE else _json(outcome)
 
 
@@ -99,23 +91,13 @@ def url_to_fetch(data: bytes) -> Url:
         raise BadRequest(f"the url cannot be fetched: {error}") from error
 
 
-def log_refused(log: Logger, error: AddressRefused, request: Request) -> None:
-    """Tell the operator, and nobody else, who has tried to go where. Not how far: paths and queries
-    may hold secrets.
-    """
-    source = client_address(request)
-    log.warn(
-        "not fetched: {where!r}, for {source}", where=error.where, source=source, is_refusal=True
-    )
-
-
-def _url_asked_for(request: Request, sharing: FetchCache) -> Url | None:
+def _url_asked_for(request: Request, fetches: Fetches) -> Url | None:
     values = request.args.get(b"url", [])
     if len(values) > 1:
         raise Malformed("the argument 'url' is given twice")
     if values and values[0]:
         return url_to_fetch(values[0])
-    if has_query_key(request, b"url") or sharing.fetcher.upstream is None:
+    if has_query_key(request, b"url") or fetches.fetcher.upstream is None:
         raise MissingArgument("url")
     return None
 
@@ -129,19 +111,21 @@ def _preferred(accept: str | None, *offered: str) -> str:
     return accepted.best_match(offered, offered[0]) or offered[0]
 
 
-def _json(outcome: FetchOutcome) -> Reply:
-    answer = fetched_answer(
-        outcome.url,
-        outcome.status,
-        outcome.size,
-        outcome.timings.json,
-        outcome.origin.value,
-        {**_HEADERS, "Server-Timing": outcome.timings.header},
-    )
-    return respond(answer)
+def _json(outcome: FetchOutcome) -> Response:
+    timings = outcome.timings.json
+    payload = {
+        **OK,
+        "url": outcome.url,
+        "status": outcome.status,
+        "size": outcome.size,
+        "time_cost": timings["total"],
+        "timings": timings,
+        "cache": outcome.origin.value,
+    }
+    return json_response(200, payload, {**_HEADERS, "Server-Timing": outcome.timings.header})
 
 
-def _page(outcome: FetchOutcome) -> Reply:
+def _page(outcome: FetchOutcome) -> Response:
     body = time_cost_page(outcome)
     headers = {
         "Content-Type": "text/html; charset=utf-8",
@@ -152,7 +136,7 @@ def _page(outcome: FetchOutcome) -> Reply:
         "Server-Timing": outcome.timings.header,
         **_HEADERS,
     }
-    return Reply(200, headers, body)
+    return Response(200, headers, body)
 
 
 _HEADERS = {"Cache-Control": "no-store", "Vary": "Accept"}

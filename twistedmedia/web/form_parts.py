@@ -1,4 +1,4 @@
-"""The parts of a multipart form as they arrive: files become arrivals, text parts arguments."""
+"""The parts of a multipart form as they arrive: files become uploads, text parts arguments."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from twistedmedia.errors import BadRequest, Malformed, MediaError, UnsupportedContent
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
 from twistedmedia.http.forms import FormEvent, PartBegins, PartEnds
-from twistedmedia.http.header_fields import content_type_of, declared_sha256, sha256_from_hex
+from twistedmedia.http.header_fields import declared_sha256, parse_content_type, parse_sha256
 from twistedmedia.library.upload import WORTH_PREPARING_BYTES, Upload
 from twistedmedia.names import media_name
-from twistedmedia.web.arguments import MAX_FIELD_BYTES, Arguments
-from twistedmedia.web.imports import ARGUMENTS
+from twistedmedia.web.arguments import ARGUMENTS, MAX_FIELD_BYTES, Arguments
 
 _OF_FILES = ("directory", "filename", "sha256")
 _OF_ONE_FILE = ("filename", "sha256")
@@ -35,14 +34,14 @@ class FormParts:
         turn: Callable[[], Awaitable[None]],
         turn_to_drop: Callable[[], Awaitable[None]],
     ) -> None:
-        """`begin` gives a new arrival. `hold` is awaited for each that has content: one more file
+        """`begin` begins an upload. `hold` is awaited for each that has content: one more file
         is held open, to the end of the form. `turn` is awaited before each event is decoded, and
         between files that are named or left. `turn_to_drop` is awaited for each `PIECE_BYTES` of
         content that nobody needs.
         """
         self.files: list[Upload] = []
         self._begun: list[Upload] = []  # those that do not count, too
-        self._begin_arrival = begin
+        self._begin_upload = begin
         self._hold = hold
         self._turn = turn
         self._turn_to_drop = turn_to_drop
@@ -102,7 +101,7 @@ class FormParts:
         files = [*self.files] if self._file is None else [*self.files, self._file]
         left = [file for file in files if not file.publishing]
         if left:
-            left[0].log_failure(error, len(left) - 1)
+            left[0].report_failure(error, len(left) - 1)
         for file in self._begun:
             file.leave()
             await self._turn()
@@ -132,7 +131,7 @@ class FormParts:
             self._texts.append((part.name, self._text))
 
     def _begin_file(self, part: PartBegins, filename: str) -> None:
-        file = self._file = self._begin_arrival()
+        file = self._file = self._begin_upload()
         self._begun.append(file)
         self._is_untouched, self._is_held = not filename, False
         file.directory, file.filename = part.name, filename
@@ -197,7 +196,7 @@ def _name(file: Upload, fields: Arguments) -> None:
         if fields.has("filename"):
             file.filename = fields.require("filename")
         if fields.has("sha256"):
-            declared = sha256_from_hex(fields.require("sha256"))
+            declared = parse_sha256(fields.require("sha256"))
             if file.sha256 not in (None, declared):
                 raise Malformed("the digests that the form declares contradict each other")
             file.sha256 = declared
@@ -214,7 +213,7 @@ def _is_file(part: PartBegins) -> bool:
 
     :raises UnsupportedContent: if it holds several files (`curl -F 'a=@x,y'`; RFC 7578, 4.3).
     """
-    media_type, _ = content_type_of(part.headers.get("content-type"))
+    media_type, _ = parse_content_type(part.headers.get("content-type"))
     if media_type.startswith("multipart/"):
         raise UnsupportedContent(
             f"the form's part {part.name[:64]!r} holds several files ({media_type[:64]}); "

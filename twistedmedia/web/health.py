@@ -13,14 +13,13 @@ from twisted.internet.defer import TimeoutError
 from twisted.web.server import Request
 
 from twistedmedia import __version__
-from twistedmedia.answers import OK, Answer
 from twistedmedia.errors import RETRY_AFTER_S, Stopping, StorageFailed
-from twistedmedia.fairness.places import Slots
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.site import MediaSite
+from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.library import Library
-from twistedmedia.store.interface import StorageState, WatchedStore
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.store.interface import StorageState
+from twistedmedia.web.routing import add_route
 
 # The usual time-out of a health check is a second.
 _ANSWERS_S = 0.5
@@ -36,15 +35,13 @@ class HealthRoutes:
         library: Library,
         responses: Shares,
         dropped_events: Callable[[], int],
-        fetches: Slots | None = None,
     ) -> None:
-        """`responses` are the shares of the memory of responses. `dropped_events` tells how many
-        events could not be logged. `fetches` are the places of fetches, if the service fetches.
+        """`responses` are the shares of the memory of responses. `dropped_events` counts the events
+        that could not be logged.
         """
         self._library = library
         self._responses = responses
         self._dropped_events = dropped_events
-        self._fetches = fetches
         self._begun_s = time.monotonic()
         self._free: int | None = None  # at the last look
 
@@ -53,7 +50,7 @@ class HealthRoutes:
         add_route(app, "/health", ["GET"], self.tell)
         add_route(app, "/ready", ["GET"], self.ready)
 
-    async def tell(self, request: Request) -> Reply:
+    async def tell(self, request: Request) -> Response:
         """What an operator asks first. Never from a cache."""
         storage = await self._look(request)
         failure = storage.cannot_read or storage.cannot_write
@@ -62,7 +59,7 @@ class HealthRoutes:
             **OK,
             "version": __version__,
             "uptime": round(time.monotonic() - self._begun_s, 3),
-            "uploads": self._library.uploads,
+            "uploads": self._library.upload_slots.used,
             "storage": "ok" if failure is None else failure.reason,
             "free": storage.free,
             "connections": len(site.channels) if isinstance(site, MediaSite) else None,
@@ -70,9 +67,9 @@ class HealthRoutes:
             "log": {"dropped": self._dropped_events()},
             **_used(),
         }
-        return respond(Answer(200, payload, {"Cache-Control": "no-store"}))
+        return json_response(200, payload, {"Cache-Control": "no-store"})
 
-    async def ready(self, request: Request) -> Reply:
+    async def ready(self, request: Request) -> Response:
         """Whether requests may be sent here: 200, or the failure that they would have. Never from
         a cache.
 
@@ -84,24 +81,23 @@ class HealthRoutes:
         storage = await self._look(request)
         if storage.cannot_read is not None:
             raise storage.cannot_read
-        return respond(Answer(200, OK, {"Cache-Control": "no-store"}))
+        return json_response(200, OK, {"Cache-Control": "no-store"})
 
     def _shares(self, site: object) -> dict[str, dict[str, int]]:
         """Of each scarce thing how much is used, and by how many callers."""
         shares = {
-            "uploads": self._library.places.figures,
-            "imports": self._library.imports.figures,
+            "uploads": self._library.upload_slots.figures,
+            "imports": self._library.import_slots.figures,
             "descriptors": self._library.form_files.figures,
             "responses": self._responses.figures,
         }
-        if self._fetches is not None:
-            shares["fetches"] = self._fetches.figures
+        if self._library.fetches is not None:
+            shares["fetches"] = self._library.fetches.fetcher.slots.figures
         if isinstance(site, MediaSite):
             shares["connections"] = site.admission.shares.figures
-        store = self._library.store
-        if isinstance(store, WatchedStore):
+        reserved = self._library.reserved
+        if reserved is not None:
             # Without a total: `free` says how much is left, if the storage knows.
-            reserved = store.reserved
             shares["space"] = {
                 "used": reserved.size,
                 "callers": reserved.callers,
@@ -110,12 +106,10 @@ class HealthRoutes:
         return shares
 
     async def _look(self, request: Request) -> StorageState:
-        store = self._library.store
-        if not isinstance(store, WatchedStore):
-            return StorageState(None)
         assert request.site is not None, "it is being rendered"
         try:
-            state = await store.look().addTimeout(_ANSWERS_S, request.site.reactor)
+            looking = self._library.storage_state()
+            state = await looking.addTimeout(_ANSWERS_S, request.site.reactor)
         except TimeoutError:
             return StorageState(self._free, cannot_read=StorageFailed("read", _SILENT))
         self._free = state.free

@@ -15,12 +15,12 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from twistedmedia.errors import Busy
-from twistedmedia.fairness.places import grow
+from twistedmedia.fairness.pace import RECENT_S, RecentRate
 from twistedmedia.fairness.shares import Share, Shares
+from twistedmedia.fairness.slots import grow
 from twistedmedia.http.connection import MediaChannel
 from twistedmedia.http.sending import send
 from twistedmedia.http.timeouts import PeriodicScan, progress_of
-from twistedmedia.limits import RECENT_S, RecentRate
 from twistedmedia.packed import pack
 from twistedmedia.store.memory import MemoryMedia
 from twistedmedia.web.arguments import caller_of
@@ -66,7 +66,7 @@ class _Reader:
 
     def __init__(self, request: Any) -> None:
         self.request = request
-        self.caller = caller_of(request)
+        self.caller = caller_of(request).key
         self._channel = request.channel
         self._taken_before: int | None = None
         self._taken = 0
@@ -117,7 +117,7 @@ class LargeResponse:
         """
         if self._share is not None or len(self.content) <= SMALL_BYTES:
             return
-        share = self._responses.memory.take(caller_of(request), self, 0)
+        share = self._responses.memory.take(caller_of(request).key, self, 0)
         try:
             await grow(share, len(self.content), request.site.reactor)
         except BaseException:  # the wait may be cancelled
@@ -160,7 +160,7 @@ class LargeResponse:
         if self._rate is None:
             self._rate = RecentRate(now_s, self._taken())
         else:
-            self._rate.look(now_s, self._taken())
+            self._rate.update(now_s, self._taken())
 
     def pace(self) -> float | None:
         return None if self._rate is None else self._rate.bytes_per_s(self._taken())

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 
 from twisted.web.server import Request
 
-from twistedmedia.answers import OK, encode
 from twistedmedia.errors import BadRequest
 from twistedmedia.http.conditions import LAST_DATE_S
+from twistedmedia.json_response import OK, Response, encode
 from twistedmedia.names import decode, url_path
 from twistedmedia.store.interface import Batch, ListedFile
 from twistedmedia.web.arguments import mounted_at
 from twistedmedia.web.listing_pages import Listings, Which
-from twistedmedia.web.routing import Reply
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
@@ -25,7 +24,7 @@ _NUMBER = re.compile("[0-9]{1,9}")
 
 async def list_directory(
     request: Request, listings: Listings, folders: tuple[str, ...]
-) -> Reply | None:
+) -> Response | None:
     """Answer with the page of `folders` that the query asks for.
 
     :raises BadRequest: when the query makes no sense.
@@ -41,7 +40,7 @@ async def list_directory(
         "X-Content-Type-Options": "nosniff",
     }
     if request.method == b"HEAD":
-        return Reply(200, headers, b"")
+        return Response(200, headers, b"")
     await page.hold(request)
     with page.read_by(request):
         for field, value in headers.items():

@@ -24,16 +24,16 @@ from twistedmedia.errors import RETRY_AFTER_S, BadRequest, Busy
 from twistedmedia.fairness.shares import LONGEST_WAIT_S, Share
 from twistedmedia.http.connection import MediaChannel
 from twistedmedia.http.timeouts import PeriodicScan
+from twistedmedia.library.caller import ANY_CALLER
+from twistedmedia.library.library import Library
 from twistedmedia.packed import Packing, pieces_of
-from twistedmedia.store.interface import Batch, Listed, Store
+from twistedmedia.store.interface import Batch, Listed
 from twistedmedia.web.arguments import caller_of
 from twistedmedia.web.large_responses import SMALL_BYTES, LargeResponse, LargeResponses
 from twistedmedia.web.rendering import FairScheduler
 
 # All threads compute with the same lock, which the event loop needs as well.
 _RENDERED_AT_ONCE = 2
-# Of which caller a page is read: of none, since many may wait for it.
-_OF_ALL = ""
 # So many readers begin to be sent a page in one turn of the loop.
 _TOLD_A_TURN = 16
 # For so many pages one caller may wait. What comes from behind a proxy is one caller's.
@@ -68,12 +68,12 @@ class Text(Protocol):
 
 
 class Listings:
-    """The pages of a store's directories."""
+    """The pages of a library's directories."""
 
     def __init__(
-        self, store: Store, responses: LargeResponses, text: Callable[[Which], Text]
+        self, library: Library, responses: LargeResponses, text: Callable[[Which], Text]
     ) -> None:
-        self.store = store
+        self.library = library
         self.memory = responses.memory
         self.text = text
         self.sizes = _Sizes()
@@ -98,7 +98,7 @@ class Listings:
 
         :raises Busy: when the caller waits for too many pages.
         """
-        caller = caller_of(request)
+        caller = caller_of(request).key
         rendering = self._joinable.get(which)
         is_another = rendering is None or caller not in rendering.callers
         if is_another and self._waits_for[caller] >= _MOST_WAITING:
@@ -269,8 +269,8 @@ class _Rendering:
             which = self.which
             # The callers took turns already. In those of one of them it could wait for all that
             # this one reads, though others wait for the page as well.
-            listed = self._listings.store.list(
-                which.folders, which.after, which.limit, caller=_OF_ALL
+            listed = self._listings.library.list_directory(
+                ANY_CALLER, which.folders, which.after, which.limit
             )
             text, sent = self._listings.text(which), self._listings.sent(which)
             self._page = _PageInProgress(listed, text, sent)

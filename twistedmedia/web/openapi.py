@@ -9,9 +9,9 @@ from importlib.resources import files
 from klein import Klein
 from twisted.web.server import Request
 
-from twistedmedia.answers import Answer
+from twistedmedia.json_response import Response, json_response
 from twistedmedia.web.arguments import mounted_at
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.routing import add_route
 
 
 class OpenApiRoutes:
@@ -26,9 +26,9 @@ class OpenApiRoutes:
         """Add the route."""
         add_route(app, "/openapi.json", ["GET"], self.describe)
 
-    async def describe(self, request: Request) -> Reply:
+    async def describe(self, request: Request) -> Response:
         """The description, with the tree's own prefix for its server."""
         return self._under(mounted_at(request).rpartition("/")[0] or "/")
 
-    def _make(self, prefix: str) -> Reply:
-        return respond(Answer(200, {**self._description, "servers": [{"url": prefix}]}))
+    def _make(self, prefix: str) -> Response:
+        return json_response(200, {**self._description, "servers": [{"url": prefix}]})

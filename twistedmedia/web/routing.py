@@ -7,13 +7,12 @@ its own for each handler, which Klein makes, would leave a reference cycle when 
 
 It leans on `_disconnected` of Twisted's requests, and on `segment_count` of Klein's endpoints.
 
-What a handler has to say, as a reply: answers, and whatever it raises.
+What a handler has to say, as a response: answers, and whatever it raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from klein import Klein
@@ -26,26 +25,16 @@ from twisted.web.server import NOT_DONE_YET, Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as NoSuchMethod
 
-from twistedmedia.answers import Answer, error_answer
 from twistedmedia.deferreds import drop_traceback
 from twistedmedia.errors import BadRequest, Busy, MediaError, MethodNotAllowed, NotFound
 from twistedmedia.http.request import SAFE_METHODS
+from twistedmedia.json_response import Response, error_response
 from twistedmedia.logs.incidents import report_incident
 from twistedmedia.web.arguments import caller_of
 from twistedmedia.web.large_responses import SMALL_BYTES, LargeResponses
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer: its headers have the length of its body, or of what it stands for."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 # None when the handler has sent the answer itself.
-Handler = Callable[[Request], Coroutine[Any, Any, Reply | None]]
+Handler = Callable[[Request], Coroutine[Any, Any, Response | None]]
 
 
 def add_route(
@@ -73,21 +62,21 @@ class RoutedResource(Resource):
     def __init__(
         self,
         app: Klein,
-        reply_to: Callable[[Request, Failure], Reply],
+        response_to: Callable[[Request, Failure], Response],
         responses: LargeResponses,
     ) -> None:
-        """`reply_to` has the answer to what a handler, or the way to it, fails with. Large answers
-        are among the large `responses`.
+        """`response_to` makes the response when a handler, or the way to it, fails. Large responses
+        count in `responses`.
         """
         super().__init__()
         self._app = app
         self._endpoints = app.endpoints
         # Whatever the host is called: no route depends on it, and none is redirected to.
         self._routes = app.url_map.bind("localhost")
-        self._reply_to = reply_to
+        self._reply_to = response_to
         self._responses = responses
 
-    def check(self, request: Request) -> Reply | None:
+    def check(self, request: Request) -> Response | None:
         """Answer a request that no handler is to see, or refuse it by raising."""
         return None
 
@@ -99,41 +88,41 @@ class RoutedResource(Resource):
 
     async def _handle(self, request: Any) -> None:
         try:
-            reply = self.check(request) or await self._find(request)
-            if reply is not None and len(reply.body) > SMALL_BYTES and request.method != b"HEAD":
-                if not await self._send_large(request, reply):
+            response = self.check(request) or await self._find(request)
+            if response is not None and request.method != b"HEAD" and _is_large(response):
+                if not await self._send_large(request, response):
                     return
-                reply = None
-        except Exception as error:  # noqa: BLE001  # there is an answer to all
-            reply = self._answer_to(request, error)
+                response = None
+        except Exception as error:  # noqa: BLE001  # each error has a response
+            response = self._response_to(request, error)
             drop_traceback(error)  # a body keeps its error, and frames would keep the body
-            if reply is None:
+            if response is None:
                 return
         if request._disconnected:
             return
-        if reply is not None:
-            _begin(request, reply)
-            request.write(reply.body)
+        if response is not None:
+            _begin(request, response)
+            request.write(response.body)
         request.finish()
 
-    async def _send_large(self, request: Any, reply: Reply) -> bool:
-        """Send an answer as fast as its reader takes it. Whether it was sent."""
+    async def _send_large(self, request: Any, response: Response) -> bool:
+        """Send a response as fast as its reader takes it. Whether it was sent."""
         if request._disconnected:
             return False
-        response = self._responses.of(reply.body)
+        large = self._responses.of(response.body)
         try:
-            await response.hold(request)
-            with response.read_by(request):
-                _begin(request, reply)
-                await response.send(request)
+            await large.hold(request)
+            with large.read_by(request):
+                _begin(request, response)
+                await large.send(request)
         except Busy:
             if request.method in SAFE_METHODS:
                 raise
             # What was asked for was done, so 514 would be wrong. The client asks again.
             self._log.warn(
                 "broken off: no memory for the answer of {size} bytes to {caller}",
-                size=len(reply.body),
-                caller=caller_of(request),
+                size=len(response.body),
+                caller=caller_of(request).key,
             )
             request.transport.abortConnection()
             return False
@@ -155,7 +144,7 @@ class RoutedResource(Resource):
         arguments.pop("__rest__", None)  # Klein calls the path below a branch so
         return endpoint.handler(request, **arguments)
 
-    def _answer_to(self, request: Any, error: Exception) -> Reply | None:
+    def _response_to(self, request: Any, error: Exception) -> Response | None:
         """The answer to what a handler has failed with, None if there cannot be one."""
         # Not in the handler's own frame: that is in the traceback, and would refer to itself.
         failure = Failure(error)
@@ -174,9 +163,13 @@ class RoutedResource(Resource):
         request.transport.abortConnection()
 
 
-def _begin(request: Any, reply: Reply) -> None:
-    request.setResponseCode(reply.status)
-    for name, value in reply.headers.items():
+def _is_large(response: Response) -> bool:
+    return len(response.body) > SMALL_BYTES
+
+
+def _begin(request: Any, response: Response) -> None:
+    request.setResponseCode(response.status)
+    for name, value in response.headers.items():
         if name == "Vary":  # what was said of the origin holds as well
             request.responseHeaders.addRawHeader(name, value)
         else:
@@ -190,13 +183,7 @@ def _cancel(_: Failure, handling: Deferred[None]) -> None:
 _log = Logger()
 
 
-def respond(answer: Answer) -> Reply:
-    """What a handler returns to give this answer."""
-    body = answer.body
-    return Reply(answer.status, {**answer.headers, "Content-Length": str(len(body))}, body)
-
-
-def reply_to(request: Request, failure: Failure) -> Reply:
+def response_to(request: Request, failure: Failure) -> Response:
     """The one error layer: whatever a handler raises, or the way to it, in the contract's JSON."""
     error = failure.value
     if isinstance(error, HTTPException):
@@ -204,7 +191,7 @@ def reply_to(request: Request, failure: Failure) -> Reply:
     if not isinstance(error, MediaError):
         doing = f"{request.method.decode('ascii', 'replace')} {request.uri!r}"
         error = report_incident(_log, doing, failure)
-    return respond(error_answer(error))
+    return error_response(error)
 
 
 def _of_routing(error: HTTPException) -> MediaError:

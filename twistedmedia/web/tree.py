@@ -1,9 +1,8 @@
-"""The resource tree: Klein routes over an intake, to be mounted anywhere in a `MediaSite`."""
+"""The resource tree: Klein routes over a library, to be mounted anywhere in a `MediaSite`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from klein import Klein
@@ -16,9 +15,9 @@ from twistedmedia.errors import (
     NameNotAllowed,
 )
 from twistedmedia.fairness.shares import Shares
-from twistedmedia.fetch.cache import FetchCache
-from twistedmedia.fetch.fetcher import Fetcher, FetchLimits
 from twistedmedia.http.body import IStreamsBody
+from twistedmedia.http.tus import VERSION
+from twistedmedia.json_response import Response
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
 from twistedmedia.web.arguments import header, segments_below
@@ -27,27 +26,15 @@ from twistedmedia.web.deletes import DeleteRoutes
 from twistedmedia.web.downloads import DownloadRoutes
 from twistedmedia.web.fetches import FetchRoutes
 from twistedmedia.web.health import HealthRoutes
-from twistedmedia.web.imports import ImportRoutes
 from twistedmedia.web.large_responses import LargeResponses
 from twistedmedia.web.openapi import OpenApiRoutes
-from twistedmedia.web.routing import Reply, RoutedResource, reply_to
-from twistedmedia.web.tus_uploads import TusRoutes, mark
+from twistedmedia.web.routing import RoutedResource, response_to
+from twistedmedia.web.tus_uploads import TusRoutes
 from twistedmedia.web.uploads import UploadRoutes
 
 # Five of the largest pages that are common, or one of 10,000 names that are all as long as they
 # may be.
 RESPONSE_MEMORY = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Fetches:
-    """What a tree fetches with, and on which terms: for those who ask what a fetch costs, and for
-    imports.
-    """
-
-    fetcher: Fetcher
-    asking: FetchLimits
-    importing: FetchLimits
 
 
 class _AnyPath(PathConverter):
@@ -59,17 +46,16 @@ class _AnyPath(PathConverter):
 
 def media_resource(
     library: Library,
-    fetches: Fetches | None = None,
+    *,
     csrf: CsrfPolicy | None = None,
     uploads: ResumableUploads | None = None,
     responses: Shares | None = None,
     dropped_events: Callable[[], int] = lambda: 0,
 ) -> MediaResource:
-    """The tree for `library` and its store. Without `fetches` it fetches nothing, without `uploads`
-    none goes over many requests. `csrf` says who may not ask: unless given, pages of other
-    sites and whoever knows a loopback address by another name. `responses` are the shares of the
-    memory of responses, `RESPONSE_MEMORY` bytes unless given. `dropped_events` tells how many
-    events could not be logged, for `/health`.
+    """The tree for `library`. Without `uploads` it has no resumable ones. `csrf` refuses requests:
+    unless given, those of pages of other sites, and those that know a loopback address by another
+    name. `responses` are the shares of the memory of responses, `RESPONSE_MEMORY` bytes
+    unless given. `dropped_events` counts the events that could not be logged, for `/health`.
     """
     if responses is None:
         responses = Shares(RESPONSE_MEMORY, library.limits.busy_rate)
@@ -80,17 +66,12 @@ def media_resource(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters = {**app.url_map.converters, "path": _AnyPath}
-    importing = sharing = fetch_places = None
-    if fetches is not None:
-        importing = ImportRoutes(library, fetches.fetcher, fetches.importing)
-        sharing = FetchCache(fetches.fetcher, fetches.asking)
-        fetch_places = fetches.fetcher.places
     for family in (
-        UploadRoutes(library, importing),
-        DownloadRoutes(library.store, library.limits.media_types, large),
-        DeleteRoutes(library.store),
-        FetchRoutes(sharing, csrf),
-        HealthRoutes(library, responses, dropped_events, fetch_places),
+        UploadRoutes(library),
+        DownloadRoutes(library, large),
+        DeleteRoutes(library),
+        FetchRoutes(library, csrf),
+        HealthRoutes(library, responses, dropped_events),
         OpenApiRoutes(),
     ):
         family.add_to(app)
@@ -104,16 +85,22 @@ class MediaResource(RoutedResource):
     """Routes whose requests stream, and are checked before."""
 
     def __init__(self, app: Klein, csrf: CsrfPolicy, responses: LargeResponses) -> None:
-        super().__init__(app, reply_to, responses)
+        super().__init__(app, response_to, responses)
         self._csrf = csrf
         self._sharing = CorsPolicy(csrf.origins)
 
-    def check(self, request: Any) -> Reply | None:
-        mark(request)
+    def check(self, request: Any) -> Response | None:
+        _say_tus_version(request)
         preflight = self._sharing.answer(request)
         self._csrf.refuse(request)
         _refuse(request)
         return preflight
+
+
+def _say_tus_version(request: Request) -> None:
+    """Have each response about uploads, errors as well, say which version of tus it is of."""
+    if segments_below(request)[:1] == [b"uploads"]:
+        request.setHeader("tus-resumable", VERSION)
 
 
 def _refuse(request: Request) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from klein import Klein
 from twisted.web.server import Request
 
-from twistedmedia.answers import OK, Answer
 from twistedmedia.errors import (
     BadRequest,
     Locked,
@@ -15,7 +14,7 @@ from twistedmedia.errors import (
     UnsupportedContent,
 )
 from twistedmedia.http.body import body_of
-from twistedmedia.http.header_fields import content_type_of, sha256_from_hex
+from twistedmedia.http.header_fields import parse_content_type, parse_sha256
 from twistedmedia.http.tus import (
     ALGORITHMS,
     CONTENT_TYPE,
@@ -28,19 +27,19 @@ from twistedmedia.http.tus import (
     parse_length,
     parse_metadata,
 )
+from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.resumable import ResumableUploads, UploadPart, UploadProgress
 from twistedmedia.names import MediaName, decode, is_upload, media_name, media_name_from_path
 from twistedmedia.store.interface import UploadSpec
 from twistedmedia.web.arguments import (
     caller_of,
-    client_address,
     header,
     media_url,
     mounted_at,
     refuse_what_is_no_file,
     segments_below,
 )
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.routing import add_route
 
 _NO_CACHE = {"Cache-Control": "no-store"}
 
@@ -61,7 +60,7 @@ class TusRoutes:
         for method, handler in (("HEAD", self.look), ("PATCH", self.add), ("DELETE", self.end)):
             add_route(app, "/uploads/", [method], handler, branch=True)
 
-    async def tell(self, request: Request) -> Reply:
+    async def tell(self, request: Request) -> Response:
         """What is spoken here."""
         headers = {
             "Tus-Version": VERSION,
@@ -70,9 +69,9 @@ class TusRoutes:
             "Tus-Max-Size": str(self._uploads.library.limits.max_upload),
             "Allow": "OPTIONS, POST, HEAD, PATCH, DELETE",
         }
-        return Reply(204, headers, b"")
+        return Response(204, headers)
 
-    async def post(self, request: Request) -> Reply:
+    async def post(self, request: Request) -> Response:
         """Begin an upload, or, for those who can send nothing else, another method."""
         _begin(request)
         method = header(request, "x-http-method-override")
@@ -83,12 +82,12 @@ class TusRoutes:
             raise BadRequest("X-HTTP-Method-Override: only HEAD, PATCH and DELETE are known")
         return await handler(request)
 
-    async def look(self, request: Request) -> Reply:
+    async def look(self, request: Request) -> Response:
         """How far an upload is."""
         _begin(request)
-        body_of(request).drop()  # it may wait, and a request that waits holds no content
+        body_of(request).discard()  # it may wait, and a request that waits holds no content
         try:
-            progress = await self._uploads.look(client_address(request), _upload_in_path(request))
+            progress = await self._uploads.status(caller_of(request), _upload_in_path(request))
         except Superseded:  # 409 would make a client begin a new upload
             raise Locked from None
         headers = {"Upload-Offset": str(progress.offset), **_NO_CACHE}
@@ -98,12 +97,12 @@ class TusRoutes:
             headers["Upload-Length"] = str(progress.length)
         if progress.note:
             headers["Upload-Metadata"] = progress.note
-        return Reply(200, {**headers, **_ahead(request, progress), "Content-Length": "0"}, b"")
+        return Response(200, {**headers, **_ahead(request, progress), "Content-Length": "0"}, b"")
 
-    async def add(self, request: Request) -> Reply:
+    async def add(self, request: Request) -> Response:
         """The content goes on with an upload."""
         _begin(request)
-        upload = _upload_in_path(request)
+        upload_id = _upload_in_path(request)
         if not _is_part(request):
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}")
         refuse_what_is_no_file(request)
@@ -114,18 +113,18 @@ class TusRoutes:
             None if length is None else parse_bytes("Upload-Length", length),
             parse_checksum(header(request, "upload-checksum")),
         )
-        progress = await self._uploads.add(client_address(request), upload, part)
+        progress = await self._uploads.append(caller_of(request), upload_id, part)
         headers = {"Upload-Offset": str(progress.offset), **_ahead(request, progress)}
-        return Reply(204, headers, b"")
+        return Response(204, headers)
 
-    async def end(self, request: Request) -> Reply:
+    async def end(self, request: Request) -> Response:
         """Drop an upload."""
         _begin(request)
-        body_of(request).drop()  # as in `look`
-        await self._uploads.end(client_address(request), _upload_in_path(request))
-        return Reply(204, {}, b"")
+        body_of(request).discard()  # as in `look`
+        await self._uploads.terminate(caller_of(request), _upload_in_path(request))
+        return Response(204, {})
 
-    async def _create(self, request: Request) -> Reply:
+    async def _create(self, request: Request) -> Response:
         _begin(request)
         length = parse_length(
             header(request, "upload-length"), header(request, "upload-defer-length")
@@ -136,19 +135,17 @@ class TusRoutes:
             )
         note = header(request, "upload-metadata") or ""
         metadata = parse_metadata(note)
-        sha256 = sha256_from_hex(decode(metadata["sha256"])) if "sha256" in metadata else None
+        sha256 = parse_sha256(decode(metadata["sha256"])) if "sha256" in metadata else None
         checksum = parse_checksum(header(request, "upload-checksum"))
         body = body_of(request)
         if body.length != 0 and not _is_part(request):
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}, or none")
         refuse_what_is_no_file(request)
-        source = client_address(request)
         caller = caller_of(request)
-        plan = UploadSpec(_name(request, metadata), length, sha256, caller, note)
-        progress = await self._uploads.create(
-            source, caller, plan, UploadPart(0, body, None, checksum)
-        )
-        url = f"{mounted_at(request)}/{progress.upload}"
+        spec = UploadSpec(_name(request, metadata), length, sha256, caller.key, note)
+        part = UploadPart(0, body, None, checksum)
+        progress = await self._uploads.create(caller, spec, part)
+        url = f"{mounted_at(request)}/{progress.upload_id}"
         headers = {
             "Location": url,
             "Upload-Offset": str(progress.offset),
@@ -156,13 +153,7 @@ class TusRoutes:
             **_NO_CACHE,
         }
         payload = {**OK, "upload": url, "offset": progress.offset, "length": progress.length}
-        return respond(Answer(201, payload, headers))
-
-
-def mark(request: Request) -> None:
-    """Have the answer to a request about uploads say which tus it is of, whatever the answer is."""
-    if segments_below(request)[:1] == [b"uploads"]:
-        request.setHeader("tus-resumable", VERSION)
+        return json_response(201, payload, headers)
 
 
 def _begin(request: Request) -> None:
@@ -187,7 +178,7 @@ def _upload_in_path(request: Request) -> str:
 
 
 def _is_part(request: Request) -> bool:
-    return content_type_of(header(request, "content-type"))[0] == CONTENT_TYPE
+    return parse_content_type(header(request, "content-type"))[0] == CONTENT_TYPE
 
 
 def _name(request: Request, metadata: dict[str, bytes]) -> MediaName:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from klein import Klein
 from twisted.web.server import Request
 
-from twistedmedia.answers import FileOutcome, stored_answer
 from twistedmedia.errors import (
     BadRequest,
     EmptyUpload,
@@ -18,36 +17,39 @@ from twistedmedia.errors import (
     TooLarge,
     UnsupportedContent,
 )
-from twistedmedia.fetch.timings import Timings
+from twistedmedia.fetch.urls import Url
 from twistedmedia.http.body import Body, body_of
 from twistedmedia.http.forms import (
     MULTIPART,
     URLENCODED,
     MultipartDecoder,
-    PartBegins,
-    PartEnds,
-    UrlencodedDecoder,
     decode_urlencoded,
     decoded_size,
 )
-from twistedmedia.http.header_fields import content_type_of, declared_sha256, sha256_from_hex
-from twistedmedia.library.library import Library, UploadSlot
+from twistedmedia.http.header_fields import declared_sha256, parse_content_type, parse_sha256
+from twistedmedia.json_response import OK, Response, json_response
+from twistedmedia.library.events import Source
+from twistedmedia.library.library import Library
 from twistedmedia.library.upload import ContentCoding, Upload
+from twistedmedia.library.upload_slots import UploadSlot
 from twistedmedia.limits import ByteBudget
+from twistedmedia.names import MediaName, media_name
 from twistedmedia.web.arguments import (
+    ARGUMENTS,
+    FILE_FIELD,
     Arguments,
     caller_of,
-    client_address,
     condition_of_change,
     header,
     media_url,
     name_in_path,
+    read_json,
+    read_urlencoded,
     refuse_what_is_no_file,
 )
-from twistedmedia.web.fetches import JSON, fetching_or_forbidden
+from twistedmedia.web.fetches import JSON, fetching_or_forbidden, url_to_fetch
 from twistedmedia.web.form_parts import FormParts
-from twistedmedia.web.imports import ARGUMENTS, ImportRoutes, read_json
-from twistedmedia.web.routing import Reply, add_route, respond
+from twistedmedia.web.routing import add_route
 
 _URLENCODED = ContentCoding(decode=decode_urlencoded, measure=decoded_size)
 
@@ -55,17 +57,15 @@ _URLENCODED = ContentCoding(decode=decode_urlencoded, measure=decoded_size)
 class UploadRoutes:
     """`PUT /media/<directory>/<filename>` and `POST /media`."""
 
-    def __init__(self, library: Library, importing: ImportRoutes | None) -> None:
-        """Without `importing` no URL is fetched."""
+    def __init__(self, library: Library) -> None:
         self._library = library
-        self._importing = importing
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
         add_route(app, "/media/", ["PUT"], self.put, branch=True)
         add_route(app, "/media", ["POST"], self.post)
 
-    async def put(self, request: Request) -> Reply:
+    async def put(self, request: Request) -> Response:
         """The content is the file."""
         sha256 = declared_sha256(header(request, "content-digest"), header(request, "repr-digest"))
         name = name_in_path(request)
@@ -74,59 +74,59 @@ class UploadRoutes:
         means_one = header(request, "if-match") is not None
         replacing = condition_of_change(request) if means_one else None
         body = body_of(request)
-        source, caller = client_address(request), caller_of(request)
+        caller = caller_of(request)
         with (
-            await self._library.upload(caller, source, body),
-            self._library.arrival(source, declared=body.length, caller=caller) as arrival,
+            await self._library.admit_upload(caller, body),
+            self._library.begin(Source(caller), declared=body.length) as upload,
         ):
-            arrival.sha256, arrival.replacing = sha256, replacing
-            arrival.accepted(name)
+            upload.sha256, upload.replacing = sha256, replacing
+            upload.accepted(name)
             waits = header(request, "expect") is not None
-            await arrival.prepare(awaited=waits)
-            arrival.raise_failure()
-            if not (arrival.identical and waits):  # who waits need not send
+            await upload.prepare(awaited=waits)
+            upload.raise_failure()
+            if not (upload.identical and waits):  # who waits need not send
                 async for chunks in body:
-                    await arrival.write(chunks)
-                    arrival.raise_failure()
-            await arrival.end()
-            await self._library.publish([arrival])
-            arrival.raise_failure()
-        return _stored(request, [arrival])
+                    await upload.write(chunks)
+                    upload.raise_failure()
+            await upload.end()
+            await self._library.publish([upload])
+            upload.raise_failure()
+        return _stored(request, [upload])
 
-    async def post(self, request: Request) -> Reply:
+    async def post(self, request: Request) -> Response:
         """The content is a form."""
-        media_type, parameters = content_type_of(header(request, "content-type"))
+        media_type, parameters = parse_content_type(header(request, "content-type"))
         refuse_what_is_no_file(request)
         body = body_of(request)
         if body.length is not None and body.length > self._library.limits.max_form:
             raise TooLarge(self._library.limits.max_form, "the form")
-        with await self._library.upload(caller_of(request), client_address(request), body) as place:
+        with await self._library.admit_upload(caller_of(request), body) as slot:
             if media_type == MULTIPART:
                 decoder = MultipartDecoder(parameters.get("boundary"))
-                return await self._multipart(request, body, decoder, place)
+                return await self._multipart(request, body, decoder, slot)
             if media_type == URLENCODED:
-                return await self._urlencoded(request, body, place)
+                return await self._urlencoded(request, body, slot)
             if media_type == JSON:
-                fields = _named_in_query(request)
-                await read_json(body, fields)
-                return await self._import(request, fields, place)
+                arguments = _named_in_query(request)
+                await read_json(body, arguments, ARGUMENTS)
+                return await self._import(request, arguments, slot)
         raise UnsupportedContent(f"send {MULTIPART}, {URLENCODED} or {JSON}")
 
     async def _multipart(
-        self, request: Request, body: Body, decoder: MultipartDecoder, place: UploadSlot
-    ) -> Reply:
+        self, request: Request, body: Body, decoder: MultipartDecoder, slot: UploadSlot
+    ) -> Response:
         """Each file part is a file: the part's name is the directory, its filename the filename,
         unless text parts say otherwise. Without any, the text parts may be the arguments of an
         import.
         """
-        source, caller = client_address(request), caller_of(request)
+        caller = caller_of(request)
         site: Any = request.site  # a `MediaSite`, since there is a body
-        with self._library.form_files.take(caller, place, 0) as files:
+        with self._library.form_files.take(caller.key, slot, 0) as files:
             parts = FormParts(
-                lambda: self._library.arrival(source, caller=caller),
-                lambda: self._library.form_file(files),
+                lambda: self._library.begin(Source(caller)),
+                lambda: self._library.hold_form_file(files),
                 body.turn,
-                lambda: site.dropping.turn(caller),
+                lambda: site.dropping.turn(caller.key),
             )
             try:
                 async for chunks in self._counted(body):
@@ -137,58 +137,53 @@ class UploadRoutes:
                     await self._library.publish(parts.files, body.turn)
                     return _stored(request, parts.files)
             except Exception as error:  # also when the client has left
-                await self._library.unbroken(
+                await self._library.run_shielded(
                     parts.leave(error), "the files of a form, to drop them"
                 )
                 raise
         if not parts.has("url"):
             raise EmptyUpload
-        return await self._import(request, parts.arguments(_named_in_query(request)), place)
+        return await self._import(request, parts.arguments(_named_in_query(request)), slot)
 
-    async def _urlencoded(self, request: Request, body: Body, place: UploadSlot) -> Reply:
+    async def _urlencoded(self, request: Request, body: Body, slot: UploadSlot) -> Response:
         """The fields `directory`, `filename` and `body` are a file, in any order. With `url` in
         place of `body` they are an import.
         """
-        fields = _named_in_query(request)
-        decoder = UrlencodedDecoder()
-        source, caller = client_address(request), caller_of(request)
-        with self._library.arrival(source, coding=_URLENCODED, caller=caller) as arrival:
-            field = ""
-            empty = True
-            async for chunks in self._counted(body):
-                pieces: list[bytes] = []
-                for chunk in chunks:
-                    await body.turn()
-                    for event in decoder.feed(chunk):
-                        if isinstance(event, PartBegins):
-                            field = event.name
-                            fields.begin(field)
-                        elif isinstance(event, PartEnds):
-                            field = ""
-                        elif field == "body":
-                            pieces.append(event)
-                        elif field in ARGUMENTS:
-                            fields.add(field, event)
-                if pieces:
-                    await arrival.write(pieces)
-                    empty = False
-            for event in decoder.end():
-                if isinstance(event, PartBegins):
-                    fields.begin(event.name)
-            if not fields.has("url"):
-                await arrival.end()  # what is wrong with the content is told before the name
-                _named_by(fields, arrival, empty)
-                await self._library.publish([arrival])
-                arrival.raise_failure()
-                return _stored(request, [arrival])
-        return await self._import(request, fields, place)
+        arguments = _named_in_query(request)
+        source = Source(caller_of(request))
+        with self._library.begin(source, coding=_URLENCODED) as upload:
+            is_empty = True
 
-    async def _import(self, request: Request, fields: Arguments, place: UploadSlot) -> Reply:
-        if fields.has("body") and fields.has("url"):
+            async def write(pieces: list[bytes]) -> None:
+                nonlocal is_empty
+                is_empty = False
+                await upload.write(pieces)
+
+            most_bytes = self._library.limits.max_form
+            await read_urlencoded(body, arguments, most_bytes, ARGUMENTS, write)
+            if not arguments.has("url"):
+                await upload.end()  # what is wrong with the content is told before the name
+                _name(upload, arguments, is_empty)
+                await self._library.publish([upload])
+                upload.raise_failure()
+                return _stored(request, [upload])
+        return await self._import(request, arguments, slot)
+
+    async def _import(self, request: Request, arguments: Arguments, slot: UploadSlot) -> Response:
+        if arguments.has(FILE_FIELD) and arguments.has("url"):
             raise Malformed("send either the body or the url, not both")
-        importing = fetching_or_forbidden(self._importing)
-        arrival, timings = await importing.store(request, fields, place)
-        return _stored(request, [arrival], timings)
+        fetching_or_forbidden(self._library.fetches)
+        url = url_to_fetch(arguments.require_bytes("url"))
+        upload, timings = await self._library.import_url(
+            caller_of(request),
+            url,
+            slot,
+            directory=arguments.require("directory"),
+            filename=arguments.get("filename") or _filename_of(url),
+            sha256=_digest(arguments),
+        )
+        headers = {} if timings is None else {"Server-Timing": timings.header}
+        return _stored(request, [upload], headers)
 
     async def _counted(self, body: Body) -> AsyncIterator[list[bytes]]:
         budget = ByteBudget(self._library.limits.max_form, "the form")
@@ -201,44 +196,87 @@ def _named_in_query(request: Request) -> Arguments:
     return Arguments(request.args, ("directory", "filename"))
 
 
-def _named_by(fields: Arguments, arrival: Upload, empty: bool) -> None:
+def _name(upload: Upload, arguments: Arguments, is_empty: bool) -> None:
+    """Give the file of an urlencoded form its name and digest."""
     try:
-        if fields.has("sha256"):
-            arrival.sha256 = sha256_from_hex(fields.require("sha256"))
-        directory, filename = fields.require("directory"), fields.require("filename")
-        if empty:
-            raise MissingArgument("body")
+        upload.sha256 = _digest(arguments)
+        directory, filename = arguments.require("directory"), arguments.require("filename")
+        if is_empty:
+            raise MissingArgument(FILE_FIELD)
     except MediaError as error:
-        arrival.fail(error)
+        upload.fail(error)
     else:
-        arrival.named(directory, filename)
+        upload.named(directory, filename)
 
 
-def _stored(request: Request, arrivals: list[Upload], timings: Timings | None = None) -> Reply:
-    return respond(
-        stored_answer(
-            [_outcome(arrival) for arrival in arrivals],
-            lambda name: media_url(request, name),
-            {} if timings is None else {"Server-Timing": timings.header},
-        )
-    )
+def _digest(arguments: Arguments) -> str | None:
+    return parse_sha256(arguments.require("sha256")) if arguments.has("sha256") else None
 
 
-def _outcome(arrival: Upload) -> FileOutcome:
-    stored = arrival.stored
+def _filename_of(url: Url) -> str:
+    """The last segment of the path of `url`, if it can be a filename."""
+    try:
+        filename = url.filename.decode("utf-8")
+        media_name("any", filename)
+    except (UnicodeDecodeError, MediaError):
+        raise MissingArgument("filename", "the URL does not end in one") from None
+    return filename
+
+
+def _stored(
+    request: Request, uploads: list[Upload], headers: Mapping[str, str] | None = None
+) -> Response:
+    return stored_response(uploads, lambda name: media_url(request, name), headers)
+
+
+def stored_response(
+    uploads: Sequence[Upload],
+    url_of: Callable[[MediaName], str],
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response to an upload of one file or more, in their order."""
+    entries = [_entry(upload, url_of) for upload in uploads]
+    failures = [upload.failure for upload in uploads if upload.stored is None]
+    if failures:
+        first = failures[0]
+        assert first is not None
+        status = first.status if len(failures) == len(uploads) else 207
+        return json_response(status, {"code": first.code, "reason": first.reason, "files": entries})
+    created = any(not (upload.identical or upload.replacing) for upload in uploads)
+    more = {**(headers or {})}
+    if len(uploads) == 1:
+        more["ETag"] = entries[0]["etag"]
+        if created:
+            more["Location"] = entries[0]["url"]
+    return json_response(201 if created else 200, {**OK, "files": entries}, more)
+
+
+def _entry(upload: Upload, url_of: Callable[[MediaName], str]) -> dict[str, Any]:
+    stored = upload.stored
     if stored is None:
-        return FileOutcome(arrival.directory, arrival.filename, failure=arrival.failure)
-    return FileOutcome(
-        stored.name.directory,
-        stored.name.filename,
-        stored.name,
-        stored.size,
-        stored.sha256,
-        stored.etag,
-        identical=arrival.identical,
-        replaced=arrival.replacing is not None,
-        problem=arrival.problem,
-    )
+        assert upload.failure is not None
+        return {
+            "code": upload.failure.code,
+            "reason": upload.failure.reason,
+            "directory": upload.directory,
+            "filename": upload.filename,
+        }
+    entry = {
+        **OK,
+        "directory": stored.name.directory,
+        "filename": stored.name.filename,
+        "url": url_of(stored.name),
+        "size": stored.size,
+        "sha256": stored.sha256,
+        "etag": stored.etag,
+    }
+    if upload.identical:
+        entry["identical"] = True
+    elif upload.replacing is not None:
+        entry["replaced"] = True
+    if upload.problem is not None:
+        entry["audio"] = {"ok": False, "problem": upload.problem}
+    return entry
 
 
 def _require_declared_content(request: Request) -> None:

@@ -201,7 +201,7 @@ class SlowCalls(CallsLayer):
         self._gate.set()
 
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
-        if operation == "open_at_hand" and self._left and self._holds("open", args):
+        if operation == "open_cached" and self._left and self._holds("open", args):
             raise BlockingIOError(
                 errno.EAGAIN, os.strerror(errno.EAGAIN)
             )  # a thread has to open it

@@ -198,9 +198,9 @@ async def test_without_symbolic_links_resumable_uploads_survive_a_kill(
     published = await draft.publish(PLAN.name)
     await store.stop()
     store = start(LackingCalls("symlink"))
-    assert (await store.kept.find(UPLOAD)).etag == published.etag
-    await store.kept.learn()
-    assert await store.kept.expire(1 << 62) == [UPLOAD]
+    assert (await store.resumable.find(UPLOAD)).etag == published.etag
+    await store.resumable.learn()
+    assert await store.resumable.expire(1 << 62) == [UPLOAD]
     assert os.listdir(root / FOLDER) == []
 
 
@@ -215,11 +215,11 @@ async def test_a_root_that_moves_to_another_file_system_keeps_its_uploads(
     await begun(store, b"hello")
     other = "f" * 32
     await begun(store, upload=other)
-    await store.kept.settle(other, ETAG)
+    await store.resumable.settle(other, ETAG)
     await store.stop()
     store = start(kinds[not before]())
     assert await kept_bytes(store) == b"hello"
-    assert (await store.kept.find(other)).etag == ETAG
+    assert (await store.resumable.find(other)).etag == ETAG
     await begun(store, upload="e" * 32)
 
 

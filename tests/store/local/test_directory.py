@@ -428,7 +428,7 @@ class DeviceCalls(CallsLayer):
     """What is called x.mp3 is /dev/zero, which only root could make."""
 
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
-        if operation == "open_at_hand":
+        if operation == "open_cached":
             raise BlockingIOError
         if operation == "open" and args[0] == "x.mp3":
             return os.open("/dev/zero", os.O_RDONLY | os.O_CLOEXEC)
@@ -722,11 +722,11 @@ async def test_folders_of_deep_names_are_made_and_removed_in_steps(start: Any, r
     def link(filename: str, folder: int) -> None:
         os.link(content, filename, dst_dir_fd=folder)
 
-    assert 1 < longest_step(calls, store._folders.place(DEEP, link, identity)) <= STEPS
+    assert 1 < longest_step(calls, store._published.place(DEEP, link, identity)) <= STEPS
     assert (root / str(DEEP)).read_bytes() == b"hello"
     calls.events.clear()
     await store.delete(named("a/none.mp3"))  # which changes nothing
-    assert 1 < longest_step(calls, store._folders.remove(DEEP)) <= STEPS
+    assert 1 < longest_step(calls, store._published.remove(DEEP)) <= STEPS
     assert tree(root) == {"content": b"hello"}
 
 
@@ -808,7 +808,7 @@ async def test_a_delete_that_removes_folders_while_a_deep_name_is_placed_is_not_
     def link(filename: str, folder: int) -> None:
         os.link(content, filename, dst_dir_fd=folder)
 
-    placing = store._folders.place(DEEP, link, (0, 0))
+    placing = store._published.place(DEEP, link, (0, 0))
     for _ in range(2):
         next(placing)
     shutil.rmtree(root / "a")
@@ -831,7 +831,7 @@ async def test_a_deep_upload_that_fails_beside_a_delete_leaves_no_folder(
     def link(filename: str, folder: int) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    removing, placing = store._folders.remove(DEEP), store._folders.place(other, link, (0, 0))
+    removing, placing = store._published.remove(DEEP), store._published.place(other, link, (0, 0))
     next(removing)
     for _ in range(2):
         next(placing)
@@ -1220,7 +1220,7 @@ async def test_a_reading_whose_nth_operation_fails_is_told_and_leaves_no_descrip
         pytest.fail("it never came to an end")
     assert not wrong
     only_told(nothing_left_behind)
-    assert {"open_at_hand", "fstat", "read_at_hand"} <= set(failed)
+    assert {"open_cached", "fstat", "read_cached"} <= set(failed)
     assert await content_of(store, NAME) == b"hello"
 
 
@@ -1397,7 +1397,7 @@ async def test_folders_that_are_known_to_be_synced_are_not_remembered_without_en
     start: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that was forgotten is synced once more, and that is all."""
-    monkeypatch.setattr("twistedmedia.store.local.folders._SETTLED_AT_MOST", 5)
+    monkeypatch.setattr("twistedmedia.store.local.folders._SYNCED_AT_MOST", 5)
     calls = RecordingCalls(str(root))
     store = start(calls)
     for n in range(10):
@@ -1450,7 +1450,7 @@ async def test_a_folder_that_goes_and_comes_while_it_is_synced_is_not_known_to_b
 
     def go_and_come() -> None:
         with pytest.raises(StopIteration, match="True"):  # it is one step
-            next(store._folders.remove(named("a/x.mp3")))
+            next(store._published.remove(named("a/x.mp3")))
         (root / "a").mkdir()
 
     calls.meanwhile = go_and_come

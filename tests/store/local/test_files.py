@@ -41,7 +41,7 @@ def make_cold(path: Path) -> None:
     try:
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        assert not SystemCalls().is_at_hand(fd, 0, 1)
+        assert not SystemCalls().is_cached(fd, 0, 1)
     finally:
         os.close(fd)
 
@@ -52,10 +52,10 @@ def test_what_is_in_memory_is_told_from_what_is_not(tmp_path: Path) -> None:
     calls = SystemCalls()
     fd = os.open(path, os.O_RDONLY)
     try:
-        assert calls.is_at_hand(fd, 0, len(CONTENT))
+        assert calls.is_cached(fd, 0, len(CONTENT))
         make_cold(path)
         for offset, size in ((0, 1), (0, len(CONTENT)), (500_000, 10), (len(CONTENT) - 1, 1)):
-            assert not calls.is_at_hand(fd, offset, size)
+            assert not calls.is_cached(fd, offset, size)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
         os.pread(fd, 1, 40 * PAGE)
         for offset, size, at_hand in (
@@ -64,7 +64,7 @@ def test_what_is_in_memory_is_told_from_what_is_not(tmp_path: Path) -> None:
             (39 * PAGE, 2 * PAGE, False),
             (40 * PAGE + 1, PAGE, False),
         ):
-            assert calls.is_at_hand(fd, offset, size) is at_hand
+            assert calls.is_cached(fd, offset, size) is at_hand
     finally:
         os.close(fd)
 
@@ -94,7 +94,7 @@ def test_an_old_kernel_is_asked_by_a_read_that_does_not_wait(
     monkeypatch.setattr(os, "preadv", preadv)
     monkeypatch.setattr("twistedmedia.store.local.syscalls._CACHESTAT", 10_000)
     with open(__file__, "rb") as file:
-        assert SystemCalls().is_at_hand(file.fileno(), 5000, 100_000) is at_hand
+        assert SystemCalls().is_cached(file.fileno(), 5000, 100_000) is at_hand
     assert asked == [(True, 5000, os.RWF_NOWAIT)]
 
 
@@ -132,7 +132,7 @@ def test_a_page_that_is_on_its_way_from_the_disk_is_not_at_hand(
 
     monkeypatch.setattr(os, "preadv", preadv)
     monkeypatch.setattr("twistedmedia.store.local.syscalls._libc_with_lock", EveryPageThere)
-    assert SystemCalls().is_at_hand(0, 5000, 100_000) is at_hand
+    assert SystemCalls().is_cached(0, 5000, 100_000) is at_hand
 
 
 @asynchronous
@@ -178,7 +178,7 @@ class CannotTell(CallsLayer):
     """A file system that never says that a page is in memory."""
 
     def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
-        return False if operation == "is_at_hand" else call()
+        return False if operation == "is_cached" else call()
 
 
 @asynchronous
@@ -257,7 +257,7 @@ class NothingAtHand(CallsLayer):
     """A kernel without openat2(2)."""
 
     def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
-        if operation == "open_at_hand":
+        if operation == "open_cached":
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
         return call()
 
@@ -284,7 +284,7 @@ class HalfAtHand(CallsLayer):
 
     def around(self, operation: str, call: Any, args: tuple[Any, ...]) -> Any:
         found = call()
-        return found[: len(found) // 2] if operation == "read_at_hand" else found
+        return found[: len(found) // 2] if operation == "read_cached" else found
 
 
 @asynchronous

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import DeferredList
 
@@ -75,7 +75,6 @@ def test_those_from_before_are_older_than_all_others() -> None:
     assert finished.oldest("nobody") is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["add", "earlier", "remove"]), st.integers(0, 20)), max_size=100
@@ -118,7 +117,7 @@ async def finish(store: Any, caller: str, count: int = 1) -> list[str]:
     for upload in made:
         plan = UploadSpec(PLAN.name, 0, None, caller, "")
         await begun(store, upload=upload, plan=plan)
-        await store.kept.settle(upload, ETAG)
+        await store.resumable.settle(upload, ETAG)
     return made
 
 
@@ -127,10 +126,10 @@ async def known(store: Any, uploads: list[str]) -> list[str]:
     found = []
     for upload in uploads:
         try:
-            kept = await store.kept.find(upload)
+            kept = await store.resumable.find(upload)
         except NotFound:
             continue
-        assert kept.fate is UploadStatus.STORED
+        assert kept.status is UploadStatus.STORED
         found.append(upload)
     return found
 
@@ -149,9 +148,9 @@ async def test_a_store_knows_no_more_than_it_may_and_drops_the_largest_share(
     if restarted:
         await store.stop()
         store = start(FailingCalls(), most_finished=20)
-        await store.kept.learn()
+        await store.resumable.learn()
     theirs += await finish(store, "somebody else", 30)
-    await store.kept.learn()
+    await store.resumable.learn()
     assert await known(store, mine) == mine
     assert await known(store, theirs) == theirs[-15:]
     assert len(os.listdir(root / FOLDER)) == 2 * 20
@@ -167,9 +166,9 @@ async def test_what_an_earlier_service_has_left_is_too_much(start: Any, root: Pa
     await store.stop()
     store = start(FailingCalls(), most_finished=120)
     assert await known(store, left) == left
-    await store.kept.learn()
+    await store.resumable.learn()
     assert await known(store, left) == left[-120:]
-    assert await store.kept.expire(300 * 10**9) == left[-120:-51]
+    assert await store.resumable.expire(300 * 10**9) == left[-120:-51]
     assert await known(store, left) == left[-51:]
     await store.stop()
     assert await known(start(FailingCalls()), left) == left[-51:]
@@ -187,7 +186,7 @@ async def test_a_start_reads_none_of_them(start: Any, root: Path) -> None:
         calls = RecordingCalls(str(root))
         store = start(calls)
         counts.append(len(calls.events))
-        await store.kept.forget(f"{int(next(ids), 16) - 1:032x}")
+        await store.resumable.forget(f"{int(next(ids), 16) - 1:032x}")
         await store.stop()
     assert counts[0] == counts[1]
 
@@ -199,7 +198,7 @@ async def test_a_store_that_stops_does_not_wait_until_all_are_known(start: Any, 
     await store.stop()
     calls = RecordingCalls(str(root))
     store = start(calls)
-    learning = store.kept.learn()
+    learning = store.resumable.learn()
     stopping = store.stop()
     await stopping
     outcome: list[Any] = []
@@ -218,9 +217,9 @@ async def test_one_whose_record_is_broken_is_nobodys_and_expires(
     await store.stop()
     (root / FOLDER / f"{'a' * 32}.stored").write_bytes(content)
     store = start(FailingCalls())
-    await store.kept.learn()
-    assert await store.kept.expire(0) == []
-    assert await store.kept.expire(1 << 62) == ["a" * 32]
+    await store.resumable.learn()
+    assert await store.resumable.expire(0) == []
+    assert await store.resumable.expire(1 << 62) == ["a" * 32]
     assert os.listdir(root / FOLDER) == []
 
 
@@ -232,8 +231,8 @@ async def test_many_uploads_begin_at_once_after_many_were_finished(start: Any) -
     for upload in finished:
         await begun(store, upload=upload)
     for upload in finished:
-        await store.kept.settle(upload, ETAG)
-    creating = [store.kept.create(upload, PLAN) for upload in ids_of(100)]
+        await store.resumable.settle(upload, ETAG)
+    creating = [store.resumable.create(upload, PLAN) for upload in ids_of(100)]
     outcomes = await DeferredList(creating, consumeErrors=True)
     assert [failure for succeeded, failure in outcomes if not succeeded] == []
 
@@ -252,12 +251,12 @@ async def test_one_that_goes_while_it_is_learned_holds_none_back(start: Any, roo
     held = calls.hold(
         "pread", where=lambda fd, *_: os.readlink(f"/proc/self/fd/{fd}").endswith(record)
     )
-    learning = store.kept.learn()
+    learning = store.resumable.learn()
     await held
-    assert await store.kept.forget(left[0])
+    assert await store.resumable.forget(left[0])
     calls.release()
     await learning
-    assert await store.kept.expire(1 << 62) == left[1:]
+    assert await store.resumable.expire(1 << 62) == left[1:]
 
 
 @asynchronous
@@ -265,9 +264,9 @@ async def test_one_that_goes_right_after_it_was_finished_holds_no_other_back(sta
     """Case 95."""
     store = start(FailingCalls())
     (gone,) = await finish(store, "")
-    await store.kept.forget(gone)
+    await store.resumable.forget(gone)
     left = await finish(store, "", 2)
-    assert await store.kept.expire(1 << 62) == left
+    assert await store.resumable.expire(1 << 62) == left
 
 
 @asynchronous
@@ -281,12 +280,12 @@ async def test_one_that_an_administrator_removes_holds_no_other_back(
     await store.stop()
     store = start(FailingCalls())
     if when == "after that":
-        await store.kept.learn()
+        await store.resumable.learn()
     for path in (root / FOLDER).glob(f"{left[0]}.*"):
         path.unlink()
-    await store.kept.learn()
-    assert set(await store.kept.expire(1 << 62)) | {left[0]} == set(left)
-    assert await store.kept.expire(1 << 62) == []
+    await store.resumable.learn()
+    assert set(await store.resumable.expire(1 << 62)) | {left[0]} == set(left)
+    assert await store.resumable.expire(1 << 62) == []
     assert os.listdir(root / FOLDER) == []
 
 
@@ -298,5 +297,5 @@ async def test_an_unfinished_one_whose_bytes_are_removed_goes_with_the_next_swee
     (upload,) = ids_of(1)
     await begun(store, b"hello", upload=upload)
     (root / FOLDER / f"{upload}.bytes").unlink()
-    assert await store.kept.expire(0) == [upload]
+    assert await store.resumable.expire(0) == [upload]
     assert os.listdir(root / FOLDER) == []

@@ -48,7 +48,7 @@ from tests.store.test_contract import let_go as discarded
 from tests.support import asynchronous, named
 from twistedmedia.errors import MediaError, NoSpace, NotFound, StorageFailed
 from twistedmedia.store.interface import UploadStatus
-from twistedmedia.store.local.records import AT_ONCE
+from twistedmedia.store.local.maintenance import AT_ONCE
 from twistedmedia.store.local.syscalls import SystemCalls
 
 HELLO = PLAN.name
@@ -74,7 +74,7 @@ def extensions_in(root: Path) -> list[str]:
 
 
 async def resumed_and_let_go(store: Any, upload: str = UPLOAD) -> None:
-    draft = store.kept.resume(upload, None, provisional=True)
+    draft = store.resumable.resume(upload, None, provisional=True)
     try:
         await draft.resume()
     finally:
@@ -127,12 +127,12 @@ async def test_an_id_leads_to_no_other_file(start: Any, root: Path, upload: str)
             (folder / f"victim{extension}").write_bytes(b"{}")
     before = tree(root.parent)
     for ask in (
-        lambda: store.kept.find(upload),
+        lambda: store.resumable.find(upload),
         lambda: resumed_and_let_go(store, upload),
-        lambda: store.kept.declare(upload, 5),
-        lambda: store.kept.forget(upload),
-        lambda: store.kept.settle(upload, None),
-        lambda: store.kept.settle(upload, ETAG),
+        lambda: store.resumable.declare(upload, 5),
+        lambda: store.resumable.forget(upload),
+        lambda: store.resumable.settle(upload, None),
+        lambda: store.resumable.settle(upload, ETAG),
     ):
         with contextlib.suppress(NotFound):
             await ask()
@@ -150,8 +150,8 @@ async def test_what_else_lies_there_is_nobodys_upload(start: Any, root: Path) ->
     (odd / f"{OTHERS[0]}").mkdir()
     before = uploads_in(root)
     store = start(FailingCalls())
-    assert await store.kept.callers() == {UPLOAD: PLAN.caller}
-    assert await store.kept.expire(0) == []
+    assert await store.resumable.callers() == {UPLOAD: PLAN.caller}
+    assert await store.resumable.expire(0) == []
     assert uploads_in(root) == before
 
 
@@ -167,7 +167,7 @@ async def test_a_link_is_not_followed(start: Any, root: Path) -> None:
         (root / FOLDER / f"{UPLOAD}{extension}").unlink()
         (root / FOLDER / f"{UPLOAD}{extension}").symlink_to(target)
         with pytest.raises((NotFound, MediaError, OSError)):
-            await store.kept.find(UPLOAD, synced=True)
+            await store.resumable.find(UPLOAD, synced=True)
         (root / FOLDER / f"{UPLOAD}{extension}").unlink()
         shutil.copy(root.parent / "saved", root / FOLDER / f"{UPLOAD}{extension}")
     assert target.read_bytes() == b"theirs"
@@ -200,7 +200,7 @@ async def test_what_is_published_and_could_not_be_settled_is_not_appended_to(
         with pytest.raises(NotFound):
             await going_on(store, provisional=provisional)
     with contextlib.suppress(NotFound):
-        assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
+        assert (await store.resumable.find(UPLOAD)).status is UploadStatus.STORED
         assert extensions_in(root) == IS_STORED
     assert await content_of(store, HELLO) == WHOLE
     assert (root / "prompts/en/hello.mp3").stat().st_nlink == 1
@@ -220,7 +220,7 @@ async def test_what_is_published_could_not_be_settled_and_was_deleted_does_not_c
     nothing_left_behind.clear()
     await store.delete(HELLO)
     with contextlib.suppress(NotFound):
-        assert (await store.kept.find(UPLOAD)).fate is not UploadStatus.UNFINISHED
+        assert (await store.resumable.find(UPLOAD)).status is not UploadStatus.UNFINISHED
     with pytest.raises(NotFound):
         await going_on(store)
 
@@ -245,7 +245,7 @@ async def test_who_looks_while_a_publish_ends_finds_it_stored(start: Any, root: 
     held = calls.hold("rename", where=lambda source, *_: source == f"{UPLOAD}.json")
     publishing = draft.publish(HELLO)
     await held
-    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
+    assert (await store.resumable.find(UPLOAD)).status is UploadStatus.STORED
     calls.release()
     await publishing
     assert extensions_in(root) == IS_STORED
@@ -262,7 +262,7 @@ async def test_one_that_is_being_dropped_cannot_be_written_to(
     store = start(calls, durable=False)
     await begun(store, b"hello")
     held = calls.hold("unlink")
-    expiring = store.kept.expire(1 << 62)
+    expiring = store.resumable.expire(1 << 62)
     await held
     with pytest.raises(NotFound):
         await going_on(store, provisional=provisional)
@@ -312,11 +312,11 @@ async def test_what_somebody_adds_to_after_its_age_was_looked_at_does_not_expire
             file.write(part)
 
     calls.when, calls.do = is_after_the_look, add
-    assert set(await store.kept.expire(later)) == {OTHERS[0], *([] if part else [UPLOAD])}
+    assert set(await store.resumable.expire(later)) == {OTHERS[0], *([] if part else [UPLOAD])}
     assert calls.do is None
     if part:
         assert await kept_bytes(store) == WHOLE
-        assert await store.kept.callers() == {UPLOAD: PLAN.caller}
+        assert await store.resumable.callers() == {UPLOAD: PLAN.caller}
     else:
         assert uploads_in(root) == {}
 
@@ -375,12 +375,12 @@ async def test_what_is_odd_about_one_upload_is_no_matter_to_the_others(
     await store.stop()
     store = start(FailingCalls())
     usual = {f"{n:032x}" for n in range(8)}
-    assert (await store.kept.callers()).keys() - odd == usual
+    assert (await store.resumable.callers()).keys() - odd == usual
     for upload in usual:
         assert await size_in(store, upload) == 5
         assert await kept_bytes(store, upload) == b"hello"
-    assert set(await store.kept.expire(1 << 62)) - odd == usual
-    assert (await store.kept.callers()).keys() <= odd
+    assert set(await store.resumable.expire(1 << 62)) - odd == usual
+    assert (await store.resumable.callers()).keys() <= odd
     assert {name.partition(".")[0] for name in uploads_in(root)} <= {"theirs", *odd}
     assert (root / FOLDER / "theirs").read_bytes() == record()
     assert all(path.read_bytes() == b"theirs" for path in (root / FOLDER).glob("*/inside"))
@@ -396,9 +396,9 @@ async def test_what_is_odd_expires_as_a_whole_or_not_at_all(
     """Who is not told that an upload has expired counts it as its caller's for ever."""
     store = start(FailingCalls())
     odd = await with_odd_ones(store, root, extension, make, True)
-    before = (await store.kept.callers()).keys() & odd
-    expired = set(await store.kept.expire(1 << 62)) & odd
-    after = (await store.kept.callers()).keys() & odd
+    before = (await store.resumable.callers()).keys() & odd
+    expired = set(await store.resumable.expire(1 << 62)) & odd
+    after = (await store.resumable.callers()).keys() & odd
     assert before - after <= expired
 
 
@@ -438,7 +438,7 @@ async def test_a_new_upload_is_on_stable_storage_before_anybody_hears_of_it(
     start: Any, root: Path
 ) -> None:
     store, calls = await recorded(start, root)
-    await store.kept.create(UPLOAD, PLAN)
+    await store.resumable.create(UPLOAD, PLAN)
     assert calls.of("open", *CHANGING) == [f"open {BYTES}", f"open {NEW}", *SAVED]
 
 
@@ -447,7 +447,7 @@ async def test_what_is_declared_is_on_stable_storage(start: Any, root: Path) -> 
     store, calls = await recorded(start, root)
     await begun(store)
     calls.events.clear()
-    await store.kept.declare(UPLOAD, 12)
+    await store.resumable.declare(UPLOAD, 12)
     assert calls.of(*CHANGING) == SAVED
 
 
@@ -467,7 +467,7 @@ async def test_what_is_kept_is_on_stable_storage_if_that_is_wanted(
     assert calls.of("start_writeback", *CHANGING) == [f"writev {BYTES}", *on_its_way]
     calls.events.clear()
     for brings in ([] if synced else on_stable_storage, []):
-        await store.kept.find(UPLOAD, synced=True)
+        await store.resumable.find(UPLOAD, synced=True)
         assert calls.of(*CHANGING) == brings
         calls.events.clear()
 
@@ -528,7 +528,7 @@ async def test_what_is_told_of_what_was_provisional_is_on_stable_storage(
     await draft.append([b" world"])
     await draft.keep(None, synced=False)
     calls.events.clear()
-    assert (await store.kept.find(UPLOAD, synced=True)).size == 11
+    assert (await store.resumable.find(UPLOAD, synced=True)).size == 11
     assert calls.of(*CHANGING) == [f"fsync {BYTES}", *MARKED, f"fsync {FOLDER}"]
 
 
@@ -598,7 +598,7 @@ async def test_a_store_that_is_not_durable_syncs_nothing(start: Any, root: Path)
     draft = await going_on(store, provisional=True)
     await draft.append([b" world"])
     await draft.keep(None, synced=True)
-    await store.kept.find(UPLOAD, synced=True)
+    await store.resumable.find(UPLOAD, synced=True)
     draft = await going_on(store)
     await reviewed(draft)
     await draft.publish(HELLO)
@@ -612,7 +612,7 @@ Act = Callable[[Any], Awaitable[Any]]
 
 
 async def append(store: Any) -> None:
-    draft = store.kept.resume(UPLOAD, 6, provisional=False)
+    draft = store.resumable.resume(UPLOAD, 6, provisional=False)
     try:
         await draft.resume()
         await draft.append([b" wo", b"rld"])
@@ -621,7 +621,7 @@ async def append(store: Any) -> None:
 
 
 async def keep(store: Any, *, provisional: bool = False) -> None:
-    draft = store.kept.resume(UPLOAD, 6, provisional=provisional)
+    draft = store.resumable.resume(UPLOAD, 6, provisional=provisional)
     try:
         await draft.resume()
         await draft.append([b" wo", b"rld"])
@@ -631,7 +631,7 @@ async def keep(store: Any, *, provisional: bool = False) -> None:
 
 
 async def sync(store: Any) -> None:
-    draft = store.kept.resume(UPLOAD, 6, provisional=False)
+    draft = store.resumable.resume(UPLOAD, 6, provisional=False)
     try:
         await draft.resume()
         await draft.append([b" wo"])
@@ -643,7 +643,7 @@ async def sync(store: Any) -> None:
 
 
 async def undo(store: Any, *, provisional: bool = False) -> None:
-    draft = store.kept.resume(UPLOAD, 6, provisional=provisional)
+    draft = store.resumable.resume(UPLOAD, 6, provisional=provisional)
     try:
         await draft.resume()
         await draft.append([b" wo", b"rld"])
@@ -652,7 +652,7 @@ async def undo(store: Any, *, provisional: bool = False) -> None:
 
 
 async def review(store: Any) -> None:
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     try:
         await draft.resume()
         await reviewed(draft)
@@ -661,7 +661,7 @@ async def review(store: Any) -> None:
 
 
 async def publish(store: Any, *, provisional: bool = False) -> None:
-    draft = store.kept.resume(UPLOAD, 6, provisional=provisional)
+    draft = store.resumable.resume(UPLOAD, 6, provisional=provisional)
     try:
         await draft.resume()
         await reviewed(draft)
@@ -687,10 +687,10 @@ ACTS: dict[str, tuple[Act, set[int]]] = {
     "undo": (undo, {5, 8, 11}),
     "undo what was provisional": (lambda store: undo(store, provisional=True), {5}),
     "review": (review, {5}),
-    "declare": (lambda store: store.kept.declare(UPLOAD, 12), {5}),
-    "find": (lambda store: store.kept.find(UPLOAD), {5}),
-    "find and sync": (lambda store: store.kept.find(UPLOAD, synced=True), {5}),
-    "callers": (lambda store: store.kept.callers(), {5}),
+    "declare": (lambda store: store.resumable.declare(UPLOAD, 12), {5}),
+    "find": (lambda store: store.resumable.find(UPLOAD), {5}),
+    "find and sync": (lambda store: store.resumable.find(UPLOAD, synced=True), {5}),
+    "callers": (lambda store: store.resumable.callers(), {5}),
 }
 failing = pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
 
@@ -709,7 +709,7 @@ async def test_whatever_fails_nothing_counts_that_was_not_appended(
     store = start(calls)
 
     async def ready() -> None:
-        await store.kept.forget(UPLOAD)
+        await store.resumable.forget(UPLOAD)
         await begun(store, b"hello")
         if noise:
             await left_provisional(store)
@@ -717,12 +717,12 @@ async def test_whatever_fails_nothing_counts_that_was_not_appended(
     await ready()
     async for failed, came in each_failure(calls, error, lambda: do(store)):
         where = f"{failed} of {act}"
-        kept = await store.kept.find(UPLOAD)
-        assert kept.fate is UploadStatus.UNFINISHED, where
+        kept = await store.resumable.find(UPLOAD)
+        assert kept.status is UploadStatus.UNFINISHED, where
         if act == "declare":
-            assert kept.plan in (PLAN, replace(PLAN, length=12)), where
+            assert kept.spec in (PLAN, replace(PLAN, length=12)), where
         else:
-            assert kept.plan == PLAN, where
+            assert kept.spec == PLAN, where
         assert kept.size in sizes, where
         assert await kept_bytes(store) == WHOLE[: kept.size], where
         left = set(extensions_in(root)) - {".mark", ".mark.new"}
@@ -745,7 +745,7 @@ async def publish_the_rest(store: Any, rest: bytes = b" world") -> None:
 
 async def find_synced(store: Any) -> None:
     await append(store)
-    await store.kept.find(UPLOAD, synced=True)
+    await store.resumable.find(UPLOAD, synced=True)
 
 
 SYNCS: dict[str, Act] = {
@@ -791,7 +791,7 @@ async def test_bytes_whose_sync_failed_are_sent_again(
     assert calls.failed == "fsync"
     calls.read_only = False
     for synced in (False, True):
-        assert (await store.kept.find(UPLOAD, synced=synced)).size == 5
+        assert (await store.resumable.find(UPLOAD, synced=synced)).size == 5
     await publish_the_rest(store, b" again")
     assert await content_of(store, HELLO) == b"hello again"
 
@@ -806,7 +806,7 @@ async def test_bytes_whose_sync_failed_do_not_count_for_the_next_process(start: 
         await keep(store)
     await store.stop()
     store = start(calls)
-    assert (await store.kept.find(UPLOAD, synced=True)).size == 5
+    assert (await store.resumable.find(UPLOAD, synced=True)).size == 5
     await publish_the_rest(store, b" again")
     assert await content_of(store, HELLO) == b"hello again"
 
@@ -819,7 +819,7 @@ async def test_undoing_a_part_whose_sync_failed_brings_back_nothing(
     """Cases 14 and 79: what earlier requests wrote without a sync may be lost as well."""
     calls = FailingCalls()
     store = start(calls)
-    await store.kept.create(UPLOAD, PLAN)
+    await store.resumable.create(UPLOAD, PLAN)
     draft = await going_on(store)
     await draft.append([b"hello"])
     await draft.keep(None, synced=synced)
@@ -892,10 +892,10 @@ async def test_a_sweep_of_a_storage_that_fails_says_so_once(
         await begun(store, b"hello", upload=upload)
     calls.fails = lambda name: True
     with pytest.raises(StorageFailed):
-        await store.kept.expire(FAR_FUTURE_NS)
+        await store.resumable.expire(FAR_FUTURE_NS)
     assert len(warnings) == 1
     calls.fails = None
-    assert sorted(await store.kept.expire(FAR_FUTURE_NS)) == SIX
+    assert sorted(await store.resumable.expire(FAR_FUTURE_NS)) == SIX
 
 
 @asynchronous
@@ -909,10 +909,10 @@ async def test_whose_uploads_are_there_is_not_known_while_no_record_can_be_read(
         await begun(store, upload=upload)
     calls.fails = lambda name: True
     with pytest.raises(StorageFailed, match="cannot be read"):
-        await store.kept.callers()
+        await store.resumable.callers()
     assert len(warnings) == 1
     calls.fails = None
-    assert sorted(await store.kept.callers()) == SIX
+    assert sorted(await store.resumable.callers()) == SIX
 
 
 @asynchronous
@@ -926,8 +926,8 @@ async def test_one_record_on_a_bad_block_does_not_stop_a_sweep(
         await begun(store, b"hello", upload=upload)
     calls.fails = lambda name: name.startswith(SIX[2])
     others = [upload for upload in SIX if upload != SIX[2]]
-    assert sorted(await store.kept.callers()) == others
-    assert sorted(await store.kept.expire(FAR_FUTURE_NS)) == others
+    assert sorted(await store.resumable.callers()) == others
+    assert sorted(await store.resumable.expire(FAR_FUTURE_NS)) == others
     assert len(warnings) == 1  # it cannot be read
 
 
@@ -950,9 +950,9 @@ async def test_a_store_starts_on_a_storage_that_takes_no_sweep(
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda store: store.kept.find(UPLOAD),
-        lambda store: store.kept.find(UPLOAD, synced=True),
-        lambda store: store.kept.declare(UPLOAD, 11),
+        lambda store: store.resumable.find(UPLOAD),
+        lambda store: store.resumable.find(UPLOAD, synced=True),
+        lambda store: store.resumable.declare(UPLOAD, 11),
     ],
     ids=["find", "find synced", "declare"],
 )
@@ -996,7 +996,9 @@ async def test_an_upload_whose_beginning_fails_is_not_there(
     """Cases 10 and 14."""
     calls = FailingCalls()
     store = start(calls)
-    async for failed, came in each_failure(calls, error, lambda: store.kept.create(UPLOAD, PLAN)):
+    async for failed, came in each_failure(
+        calls, error, lambda: store.resumable.create(UPLOAD, PLAN)
+    ):
         full = error == errno.ENOSPC and failed != "stat_root"  # to look at the root takes no space
         assert isinstance(came, NoSpace if full else StorageFailed), failed
         assert uploads_in(root) == {}, failed
@@ -1023,12 +1025,12 @@ async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_k
         calls, error, lambda: publish(store, provisional=provisional)
     ):
         try:
-            kept = await store.kept.find(UPLOAD)
+            kept = await store.resumable.find(UPLOAD)
         except NotFound:  # only that it is stored could not be noted
             assert (failed, await content_of(store, HELLO)) == ("rename", WHOLE)
         else:
-            seen.add(kept.fate)
-            if kept.fate is UploadStatus.UNFINISHED:
+            seen.add(kept.status)
+            if kept.status is UploadStatus.UNFINISHED:
                 assert not await holds(store, HELLO), failed
                 assert kept.size == 5 if provisional else kept.size in (5, 11), failed
                 assert await kept_bytes(store) == WHOLE[: kept.size], failed
@@ -1041,7 +1043,7 @@ async def test_a_publish_that_fails_can_be_tried_again_and_one_that_did_not_is_k
                 assert kept.etag in (None, etag), failed
                 assert (kept.etag is None) == (".etag" not in left), failed
         await store.delete(HELLO)
-        await store.kept.forget(UPLOAD)
+        await store.resumable.forget(UPLOAD)
         assert uploads_in(root) == {}, failed
         await begun(store, b"hello")
     assert seen == {UploadStatus.UNFINISHED, UploadStatus.STORED}
@@ -1059,20 +1061,20 @@ async def test_what_could_not_be_dropped_is_dropped_the_next_time(
 
     async def drop() -> None:
         if how == "settle":
-            await store.kept.settle(UPLOAD, None)
+            await store.resumable.settle(UPLOAD, None)
         elif how == "settle as stored":
-            await store.kept.settle(UPLOAD, ETAG)
+            await store.resumable.settle(UPLOAD, ETAG)
         elif how == "forget":
-            await store.kept.forget(UPLOAD)
+            await store.resumable.forget(UPLOAD)
         else:
-            await store.kept.expire(1 << 62)
+            await store.resumable.expire(1 << 62)
 
     await begun(store, b"hello")
     async for failed, _ in each_failure(calls, error, drop):
         with contextlib.suppress(NotFound):
-            kept = await store.kept.find(UPLOAD)
+            kept = await store.resumable.find(UPLOAD)
             settled = UploadStatus.STORED if how == "settle as stored" else UploadStatus.TAKEN
-            assert kept.fate is settled or kept.size == 5, failed
+            assert kept.status is settled or kept.size == 5, failed
         await drop()
         if how == "settle":
             assert extensions_in(root) == [".taken"], failed
@@ -1080,7 +1082,7 @@ async def test_what_could_not_be_dropped_is_dropped_the_next_time(
             assert extensions_in(root) in (IS_STORED, [".stored"]), failed
         else:  # bytes without a record go at the next start
             assert set(extensions_in(root)) <= {".bytes", ".mark"}, failed
-        await store.kept.forget(UPLOAD)
+        await store.resumable.forget(UPLOAD)
         assert uploads_in(root) == {}
         await begun(store, b"hello")
 
@@ -1090,7 +1092,7 @@ async def test_a_record_that_does_not_fit_is_none(start: Any, root: Path) -> Non
     """Case 10: a disk that is full takes a part first."""
     store = start(ShortWrites(20))
     with pytest.raises(NoSpace):
-        await store.kept.create(UPLOAD, PLAN)
+        await store.resumable.create(UPLOAD, PLAN)
     assert uploads_in(root) == {}
 
 
@@ -1143,7 +1145,7 @@ async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_w
     calls = Snapshots(root, tmp_path / "copies")
     store = start(calls)
     calls.wanted = True
-    await store.kept.create(UPLOAD, PLAN)
+    await store.resumable.create(UPLOAD, PLAN)
     await append_and_keep(store, b"he", b"llo")
     await left_provisional(store)
     await append_and_keep(store, b" wo", b"r", provisional=True)
@@ -1159,12 +1161,12 @@ async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_w
         extensions = [each for each in extensions_in(copy) if each != ".mark"]
         assert extensions in ([], [".bytes", ".json"], IS_STORED), when
         try:
-            kept = await following.kept.find(UPLOAD)
+            kept = await following.resumable.find(UPLOAD)
         except NotFound:
             assert extensions == [], when
             progress.append(-1)
         else:
-            stored = kept.fate is UploadStatus.STORED
+            stored = kept.status is UploadStatus.STORED
             assert stored == (extensions == IS_STORED), when
             progress.append(12 if stored else kept.size)
             if not stored:
@@ -1173,8 +1175,8 @@ async def test_a_service_that_is_killed_between_any_two_calls_goes_on_where_it_w
             media = await following.open(HELLO)
             media.close()
             await following.delete(HELLO)
-            kept = await following.kept.find(UPLOAD)
-            assert (kept.fate, kept.etag) == (UploadStatus.STORED, media.etag), when
+            kept = await following.resumable.find(UPLOAD)
+            assert (kept.status, kept.etag) == (UploadStatus.STORED, media.etag), when
             assert ".stored" in extensions_in(copy), when
         await following.stop()
     assert progress == sorted(progress)
@@ -1192,15 +1194,15 @@ async def test_a_service_that_is_killed_while_it_drops_an_upload_leaves_nothing(
     await left_provisional(store)
     calls.wanted = True
     if how == "forget":
-        await store.kept.forget(UPLOAD)
+        await store.resumable.forget(UPLOAD)
     else:
-        await store.kept.settle(UPLOAD, None if how == "settle" else ETAG)
+        await store.resumable.settle(UPLOAD, None if how == "settle" else ETAG)
     calls.wanted = False
     left = {"forget": [], "settle": [".taken"], "settle as stored": IS_STORED}[how]
     if how == "settle as stored":  # until its record says so it is not
         when, copy = calls.taken.pop(0)
         following = start(FailingCalls(), at=copy)
-        assert (await following.kept.find(UPLOAD)).fate is UploadStatus.UNFINISHED, when
+        assert (await following.resumable.find(UPLOAD)).status is UploadStatus.UNFINISHED, when
         assert await kept_bytes(following) == b"hello"
         await following.stop()
     assert len(calls.taken) == 3
@@ -1220,12 +1222,12 @@ async def test_what_a_killed_service_thought_it_had_become_is_not_what_it_become
     (root / FOLDER / f"{UPLOAD}.etag").symlink_to(ETAG)  # and then the kill came
     await store.stop()
     store = start(FailingCalls())
-    assert await store.kept.callers() == {UPLOAD: PLAN.caller}
+    assert await store.resumable.callers() == {UPLOAD: PLAN.caller}
     draft = await going_on(store)
     assert await reviewed(draft) == WHOLE
     published = await draft.publish(HELLO)
-    kept = await store.kept.find(UPLOAD)
-    assert (kept.fate, kept.etag) == (UploadStatus.STORED, published.etag)
+    kept = await store.resumable.find(UPLOAD)
+    assert (kept.status, kept.etag) == (UploadStatus.STORED, published.etag)
 
 
 @asynchronous
@@ -1238,8 +1240,8 @@ async def test_a_stored_upload_of_which_no_etag_is_known_is_stored(start: Any, r
     await draft.publish(HELLO)
     (root / FOLDER / f"{UPLOAD}.etag").unlink()
     for _ in range(2):
-        kept = await store.kept.find(UPLOAD)
-        assert (kept.fate, kept.size, kept.etag) == (UploadStatus.STORED, 11, None)
+        kept = await store.resumable.find(UPLOAD)
+        assert (kept.status, kept.size, kept.etag) == (UploadStatus.STORED, 11, None)
         await store.stop()
         store = start(FailingCalls())
 
@@ -1257,10 +1259,10 @@ async def test_who_looks_before_a_published_upload_is_settled_settles_it(
     held = calls.hold(at, where=lambda *names: f"{UPLOAD}.bytes" in names or ETAG[:1] in names[0])
     publishing = draft.publish(HELLO)
     await held
-    kept = await store.kept.find(UPLOAD)
+    kept = await store.resumable.find(UPLOAD)
     calls.release()
     published = await publishing
-    assert (kept.fate, kept.etag) == (UploadStatus.STORED, published.etag)
+    assert (kept.status, kept.etag) == (UploadStatus.STORED, published.etag)
     assert extensions_in(root) == IS_STORED
 
 
@@ -1293,15 +1295,15 @@ async def test_what_was_published_before_the_kill_is_known_to_be_stored(
     os.link(root / FOLDER / f"{UPLOAD}.bytes", root / "prompts/en/hello.mp3")
     store = start(FailingCalls())
     assert extensions_in(root) == IS_STORED
-    assert await store.kept.callers() == {}
+    assert await store.resumable.callers() == {}
     media = await store.open(HELLO)
     media.close()
     if deleted:
         await store.delete(HELLO)
         await store.stop()
         store = start(FailingCalls())
-    kept = await store.kept.find(UPLOAD)
-    assert (kept.fate, kept.etag) == (UploadStatus.STORED, media.etag)
+    kept = await store.resumable.find(UPLOAD)
+    assert (kept.status, kept.etag) == (UploadStatus.STORED, media.etag)
     assert await holds(store, HELLO) is not deleted
 
 
@@ -1312,15 +1314,15 @@ async def test_a_link_that_is_not_the_media_is_no_publish(start: Any, root: Path
     await store.stop()
     os.link(root / FOLDER / f"{UPLOAD}.bytes", root.parent / "backup")
     store = start(FailingCalls())
-    kept = await store.kept.find(UPLOAD)
-    assert (kept.fate, kept.size) == (UploadStatus.UNFINISHED, 5)
+    kept = await store.resumable.find(UPLOAD)
+    assert (kept.status, kept.size) == (UploadStatus.UNFINISHED, 5)
 
 
 @asynchronous
 async def test_what_a_killed_service_has_left_half_done_is_swept(start: Any, root: Path) -> None:
     store = start(FailingCalls())
     await begun(store, b"hello")
-    await store.kept.create(OTHERS[1], PLAN, ETAG)
+    await store.resumable.create(OTHERS[1], PLAN, ETAG)
     await store.stop()
     whole = uploads_in(root)
     names = (f"{OTHERS[0]}.bytes", f"{OTHERS[0]}.new", f"{UPLOAD}.new", f"{OTHERS[1]}.bytes")
@@ -1331,7 +1333,7 @@ async def test_what_a_killed_service_has_left_half_done_is_swept(start: Any, roo
         (root / FOLDER / name).symlink_to("half")
     store = start(FailingCalls())
     assert uploads_in(root) == whole
-    assert (await size_in(store), (await store.kept.find(OTHERS[1])).fate) == (
+    assert (await size_in(store), (await store.resumable.find(OTHERS[1])).status) == (
         5,
         UploadStatus.STORED,
     )
@@ -1344,10 +1346,10 @@ async def test_a_record_whose_bytes_are_gone_is_swept(start: Any, root: Path) ->
     await begun(store, b"hello")
     (root / FOLDER / f"{UPLOAD}.bytes").unlink()
     with pytest.raises(NotFound):
-        await store.kept.find(UPLOAD)
+        await store.resumable.find(UPLOAD)
     await store.stop()
     store = start(FailingCalls())
-    assert await store.kept.callers() == {}
+    assert await store.resumable.callers() == {}
     assert uploads_in(root) == {}
 
 
@@ -1360,13 +1362,13 @@ async def test_a_broken_record_is_no_upload_and_is_swept_with_a_warning(
     await begun(store, b"hello")
     (root / FOLDER / f"{UPLOAD}.json").write_bytes(content)
     for ask in (
-        lambda: store.kept.find(UPLOAD),
-        lambda: store.kept.find(UPLOAD, synced=True),
-        lambda: store.kept.declare(UPLOAD, 5),
+        lambda: store.resumable.find(UPLOAD),
+        lambda: store.resumable.find(UPLOAD, synced=True),
+        lambda: store.resumable.declare(UPLOAD, 5),
     ):
         with pytest.raises(NotFound):
             await ask()
-    assert await store.kept.callers() == {}
+    assert await store.resumable.callers() == {}
     assert warnings
     await store.stop()
     start(FailingCalls())
@@ -1414,17 +1416,17 @@ async def test_memories_are_few_and_what_is_forgotten_is_reviewed(start: Any, ro
     store = start(FailingCalls(), durable=False)
     uploads = [f"{n:032x}" for n in range(40)]
     for upload in uploads:
-        await store.kept.create(upload, PLAN)
+        await store.resumable.create(upload, PLAN)
         draft = await going_on(store, upload)
         await draft.append([b"hello"])
         await draft.keep(upload, synced=False)
     remembered = []
     for upload in uploads:
-        draft = store.kept.resume(upload, None, provisional=False)
+        draft = store.resumable.resume(upload, None, provisional=False)
         resumed = await draft.resume()
-        assert (resumed.size, resumed.memory) in ((5, None), (5, upload))
-        remembered.append(resumed.memory is not None)
-        if resumed.memory is None:
+        assert (resumed.size, resumed.inspection) in ((5, None), (5, upload))
+        remembered.append(resumed.inspection is not None)
+        if resumed.inspection is None:
             assert await reviewed(draft) == b"hello"
         await draft.append([b" world"])
         assert (await draft.seal()).size == 11
@@ -1437,9 +1439,9 @@ async def test_a_memory_of_bytes_that_are_no_longer_there_is_none(start: Any, ro
     store = start(FailingCalls())
     await begun(store, b"hello", memory="something")
     os.truncate(root / FOLDER / f"{UPLOAD}.bytes", 3)
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     resumed = await draft.resume()
-    assert (resumed.size, resumed.memory) == (3, None)
+    assert (resumed.size, resumed.inspection) == (3, None)
     assert await reviewed(draft) == b"hel"
     await let_go(draft)
 
@@ -1508,14 +1510,14 @@ async def test_requests_do_not_wait_until_all_uploads_were_looked_after(
     """Case 95: thousands of them, with one thread."""
     calls = CountingCalls()
     store = start(calls, threads=1)
-    await store.kept.adjust(LATER, 10**12)
+    await store.resumable.adjust(LATER, 10**12)
     uploads = [f"{number:032x}" for number in range(3 * AT_ONCE + 1)]
     for upload in uploads:
-        await store.kept.create(upload, PLAN, ETAG if finished else None)
+        await store.resumable.create(upload, PLAN, ETAG if finished else None)
     await begun(store)
     calls.made = 0
-    looking = look_after(store.kept)
-    await store.kept.find("f" * 32, caller="192.0.2.1").addErrback(lambda failure: None)
+    looking = look_after(store.resumable)
+    await store.resumable.find("f" * 32, caller="192.0.2.1").addErrback(lambda failure: None)
     before = calls.made
     await looking
     # Each job looks at a third of them.

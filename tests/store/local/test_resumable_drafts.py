@@ -1,4 +1,4 @@
-"""What every store promises of drafts that outlive their requests (`boundaries.KeptDrafts`)."""
+"""What every store promises of its resumable uploads (`interface.ResumableDrafts`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.store.test_contract import content_of, holds, stored
 from tests.support import asynchronous, named
 from twistedmedia.errors import AlreadyExists, NameConflict, NoSpace, NotFound, TooLarge
 from twistedmedia.store.interface import (
-    KeepingStore,
+    ResumableStore,
     Resumed,
     UploadSpec,
     UploadState,
@@ -53,7 +53,7 @@ async def going_on(
     store: Any, upload: str = UPLOAD, declared: int | None = None, *, provisional: bool = False
 ) -> Any:
     """The draft of an upload, resumed."""
-    draft = store.kept.resume(upload, declared, provisional=provisional)
+    draft = store.resumable.resume(upload, declared, provisional=provisional)
     await draft.resume()
     return draft
 
@@ -62,7 +62,7 @@ async def begun(
     store: Any, *parts: bytes, upload: str = UPLOAD, plan: UploadSpec = PLAN, memory: object = None
 ) -> None:
     """An upload with these parts, each of which was kept."""
-    await store.kept.create(upload, plan)
+    await store.resumable.create(upload, plan)
     for part in parts:
         draft = await going_on(store, upload)
         await reviewed(draft)
@@ -88,19 +88,19 @@ async def kept_bytes(store: Any, upload: str = UPLOAD) -> bytes:
 
 
 async def size_of(store: Any, upload: str = UPLOAD) -> int:
-    return int((await store.kept.find(upload)).size)
+    return int((await store.resumable.find(upload)).size)
 
 
 async def a_moment(store: Any, of: str = UPLOAD) -> int:
     """When an upload was last written to. What is written now is later: clocks of file systems tick
     a few hundred times a second.
     """
-    moment = int((await store.kept.find(of)).modified_ns)
+    moment = int((await store.resumable.find(of)).modified_ns)
     scratch, now = "5c" * 16, moment
     while now <= moment:
-        await store.kept.create(scratch, PLAN)
-        now = (await store.kept.find(scratch)).modified_ns
-        await store.kept.forget(scratch)
+        await store.resumable.create(scratch, PLAN)
+        now = (await store.resumable.find(scratch)).modified_ns
+        await store.resumable.forget(scratch)
     return moment
 
 
@@ -117,7 +117,7 @@ async def let_go(draft: Any) -> None:
 
 @asynchronous
 async def test_a_store_of_each_kind_can_keep_drafts(store: Any) -> None:
-    assert isinstance(store, KeepingStore)
+    assert isinstance(store, ResumableStore)
 
 
 # Begun, and known again
@@ -135,10 +135,10 @@ async def test_a_store_of_each_kind_can_keep_drafts(store: Any) -> None:
     ids=["usual", "nothing known", "everything", "huge, and odd text"],
 )
 async def test_an_upload_is_found_as_it_was_planned(store: Any, plan: UploadSpec) -> None:
-    await store.kept.create(UPLOAD, plan)
-    kept = await store.kept.find(UPLOAD)
+    await store.resumable.create(UPLOAD, plan)
+    kept = await store.resumable.find(UPLOAD)
     assert kept == UploadState(plan, UploadStatus.UNFINISHED, 0, kept.modified_ns)
-    assert await store.kept.find(UPLOAD, synced=True) == kept
+    assert await store.resumable.find(UPLOAD, synced=True) == kept
     assert not await holds(store, plan.name)
 
 
@@ -150,23 +150,23 @@ async def test_an_upload_is_found_as_it_was_planned(store: Any, plan: UploadSpec
 async def test_what_was_never_begun_is_not_found(store: Any, upload: str) -> None:
     await begun(store, b"hello")
     for ask in (
-        lambda: store.kept.find(upload),
-        lambda: store.kept.find(upload, synced=True),
-        lambda: store.kept.resume(upload, None, provisional=False).resume(),
-        lambda: store.kept.declare(upload, 5),
+        lambda: store.resumable.find(upload),
+        lambda: store.resumable.find(upload, synced=True),
+        lambda: store.resumable.resume(upload, None, provisional=False).resume(),
+        lambda: store.resumable.declare(upload, 5),
     ):
         with pytest.raises(NotFound):
             await ask()
-    await store.kept.settle(upload, ETAG)
-    assert await store.kept.forget(upload) is False
+    await store.resumable.settle(upload, ETAG)
+    assert await store.resumable.forget(upload) is False
     assert await size_of(store) == 5
 
 
 @asynchronous
 async def test_uploads_do_not_mix(store: Any) -> None:
     uploads = {f"{n:032x}": b"%d" % n * n for n in range(20)}
-    await gatherResults([store.kept.create(upload, PLAN) for upload in uploads])
-    drafts = [store.kept.resume(upload, None, provisional=False) for upload in uploads]
+    await gatherResults([store.resumable.create(upload, PLAN) for upload in uploads])
+    drafts = [store.resumable.resume(upload, None, provisional=False) for upload in uploads]
     await gatherResults([draft.resume() for draft in drafts])
     await gatherResults([d.append([c]) for d, c in zip(drafts, uploads.values(), strict=True)])
     await gatherResults([draft.keep(None, synced=False) for draft in drafts])
@@ -224,7 +224,7 @@ async def test_what_is_undone_never_was(store: Any, provisional: bool) -> None:
     await draft.append([b"noise"])
     await draft.append([b"noise"])
     await draft.release(undo=True)
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(5, 5, None)
     assert await reviewed(draft) == b"hello"
     await let_go(draft)
@@ -241,12 +241,12 @@ async def test_what_was_synced_survives_and_what_follows_counts_as_before(store:
     await draft.append([b" world"])
     assert await size_of(store) == 11
     await let_go(draft)
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(11, 5 if is_durable(store) else 11, None)
     assert await reviewed(draft) == b"hello world"
     await let_go(draft)
-    assert (await store.kept.find(UPLOAD, synced=True)).size == 11
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    assert (await store.resumable.find(UPLOAD, synced=True)).size == 11
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     assert (await draft.resume()).synced == 11
     await let_go(draft)
 
@@ -258,7 +258,7 @@ async def test_what_was_synced_can_be_undone(store: Any) -> None:
     await draft.append([b"noise"])
     await draft.sync()
     await draft.release(undo=True)
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(5, 5, None)
     assert await reviewed(draft) == b"hello"
     await let_go(draft)
@@ -294,14 +294,14 @@ async def test_a_draft_may_be_discarded_while_its_work_is_under_way(store: Any) 
 
 
 @asynchronous
-@pytest.mark.parametrize("end", ["keep", "put_down", "discard"])
+@pytest.mark.parametrize("end", ["keep", "release", "discard"])
 async def test_a_draft_that_was_let_go_of_takes_nothing_more(store: Any, end: str) -> None:
     await begun(store)
     draft = await going_on(store)
     await draft.append([b"hello"])
     if end == "keep":
         await draft.keep(None, synced=False)
-    elif end == "put_down":
+    elif end == "release":
         await draft.release(undo=False)
     draft.discard()
     draft.discard()
@@ -322,9 +322,9 @@ async def test_a_draft_that_was_let_go_of_takes_nothing_more(store: Any, end: st
 @asynchronous
 async def test_a_draft_of_which_nothing_was_asked_can_be_let_go_of(store: Any) -> None:
     await begun(store, b"hello")
-    draft = store.kept.resume(UPLOAD, 100, provisional=True)
+    draft = store.resumable.resume(UPLOAD, 100, provisional=True)
     draft.discard()
-    await store.kept.resume(UPLOAD, 100, provisional=True).release(undo=True)
+    await store.resumable.resume(UPLOAD, 100, provisional=True).release(undo=True)
     assert await size_of(store) == 5
 
 
@@ -335,7 +335,7 @@ async def test_an_upload_goes_on_after_any_number_of_requests(
 ) -> None:
     await begun(store)
     for n in range(11):
-        draft = store.kept.resume(UPLOAD, 1, provisional=provisional)
+        draft = store.resumable.resume(UPLOAD, 1, provisional=provisional)
         synced = n if n % 2 or not is_durable(store) else max(0, n - 1)
         assert await draft.resume() == Resumed(n, synced, n or None)
         await draft.append([b"hello world"[n : n + 1]])
@@ -356,11 +356,11 @@ async def test_what_is_to_be_remembered_is_told_to_the_next_one_and_to_nobody_af
 ) -> None:
     memory = object()
     await begun(store, b"hello", memory=memory)
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     resumed = await draft.resume()
-    assert (resumed.size, resumed.memory is memory) == (5, True)
+    assert (resumed.size, resumed.inspection is memory) == (5, True)
     await draft.release(undo=False)
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(5, 5, None)
     await draft.release(undo=False)
 
@@ -370,7 +370,7 @@ async def test_the_memory_of_an_upload_is_no_others(store: Any) -> None:
     await begun(store, b"hello", memory="first")
     await begun(store, b"other", upload=OTHER, memory="second")
     for upload, memory in ((UPLOAD, "first"), (OTHER, "second")):
-        draft = store.kept.resume(upload, None, provisional=False)
+        draft = store.resumable.resume(upload, None, provisional=False)
         assert await draft.resume() == Resumed(5, 5, memory)
         await draft.release(undo=False)
 
@@ -418,7 +418,7 @@ async def test_one_who_remembers_nothing_can_review_everything(store: Any) -> No
     draft = await going_on(store)
     await draft.append([b"hello"])
     await draft.keep(None, synced=False)
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(5, 0 if is_durable(store) else 5, None)
     assert await reviewed(draft) == b"hello"
     await let_go(draft)
@@ -456,7 +456,7 @@ async def test_a_published_draft_is_media_and_its_upload_is_stored(
     assert await media.digest() == published.sha256
     media.close()
     assert await content_of(store, HELLO) == b"hello world"
-    kept = await store.kept.find(UPLOAD)
+    kept = await store.resumable.find(UPLOAD)
     assert kept == UploadState(PLAN, UploadStatus.STORED, 11, kept.modified_ns, published.etag)
     with pytest.raises(NotFound):
         await going_on(store)
@@ -469,7 +469,7 @@ async def test_an_upload_of_no_bytes_is_published_as_a_file_of_none(store: Any) 
     draft = await going_on(store)
     await draft.publish(HELLO)
     assert await content_of(store, HELLO) == b""
-    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
+    assert (await store.resumable.find(UPLOAD)).status is UploadStatus.STORED
 
 
 @asynchronous
@@ -491,7 +491,7 @@ async def test_an_upload_never_overwrites_and_stays_as_it_was(
         await draft.publish(name)
     await draft.release(undo=False)
     assert await content_of(store, HELLO) == b"first"
-    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.UNFINISHED
+    assert (await store.resumable.find(UPLOAD)).status is UploadStatus.UNFINISHED
     await store.delete(HELLO)
     draft = await going_on(store)
     assert await reviewed(draft) == b"hello world"
@@ -513,9 +513,9 @@ async def test_of_uploads_that_race_for_a_name_exactly_one_wins(store: Any) -> N
     for draft in drafts:
         await let_go(draft)
     assert len([each for each in outcomes if hasattr(each, "etag")]) == 1
-    fates = [(await store.kept.find(upload)).fate for upload in uploads]
-    assert fates.count(UploadStatus.STORED) == 1
-    assert await content_of(store, HELLO) == b"%d" % fates.index(UploadStatus.STORED)
+    statuses = [(await store.resumable.find(upload)).status for upload in uploads]
+    assert statuses.count(UploadStatus.STORED) == 1
+    assert await content_of(store, HELLO) == b"%d" % statuses.index(UploadStatus.STORED)
 
 
 @asynchronous
@@ -524,11 +524,11 @@ async def test_of_a_settled_upload_the_plan_stays_and_the_bytes_go(
     store: Any, etag: str | None, fate: UploadStatus
 ) -> None:
     await begun(store, b"hello")
-    await store.kept.settle(UPLOAD, etag)
-    await store.kept.settle(UPLOAD, None)  # it is settled
-    kept = await store.kept.find(UPLOAD)
+    await store.resumable.settle(UPLOAD, etag)
+    await store.resumable.settle(UPLOAD, None)  # it is settled
+    kept = await store.resumable.find(UPLOAD)
     assert kept == UploadState(PLAN, fate, 11, kept.modified_ns, etag)
-    assert await store.kept.find(UPLOAD, synced=True) == kept
+    assert await store.resumable.find(UPLOAD, synced=True) == kept
     with pytest.raises(NotFound):
         await going_on(store)
     assert not await holds(store, HELLO)
@@ -537,18 +537,18 @@ async def test_of_a_settled_upload_the_plan_stays_and_the_bytes_go(
 @asynchronous
 async def test_an_upload_can_begin_at_its_end(store: Any) -> None:
     """When what it would become is there already."""
-    await store.kept.create(UPLOAD, PLAN, ETAG)
-    kept = await store.kept.find(UPLOAD)
+    await store.resumable.create(UPLOAD, PLAN, ETAG)
+    kept = await store.resumable.find(UPLOAD)
     assert kept == UploadState(PLAN, UploadStatus.STORED, 11, kept.modified_ns, ETAG)
-    assert await store.kept.callers() == {}
+    assert await store.resumable.callers() == {}
 
 
 @asynchronous
 async def test_a_length_that_was_not_known_is_declared(store: Any) -> None:
     plan = replace(PLAN, length=None)
     await begun(store, b"hello", plan=plan)
-    await store.kept.declare(UPLOAD, 7)
-    kept = await store.kept.find(UPLOAD)
+    await store.resumable.declare(UPLOAD, 7)
+    kept = await store.resumable.find(UPLOAD)
     assert kept == UploadState(
         replace(plan, length=7), UploadStatus.UNFINISHED, 5, kept.modified_ns
     )
@@ -558,17 +558,17 @@ async def test_a_length_that_was_not_known_is_declared(store: Any) -> None:
 @asynchronous
 async def test_a_forgotten_upload_is_gone_and_what_it_became_stays(store: Any) -> None:
     await begun(store, b"hello", memory="something")
-    assert await store.kept.forget(UPLOAD) is True
-    assert await store.kept.forget(UPLOAD) is False
+    assert await store.resumable.forget(UPLOAD) is True
+    assert await store.resumable.forget(UPLOAD) is False
     with pytest.raises(NotFound):
-        await store.kept.find(UPLOAD)
+        await store.resumable.find(UPLOAD)
     await begun(store, b"other", memory="other")
     draft = await going_on(store)
     await draft.publish(HELLO)
-    assert await store.kept.forget(UPLOAD) is True
+    assert await store.resumable.forget(UPLOAD) is True
     assert await content_of(store, HELLO) == b"other"
     with pytest.raises(NotFound):
-        await store.kept.find(UPLOAD)
+        await store.resumable.find(UPLOAD)
 
 
 @asynchronous
@@ -580,24 +580,24 @@ async def test_what_is_forgotten_while_somebody_writes_to_it_does_not_come_back(
     await begun(store, b"hello")
     draft = await going_on(store, provisional=provisional)
     await draft.append([b" world"])
-    assert await store.kept.forget(UPLOAD) is True
+    assert await store.resumable.forget(UPLOAD) is True
     if provisional:  # its mark is in the record
         await draft.release(undo=False)
     else:
         await draft.keep(None, synced=False)
     with pytest.raises(NotFound):
-        await store.kept.find(UPLOAD)
-    assert await store.kept.callers() == {}
+        await store.resumable.find(UPLOAD)
+    assert await store.resumable.callers() == {}
 
 
 @asynchronous
 async def test_unfinished_uploads_are_their_callers(store: Any) -> None:
-    assert await store.kept.callers() == {}
+    assert await store.resumable.callers() == {}
     for n, caller in enumerate(["a", "b", "a", "c", "d"]):
-        await store.kept.create(f"{n:032x}", replace(PLAN, caller=caller))
-    await store.kept.settle(f"{3:032x}", None)
-    await store.kept.forget(f"{4:032x}")
-    assert await store.kept.callers() == {f"{0:032x}": "a", f"{1:032x}": "b", f"{2:032x}": "a"}
+        await store.resumable.create(f"{n:032x}", replace(PLAN, caller=caller))
+    await store.resumable.settle(f"{3:032x}", None)
+    await store.resumable.forget(f"{4:032x}")
+    assert await store.resumable.callers() == {f"{0:032x}": "a", f"{1:032x}": "b", f"{2:032x}": "a"}
 
 
 # How long it is kept
@@ -609,13 +609,13 @@ async def test_what_was_last_written_to_before_a_time_expires(store: Any) -> Non
     await begun(store, b"hello")
     first = await a_moment(store)
     await begun(store, b"hello", upload=OTHER)
-    second = (await store.kept.find(OTHER)).modified_ns
+    second = (await store.resumable.find(OTHER)).modified_ns
     assert first < second
-    assert await store.kept.expire(first) == []
-    assert await store.kept.expire(second) == [UPLOAD]
-    assert await store.kept.expire(second) == []
+    assert await store.resumable.expire(first) == []
+    assert await store.resumable.expire(second) == [UPLOAD]
+    assert await store.resumable.expire(second) == []
     with pytest.raises(NotFound):
-        await store.kept.find(UPLOAD)
+        await store.resumable.find(UPLOAD)
     assert await size_of(store, OTHER) == 5
 
 
@@ -628,7 +628,7 @@ async def test_to_write_to_an_upload_makes_it_live_on(store: Any) -> None:
     draft = await going_on(store)
     await draft.append([b"hello"])
     await draft.keep(None, synced=False)
-    assert await store.kept.expire(between + 1) == [OTHER]
+    assert await store.resumable.expire(between + 1) == [OTHER]
     assert await size_of(store) == 5
 
 
@@ -637,11 +637,11 @@ async def test_what_somebody_writes_to_does_not_expire_until_it_is_let_go_of(sto
     """Case 13."""
     await begun(store, b"hello")
     draft = await going_on(store)
-    later = (await store.kept.find(UPLOAD)).modified_ns + 10**12
-    assert await store.kept.expire(later) == []
+    later = (await store.resumable.find(UPLOAD)).modified_ns + 10**12
+    assert await store.resumable.expire(later) == []
     await draft.release(undo=False)
-    assert await store.kept.expire(later) == [UPLOAD]
-    assert await store.kept.callers() == {}
+    assert await store.resumable.expire(later) == [UPLOAD]
+    assert await store.resumable.callers() == {}
 
 
 @asynchronous
@@ -650,14 +650,14 @@ async def test_what_is_known_of_a_settled_upload_expires_too(
     store: Any, etag: str | None, fate: UploadStatus
 ) -> None:
     await begun(store, b"hello")
-    await store.kept.settle(UPLOAD, etag)
-    kept = await store.kept.find(UPLOAD)
-    assert kept.fate is fate
+    await store.resumable.settle(UPLOAD, etag)
+    kept = await store.resumable.find(UPLOAD)
+    assert kept.status is fate
     modified_ns = kept.modified_ns
-    assert await store.kept.expire(modified_ns) == []
-    assert await store.kept.expire(modified_ns + 1) == [UPLOAD]
+    assert await store.resumable.expire(modified_ns) == []
+    assert await store.resumable.expire(modified_ns + 1) == [UPLOAD]
     with pytest.raises(NotFound):
-        await store.kept.find(UPLOAD)
+        await store.resumable.find(UPLOAD)
 
 
 @asynchronous
@@ -669,9 +669,9 @@ async def test_an_upload_that_was_finished_just_now_is_not_an_old_one(store: Any
     draft = await going_on(store)
     await draft.append([b"hello"])
     await draft.publish(HELLO)
-    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
-    assert await store.kept.expire(between + 1) == [OTHER]
-    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
+    assert (await store.resumable.find(UPLOAD)).status is UploadStatus.STORED
+    assert await store.resumable.expire(between + 1) == [OTHER]
+    assert (await store.resumable.find(UPLOAD)).status is UploadStatus.STORED
 
 
 # Space; what is written of a plan takes some too
@@ -686,12 +686,12 @@ async def test_bytes_that_are_kept_take_space_until_they_go(small_store: Any) ->
             await other.prepare(named("a/b.mp3"))
         await test_contract.let_go(other)
         if go == "forget":
-            await small_store.kept.forget(UPLOAD)
+            await small_store.resumable.forget(UPLOAD)
         elif go == "expire":
-            await small_store.kept.expire(1 << 62)
+            await small_store.resumable.expire(1 << 62)
         else:
-            await small_store.kept.settle(UPLOAD, None)
-            await small_store.kept.forget(UPLOAD)
+            await small_store.resumable.settle(UPLOAD, None)
+            await small_store.resumable.forget(UPLOAD)
         await stored(small_store, named("a/b.mp3"), bytes(CAPACITY))
         await small_store.delete(named("a/b.mp3"))
 
@@ -722,7 +722,7 @@ async def test_a_part_for_which_there_is_no_room_is_refused_before_it_comes(
     small_store: Any,
 ) -> None:
     await begun(small_store, bytes(100))
-    draft = small_store.kept.resume(UPLOAD, CAPACITY, provisional=False)
+    draft = small_store.resumable.resume(UPLOAD, CAPACITY, provisional=False)
     with pytest.raises(NoSpace):
         await draft.resume()
     await draft.release(undo=False)
@@ -747,7 +747,7 @@ async def test_a_full_storage_says_so_and_what_counts_still_does(
     else:
         assert await size_of(small_store) >= 150
     assert (await kept_bytes(small_store)).startswith(bytes(100))
-    await small_store.kept.forget(UPLOAD)
+    await small_store.resumable.forget(UPLOAD)
     await stored(small_store, HELLO, bytes(CAPACITY))
 
 
@@ -761,7 +761,7 @@ async def test_a_publish_takes_no_more_space_than_the_bytes_had(
     await reviewed(draft)
     await draft.append([bytes(200)])  # fewer than were declared
     await draft.publish(HELLO)
-    await small_store.kept.forget(UPLOAD)
+    await small_store.resumable.forget(UPLOAD)
     following = small_store.begin(CAPACITY - 500)
     await following.prepare(named("a/b.mp3"))
     await following.append([bytes(CAPACITY - 500)])

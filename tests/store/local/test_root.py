@@ -135,7 +135,7 @@ async def replace(store: Any) -> None:
 
 
 async def resume(store: Any) -> None:
-    draft = store.kept.resume(UPLOAD, 6, provisional=False)
+    draft = store.resumable.resume(UPLOAD, 6, provisional=False)
     try:
         await draft.resume()
         await draft.append([b" world"])
@@ -170,16 +170,16 @@ CHANGES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "replace": replace,
     "delete": lambda store: store.delete(NAME),
     "delete on a condition": lambda store: store.delete(NAME, lambda etag, modified_ns: True),
-    "create": lambda store: store.kept.create("e" * 32, PLAN),
+    "create": lambda store: store.resumable.create("e" * 32, PLAN),
     "resume": resume,
-    "declare": lambda store: store.kept.declare(UPLOAD, 11),
-    "forget": lambda store: store.kept.forget(UPLOAD),
+    "declare": lambda store: store.resumable.declare(UPLOAD, 11),
+    "forget": lambda store: store.resumable.forget(UPLOAD),
 }
 LOOKS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "prepare": prepare,
     "delete what is not there": lambda store: store.delete(OTHER),
-    "find": lambda store: store.kept.find(UPLOAD),
-    "forget what is not there": lambda store: store.kept.forget("d" * 32),
+    "find": lambda store: store.resumable.find(UPLOAD),
+    "forget what is not there": lambda store: store.resumable.forget("d" * 32),
     "open": lambda store: read(store, OTHER),
     "recognise": lambda store: store.recognise(OTHER, SHA256),
     "list": lambda store: listed(store, "a", "b"),
@@ -191,8 +191,8 @@ async def filled(start: Any, calls: Any = None, kind: str = "directory") -> Any:
     """A store with a file and an unfinished upload."""
     store = start(calls, kind)
     await stored(store, NAME, b"hello")
-    await store.kept.create(UPLOAD, PLAN)
-    draft = store.kept.resume(UPLOAD, 5, provisional=False)
+    await store.resumable.create(UPLOAD, PLAN)
+    draft = store.resumable.resume(UPLOAD, 5, provisional=False)
     await draft.resume()
     await draft.append([b"hello"])
     await draft.keep(None, synced=True)
@@ -276,7 +276,7 @@ async def publish_instead(store: Any, draft: Any) -> None:
 
 
 async def begun_part(store: Any) -> Any:
-    draft = store.kept.resume(UPLOAD, 6, provisional=False)
+    draft = store.resumable.resume(UPLOAD, 6, provisional=False)
     await draft.resume()
     await draft.append([b" world"])
     return draft
@@ -310,8 +310,8 @@ ENDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     "recognise": (nothing, lambda store, _: store.recognise(NAME, SHA256_OF_HELLO)),
     "delete": (nothing, lambda store, _: store.delete(NAME)),
     "delete on a condition": (nothing, lambda store, _: store.delete(NAME, lambda *_: True)),
-    "declare": (nothing, lambda store, _: store.kept.declare(UPLOAD, 11)),
-    "forget": (nothing, lambda store, _: store.kept.forget(UPLOAD)),
+    "declare": (nothing, lambda store, _: store.resumable.declare(UPLOAD, 11)),
+    "forget": (nothing, lambda store, _: store.resumable.forget(UPLOAD)),
 }
 
 
@@ -461,7 +461,7 @@ async def test_a_read_only_storage_is_told_by_every_change(
     assert caught.value.reason == READ_ONLY
     assert await read(store) == b"hello"
     assert len(await listed(store, "a", "b")) == 1
-    assert (await store.kept.find(UPLOAD)).size == 5
+    assert (await store.resumable.find(UPLOAD)).size == 5
     calls.armed = False
     assert tree(root) == before
     await CHANGES[act](store)
@@ -473,7 +473,7 @@ async def test_a_storage_that_is_broken_is_told_by_reading_and_writing(
     start: Any, root: Path, error: int, warnings: list[LogEvent]
 ) -> None:
     """Case 79: with a line in the log for each kind, and no path in what is told."""
-    calls = Broken(error, "writev", "pread", "preadv", "scandir", "read_at_hand")
+    calls = Broken(error, "writev", "pread", "preadv", "scandir", "read_cached")
     store = await filled(start, calls)
     await stored(store, OTHER, LARGE)
     calls.armed = True
@@ -497,7 +497,7 @@ async def test_a_file_that_may_not_be_read_is_told_and_says_nothing_of_the_other
     """Case 79."""
     calls = FailingCalls()
     store = await filled(start, calls)
-    store._files._open_at_hand = lambda name, caller: None  # a thread has to open it
+    store._files._open_cached = lambda name, caller: None  # a thread has to open it
     with (
         calls.armed(3, errno.EACCES, lambda operation, _: operation == "open"),
         pytest.raises(StorageFailed, match="the storage cannot be read: permission denied"),
@@ -582,13 +582,13 @@ async def test_a_look_counts_on_while_requests_meet_what_it_has_found(
     calls = Broken(errno.EROFS, *CHANGING)
     store = await filled(start, calls)
     probes: list[int | None] = []
-    probe = store._at.probe
+    probe = store._root.probe
 
     def counted(free: int | None) -> StorageState:
         probes.append(free)
         return probe(free)
 
-    monkeypatch.setattr(store._at, "probe", counted)
+    monkeypatch.setattr(store._root, "probe", counted)
     for is_broken in (False, True):
         calls.armed = is_broken
         for _ in range(3):
@@ -695,7 +695,7 @@ async def test_a_job_whose_look_at_the_root_fails_says_that_the_storage_does(
     shutil.rmtree(root / HIDDEN)
     calls.armed = True
     with pytest.raises(StorageFailed):
-        await store.kept.create("e" * 32, PLAN)
+        await store.resumable.create("e" * 32, PLAN)
 
 
 @asynchronous
@@ -738,7 +738,7 @@ async def test_what_was_seen_to_fail_is_known_until_it_works_again(
     start: Any, operation: str, act: Callable[[Any], Awaitable[Any]], seen: str
 ) -> None:
     """Case 79."""
-    calls = Broken(errno.EIO, operation, "read_at_hand")
+    calls = Broken(errno.EIO, operation, "read_cached")
     store = await filled(start, calls)
     await stored(store, OTHER)
     calls.armed = True
@@ -747,7 +747,7 @@ async def test_what_was_seen_to_fail_is_known_until_it_works_again(
     failure = getattr(await store.look(), seen)
     assert failure.reason.endswith(": input/output error")
     calls.armed = False
-    store._files._open_at_hand = lambda name, caller: None  # that says nothing of the disk
+    store._files._open_cached = lambda name, caller: None  # that says nothing of the disk
     await act(store)
     assert getattr(await store.look(), seen) is None
 
@@ -762,9 +762,9 @@ class OneBadFile(CallsLayer):
         self._sizes = sizes
 
     def around(self, operation: str, call: Callable[[], Any], args: tuple[Any, ...]) -> Any:
-        if operation == "open_at_hand" and not self.cached:
+        if operation == "open_cached" and not self.cached:
             raise BlockingIOError
-        if operation in ("pread", "read_at_hand") and os.fstat(args[0]).st_size in self._sizes:
+        if operation in ("pread", "read_cached") and os.fstat(args[0]).st_size in self._sizes:
             raise OSError(self._error, os.strerror(self._error))
         return call()
 
@@ -868,10 +868,10 @@ def test_what_was_seen_to_fail_is_forgotten_after_a_while(root: Path) -> None:
         with pytest.raises(StorageFailed), at.writing():
             raise OSError(errno.EIO, "broken")
         now_s += 29
-        state = at.with_what_was_seen(StorageState(None))
+        state = at.with_recent_failures(StorageState(None))
         assert isinstance(state.cannot_write, StorageFailed)
         now_s += 2
-        assert at.with_what_was_seen(StorageState(None)) == StorageState(None)
+        assert at.with_recent_failures(StorageState(None)) == StorageState(None)
     finally:
         os.close(fd)
 
@@ -953,7 +953,7 @@ async def test_a_sweep_that_takes_long_is_no_write(
     store = await filled(start, calls)
     monkeypatch.setattr("twistedmedia.store.local.root._HANGS_S", 0.0)
     held = calls.hold(operation)
-    ask = store.kept.expire(0) if operation == "lstat" else store.kept.find(UPLOAD)
+    ask = store.resumable.expire(0) if operation == "lstat" else store.resumable.find(UPLOAD)
     await held
     assert (await store.look()).cannot_write is None
     calls.release()

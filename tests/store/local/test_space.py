@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 
@@ -176,7 +176,6 @@ def test_a_release_counts_once() -> None:
     assert (area.space.reserved, area.space.free()) == (Reserved(0, 0, 0), 100)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -245,7 +244,7 @@ async def test_a_draft_that_gave_way_goes_on_while_there_is_space(small_director
 @asynchronous
 async def test_a_part_of_an_upload_is_in_the_share_of_its_caller(small_directory: Any) -> None:
     await begun(small_directory)
-    draft = small_directory.kept.resume(UPLOAD, 700, provisional=False, caller=ATTACKER)
+    draft = small_directory.resumable.resume(UPLOAD, 700, provisional=False, caller=ATTACKER)
     await draft.resume()
     await (other := small_directory.begin(400, NORMAL)).prepare(named("a/other.mp3"))
     with pytest.raises(NoSpace):

@@ -78,7 +78,7 @@ ASKED: dict[str, Callable[[Any], Deferred[Any]]] = {
 async def test_what_is_asked_of_uploads_waits_for_the_sweep(
     held: Held, root: Path, ask: Callable[[Any], Deferred[Any]]
 ) -> None:
-    asked = ask(held.store.kept)
+    asked = ask(held.store.resumable)
     await stored(held, "a/b.mp3")
     assert await content_of(held.store, named("a/b.mp3")) == b"media", "other work goes on"
     assert not asked.called
@@ -90,29 +90,29 @@ async def test_what_is_asked_of_uploads_waits_for_the_sweep(
 
 @asynchronous
 async def test_what_was_asked_before_the_sweep_finds_what_it_left(held: Held, root: Path) -> None:
-    created = held.store.kept.create(NEW, PLAN)
-    found, half = held.store.kept.find(UPLOAD), held.store.kept.find(HALF)
-    callers = held.store.kept.callers()
+    created = held.store.resumable.create(NEW, PLAN)
+    found, half = held.store.resumable.find(UPLOAD), held.store.resumable.find(HALF)
+    callers = held.store.resumable.callers()
     held.go_on()
     with pytest.raises(NotFound):
         await half
     kept = await found
-    assert (kept.fate, kept.size) == (UploadStatus.UNFINISHED, 5)
+    assert (kept.status, kept.size) == (UploadStatus.UNFINISHED, 5)
     await created
     assert {**await callers, NEW: PLAN.caller} == dict.fromkeys((UPLOAD, NEW), PLAN.caller)
-    assert (await held.store.kept.find(NEW)).fate is UploadStatus.UNFINISHED
+    assert (await held.store.resumable.find(NEW)).status is UploadStatus.UNFINISHED
 
 
 @asynchronous
 async def test_one_who_leaves_before_the_sweep_ends_is_no_matter_to_others(held: Held) -> None:
-    left, stays = held.store.kept.create(NEW, PLAN), held.store.kept.find(UPLOAD)
+    left, stays = held.store.resumable.create(NEW, PLAN), held.store.resumable.find(UPLOAD)
     left.cancel()
     with pytest.raises(CancelledError):
         await left
     held.go_on()
     assert (await stays).size == 5
     with pytest.raises(NotFound):
-        await held.store.kept.find(NEW)
+        await held.store.resumable.find(NEW)
 
 
 @asynchronous
@@ -139,7 +139,7 @@ async def test_uploads_go_on_although_they_were_not_swept(
 
     with calls.armed(1, errno.EIO, lists):
         store = start(calls, sweep_later=True)
-        assert (await store.kept.find(UPLOAD)).size == 5
+        assert (await store.resumable.find(UPLOAD)).size == 5
     assert calls.failed == "listdir"
     assert [event["why"] for event in warnings if "why" in event] == [
         "the storage cannot be written: input/output error"
@@ -157,7 +157,7 @@ async def test_uploads_are_there_although_a_leftover_cannot_be_removed(
     calls = FailingCalls()
     with calls.armed(1, errno.EROFS, lambda operation, _: operation == "unlink"):
         store = start(calls, sweep_later=True)
-        assert await store.kept.callers() == {UPLOAD: PLAN.caller}
+        assert await store.resumable.callers() == {UPLOAD: PLAN.caller}
     assert calls.failed == "unlink"
 
 
@@ -192,7 +192,7 @@ async def test_what_was_published_before_a_kill_and_is_deleted_at_once_does_not_
     await stored(held, "a/c.mp3")  # by now it would be done
     held.go_on()
     assert await deleted
-    assert (await held.store.kept.find(UPLOAD)).fate is UploadStatus.STORED
+    assert (await held.store.resumable.find(UPLOAD)).status is UploadStatus.STORED
     assert not (root / str(PLAN.name)).exists()
 
 
@@ -207,7 +207,7 @@ async def test_what_was_published_before_a_kill_and_is_replaced_at_once_was_stor
     await stored(held, "a/c.mp3")  # by now it would be done
     held.go_on()
     await replaced
-    assert (await held.store.kept.find(UPLOAD)).fate is UploadStatus.STORED
+    assert (await held.store.resumable.find(UPLOAD)).status is UploadStatus.STORED
     assert await content_of(held.store, PLAN.name) == b"new"
 
 
@@ -218,7 +218,7 @@ async def test_a_sweep_that_hangs_is_a_storage_that_hangs(
     monkeypatch.setattr("twistedmedia.store.local.root._HANGS_S", 0.0)
     assert "has not finished a write" in str((await held.store.look()).cannot_write)
     held.go_on()
-    await held.store.kept.find(UPLOAD)
+    await held.store.resumable.find(UPLOAD)
     assert (await held.store.look()).cannot_write is None
 
 
@@ -239,7 +239,7 @@ async def test_a_sweep_that_is_broken_is_logged_and_keeps_nobody_waiting(
     await begun(store, b"hello")
     await store.stop()
     store = start(_Broken(), sweep_later=True)
-    assert (await store.kept.find(UPLOAD)).size == 5
+    assert (await store.resumable.find(UPLOAD)).size == 5
     assert [formatEvent(event) for event in nothing_left_behind] == [
         "unfinished uploads could not be swept"
     ]

@@ -53,7 +53,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     waits: list[int] = []
     given: Counter[tuple[DiskThreads, bool]] = Counter()
     asked: dict[Any, int] = {}  # of those that wait: how many were given by then
-    wait, give = DiskThreads._wait, DiskThreads._give
+    wait, give = DiskThreads._enqueue, DiskThreads._give
 
     def note_asked(pool: DiskThreads, submitted: Any) -> None:
         if submitted.caller not in (CROWD, OWN_WORK):
@@ -66,7 +66,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         given[pool, submitted.syncing] += 1
         give(pool, submitted)
 
-    monkeypatch.setattr(DiskThreads, "_wait", note_asked)
+    monkeypatch.setattr(DiskThreads, "_enqueue", note_asked)
     monkeypatch.setattr(DiskThreads, "_give", note_given)
     return waits
 
@@ -84,8 +84,8 @@ class Crowd:
             self.jobs += (
                 store.delete(ABSENT, caller=caller),
                 store.open(ABSENT, caller=caller),
-                store.kept.find(absent, synced=True, caller=caller),
-                store.kept.forget(absent, caller=caller),
+                store.resumable.find(absent, synced=True, caller=caller),
+                store.resumable.forget(absent, caller=caller),
             )
 
 
@@ -103,7 +103,7 @@ async def digested(store: Any) -> None:
 
 
 async def resumed(store: Any) -> None:
-    draft = store.kept.resume(UPLOAD, None, provisional=False, caller=NEWCOMER)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False, caller=NEWCOMER)
     await draft.resume()
     await draft.append([b"more"])
     await draft.keep(None, synced=True)
@@ -126,13 +126,13 @@ ASKED: dict[str, Callable[[Any], Any]] = {
     ),
     "list": lambda store: page_of(store, caller=NEWCOMER),
     "upload": uploaded,
-    "create": lambda store: store.kept.create("d" * 32, PLAN),
-    "find": lambda store: store.kept.find(UPLOAD, caller=NEWCOMER),
-    "find and sync": lambda store: store.kept.find(UPLOAD, synced=True, caller=NEWCOMER),
+    "create": lambda store: store.resumable.create("d" * 32, PLAN),
+    "find": lambda store: store.resumable.find(UPLOAD, caller=NEWCOMER),
+    "find and sync": lambda store: store.resumable.find(UPLOAD, synced=True, caller=NEWCOMER),
     "resume": resumed,
-    "declare": lambda store: store.kept.declare(UPLOAD, 5, caller=NEWCOMER),
-    "settle": lambda store: store.kept.settle(UPLOAD, None, caller=NEWCOMER),
-    "forget": lambda store: store.kept.forget(UPLOAD, caller=NEWCOMER),
+    "declare": lambda store: store.resumable.declare(UPLOAD, 5, caller=NEWCOMER),
+    "settle": lambda store: store.resumable.settle(UPLOAD, None, caller=NEWCOMER),
+    "forget": lambda store: store.resumable.forget(UPLOAD, caller=NEWCOMER),
 }
 
 
@@ -156,13 +156,13 @@ async def test_what_a_newcomer_asks_for_is_done_in_its_own_turns(
     store: Any, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     callers = set()
-    wait = DiskThreads._wait
+    wait = DiskThreads._enqueue
 
     def note_asked(pool: DiskThreads, submitted: Any) -> None:
         callers.add(submitted.caller)
         wait(pool, submitted)
 
-    monkeypatch.setattr(DiskThreads, "_wait", note_asked)
+    monkeypatch.setattr(DiskThreads, "_enqueue", note_asked)
     asking: Any = ASKED[asked](store)
     with suppress(NotFound):
         await asking

@@ -87,14 +87,14 @@ async def added(
 
 async def checked(store: Any, root: Path, size: int) -> None:
     """It is `size` bytes of the whole, and goes on to the whole."""
-    draft = store.kept.resume(UPLOAD, None, provisional=False)
+    draft = store.resumable.resume(UPLOAD, None, provisional=False)
     assert await draft.resume() == Resumed(size, size, None)
     assert (root / FOLDER / f"{UPLOAD}.bytes").stat().st_size == size
     assert await reviewed(draft) == WHOLE[:size]
     await draft.append([WHOLE[size:]])
     await draft.publish(HELLO)
     assert await content_of(store, HELLO) == WHOLE
-    assert (await store.kept.find(UPLOAD)).fate is UploadStatus.STORED
+    assert (await store.resumable.find(UPLOAD)).status is UploadStatus.STORED
 
 
 # After a power cut
@@ -121,7 +121,7 @@ async def test_only_what_was_synced_counts_and_what_follows_is_right(
     lose_power(root, cut, 5)
     store = start(Boot(SECOND))
     for n in range(looks):
-        assert (await store.kept.find(UPLOAD, synced=n == 1)).size == 5
+        assert (await store.resumable.find(UPLOAD, synced=n == 1)).size == 5
     await checked(store, root, 5)
 
 
@@ -144,14 +144,14 @@ async def synced_in_the_middle(store: Any) -> None:
 
 async def synced_when_found(store: Any, *, provisional: bool) -> None:
     await added(store, b" wor", provisional=provisional)
-    assert (await store.kept.find(UPLOAD, synced=True)).size == 9
+    assert (await store.resumable.find(UPLOAD, synced=True)).size == 9
     await added(store, b"ld", provisional=provisional)
 
 
 async def synced_behind_noise(store: Any) -> None:
     await added(store, b" wor")
     await added(store, b"NO", provisional=True, kept=None)
-    assert (await store.kept.find(UPLOAD, synced=True)).size == 9
+    assert (await store.resumable.find(UPLOAD, synced=True)).size == 9
 
 
 async def noise_behind_synced(store: Any) -> None:
@@ -234,7 +234,7 @@ async def test_a_second_power_cut_takes_nothing_that_was_synced_before_the_first
     store = start(Boot(SECOND))
     match between:
         case "found":
-            assert (await store.kept.find(UPLOAD, synced=True)).size == 5
+            assert (await store.resumable.find(UPLOAD, synced=True)).size == 5
         case "resumed":
             await let_go(await going_on(store))
         case "added" | "synced":
@@ -257,7 +257,7 @@ async def test_what_was_synced_and_undone_does_not_come_back(start: Any, root: P
     await draft.append([b"NOISE"])
     await draft.sync()
     await draft.release(undo=True)
-    assert (await store.kept.find(UPLOAD, synced=True)).size == 5
+    assert (await store.resumable.find(UPLOAD, synced=True)).size == 5
     await store.stop()
     lose_power(root, lambda content, synced: b"helloNOISE", 5)
     store = start(Boot(SECOND))
@@ -296,7 +296,7 @@ async def test_a_store_that_is_not_durable_keeps_all_through_a_kill_and_nothing_
     await draft.append([b"or"])
     await draft.sync()
     await let_go(draft)
-    assert (await store.kept.find(UPLOAD, synced=True)).size == 9
+    assert (await store.resumable.find(UPLOAD, synced=True)).size == 9
     await store.stop()
     store = start(Boot(FIRST), durable=False)
     assert await size_in(store) == 9
@@ -304,7 +304,7 @@ async def test_a_store_that_is_not_durable_keeps_all_through_a_kill_and_nothing_
     await store.stop()
     lose_power(root, cut, 0)
     store = start(Boot(SECOND), durable=False)
-    assert (await store.kept.find(UPLOAD, synced=True)).size == 0
+    assert (await store.resumable.find(UPLOAD, synced=True)).size == 0
     await checked(store, root, 0)
 
 
@@ -360,7 +360,7 @@ async def test_whatever_is_done_and_whatever_happens_what_counts_is_what_was_wri
                 size = began_at
             await let_go(draft)
         elif step == "look":
-            assert (await store.kept.find(UPLOAD, synced=True)).size == size
+            assert (await store.resumable.find(UPLOAD, synced=True)).size == size
             synced = size
         else:
             await store.stop()

@@ -1,4 +1,4 @@
-"""What became of each file that the command was told to see to: as text, as JSON, as exit code.
+"""Results of the command: what happened to each file, as text, as JSON and as an exit code.
 
 Pure.
 """
@@ -7,36 +7,39 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from twistedmedia.client.command.text import printable, rate_text, size_text, time_text
+from twistedmedia.client.command.text import rate_text, size_text, time_text
 from twistedmedia.client.exceptions import ClientError, Refused
+from twistedmedia.client.outcomes import Stored
 
-_MEMBERS = ("name", "path", "size", "sha256", "url", "status", "code", "reason", "problem")
+STORED_ALREADY = "stored already"
+_JSON_KEYS = ("name", "path", "size", "sha256", "url", "status", "code", "reason", "problem")
 
-ALL_WELL, FAILED, UNREACHABLE = 0, 1, 3  # wrong usage is argparse's 2
+SUCCEEDED, FAILED, UNREACHABLE = 0, 1, 3  # exit codes; argparse exits with 2 after wrong usage
 
 
 class Outcome(Enum):
-    """What became of one file."""
+    """What happened to one file."""
 
     STORED = "stored"
     REPLACED = "replaced"
     IMPORTED = "imported"
     DOWNLOADED = "downloaded"
     DELETED = "deleted"
-    SKIPPED = "skipped"  # nothing was to be done
-    LEFT_OUT = "left out"  # it is nothing to send
+    SKIPPED = "skipped"  # nothing had to be done
+    LEFT_OUT = "left out"  # the file is not media
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`name` is what it is called at the service, `path` here; `reason` says why, where that is a
-    question. `problem` is what is wrong with it as audio. `status` is the HTTP status of a refusal,
-    `code` the service's own.
+    """The result for one file. `name` is its name at the service, `path` its local path. `problem`
+    is what is wrong with it as audio. `status` is the HTTP status of a refusal, `code` the
+    service's own code.
     """
 
     outcome: Outcome
@@ -52,35 +55,51 @@ class Result:
 
     @property
     def line(self) -> str:
-        """On one line, harmless for a terminal."""
+        """One line for people."""
         text = f"{self.outcome.value:<10} {self.name or self.path or ''}".rstrip()
         if self.size is not None:
             text += f" ({size_text(self.size)})"
         if self.reason is not None:
             text += f": {self.reason}"
         if self.problem is not None:
-            text += f" [not well: {self.problem}]"
+            text += f" [warning: {self.problem}]"
         if self.code is not None:
             text += f" (code {self.code})"
-        return printable(text)
+        return text
 
     @property
     def json(self) -> str:
-        """A JSON object on one line, in ASCII: what a locale cannot show arrives all the same."""
+        """A JSON object on one line."""
         members: dict[str, Any] = {"outcome": self.outcome.value}
-        for member in _MEMBERS:
-            value = getattr(self, member)
+        for key in _JSON_KEYS:
+            value = getattr(self, key)
             if value is not None:
-                members[member] = value
-        return json.dumps(members)
+                members[key] = value
+        return json_line(members)
+
+
+def json_line(members: Mapping[str, object]) -> str:
+    """Write a JSON object on one line of printable ASCII, which any locale can show."""
+    return json.dumps(members).replace("\x7f", "\\u007f")  # the one control that JSON may contain
+
+
+def stored_result(stored: Stored, outcome: Outcome, name: str, path: str | None = None) -> Result:
+    """Make the result for a file that is stored: `outcome`, unless it was skipped or replaced."""
+    reason = None
+    if stored.identical:
+        outcome, reason = Outcome.SKIPPED, STORED_ALREADY
+    elif stored.replaced:
+        outcome = Outcome.REPLACED
+    facts = stored.size, stored.sha256, stored.url
+    return Result(outcome, name, path, *facts, reason=reason, problem=stored.problem)
 
 
 def failure(error: ClientError, name: str | None = None, path: str | None = None) -> Result:
-    """What to report of a file that `error` has kept from what was meant. There is a code only if
-    the service has answered.
+    """Make the result for a file that failed with `error`. It has a code only if the service
+    itself has answered.
     """
     reason = error.reason
-    if name is None and path:  # the path stands before the reason already
+    if name is None and path:  # the line begins with the path already
         reason = reason.removeprefix(f"{path}: ")
     if isinstance(error, Refused) and error.incident is not None:
         reason += f" (incident {error.incident})"
@@ -97,23 +116,23 @@ class Tally:
         self._is_unreachable = False
 
     def count(self, result: Result, moved: int = 0) -> None:
-        """One more, for which `moved` bytes were sent or received."""
+        """Count `result`, for which `moved` bytes were sent or received."""
         self._counts[result.outcome] += 1
         self._bytes += moved
 
-    def unreachable(self) -> None:
-        """The service could not be reached, and nothing more was tried."""
+    def set_unreachable(self) -> None:
+        """Note that the command gave up because it could not reach the service."""
         self._is_unreachable = True
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with."""
+        """The exit code of the command."""
         if self._is_unreachable:
             return UNREACHABLE
-        return FAILED if self._counts[Outcome.FAILED] else ALL_WELL
+        return FAILED if self._counts[Outcome.FAILED] else SUCCEEDED
 
     def summary(self, seconds: float) -> str:
-        """All of it on one line, after so many seconds."""
+        """One line with all counts, and the rate of a run that took `seconds`."""
         parts = [f"{self._counts[each]} {each.value}" for each in Outcome if self._counts[each]]
         text = ", ".join(parts) or "nothing to do"
         if self._bytes:

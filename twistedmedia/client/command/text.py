@@ -1,11 +1,6 @@
-"""Numbers as people read them.
+"""Text for people: sizes, times, rates, and untrusted text made safe for a terminal.
 
 Pure.
-
-Text of strangers, made harmless for a terminal.
-
-Pure. Names, reasons and URLs come from a server or a file system; none of them may move the
-cursor, change colours, or turn the direction of what is written around them.
 """
 
 from __future__ import annotations
@@ -13,6 +8,8 @@ from __future__ import annotations
 import unicodedata
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+# Control, format (bidirectional), surrogate, line separator and paragraph separator characters.
+_UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def size_text(size_bytes: float) -> str:
@@ -21,7 +18,7 @@ def size_text(size_bytes: float) -> str:
         return "1 byte" if size_bytes == 1 else f"{size_bytes:.0f} bytes"
     for unit in _UNITS:
         size_bytes /= 1024
-        if size_bytes < 1023.95 or unit == _UNITS[-1]:  # beyond, it would be rounded to 1024.0
+        if size_bytes < 1023.95 or unit == _UNITS[-1]:  # 1023.95 would be rounded to 1024.0
             break
     return f"{size_bytes:.1f} {unit}"
 
@@ -45,24 +42,23 @@ def time_text(seconds: float) -> str:
 
 
 def milliseconds_text(seconds: float) -> str:
-    """ "0.4 ms", "1250.0 ms": for what is compared in one column."""
+    """ "0.4 ms", "1250.0 ms": one unit for times that stand in one column."""
     return f"{seconds * 1000:.1f} ms"
 
 
 def rate_text(size_bytes: float, seconds: float) -> str:
-    """ "12.5 MiB/s"; of no time at all, nothing."""
+    """ "12.5 MiB/s", or "-" if `seconds` is 0."""
     return f"{size_text(size_bytes / seconds)}/s" if seconds > 0 else "-"
 
 
-# Control, format (bidirectional), surrogate, line and paragraph separator.
-_HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
 def printable(text: str) -> str:
-    """`text` on one line, with U+FFFD for each character that is not to be seen as itself."""
+    """Return `text` as one line, with U+FFFD for each character that could control a terminal.
+    Names, reasons and URLs come from a server or a file system. None of them may move the cursor,
+    change colours, or reverse the direction of the text around them.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in _HARMFUL else character
-        for character in text
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(each) in _UNSAFE_CATEGORIES else each
+        for each in text
     )

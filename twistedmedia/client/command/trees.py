@@ -1,10 +1,6 @@
-"""Which files and folders of a tree `--exclude` leaves out.
+"""Trees of local files: which files `put` sends, and what `--exclude` leaves out.
 
-Pure.
-
-Which local files are meant by what a person names, and what they are called at the service.
-
-The functions block: the command calls them in a thread.
+The functions may block on the file system: the command calls `local_items` in a thread.
 """
 
 from __future__ import annotations
@@ -15,15 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.exceptions import LocalFailure, local_failure
 
 
 def is_excluded(path: str, patterns: Sequence[str]) -> bool:
-    """Whether one of `patterns` excludes `path`, which is relative to the folder that was named.
-
-    A pattern without a slash is compared with the name of each file and folder. One with a slash is
-    compared with the path, part by part, so that `*` never stands for a slash. All that lies in
-    an excluded folder is excluded as well.
+    """Whether one of `patterns` matches `path`, which is relative to the folder that was named. A
+    pattern without a slash is compared with the name of each file and folder. A pattern with a
+    slash is compared with the path, part by part, so `*` never matches a slash. What is in an
+    excluded folder is excluded as well.
     """
     parts = path.split("/")
     return any(
@@ -39,9 +35,9 @@ def _matches(parts: list[str], pattern: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Sendable:
-    """A regular file, the name it is to have, and its size in bytes. `is_named` is whether a person
-    has named it, and not only the folder that it lies in.
+class LocalFile:
+    """A regular file of `size` bytes, and the directory and name that it gets at the service.
+    `is_named` tells that the user named the file itself, not only a folder that contains it.
     """
 
     path: str
@@ -50,37 +46,24 @@ class Sendable:
     size: int
     is_named: bool = True
 
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What lies in a folder and is not sent."""
-
-    path: str
-    reason: str
+    @property
+    def name(self) -> str:
+        return f"{self.directory}/{self.filename}".removeprefix("/")
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """What was named, or lies in a folder, and cannot be read."""
-
-    path: str
-    error: LocalFailure
-
-
-Item = Sendable | LeftOut | Unreadable
-
-
-def local_items(paths: Iterable[str], directory: str, exclude: Sequence[str] = ()) -> list[Item]:
-    """What is to be sent to `directory`, as `cp -r` would: a file keeps its name, a folder its own
-    name and its tree. Of `folder/.` the content is meant, without the folder's name.
-
-    A link that is named is followed; links within a folder, hidden files in one, and what is not a
-    regular file there are left out. What `exclude` matches in a folder is passed over.
+def local_items(
+    paths: Iterable[str], directory: str, exclude: Sequence[str] = ()
+) -> list[LocalFile | Result]:
+    """Find the files to send to `directory`, as `cp -r` would: a file keeps its name, a folder its
+    name and its tree. `folder/.` means the content of the folder, without its name. A link in
+    `paths` is followed. Links, hidden files and irregular files in a folder are left out. Entries
+    of a folder that match `exclude` are skipped. A path that is left out or cannot be read gives a
+    `Result`.
     """
-    items: list[Item] = []
+    items: list[LocalFile | Result] = []
     for path in paths:
         if not path:
-            items.append(Unreadable(path, LocalFailure("the name of a file or folder is empty")))
+            items.append(failure(LocalFailure("the name of a file or folder is empty"), path=path))
             continue
         try:
             status = os.stat(path)
@@ -89,44 +72,44 @@ def local_items(paths: Iterable[str], directory: str, exclude: Sequence[str] = (
             continue
         if not stat.S_ISDIR(status.st_mode):
             filename = os.path.basename(path)
-            items.append(Sendable(path, directory, filename, status.st_size))
+            items.append(LocalFile(path, directory, filename, status.st_size))
             continue
         name = os.path.basename(path.rstrip("/"))
-        below = directory if name in ("", ".", "..") else f"{directory}/{name}".removeprefix("/")
-        items += _below(path, below, exclude)
+        target = directory if name in ("", ".", "..") else f"{directory}/{name}".removeprefix("/")
+        items += _items_in(path, target, exclude)
     return items
 
 
-def _below(folder: str, directory: str, exclude: Sequence[str]) -> Iterator[Item]:
-    waiting = [(folder, directory, "")]
-    while waiting:
-        here, directory, above = waiting.pop()
+def _items_in(folder: str, directory: str, exclude: Sequence[str]) -> Iterator[LocalFile | Result]:
+    stack = [(folder, directory, "")]
+    while stack:
+        folder, directory, prefix = stack.pop()
         try:
-            with os.scandir(here) as found:
+            with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            yield _unreadable(here, error)
+            yield _unreadable(folder, error)
             continue
         folders = []
         for entry in entries:
-            if is_excluded(above + entry.name, exclude):
+            if is_excluded(prefix + entry.name, exclude):
                 continue
             try:
-                reason = _why_not(entry)
+                reason = _why_left_out(entry)
                 if reason is not None:
-                    yield LeftOut(entry.path, reason)
+                    yield Result(Outcome.LEFT_OUT, path=entry.path, reason=reason)
                 elif entry.is_dir(follow_symlinks=False):
                     below = f"{directory}/{entry.name}".removeprefix("/")
-                    folders.append((entry.path, below, f"{above}{entry.name}/"))
+                    folders.append((entry.path, below, f"{prefix}{entry.name}/"))
                 else:
                     size = entry.stat(follow_symlinks=False).st_size
-                    yield Sendable(entry.path, directory, entry.name, size, is_named=False)
+                    yield LocalFile(entry.path, directory, entry.name, size, is_named=False)
             except OSError as error:
                 yield _unreadable(entry.path, error)
-        waiting += reversed(folders)
+        stack += reversed(folders)
 
 
-def _why_not(entry: os.DirEntry[str]) -> str | None:
+def _why_left_out(entry: os.DirEntry[str]) -> str | None:
     if entry.name.startswith("."):
         return "hidden"
     if entry.is_symlink():
@@ -136,5 +119,5 @@ def _why_not(entry: os.DirEntry[str]) -> str | None:
     return None
 
 
-def _unreadable(path: str, error: OSError | ValueError) -> Unreadable:
-    return Unreadable(path, local_failure(error, path))
+def _unreadable(path: str, error: OSError | ValueError) -> Result:
+    return failure(local_failure(error, path), path=path)

@@ -1,4 +1,4 @@
-"""What the file system of a root can do, tried when a store starts. Everything here blocks."""
+"""What the file system of a root can do, tested when a store starts. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from twistedmedia.errors import ConfigurationError
 from twistedmedia.store.local.drafts import HiddenFile, UnnamedFile
 from twistedmedia.store.local.syscalls import SystemCalls, reason_of
 
-# What a file system says of a call that it does not know. Some of these have another meaning as
-# well, but not for a file that was just made in a folder of ours.
+# How calls fail that a file system does not support. Some of these errors can mean something else,
+# but not for a file that was just made in a folder of the store.
 _LACKS = frozenset(
     {
         errno.EPERM,
@@ -27,14 +27,14 @@ _LACKS = frozenset(
         errno.ENOTTY,
     }
 )
-# Nothing can be stored for now. What is there can be read, and some of it deleted.
+# Nothing can be stored for now. Stored files can be read, and perhaps deleted.
 _CANNOT_WRITE_NOW = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _ELSEWHERE = "Choose a folder on another file system"
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """`unnamed_drafts` is whether a file can be made without a name and get one later, `links`
+    """`unnamed_drafts` is whether a file can be made without a name and be named later. `links` is
     whether there are symbolic links.
     """
 
@@ -43,7 +43,7 @@ class Capabilities:
 
 
 class Probe:
-    """Tries what a store does. Each name that it makes is one that the next start would sweep."""
+    """Tries what a store needs. If it leaves a file after a crash, the next start sweeps it."""
 
     _log = Logger()
 
@@ -57,7 +57,7 @@ class Probe:
     def lock(self, fd: int) -> None:
         """Lock a file of the store.
 
-        :raises BlockingIOError: if somebody else has locked it.
+        :raises BlockingIOError: if another process has locked it.
         """
         with self._needed(
             "has no file locks", f"which keep a second service out of the root. {_ELSEWHERE}"
@@ -71,24 +71,24 @@ class Probe:
             if self._durable:
                 self._calls.fsync(fd)
 
-    def abilities(self, root_fd: int, drafts_fd: int, *, unnamed_drafts: bool) -> Capabilities:
-        """What the file system can do. What it cannot is in the log; `unnamed_drafts` is whether
-        they are wanted. Each ability is tried by itself, whatever became of the others.
+    def capabilities(self, root_fd: int, drafts_fd: int, *, unnamed_drafts: bool) -> Capabilities:
+        """Find out what the file system can do, and log what it cannot. `unnamed_drafts` is whether
+        they are wanted. Each capability is tested independently of the others.
 
-        :raises ConfigurationError: if it lacks what a store cannot do without.
-        :raises OSError: if it fails otherwise.
+        :raises ConfigurationError: if a capability is missing that a store needs.
+        :raises OSError: if a test fails for another reason.
         """
-        may_have_unnamed = unnamed_drafts and self._told(
+        has_unnamed = unnamed_drafts and self._can(
             lambda: self._has_unnamed_drafts(root_fd, drafts_fd)
         )
-        if not may_have_unnamed:
-            self._told(lambda: self._try_hidden_draft(drafts_fd))
+        if not has_unnamed:
+            self._can(lambda: self._try_hidden_draft(drafts_fd))
         self.sync(drafts_fd)
-        return Capabilities(may_have_unnamed, self._told(lambda: self._has_links(drafts_fd)))
+        return Capabilities(has_unnamed, self._can(lambda: self._has_symlinks(drafts_fd)))
 
-    def _told(self, probe: Callable[[], bool]) -> bool:
-        """What a probe tells. False if nothing can be written now: the store then does without, as
-        it can on each file system.
+    def _can(self, probe: Callable[[], bool]) -> bool:
+        """The result of a test. False if nothing can be written now: the store works without these
+        capabilities on every file system.
         """
         try:
             return probe()
@@ -105,7 +105,7 @@ class Probe:
         try:
             fd = file.open()
             try:
-                self._note_attributes(fd)
+                self._test_attributes(fd)
                 file.link(fd, name, drafts_fd)
                 self._calls.unlink(name, dir_fd=drafts_fd)
             finally:
@@ -122,7 +122,7 @@ class Probe:
         try:
             fd = file.open()
             try:
-                self._note_attributes(fd)
+                self._test_attributes(fd)
                 why = f"which give each stored file its name in one step. {_ELSEWHERE}"
                 with self._needed("has no hard links", why):
                     file.link(fd, name, drafts_fd)
@@ -133,7 +133,7 @@ class Probe:
             file.remove(published=False)
         return True
 
-    def _has_links(self, drafts_fd: int) -> bool:
+    def _has_symlinks(self, drafts_fd: int) -> bool:
         name = token_hex(16)
         try:
             self._calls.symlink("a text", name, dir_fd=drafts_fd)
@@ -145,7 +145,7 @@ class Probe:
         self._calls.unlink(name, dir_fd=drafts_fd)
         return True
 
-    def _note_attributes(self, fd: int) -> None:
+    def _test_attributes(self, fd: int) -> None:
         try:
             self._calls.set_attribute(fd, "user.twistedmedia.probe", b"1")
         except OSError as error:

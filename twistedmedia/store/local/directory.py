@@ -1,8 +1,7 @@
-"""The embedded default store: media as plain files under one folder.
+"""The default store: media as plain files under one folder, the root.
 
-Beside the media the root holds one hidden folder, `.twistedmedia`, with a lock that keeps a second
-service out, the uploads that go over many requests and, on file systems without O_TMPFILE, the
-drafts of all others.
+The root also holds a hidden folder, `.twistedmedia`. In it are a lock that keeps a second service
+out, the resumable uploads and, on file systems without O_TMPFILE, all other drafts.
 """
 
 from __future__ import annotations
@@ -34,22 +33,19 @@ from twistedmedia.store.interface import (
 from twistedmedia.store.local.capabilities import Probe
 from twistedmedia.store.local.dirty_folders import DirtyFolders
 from twistedmedia.store.local.disk_threads import OWN_WORK, DiskThreads, in_steps
-from twistedmedia.store.local.drafts import DirectoryDraft, HiddenFile, UnnamedFile
+from twistedmedia.store.local.drafts import DirectoryDraft, HiddenFile, StoreContext, UnnamedFile
 from twistedmedia.store.local.files import DirectoryMedia, MediaFiles
 from twistedmedia.store.local.finished_uploads import MOST_FINISHED, FinishedUploads
 from twistedmedia.store.local.folders import HIDDEN, Folders
+from twistedmedia.store.local.maintenance import UploadMaintenance
 from twistedmedia.store.local.pages import Listing
+from twistedmedia.store.local.published_files import PublishedFiles
 from twistedmedia.store.local.record_files import ClockFile, SymlinkTexts
 from twistedmedia.store.local.records import Records
-from twistedmedia.store.local.resumable_drafts import (
-    DirectoryKeptDraft,
-    DirectoryKeptDrafts,
-    HashCache,
-    KeptFile,
-)
+from twistedmedia.store.local.resumable_drafts import DirectoryResumableDrafts
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.space import CachedProbe, Space
-from twistedmedia.store.local.syscalls import SystemCalls
+from twistedmedia.store.local.syscalls import SystemCalls, opened
 from twistedmedia.store.validators import UniqueTimestamps
 
 T = TypeVar("T")
@@ -58,10 +54,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 
 class DirectoryStore:
-    """`boundaries.Store` on a local file system with hard links.
-
-    Nothing is opened or started before `start`.
-    """
+    """`interface.Store` on a local file system with hard links. Opens nothing before `start`."""
 
     _log = Logger()
 
@@ -76,9 +69,9 @@ class DirectoryStore:
         unnamed_drafts: bool = True,
         most_finished: int = MOST_FINISHED,
     ) -> None:
-        """`threads` are for writing, and as many more for reading. `durable`: a publish or delete
-        waits for fsync. `unnamed_drafts=False` does without O_TMPFILE where there is one. The
-        store remembers at most `most_finished` finished resumable uploads.
+        """There are `threads` for writing, and as many for reading. In a `durable` store a publish
+        or delete waits for fsync. `unnamed_drafts=False` avoids O_TMPFILE. The store remembers at
+        most `most_finished` finished resumable uploads.
         """
         self.root = os.path.abspath(root)
         self._durable = durable
@@ -87,19 +80,19 @@ class DirectoryStore:
         self._most_finished = most_finished
         self._writers = DiskThreads(reactor, "media-writers", threads)
         self._readers = DiskThreads(reactor, "media-readers", threads)
-        # A thread of its own: busy writers and readers are not a storage that does not answer.
+        # A thread of its own: that writers and readers are busy does not mean that the disk hangs.
         self._watchers = DiskThreads(reactor, "media-watcher", 1)
         self._watch = CachedProbe(self._watchers, self._probe_storage)
         self._held: contextlib.ExitStack | None = None
-        self.kept = DirectoryKeptDrafts(reactor, self._writers, self._resumed, durable=durable)
+        self.resumable = DirectoryResumableDrafts(reactor)
 
     def start(self, *, sweep_later: bool = False) -> None:
         """Make and lock the root, sweep what a crash has left, start the threads. Blocks.
 
-        With `sweep_later` a thread sweeps the resumable uploads, of which there may be many. What
-        is asked of them meanwhile waits.
+        With `sweep_later` a thread sweeps the resumable uploads, since these may be many. Their
+        operations wait until it has ended.
 
-        :raises ConfigurationError: when the root cannot be used.
+        :raises ConfigurationError: if the root cannot be used.
         """
         self._is_refused = False
         with contextlib.ExitStack() as held:
@@ -107,14 +100,14 @@ class DirectoryStore:
                 probe = Probe(self._calls, self.root, durable=self._durable)
                 self._make_root(probe)
                 self._root_fd = self._held_open(held, self.root, None)
-                self._at = Root(self._calls, self.root, self._root_fd)
+                self._root = Root(self._calls, self.root, self._root_fd)
                 hidden_fd = self._held_folder(held, HIDDEN, self._root_fd)
                 self._lock_root(held, hidden_fd, probe)
                 self._drafts_fd = self._held_folder(held, "drafts", hidden_fd)
                 self._uploads_fd = self._held_folder(held, "uploads", hidden_fd)
                 self._hidden_fd = hidden_fd
                 self._sweep()
-                self._abilities = probe.abilities(
+                self._capabilities = probe.capabilities(
                     self._root_fd, self._drafts_fd, unnamed_drafts=self._unnamed_drafts
                 )
             except ConfigurationError:  # no service can use this root
@@ -131,18 +124,27 @@ class DirectoryStore:
             self._folders = Folders(
                 self._calls,
                 self._root_fd,
-                self._drafts_fd,
-                self._durable,
-                partial(self._at.check, "written"),
                 DirtyFolders(self._calls, self._hidden_fd),
+                durable=self._durable,
+            )
+            self._published = PublishedFiles(
+                self._calls, self._folders, self._drafts_fd, partial(self._root.check, "written")
             )
             self._sweep_folders()
-            self._at.needs(self._drafts_fd)
-            self._at.needs(self._uploads_fd)
-            self._files = MediaFiles(self._calls, self._readers, self._folders, self._at)
-            self._listing = Listing(self._calls, self._folders, self._at)
+            self._root.watch(self._drafts_fd)
+            self._root.watch(self._uploads_fd)
+            self._files = MediaFiles(self._calls, self._readers, self._folders, self._root)
+            self._listing = Listing(self._calls, self._folders, self._root)
             self._space = Space(self._calls, self._root_fd)
-            self._instants = UniqueTimestamps()
+            self._context = StoreContext(
+                self._calls,
+                self._writers,
+                self._root,
+                self._published,
+                self._space,
+                UniqueTimestamps(),
+                self._durable,
+            )
             self._writers.start()
             self._readers.start()
             self._watchers.start()
@@ -153,15 +155,15 @@ class DirectoryStore:
             self._held = held.pop_all()
 
     def hurry(self) -> None:
-        """No client is left: end the digests that are being computed, each of which can take a
+        """End the digests that are being computed, since no client is left. Each can occupy a
         thread for a minute.
         """
         self._readers.hurries = True
 
     async def stop(self) -> None:
-        """Let the jobs under way end, then stop the threads and unlock the root."""
+        """Wait for the jobs under way, then stop the threads and unlock the root."""
         if self._held is not None:
-            self.kept.close()
+            self.resumable.close()
             while self._writers.busy or self._readers.busy:  # some work goes through both
                 await self._writers.idle()
                 await self._readers.idle()
@@ -171,44 +173,16 @@ class DirectoryStore:
 
     @property
     def jobs(self) -> list[str]:
-        """What the threads do, or have to do: how many jobs there are of each kind."""
+        """The jobs that are queued or running: how many there are of each kind."""
         return [*self._writers.jobs, *self._readers.jobs, *self._watchers.jobs]
 
     def begin(self, size: int | None = None, caller: str = OWN_WORK) -> DirectoryDraft:
         file = (
             UnnamedFile(self._calls, self._root_fd)
-            if self._abilities.unnamed_drafts
+            if self._capabilities.unnamed_drafts
             else HiddenFile(self._calls, self._drafts_fd)
         )
-        return DirectoryDraft(
-            self._calls,
-            self._writers,
-            self._at,
-            self._folders,
-            self._space,
-            self._instants,
-            file,
-            size,
-            self._durable,
-            caller,
-        )
-
-    def _resumed(
-        self, file: KeptFile, declared: int | None, caller: str, memories: HashCache
-    ) -> DirectoryKeptDraft:
-        return DirectoryKeptDraft(
-            self._calls,
-            self._writers,
-            self._at,
-            self._folders,
-            self._space,
-            self._instants,
-            file,
-            declared,
-            self._durable,
-            caller,
-            memories,
-        )
+        return DirectoryDraft(self._context, file, size, caller)
 
     def open(self, name: MediaName, *, caller: str = OWN_WORK) -> Deferred[Media]:
         return self._files.open(name, caller)
@@ -216,7 +190,7 @@ class DirectoryStore:
     def recognise(
         self, name: MediaName, sha256: str, *, caller: str = OWN_WORK
     ) -> Deferred[StoredFile | None]:
-        # Not to be left half-way: the file would be closed beside the thread that syncs it.
+        # If this were cancelled half-way, the file would be closed while a thread syncs it.
         return shield(ensureDeferred(self._recognise(name, sha256, caller)))
 
     def delete(
@@ -227,11 +201,11 @@ class DirectoryStore:
         )
 
     def _delete(self, name: MediaName, condition: Condition | None) -> Generator[None, None, bool]:
-        if (yield from self._at.writing_in(self._folders.remove(name, condition))):
-            self._at.note_success("written")
+        if (yield from self._root.writing_in(self._published.remove(name, condition))):
+            self._root.note_success("written")
             return True
-        with self._at.writing():
-            self._at.check("written")  # before we say that there is no such file
+        with self._root.writing():
+            self._root.check("written")  # before the caller learns that there is no such file
             return False
 
     def list(
@@ -243,9 +217,9 @@ class DirectoryStore:
         return BatchedListing(self._listing.batches(folders, after, limit), read_batch)
 
     def _list(self, read: Callable[[], Batch], use: Callable[[Batch], T]) -> T:
-        with self._at.reading():
+        with self._root.reading():
             batch = read()
-        self._at.note_success("read")
+        self._root.note_success("read")
         return use(batch)
 
     @property
@@ -253,15 +227,15 @@ class DirectoryStore:
         return self._space.reserved
 
     def look(self) -> Deferred[StorageState]:
-        looking = self._watch.look(afresh=self._at.is_contradicted)
-        return looking.addCallback(self._at.with_what_was_seen)
+        looking = self._watch.look(afresh=self._root.is_contradicted)
+        return looking.addCallback(self._root.with_recent_failures)
 
     def _probe_storage(self) -> StorageState:
         try:
             free = self._space.free()
         except OSError:  # the probe says why
             free = None
-        return self._at.probe(free)
+        return self._root.probe(free)
 
     async def _recognise(self, name: MediaName, sha256: str, caller: str) -> StoredFile | None:
         try:
@@ -279,10 +253,10 @@ class DirectoryStore:
             media.close()
 
     def _confirm(self, name: MediaName, media: DirectoryMedia) -> bool:
-        with self._at.writing():
+        with self._root.writing():
             if self._durable:
                 self._calls.fsync(media.fd)
-            return self._folders.confirm(name, media.identity)
+            return self._published.confirm(name, media.identity)
 
     def _held_open(self, held: contextlib.ExitStack, path: str, dir_fd: int | None) -> int:
         fd = self._calls.open(path, _FOLDER, dir_fd=dir_fd)
@@ -298,30 +272,27 @@ class DirectoryStore:
         return fd
 
     def _make_root(self, probe: Probe) -> None:
-        """With the folders above it that lack, each synced into the one above."""
+        """Make the root and the missing folders above it. Each is synced into the one above."""
         lacking, path = [], self.root
         while not os.path.isdir(path) and path != os.path.dirname(path):
             lacking.append(path)
             path = os.path.dirname(path)
         for path in reversed(lacking):
             parent, name = os.path.split(path)
-            fd = self._calls.open(parent, _FOLDER)
-            try:
+            with opened(self._calls, parent, _FOLDER) as fd:
                 with contextlib.suppress(FileExistsError):
                     self._calls.mkdir(name, dir_fd=fd)
                 probe.sync(fd)
-            finally:
-                self._calls.close(fd)
 
     def _take_back(self, remove: Callable[..., None], name: str, dir_fd: int) -> None:
         """Remove what this start has made, if it is refused."""
         if self._is_refused:
-            with contextlib.suppress(OSError):  # why the start is refused is what counts
+            with contextlib.suppress(OSError):  # the reason for the refusal is reported
                 remove(name, dir_fd=dir_fd)
 
     def _lock_root(self, held: contextlib.ExitStack, hidden_fd: int, probe: Probe) -> None:
-        # Not open for writing, which would keep the file system from being remounted read-only; but
-        # NFS locks only what is.
+        # A file that is open for writing keeps its file system from being remounted read-only. But
+        # NFS locks only files that are open for writing.
         is_new = "lock" not in self._calls.listdir(hidden_fd)
         for access in (os.O_RDONLY, os.O_RDWR):
             fd = self._calls.open("lock", access | os.O_CREAT, 0o600, dir_fd=hidden_fd)
@@ -336,32 +307,27 @@ class DirectoryStore:
 
     def _open_uploads(self, sweep_later: bool) -> None:
         texts = SymlinkTexts(
-            self._calls, self._uploads_fd, links=self._abilities.links, durable=self._durable
+            self._calls, self._uploads_fd, links=self._capabilities.links, durable=self._durable
         )
         clocks = ClockFile(self._calls, self._hidden_fd)
-        records = Records(
-            self._calls,
-            self._uploads_fd,
-            self._folders,
-            self._at,
-            texts=texts,
-            clocks=clocks,
-            finished=FinishedUploads(self._most_finished),
-            durable=self._durable,
+        finished = FinishedUploads(self._most_finished)
+        records = Records(self._context, self._uploads_fd, texts=texts, finished=finished)
+        maintenance = UploadMaintenance(
+            self._calls, self._root, records, clocks, self._published.swept
         )
-        with contextlib.suppress(OSError):  # the first sweep makes it, or says why not
+        with contextlib.suppress(OSError):  # the first `adjust` makes it, or reports why not
             clocks.begin()
-        self.kept.open(records, sweep_later=sweep_later)
+        self.resumable.open(self._context, records, maintenance, sweep_later=sweep_later)
 
     def _sweep_folders(self) -> None:
         try:
             self._folders.sweep()
-        except OSError as error:  # they are in nobody's way
+        except OSError as error:  # they do no harm
             self._log.warn("empty folders were not swept: {why}", why=error.strerror)
 
     def _sweep(self) -> None:
-        """Remove the drafts of a service that was killed. We hold the root's lock, so a draft that
-        can be locked is nobody's.
+        """Remove the drafts of a service that was killed. This service holds the lock of the root,
+        so a draft that can be locked has no owner.
         """
         for name in self._calls.listdir(self._drafts_fd):
             kind = stat.S_IFMT(self._calls.lstat(name, dir_fd=self._drafts_fd).st_mode)
@@ -382,5 +348,5 @@ class DirectoryStore:
     def _open_draft(self, name: str) -> int:
         try:
             return self._calls.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=self._drafts_fd)
-        except PermissionError:  # a file that was being replaced, and that nobody may write
+        except PermissionError:  # a read-only file that was being replaced
             return self._calls.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._drafts_fd)

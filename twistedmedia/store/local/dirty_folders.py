@@ -1,25 +1,25 @@
-"""The folders that a service was making or emptying when it was killed.
+"""Notes of folders that may be empty if the service is killed now.
 
-Between making a folder and naming a file in it, and between removing the last file and the folder,
-the folder is empty. To find such a folder after a crash without a walk of the whole tree, its path
-is noted in a file before.
+A folder is empty after it is made until a file is linked into it, and after its last file is
+removed until it is removed. Its path is first noted in a file, so that the next start finds such
+folders without walking the whole tree.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
 
 from twistedmedia.names import is_segment
-from twistedmedia.store.local.syscalls import SystemCalls
+from twistedmedia.store.local.syscalls import SystemCalls, opened, write_whole
 
 _NAME = "folders"
-_NEW = "folders.new"  # the file that takes its place
-# The file is emptied when no work is under way. When it is longer, the notes of finished work go.
+_NEW = "folders.new"  # the file that replaces it
+# The file is emptied when no work is under way. If it is longer than this, it is rewritten without
+# the notes of finished work.
 _MOST_BYTES = 16 << 10
 _READ = os.O_RDONLY | os.O_NOFOLLOW
 _WRITE = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_WRONLY
@@ -33,7 +33,7 @@ class DirtyFolders:
     """
 
     def __init__(self, calls: SystemCalls, fd: int) -> None:
-        """`fd` is the folder of the file."""
+        """`fd` is the folder that holds the file."""
         self._calls = calls
         self._fd = fd
         self._lock = threading.Lock()
@@ -43,22 +43,19 @@ class DirtyFolders:
     def left(self) -> list[tuple[str, ...]]:
         """The folders that an earlier process has noted, each once."""
         try:
-            fd = self._calls.open(_NAME, _READ, dir_fd=self._fd)
+            with opened(self._calls, _NAME, _READ, dir_fd=self._fd) as fd:
+                lines = self._calls.pread(fd, self._calls.fstat(fd).st_size, 0).split(b"\n")
         except FileNotFoundError:
             return []
-        try:
-            lines = self._calls.pread(fd, self._calls.fstat(fd).st_size, 0).split(b"\n")
-        finally:
-            self._calls.close(fd)
         found = dict.fromkeys(tuple(os.fsdecode(line).split("/")) for line in lines)
         return [folders for folders in found if all(map(is_segment, folders))]
 
     def begin(self, folders: tuple[str, ...]) -> None:
-        """The last of these folders will be made, or may get empty, until `end`."""
+        """Note that the last of these folders may be empty until `end` is called."""
         with self._lock:
             self._under_way[folders] += 1
             if self._size > _MOST_BYTES:
-                with contextlib.suppress(OSError):  # then the file gets longer
+                with contextlib.suppress(OSError):  # if this fails, the file grows
                     return self._rewrite()
             if self._under_way[folders] == 1:
                 note = _lines([folders])
@@ -66,7 +63,7 @@ class DirtyFolders:
                 self._size += len(note)
 
     def end(self, folders: tuple[str, ...]) -> None:
-        """It is made and has something in it, or it is gone."""
+        """The folder is not empty, or was removed."""
         with self._lock:
             self._under_way[folders] -= 1
             if not self._under_way[folders]:
@@ -76,7 +73,7 @@ class DirtyFolders:
 
     @contextlib.contextmanager
     def noted(self, folders: tuple[str, ...]) -> Iterator[None]:
-        """The time from `begin` to `end`."""
+        """A context from `begin` to `end`."""
         self.begin(folders)
         try:
             yield
@@ -94,17 +91,10 @@ class DirtyFolders:
         self._size = 0
 
     def _rewrite(self) -> None:
-        """Put a file with the notes of the work under way in the place of the other, in one step: a
-        process that is killed here has lost none.
-        """
-        many = list(self._under_way)
-        notes = _lines(many)
-        fd = self._calls.open(_NEW, _WRITE, 0o600, dir_fd=self._fd)
-        try:
-            if self._calls.writev(fd, [notes]) < len(notes):  # the disk is full
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            self._calls.close(fd)
+        """Replace the file by one with only the notes of the work under way, in one step."""
+        notes = _lines(list(self._under_way))
+        with opened(self._calls, _NEW, _WRITE, 0o600, dir_fd=self._fd) as fd:
+            write_whole(self._calls, fd, notes)
         self._calls.rename(_NEW, _NAME, source_dir_fd=self._fd, dir_fd=self._fd)
         self._size = len(notes)
 

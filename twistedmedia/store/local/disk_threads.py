@@ -1,6 +1,6 @@
-"""Threads for blocking work: pools of our own, and lanes that keep one owner's jobs in order.
+"""Thread pools for blocking work, and queues that run the jobs of one file one after the other.
 
-The reactor's own pool is not used: DNS shares it, so ten slow writes would stop every look-up.
+The reactor's own pool is not used: DNS shares it, so ten slow writes would stop every lookup.
 """
 
 from __future__ import annotations
@@ -22,24 +22,22 @@ from twistedmedia.fairness.loop_queue import RoundRobin
 T = TypeVar("T")
 Job = partial[Any]
 OWN_WORK = ""  # the caller of what the service does for itself
-# Jobs that the threads have at a time, each. One runs. The other follows without a wait for the
-# event loop.
+# Jobs that are given to the threads at a time, per thread. One runs; the other follows without
+# waiting for the event loop.
 _AHEAD = 2
-
-
-_MORE = object()  # what a job returns that is to be run again
+_MORE = object()  # returned by a job that is to be run again
 
 
 class _Submitted(NamedTuple):
     job: Job
-    told: Callable[[Any], None]
+    on_done: Callable[[Any], None]
     syncing: bool
     caller: str
 
 
 def in_steps(steps: Generator[None, None, T]) -> T:
-    """A job in several turns of its caller: each ends where `steps` yields. The job's result is
-    what `steps` returns.
+    """A job in several turns of its caller. Each ends where `steps` yields. Its result is what
+    `steps` returns.
     """
     try:
         next(steps)
@@ -52,7 +50,7 @@ def in_steps(steps: Generator[None, None, T]) -> T:
 class DiskThreads:
     """A pool of threads for one kind of work. Callers take turns, however many jobs each has.
 
-    It is started in `startService`, never before: threads do not survive the fork of a daemon.
+    It is started in `startService`, not before: threads do not survive the fork of a daemon.
     """
 
     def __init__(self, reactor: IReactorFromThreads, name: str, threads: int) -> None:
@@ -62,26 +60,26 @@ class DiskThreads:
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._count = threads
         self._threads: list[Thread] = []
-        # A sync can take seconds; one thread is always left for jobs that do not sync.
+        # A sync can take seconds. So one thread is always left for jobs that do not sync.
         self._may_sync = max(1, threads - 1)
-        self._room = _AHEAD * threads  # for so many jobs more in the threads' queue
-        # Jobs that the threads do not have yet, by caller.
+        self._room = _AHEAD * threads  # how many more jobs may be given to the threads
+        # Jobs that were not given to the threads yet, by caller.
         self._waiting: RoundRobin[str, _Submitted] = RoundRobin()
         self._waiting_to_sync: RoundRobin[str, _Submitted] = RoundRobin()
         self._outstanding: set[Job] = set()
         self._waiting_for_idle: list[Deferred[None]] = []
-        self.hurries = False  # work in many jobs, whose result nobody needs any more, ends early
+        self.hurries = False  # long work, whose result is not needed any more, ends early
 
     def start(self) -> None:
-        """Jobs may run from now on."""
+        """Start the threads."""
         for number in range(self._count):
-            # A process that ends by a failure must not be kept alive by threads that wait for work.
+            # A daemon thread does not keep alive a process that ends by a failure.
             thread = Thread(target=self._do_work, name=f"{self._name}-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Wait, blocking, for the threads to end. Wait for `idle` before."""
+        """Stop the threads and wait for them. Blocks. Call it after `idle` has fired."""
         for _ in self._threads:
             self._work.put(None)
         while self._threads:
@@ -95,19 +93,19 @@ class DiskThreads:
         syncing: bool = False,
         unclaimed: Callable[[T | Failure], object] | None = None,
     ) -> Deferred[T]:
-        """Fires with what `function(*args)` returns in a thread. Cancelling ends the waiting, not
-        the job; `unclaimed` is told what came of it then. The job is done in a turn of `caller`.
+        """Call `function(*args)` in a thread, in a turn of `caller`. Fires with what it returns.
 
-        Of jobs that are `syncing` at most all but one of the threads run at a time.
+        Cancelling ends the waiting, not the job. `unclaimed` then gets its result or Failure. At
+        most all but one of the threads run `syncing` jobs at a time.
         """
         outcome: Shield[T] = Shield(unclaimed)
-        self.submit(partial(function, *args), outcome.tell, syncing, caller)
+        self.submit(partial(function, *args), outcome.finish, syncing, caller)
         return outcome.waiting
 
-    def submit(self, job: Job, told: Callable[[Any], None], syncing: bool, caller: str) -> None:
-        """Run `job` in a thread and call `told`, on the reactor, with its result or Failure."""
+    def submit(self, job: Job, on_done: Callable[[Any], None], syncing: bool, caller: str) -> None:
+        """Run `job` in a thread and call `on_done`, on the reactor, with its result or Failure."""
         self._outstanding.add(job)
-        self._wait(_Submitted(job, told, syncing, caller))
+        self._enqueue(_Submitted(job, on_done, syncing, caller))
         self._start()
 
     @property
@@ -117,7 +115,7 @@ class DiskThreads:
 
     @property
     def jobs(self) -> list[str]:
-        """The jobs that are queued or running: how many there are of each function."""
+        """The jobs that are queued or running: how many of each function."""
         functions = (job.args[0] if job.func is in_steps else job.func for job in self._outstanding)
         counts = Counter(function.__name__.strip("_") for function in functions)
         return [f"{self._name}: {count} x {what}" for what, count in sorted(counts.items())]
@@ -126,17 +124,17 @@ class DiskThreads:
         """Fires when no job is queued or running. May be cancelled."""
         waiting: Deferred[None] = Deferred()
         self._waiting_for_idle.append(waiting)
-        self._tell_idle()
+        self._notify_idle()
         return waiting
 
-    def _wait(self, submitted: _Submitted) -> None:
+    def _enqueue(self, submitted: _Submitted) -> None:
         waiting = self._waiting_to_sync if submitted.syncing else self._waiting
         waiting.add(submitted.caller, submitted)
 
     def _start(self) -> None:
-        """Give the threads the jobs for which they have room."""
+        """Give jobs to the threads, while they have room."""
         while self._room:
-            if self._may_sync and self._waiting_to_sync:  # they leave room for the others
+            if self._may_sync and self._waiting_to_sync:
                 self._may_sync -= 1
                 self._give(self._waiting_to_sync.next())
             elif self._waiting:
@@ -145,73 +143,72 @@ class DiskThreads:
                 break
 
     def _give(self, submitted: _Submitted) -> None:
-        job, told, syncing, _ = submitted
+        job, on_done, syncing, _ = submitted
         self._room -= 1
 
         def work() -> None:  # in the thread
-            # No frame of a thread may hold a failure, which refers to it: that is a cycle.
-            self._reactor.callFromThread(on_reactor, _attempted(job))
+            # A failure refers to the frames of its thread. One that holds it makes a cycle.
+            self._reactor.callFromThread(on_reactor, _attempt(job))
 
         def on_reactor(result: object) -> None:
             self._room += 1
             self._may_sync += syncing
             if result is _MORE:
-                self._wait(submitted)
+                self._enqueue(submitted)
                 self._start()
                 return
             self._outstanding.discard(job)
             self._start()
-            told(result)
-            self._tell_idle()
+            on_done(result)
+            self._notify_idle()
 
         self._work.put(work)
 
     def _do_work(self) -> None:
         while (work := self._work.get()) is not None:
             work()
-            del work  # it refers to its job
+            del work  # it refers to its job, which would live until the next one
 
-    def _tell_idle(self) -> None:
+    def _notify_idle(self) -> None:
         if self._waiting_for_idle and not self._outstanding:
             waiting, self._waiting_for_idle = self._waiting_for_idle, []
             for each in waiting:
                 each.callback(None)
 
 
-def _attempted(job: Job) -> object:
-    """What `job` returns, or how it failed."""
+def _attempt(job: Job) -> object:
+    """What `job` returns, or its Failure."""
     try:
         return job()
-    except BaseException:  # noqa: BLE001  # told
+    except BaseException:  # noqa: BLE001  # it is returned
         return Failure()
 
 
 class SerialQueue:
-    """The jobs of one owner, one after the other: a job starts when the one before it has ended,
-    whether or not anybody still waits for that. So a descriptor that is closed in its lane is never
-    closed beside a write.
+    """Runs jobs one after the other, even if their Deferreds are cancelled. So a descriptor that is
+    closed by a job of its queue is never closed during a write.
     """
 
     def __init__(self, threads: DiskThreads, caller: str) -> None:
-        """Its jobs are done in turns of `caller`."""
+        """The jobs run in turns of `caller`."""
         self._threads = threads
         self._caller = caller
         self._running = False
         self._queue: deque[Callable[[], None]] = deque()
 
     def run(self, function: Callable[..., T], *args: Any, syncing: bool = False) -> Deferred[T]:
-        """As `DiskThreads.run`, after the jobs before it."""
+        """As `DiskThreads.run`, after the earlier jobs."""
         outcome: Shield[T] = Shield()
 
         def start() -> None:
             self._running = True
-            self._threads.submit(partial(function, *args), told, syncing, self._caller)
+            self._threads.submit(partial(function, *args), on_done, syncing, self._caller)
 
-        def told(result: T | Failure) -> None:
+        def on_done(result: T | Failure) -> None:
             self._running = False
             if self._queue:
                 self._queue.popleft()()
-            outcome.tell(result)
+            outcome.finish(result)
 
         if self._running:
             self._queue.append(start)

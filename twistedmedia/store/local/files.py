@@ -1,4 +1,4 @@
-"""Files that were opened for reading: how they are found, read, hashed and handed to the kernel."""
+"""Files that are open for reading: found, read, hashed, and sent by the kernel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
@@ -26,18 +27,18 @@ from twistedmedia.store.local.syscalls import SystemCalls
 from twistedmedia.store.memory import MemoryMedia
 from twistedmedia.store.validators import etag_of
 
-# A file of this size is read when it is opened: one way through the threads instead of three.
+# Files up to this size are read when they are opened: one job in a thread instead of three.
 _SMALL_BYTES = 64 << 10
-# O_NONBLOCK: a FIFO that somebody has put there must not hold a thread.
+# O_NONBLOCK: a FIFO in the root must not block a thread.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
-# A slow reader comes back for the rest when it may be long gone.
+_NOT_FOUND = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG}
+# For so long, fetched bytes count as cached. After it they may be evicted, if the reader is slow.
 _FETCHED_S = 1.0
 _HASH_BYTES = 4 << 20  # at a time, so that other readers get their turn
-_ATTRIBUTE = "user.twistedmedia.sha256"
-# Digest, size in bytes, mtime in nanoseconds. Binary: with this name it fits into the inode that
-# ext4 makes (256 bytes), where it costs no block of its own.
-_RECORD = struct.Struct(">32sQq")
+_DIGEST_ATTRIBUTE = "user.twistedmedia.sha256"
+# Digest, size in bytes, mtime in nanoseconds. In binary, and with this name, it fits into an inode
+# of ext4 (256 bytes), where it needs no block of its own.
+_DIGEST_RECORD = struct.Struct(">32sQq")
 
 
 class MediaFiles:
@@ -52,22 +53,21 @@ class MediaFiles:
         self._root = root
 
     def open(self, name: MediaName, caller: str) -> Deferred[Media]:
-        """See `boundaries.Store.open`."""
+        """See `interface.Store.open`."""
 
         def close(outcome: Media | Failure) -> None:
             if not isinstance(outcome, Failure):
                 outcome.close()
 
-        at_hand = self._open_at_hand(name, caller)
+        at_hand = self._open_cached(name, caller)
         if at_hand is not None:
             return succeed(at_hand)
         return self._readers.run(self._open, name, caller, caller=caller, unclaimed=close)
 
     def open_file(self, name: MediaName, caller: str) -> DirectoryMedia:
-        """The file itself, also where it is small. Blocks.
+        """Open a file of any size. Blocks.
 
-        :raises NotFound: and `IsDirectory`.
-        :raises StorageFailed: if the storage cannot be read.
+        :raises NotFound: or `IsDirectory`, or `StorageFailed` if the storage cannot be read.
         """
         with self._root.reading():
             return self._open_file(name, caller)
@@ -77,7 +77,7 @@ class MediaFiles:
             with self._folders.walk(name.folders) as folder:
                 fd = self._calls.open(name.filename, _READ, dir_fd=folder)
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in _NOT_FOUND:
                 raise NotFound from None
             raise
         try:
@@ -103,13 +103,13 @@ class MediaFiles:
         self._root.note_success("read")
         return MemoryMedia(content, media.modified_ns, media.sha256)
 
-    def _open_at_hand(self, name: MediaName, caller: str) -> Media | None:
-        """A file that the kernel knows the way to by heart, and, of a small one, the bytes: that is
-        had sooner than a thread, and without waiting for anything. None is no verdict: then a
-        thread looks.
+    def _open_cached(self, name: MediaName, caller: str) -> Media | None:
+        """Open a file without blocking, if its path lookup is cached. A small file is also read, if
+        it is in the page cache. Returns None if this is not possible: the caller then uses a
+        thread.
         """
         with contextlib.suppress(OSError):
-            fd = self._calls.open_at_hand(str(name), _READ, dir_fd=self._root.fd)
+            fd = self._calls.open_cached(str(name), _READ, dir_fd=self._root.fd)
             keep = False
             try:
                 status = self._calls.fstat(fd)
@@ -120,7 +120,7 @@ class MediaFiles:
                     return DirectoryMedia(
                         self._calls, self._readers, self._root, fd, status, caller
                     )
-                content = self._calls.read_at_hand(fd, status.st_size)
+                content = self._calls.read_cached(fd, status.st_size)
                 if len(content) == status.st_size:
                     self._root.note_success("read")
                     sha256 = recorded_digest(self._calls, fd, status)
@@ -132,7 +132,7 @@ class MediaFiles:
 
 
 class DirectoryMedia:
-    """`boundaries.KernelMedia` over a descriptor."""
+    """`interface.KernelMedia` over a descriptor."""
 
     _log = Logger()
 
@@ -144,8 +144,10 @@ class DirectoryMedia:
         fd: int,
         status: os.stat_result,
         caller: str,
+        *,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`fd` is the media's from now on. It is read in turns of `caller`."""
+        """Takes over `fd`. Its jobs count as those of `caller`."""
         self.fd = fd
         self.identity = status.st_dev, status.st_ino
         self.size = status.st_size
@@ -155,23 +157,25 @@ class DirectoryMedia:
         self._calls = calls
         self._root = root
         self._readers = readers
-        self._lane = SerialQueue(readers, caller)
+        self._now_s = now_s
+        self._queue = SerialQueue(readers, caller)
         self._fetched = range(0)
         self._fetched_until_s = 0.0
 
     def read(self, offset: int, size: int) -> Deferred[bytes]:
-        return self._lane.run(self._read, offset, size)
+        return self._queue.run(self._read, offset, size)
 
     def digest(self) -> Deferred[str]:
-        return succeed(self.sha256) if self.sha256 else ensureDeferred(self._computed())
+        return succeed(self.sha256) if self.sha256 else ensureDeferred(self._compute_digest())
 
     def send_at_hand(self, socket: int, offset: int, size: int) -> int | None:
         size = min(size, self.size - offset)
-        # What was fetched a moment ago is not looked for again: some file systems cannot tell, and
-        # where memory is short enough that it is gone by now, looking would go on for ever.
-        if offset in self._fetched and time.monotonic() < self._fetched_until_s:
+        # Bytes that were fetched a moment ago count as cached. Some file systems cannot tell. And
+        # if memory is so short that they are evicted already, checking and fetching would never
+        # end.
+        if offset in self._fetched and self._now_s() < self._fetched_until_s:
             size = min(size, self._fetched.stop - offset)
-        elif not self._calls.is_at_hand(self.fd, offset, size):
+        elif not self._calls.is_cached(self.fd, offset, size):
             return None
         sent = self._calls.sendfile(socket, self.fd, offset, size)
         self._root.note_success("read")
@@ -180,12 +184,12 @@ class DirectoryMedia:
     def fetch(self, offset: int, size: int) -> Deferred[None]:
         def fetched(_: None) -> None:
             self._fetched = range(offset, offset + size)
-            self._fetched_until_s = time.monotonic() + _FETCHED_S
+            self._fetched_until_s = self._now_s() + _FETCHED_S
 
-        return self._lane.run(self._fetch, offset, size).addCallback(fetched)
+        return self._queue.run(self._fetch, offset, size).addCallback(fetched)
 
     def close(self) -> None:
-        self._lane.run(self._calls.close, self.fd).addErrback(self._could_not_close)
+        self._queue.run(self._calls.close, self.fd).addErrback(self._could_not_close)
 
     def _read(self, offset: int, size: int) -> bytes:
         with self._root.reading(self.identity):
@@ -198,52 +202,52 @@ class DirectoryMedia:
         with contextlib.suppress(OSError):  # a hint
             self._calls.read_ahead(self.fd, offset + size, size)
 
-    async def _computed(self) -> str:
+    async def _compute_digest(self) -> str:
         digest: Any = hashlib.sha256()
         offset = 0
-        while size := await self._lane.run(self._hash, digest, offset):
+        while size := await self._queue.run(self._hash, digest, offset):
             offset += size
             if self._readers.hurries:
                 raise Stopping(RETRY_AFTER_S)
-        await self._lane.run(self._record, digest.hexdigest())
+        await self._queue.run(self._record, digest.hexdigest())
         return str(digest.hexdigest())
 
     def _hash(self, digest: Any, offset: int) -> int:
-        piece = self._read(offset, _HASH_BYTES)
-        digest.update(piece)
-        return len(piece)
+        data = self._read(offset, _HASH_BYTES)
+        digest.update(data)
+        return len(data)
 
     def _record(self, sha256: str) -> None:
         with self._root.reading():
             status = self._calls.fstat(self.fd)
-        if etag_of(status.st_size, status.st_mtime_ns) == self.etag:  # else it is of no content
+        if etag_of(status.st_size, status.st_mtime_ns) == self.etag:  # else the file was written to
             self.sha256 = sha256
             record_digest(self._calls, self.fd, status, sha256)
 
     def _could_not_close(self, failure: Failure) -> None:
-        self._log.error("a file that was read could not be closed: {why}", why=on_one_line(failure))
+        self._log.error("a file could not be closed after reading: {why}", why=on_one_line(failure))
 
 
 def record_digest(calls: SystemCalls, fd: int, status: os.stat_result, sha256: str) -> None:
-    """Note the file's SHA-256, in hex, for the content that it has with this `status`.
+    """Record the SHA-256, in hex, of the content that the file has with this `status`.
 
-    Where that is not possible it is left: what is not recorded is computed when it is asked for.
+    A failure is ignored: a digest that is not recorded is computed when it is needed.
     """
-    # No such attributes here, or not ours to write; or a time after 2262.
+    # The file system has no extended attributes, or they are not writable; or a time after 2262.
     with contextlib.suppress(OSError, struct.error):
-        record = _RECORD.pack(bytes.fromhex(sha256), status.st_size, status.st_mtime_ns)
-        calls.set_attribute(fd, _ATTRIBUTE, record)
+        record = _DIGEST_RECORD.pack(bytes.fromhex(sha256), status.st_size, status.st_mtime_ns)
+        calls.set_attribute(fd, _DIGEST_ATTRIBUTE, record)
 
 
 def recorded_digest(calls: SystemCalls, fd: int, status: os.stat_result) -> str | None:
-    """The SHA-256, in hex, that was noted for the content that the file still has."""
+    """The recorded SHA-256, in hex. None if there is none for the current content."""
     try:
-        record = calls.get_attribute(fd, _ATTRIBUTE)
+        record = calls.get_attribute(fd, _DIGEST_ATTRIBUTE)
     except OSError:
         return None
-    if len(record) != _RECORD.size:
+    if len(record) != _DIGEST_RECORD.size:
         return None
-    digest, size, modified_ns = _RECORD.unpack(record)
+    digest, size, modified_ns = _DIGEST_RECORD.unpack(record)
     if (size, modified_ns) != (status.st_size, status.st_mtime_ns):
-        return None  # somebody has written to the file
+        return None  # the file was written to
     return bytes(digest).hex()

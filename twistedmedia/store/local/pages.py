@@ -1,5 +1,5 @@
-"""Pages of a folder's names, read in batches. What reads folders blocks and runs in threads. Each
-step is short, since the event loop needs the interpreter in between.
+"""Pages of a folder's names, read in batches. Reading blocks and runs in threads. Each batch is
+short, so that the event loop can run between two of them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from twistedmedia.store.batches import BATCH
 from twistedmedia.store.interface import Batch, ListedFile, PageEnd
 from twistedmedia.store.local.folders import HIDDEN, Folders
 from twistedmedia.store.local.root import Root
-from twistedmedia.store.local.syscalls import SystemCalls
+from twistedmedia.store.local.syscalls import SystemCalls, opened
 from twistedmedia.store.validators import etag_of
 
 T = TypeVar("T")
 
-# Names that are kept besides those of the page: some may not be media.
+# Names that are read in addition to those of the page, since some may not be media.
 _SPARE_NAMES = 256
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+_NOT_FOUND = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# Names that are sorted at once: sorting holds the interpreter's lock, a millisecond for so many.
+# Names that are sorted at once. Sorting holds the interpreter's lock: 1 ms for so many.
 _SORTED_AT_ONCE = 4096
 
 
@@ -40,19 +40,19 @@ class Listing:
         self._root = root
 
     def batches(self, folders: tuple[str, ...], after: str, limit: int) -> Iterator[Batch]:
-        """The page that `boundaries.Store.list` describes. The first batch includes one look at
-        all names of the folder. No descriptor is open between two batches.
+        """The page that `interface.Store.list` describes. For the first batch, all names of the
+        folder are read. No descriptor is open between two batches.
 
-        :raises NotFound: when there is no such folder, or nothing in it.
+        :raises NotFound: if the folder does not exist or is empty.
         """
         longest = MAX_NAME_BYTES - len("/".join((*folders, "")).encode())
         at_root = not folders
         missing = limit
         left_out = since_last = 0
-        kept = limit + _SPARE_NAMES
+        most = limit + _SPARE_NAMES
         while True:
             with self._walk(folders) as folder:
-                names, is_cut = self._first_names(folder, after, kept, at_root=at_root)
+                names, is_cut = self._first_names(folder, after, most, at_root=at_root)
             for at in range(0, max(1, len(names)), BATCH):
                 entries: list[ListedFile | str] = []
                 more = False
@@ -61,7 +61,7 @@ class Listing:
                         entry = self._entry(folder, name, longest, at_root=at_root)
                         if entry is None:
                             since_last += 1
-                        elif entry and not missing:  # what lies between is on the next page
+                        elif entry and not missing:  # what was left out since is on the next page
                             more = True
                             break
                         elif entry:
@@ -75,7 +75,7 @@ class Listing:
                     return
                 yield Batch(tuple(entries), missing if is_cut else min(missing, left))
             after = names[-1]
-            kept *= 2  # most of those were no media: read the folder only a few times more
+            most *= 2  # few of these names were media: avoid reading the folder many times more
 
     @contextmanager
     def _walk(self, folders: tuple[str, ...]) -> Iterator[int]:
@@ -83,17 +83,17 @@ class Listing:
             with self._folders.walk(folders) as folder:
                 yield folder
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in _NOT_FOUND:
                 raise NotFound("there is no such directory") from None
             raise
 
     def _first_names(
         self, folder: int, after: str, most: int, *, at_root: bool
     ) -> tuple[list[str], bool]:
-        """The first `most` names after `after`, those of folders with a slash, and whether there
-        are more. Text sorts by code points, which is the order of the bytes in UTF-8.
+        """The first `most` names after `after`, those of folders with a slash, and whether more
+        follow. Text sorts by code points, which is the order of the bytes in UTF-8.
 
-        :raises NotFound: when there is nothing in the folder.
+        :raises NotFound: if the folder is empty.
         """
         names: list[str] = []
         is_empty, is_cut = True, False
@@ -113,26 +113,26 @@ class Listing:
                 run.sort()
                 names += run
                 if len(names) > most:
-                    names.sort()  # which merges what is sorted
+                    names.sort()  # this merges sorted runs
                     del names[most:]
                     is_cut = True
         if is_empty:
             if not at_root:
                 raise NotFound("there is no such directory")
-            self._root.check("read")  # a root that was removed looks like an empty one
+            self._root.check("read")  # a removed root looks like an empty one
         names.sort()
         return names, is_cut
 
     def _entry(
         self, folder: int, name: str, longest: int, *, at_root: bool
     ) -> ListedFile | str | None:
-        """What the page says of a name: None when it breaks the rules, nothing when it is not there
-        any more. `longest` is in bytes.
+        """The entry of a name. None if it is not a valid media name of at most `longest` bytes, or
+        not media; "" if it does not exist any more.
         """
         if not is_segment(name.removesuffix("/")) or len(name.encode()) > longest:
             return None
         if name.endswith("/"):
-            return name if self._has_something(folder, name) else ""
+            return name if self._is_listed(folder, name) else ""
         if at_root:  # a media name has a directory
             return None
         try:
@@ -144,18 +144,17 @@ class Listing:
         etag = etag_of(status.st_size, status.st_mtime_ns)
         return ListedFile(name, status.st_size, status.st_mtime_ns, etag)
 
-    def _has_something(self, folder: int, name: str) -> bool:
-        """A folder without anything in it is being made or removed: it is not there. Nor is one
-        that is not ours to look into, as the `lost+found` of a file system.
+    def _is_listed(self, folder: int, name: str) -> bool:
+        """Whether a folder is listed. An empty one is being made or removed, so it is not; nor is
+        one that cannot be read, such as the `lost+found` of a file system.
         """
         try:
-            fd = self._calls.open(name.removesuffix("/"), _FOLDER, dir_fd=folder)
-            try:
-                with self._calls.scandir(fd) as found:
-                    return next(found, None) is not None
-            finally:
-                self._calls.close(fd)
+            with (
+                opened(self._calls, name.removesuffix("/"), _FOLDER, dir_fd=folder) as fd,
+                self._calls.scandir(fd) as found,
+            ):
+                return next(found, None) is not None
         except OSError as error:
-            if error.errno in (*_NOT_THERE, errno.EACCES):
+            if error.errno in (*_NOT_FOUND, errno.EACCES):
                 return False
             raise

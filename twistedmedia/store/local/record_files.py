@@ -1,8 +1,6 @@
-"""Short texts on a disk, each under a name, written in one step.
+"""The small files beside resumable uploads: specs, watermarks, other short texts, and the clock.
 
-Plans on a disk, each in a file of its own: what an upload is to become, as JSON.
-
-How many bytes of an unfinished upload count, where the size of its file does not tell.
+Everything here blocks and runs in threads. A store that is not `durable` syncs nothing.
 """
 
 from __future__ import annotations
@@ -18,29 +16,29 @@ from twistedmedia.errors import MediaError
 from twistedmedia.names import media_name
 from twistedmedia.store.clock_steps import ClockReading
 from twistedmedia.store.interface import UploadSpec
-from twistedmedia.store.local.syscalls import SystemCalls
+from twistedmedia.store.local.syscalls import SystemCalls, opened, write_whole
 
-_NEW = ".new"  # behind the name of a text that is being written
+_NEW = ".new"  # added to the name of a text while it is written
 _MAX_TEXT_BYTES = 4096  # a path, which the target of a link is, cannot be longer
+_MAX_SPEC_BYTES = 256 << 10  # a spec comes in the headers of one request, which have 32 KiB
 _CLOCK_FILE = "clock"
 _READING_BYTES = 128
+_READ = os.O_RDONLY | os.O_NOFOLLOW
 
 
 class SymlinkTexts:
-    """The texts in one folder. Everything here blocks and runs in threads.
+    """Short texts in one folder, each under a name and written in one step.
 
-    A text is the target of a symbolic link. So it exists with what it says or does not exist, takes
-    no space, and on a file system with a journal it is on stable storage before what was written
-    after it. On a file system without symbolic links a text is the content of a small file, which
-    is synced before it gets its name. Both kinds can be read on either.
+    A text is the target of a symbolic link. So it is never half written, and takes no space. On a
+    file system with a journal it reaches stable storage before anything written after it. On a file
+    system without symbolic links, a text is the content of a small file, which is synced before it
+    gets its name. Both kinds can be read on either.
     """
 
     def __init__(
         self, calls: SystemCalls, fd: int, *, links: bool = True, durable: bool = True
     ) -> None:
-        """`fd` is the folder's. `links` is whether its file system has symbolic links. A store that
-        is not `durable` syncs nothing.
-        """
+        """`fd` is the folder. `links` is whether its file system has symbolic links."""
         self._calls = calls
         self._fd = fd
         self._links = links
@@ -49,18 +47,15 @@ class SymlinkTexts:
     def read(self, name: str) -> str:
         """The text of that name.
 
-        :raises FileNotFoundError: if there is none.
+        :raises FileNotFoundError: if it does not exist.
         """
         try:
             return self._calls.readlink(name, dir_fd=self._fd)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # which says that it is not a link
+            if error.errno != errno.EINVAL:  # EINVAL: it is not a link
                 raise
-        fd = self._calls.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._fd)
-        try:
+        with opened(self._calls, name, _READ | os.O_NONBLOCK, dir_fd=self._fd) as fd:
             return os.fsdecode(self._calls.pread(fd, _MAX_TEXT_BYTES, 0))
-        finally:
-            self._calls.close(fd)
 
     def create(self, name: str, text: str) -> None:
         """Write a text. Its name must be free."""
@@ -70,7 +65,7 @@ class SymlinkTexts:
             self.replace(name, text)
 
     def replace(self, name: str, text: str) -> None:
-        """Write a text in the place of the one of that name, if there is one."""
+        """Write a text. Replaces the one of that name, if there is one."""
         new = name + _NEW
         with contextlib.suppress(FileNotFoundError):  # what a crash has left
             self._calls.unlink(new, dir_fd=self._fd)
@@ -84,47 +79,39 @@ class SymlinkTexts:
             undoing.pop_all()
 
     def _write_file(self, name: str, text: str) -> None:
-        content = os.fsencode(text)
         flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY
-        fd = self._calls.open(name, flags, 0o600, dir_fd=self._fd)
-        try:
-            if self._calls.writev(fd, [content]) < len(content):  # the disk is full
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if self._durable:
-                self._calls.fsync(fd)
-        except BaseException:
-            self._remove(name)
-            raise
-        finally:
-            self._calls.close(fd)
+        with opened(self._calls, name, flags, 0o600, dir_fd=self._fd) as fd:
+            try:
+                write_whole(self._calls, fd, os.fsencode(text))
+                if self._durable:
+                    self._calls.fsync(fd)
+            except BaseException:
+                self._remove(name)
+                raise
 
     def _remove(self, name: str) -> None:
-        with contextlib.suppress(OSError):  # the failure that led here is the one to tell
+        with contextlib.suppress(OSError):  # the failure that led here is raised
             self._calls.unlink(name, dir_fd=self._fd)
 
 
-_MAX_PLAN_BYTES = 256 << 10  # a plan comes in the headers of one request, which have 32 KiB
-_READ = os.O_RDONLY | os.O_NOFOLLOW
-
-
 class BrokenSpec(ValueError):
-    """A file has no plan in it. Without syncs a power failure can leave one empty."""
+    """A file does not contain a valid spec. Without syncs a power failure can leave it empty."""
 
 
 class SpecFiles:
-    """The plans in one folder. Everything here blocks and runs in threads."""
+    """The specs of uploads, as JSON, each in a file in one folder."""
 
     def __init__(self, calls: SystemCalls, fd: int, *, durable: bool) -> None:
-        """`fd` is the folder's. A store that is not `durable` syncs nothing."""
+        """`fd` is the folder."""
         self._calls = calls
         self._fd = fd
         self._durable = durable
 
     def read(self, name: str) -> UploadSpec:
-        """The plan in the file of that name.
+        """The spec in the file of that name.
 
-        :raises FileNotFoundError: if there is no such file.
-        :raises BrokenPlan: if it has no plan in it.
+        :raises FileNotFoundError: if the file does not exist.
+        :raises BrokenSpec: if it does not contain a valid spec.
         """
         content = self._content(name)
         try:
@@ -133,23 +120,22 @@ class SpecFiles:
             raise BrokenSpec(str(error)) from error
 
     def caller(self, name: str) -> str:
-        """The caller that the plan in a file names. A file that cannot be read is nobody's."""
+        """The caller that the spec in a file names, "" if the file cannot be read."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return str(json.loads(self._content(name))["caller"])
         return ""
 
-    def write(self, name: str, plan: UploadSpec, new: str) -> None:
-        """Write a plan in one step, in the place of the one of that name, if there is one. `new` is
-        the name of the file meanwhile; a crash can leave it.
+    def write(self, name: str, spec: UploadSpec, new: str) -> None:
+        """Write a spec in one step. Replaces the one of that name, if there is one. `new` is the
+        name of the file until then, which a crash can leave.
         """
-        content = json.dumps(_unparsed(plan)).encode()
+        content = json.dumps(_unparsed(spec)).encode()
         with contextlib.ExitStack() as undoing:
             flags = os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_WRONLY
             fd = self._calls.open(new, flags, 0o600, dir_fd=self._fd)
             undoing.callback(self._remove, new)
             try:
-                if self._calls.writev(fd, [content]) < len(content):  # the disk is full
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                write_whole(self._calls, fd, content)
                 if self._durable:
                     self._calls.fsync(fd)
             finally:
@@ -160,21 +146,18 @@ class SpecFiles:
             self._calls.fsync(self._fd)
 
     def _content(self, name: str) -> bytes:
-        fd = self._calls.open(name, _READ, dir_fd=self._fd)
-        try:
-            return self._calls.pread(fd, _MAX_PLAN_BYTES, 0)
-        finally:
-            self._calls.close(fd)
+        with opened(self._calls, name, _READ, dir_fd=self._fd) as fd:
+            return self._calls.pread(fd, _MAX_SPEC_BYTES, 0)
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self._calls.unlink(name, dir_fd=self._fd)
 
 
-def _unparsed(plan: UploadSpec) -> dict[str, Any]:
-    fields = asdict(plan)
+def _unparsed(spec: UploadSpec) -> dict[str, Any]:
+    fields = asdict(spec)
     del fields["name"]
-    return {"directory": plan.name.directory, "filename": plan.name.filename, **fields}
+    return {"directory": spec.name.directory, "filename": spec.name.filename, **fields}
 
 
 def _parsed(fields: dict[str, Any]) -> UploadSpec:
@@ -183,19 +166,19 @@ def _parsed(fields: dict[str, Any]) -> UploadSpec:
     )
     texts = [directory, filename, caller, note, *([] if sha256 is None else [sha256])]
     if not all(isinstance(text, str) for text in texts):
-        raise TypeError("what has to be text is none")
+        raise TypeError("a field that must be text is not")
     if length is not None and (type(length) is not int or length < 0):
-        raise TypeError("the length is none")
+        raise TypeError("the length is not a size in bytes")
     return UploadSpec(media_name(directory, filename), length, sha256, caller, note)
 
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """What is known of a file in the boot of the machine with the id `boot`.
+    """How many bytes of a file count. Written in the boot of the machine with the id `boot`.
 
-    `synced` bytes are on stable storage. After a power failure no more than these count: a file can
-    come back with its length, and zeros in the place of bytes that had yet to be written.
-    `counting` bytes count while what is behind them is provisional, None when it is not.
+    `synced` bytes are on stable storage. After a power failure only these count: a file can come
+    back with its full length, and zeros instead of bytes that were not written out. If the bytes
+    after the first `counting` ones are provisional, only `counting` bytes count; None if not.
     """
 
     boot: str
@@ -212,12 +195,12 @@ class Watermark:
         return f"{self.boot} {self.synced} {'-' if self.counting is None else self.counting}"
 
 
-# Of one that nobody of ours has made.
+# Stands for a mark that cannot be parsed.
 _BROKEN = Watermark("", 0, 0)
 
 
 class Watermarks:
-    """The marks among the texts of a folder. Everything here blocks and runs in threads."""
+    """The watermarks among the texts of a folder."""
 
     def __init__(self, texts: SymlinkTexts) -> None:
         self._texts = texts
@@ -234,12 +217,12 @@ class Watermarks:
         return _BROKEN if mark.synced < 0 or (mark.counting or 0) < 0 else mark
 
     def write(self, name: str, mark: Watermark) -> None:
-        """Put `mark` in the place of the one of that name, in one step."""
+        """Replace the mark of that name, in one step."""
         self._texts.replace(name, str(mark))
 
 
 class ClockFile:
-    """The last reading of the clocks, which a file in a folder keeps for a later process."""
+    """The last reading of the clocks, kept in a file for a later process."""
 
     def __init__(self, calls: SystemCalls, fd: int) -> None:
         """`fd` is the folder."""
@@ -248,10 +231,9 @@ class ClockFile:
         self._last: ClockReading | None = None
 
     def begin(self) -> None:
-        """Make the file, if there is none, so that a service takes nothing more of its disk while
-        it runs.
+        """Make the file, if it does not exist, so that a running service needs no more disk space.
 
-        :raises OSError: if it cannot be made. The first reading makes it then.
+        :raises OSError: if it cannot be made. The first reading then makes it.
         """
         try:
             self._read()
@@ -259,37 +241,31 @@ class ClockFile:
             self._write("-")
 
     def step_to(self, now: ClockReading) -> int | None:
-        """By how many nanoseconds the wall clock was stepped since the last reading. None if there
+        """By how many nanoseconds the wall clock was stepped since the last reading, None if there
         is no such reading.
 
-        :raises OSError: if it could not be read.
+        :raises OSError: if the file could not be read.
         """
         if self._last is None:
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # none of ours
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 self._last = ClockReading.parse(self._read())
         return None if self._last is None else self._last.step_to(now)
 
     def note(self, now: ClockReading, *, for_later: bool = True) -> None:
-        """Compare the next reading with this one. If `for_later`, a later process does so, too.
+        """Compare the next reading with this one; with `for_later`, in a later process, too.
 
-        :raises OSError: if it could not be written.
+        :raises OSError: if the file could not be written.
         """
         self._last = now
         if for_later:
             self._write(str(now))
 
     def _read(self) -> str:
-        fd = self._calls.open(_CLOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._fd)
-        try:
+        with opened(self._calls, _CLOCK_FILE, _READ, dir_fd=self._fd) as fd:
             return os.fsdecode(self._calls.pread(fd, _READING_BYTES, 0)).strip()
-        finally:
-            self._calls.close(fd)
 
     def _write(self, text: str) -> None:
         flags = os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY
-        fd = self._calls.open(_CLOCK_FILE, flags, 0o600, dir_fd=self._fd)
-        try:
-            # In the place of the one before, which is as long: a kill does not come in between.
+        with opened(self._calls, _CLOCK_FILE, flags, 0o600, dir_fd=self._fd) as fd:
+            # Every reading has the same length, so this overwrites the one before in one step.
             self._calls.writev(fd, [os.fsencode(text).ljust(_READING_BYTES)])
-        finally:
-            self._calls.close(fd)

@@ -1,10 +1,10 @@
-"""Drafts of the directory store that outlive their requests, and the process."""
+"""Resumable uploads of the directory store: drafts that outlive their requests, and the process."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -16,37 +16,59 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twistedmedia.errors import MediaError, StorageFailed
+from twistedmedia.names import MediaName
 from twistedmedia.store.clock_steps import ClockReading
-from twistedmedia.store.interface import Resumed, UploadSpec, UploadState
-from twistedmedia.store.local.disk_threads import OWN_WORK, DiskThreads
-from twistedmedia.store.local.drafts import DirectoryDraft
-from twistedmedia.store.local.folders import Folders
-from twistedmedia.store.local.records import AT_ONCE, Records
-from twistedmedia.store.local.root import Root
-from twistedmedia.store.local.space import Space
-from twistedmedia.store.local.syscalls import SystemCalls
-from twistedmedia.store.validators import UniqueTimestamps
+from twistedmedia.store.interface import (
+    Condition,
+    Resumed,
+    Sealed,
+    StoredFile,
+    UploadSpec,
+    UploadState,
+)
+from twistedmedia.store.local.disk_threads import OWN_WORK
+from twistedmedia.store.local.drafts import DirectoryDraft, StoreContext
+from twistedmedia.store.local.maintenance import AT_ONCE, UploadMaintenance
+from twistedmedia.store.local.records import Records
 
 T = TypeVar("T")
 
-# A hash and what the front end remembers, some 40 KiB: of all but those written to last it is
-# forgotten, and made again from the bytes themselves when the last of them is here.
-_REMEMBERED = 32
-_PAUSE_S = 0.02  # between jobs of which nobody waits for the last
-_REVIEW_BYTES = 4 << 20  # at a time, so that others get their turn
+# A hash and an inspection take some 40 KiB. Those of other uploads are forgotten, and made again
+# from the stored bytes when the last byte is here.
+_CACHED = 32
+_PAUSE_S = 0.02  # between the jobs of long work, for which no request waits
+_REVIEW_BYTES = 4 << 20  # at a time, so that other jobs get their turn
 
 
 @dataclass(frozen=True, slots=True)
-class _Memory:
-    """The state of a draft of `size` bytes when it was kept."""
+class _Hashed:
+    """The hash and the inspection of a draft of `size` bytes."""
 
     size: int
     hash: Any
-    of_front_end: object | None
+    inspection: object
 
 
-class KeptFile:
-    """`files.DraftFile` of an upload."""
+class HashCache:
+    """The hashes of the drafts that were kept last. Each is used at most once."""
+
+    def __init__(self, most: int = _CACHED) -> None:
+        self._most = most
+        self._entries: OrderedDict[str, _Hashed] = OrderedDict()
+
+    def put(self, upload: str, entry: _Hashed) -> None:
+        """Remember an entry. The oldest one is dropped if there are too many."""
+        self._entries[upload] = entry
+        while len(self._entries) > self._most:
+            self._entries.popitem(last=False)
+
+    def pop(self, upload: str) -> _Hashed | None:
+        """Remove and return the entry of an upload, if there is one."""
+        return self._entries.pop(upload, None)
+
+
+class UploadFile:
+    """`drafts.DraftFile` of a resumable upload."""
 
     def __init__(self, records: Records, upload: str, provisional: bool) -> None:
         self._records = records
@@ -65,218 +87,200 @@ class KeptFile:
         if published:
             self._records.published(self.upload)
 
+    def distrust(self) -> None:
+        self._records.distrust(self.upload, self.synced)
+
     def confirm(self, synced: int) -> None:
-        """What was appended counts, and `synced` bytes survive the machine."""
+        """Make all appended bytes count, and `synced` of them even after a crash of the machine."""
         if self._provisional or synced != self.synced:
             self._records.confirm(self.upload, synced)
             self.synced = synced
 
     def lower(self, synced: int) -> None:
-        """No more than `synced` bytes survive the machine, since the others are taken back."""
+        """No more than `synced` bytes survive a crash of the machine: the others will be undone."""
         if not self._provisional and synced != self.synced:
             self.confirm(synced)
 
-    def distrust(self) -> None:
-        """Bytes after those that were synced before may be lost: they count no more."""
-        self._records.distrust(self.upload, self.synced)
-
     def sync(self) -> None:
-        """What was confirmed survives the machine."""
+        """Bring what was confirmed to stable storage."""
         self._records.sync()
 
 
-class DirectoryKeptDraft(DirectoryDraft):
-    """`boundaries.KeptDraft` over a `KeptFile`."""
+class DirectoryResumableDraft:
+    """`interface.ResumableDraft`: a `DirectoryDraft` that can be resumed."""
 
     def __init__(
         self,
-        calls: SystemCalls,
-        writers: DiskThreads,
-        root: Root,
-        folders: Folders,
-        space: Space,
-        instants: UniqueTimestamps,
-        file: KeptFile,
+        store: StoreContext,
+        file: UploadFile,
         declared: int | None,
-        durable: bool,
         caller: str,
-        memories: HashCache,
+        hashes: HashCache,
     ) -> None:
-        super().__init__(
-            calls, writers, root, folders, space, instants, file, declared, durable, caller
-        )
-        self._kept_file = file
-        self._memories = memories
-        self._began_at: int | None = None  # before it is resumed
+        self._draft = DirectoryDraft(store, file, declared, caller)
+        self._content = self._draft.content
+        self._store = store
+        self._file = file
+        self._hashes = hashes
+        self._resumed_at: int | None = None  # bytes, once it is resumed
+
+    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+        return self._draft.prepare(name, replacing)
+
+    def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
+        return self._draft.append(chunks)
+
+    def seal(self) -> Deferred[Sealed]:
+        return self._draft.seal()
+
+    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
+        return self._draft.publish(name, replacing)
+
+    def discard(self) -> None:
+        self._draft.discard()
 
     def resume(self) -> Deferred[Resumed]:
-        """See `boundaries.KeptDraft`."""
-        return self._in_lane(self._resume)
+        return self._draft.run(self._resume)
 
     def sync(self) -> Deferred[None]:
-        """See `boundaries.KeptDraft`."""
-        return self._in_lane(self._sync, syncing=self._durable)
+        return self._draft.run(self._sync, syncing=self._store.durable)
 
-    def keep(self, memory: object | None, *, synced: bool) -> Deferred[None]:
-        """See `boundaries.KeptDraft`."""
-        synced = synced and self._durable
-        return self._in_lane(self._keep, memory, synced, syncing=synced)
+    def keep(self, inspection: object | None, *, synced: bool) -> Deferred[None]:
+        synced = synced and self._store.durable
+        return self._draft.run(self._keep, inspection, synced, syncing=synced)
 
     def release(self, *, undo: bool) -> Deferred[None]:
-        """See `boundaries.KeptDraft`."""
-        return self._in_lane(self._put_down, undo)
+        return self._draft.run(self._release, undo)
 
     def review(self, take: Callable[[bytes], object]) -> Deferred[bool]:
-        """See `boundaries.KeptDraft`."""
-        return self._in_lane(self._review, take)
+        return self._draft.run(self._review, take)
 
     def _resume(self) -> Resumed:
-        fd = self._opened()
-        with self._root.reading():
-            size = self._calls.fstat(fd).st_size
-        self._size = self._began_at = self._written_back = size
-        synced = self._kept_file.synced if self._durable else size
-        memory = self._memories.recall(self._kept_file.upload)
-        if memory is None or memory.size != size:
+        fd = self._content.open()
+        with self._store.root.reading():
+            size = self._store.calls.fstat(fd).st_size
+        self._content.continue_at(size)
+        self._resumed_at = size
+        synced = self._file.synced if self._store.durable else size
+        cached = self._hashes.pop(self._file.upload)
+        if cached is None or cached.size != size:
             return Resumed(size, synced, None)
-        self._hash, self._hashed = memory.hash, size
-        return Resumed(size, synced, memory.of_front_end)
+        self._content.hash, self._content.hashed_size = cached.hash, size
+        return Resumed(size, synced, cached.inspection)
 
     def _sync(self) -> None:
-        if self._durable:
-            fd = self._opened()
-            with self._root.writing(self._size):
-                self._sync_file(fd)
-                self._kept_file.confirm(self._size)
-                self._root.check("written")
+        if self._store.durable:
+            fd = self._content.open()
+            with self._store.root.writing(self._content.size):
+                self._content.sync(fd)
+                self._file.confirm(self._content.size)
+                self._store.root.check("written")
 
-    def _sync_file(self, fd: int) -> None:
-        try:
-            super()._sync_file(fd)
-        except Exception:
-            self._kept_file.distrust()
-            raise
-
-    def _keep(self, of_front_end: object | None, synced: bool) -> None:
-        fd = self._opened()
-        with self._root.writing(self._size):
+    def _keep(self, inspection: object | None, synced: bool) -> None:
+        content = self._content
+        fd = content.open()
+        with self._store.root.writing(content.size):
             if synced:
-                self._sync_file(fd)
-                self._kept_file.confirm(self._size)
-                self._kept_file.sync()
+                content.sync(fd)
+                self._file.confirm(content.size)
+                self._file.sync()
             else:
-                if self._durable:  # so that the last sync has little left to write
-                    self._start_writeback(fd)
-                self._kept_file.confirm(self._kept_file.synced)
-            self._root.check("written")
-            self._close()
-        if self._hashed == self._size and of_front_end is not None:
-            memory = _Memory(self._size, self._hash, of_front_end)
-            self._memories.remember(self._kept_file.upload, memory)
+                if self._store.durable:  # so that the last sync has little left to write
+                    content.start_writeback(fd)
+                self._file.confirm(self._file.synced)
+            self._store.root.check("written")
+            content.close()
+        if content.hashed_size == content.size and inspection is not None:
+            self._hashes.put(self._file.upload, _Hashed(content.size, content.hash, inspection))
 
-    def _put_down(self, undo: bool) -> None:
-        if self._closed:
+    def _release(self, undo: bool) -> None:
+        content = self._content
+        if content.is_closed:
             return
-        with self._root.writing(), contextlib.ExitStack() as closing:
-            closing.callback(self._close)
-            if undo and self._fd is not None and self._began_at is not None:
+        with self._store.root.writing(), contextlib.ExitStack() as closing:
+            closing.callback(content.close)
+            if undo and content.fd is not None and self._resumed_at is not None:
                 # First: a power failure may bring back what is cut off.
-                self._kept_file.lower(min(self._kept_file.synced, self._began_at))
-                self._calls.truncate(self._fd, self._began_at)
+                self._file.lower(min(self._file.synced, self._resumed_at))
+                self._store.calls.truncate(content.fd, self._resumed_at)
 
     def _review(self, take: Callable[[bytes], object]) -> bool:
-        fd = self._opened()
-        with self._root.reading():
-            wanted = min(_REVIEW_BYTES, self._size - self._hashed)
-            piece = self._calls.pread(fd, wanted, self._hashed)
-        if not piece and self._hashed < self._size:
+        content = self._content
+        fd = content.open()
+        with self._store.root.reading():
+            wanted = min(_REVIEW_BYTES, content.size - content.hashed_size)
+            piece = self._store.calls.pread(fd, wanted, content.hashed_size)
+        if not piece and content.hashed_size < content.size:
             raise StorageFailed("read", "the file of an upload has become shorter")
-        self._hash.update(piece)
-        self._hashed += len(piece)
+        content.hash.update(piece)
+        content.hashed_size += len(piece)
         take(piece)
-        return self._hashed == self._size
+        return content.hashed_size == content.size
 
 
-class HashCache:
-    """What is remembered of the drafts that were kept last. Each is recalled at most once."""
-
-    def __init__(self, most: int = _REMEMBERED) -> None:
-        self._most = most
-        self._memories: OrderedDict[str, _Memory] = OrderedDict()
-
-    def remember(self, upload: str, memory: _Memory) -> None:
-        """Until it is recalled, or others have been kept since."""
-        self._memories[upload] = memory
-        while len(self._memories) > self._most:
-            self._memories.popitem(last=False)
-
-    def recall(self, upload: str) -> _Memory | None:
-        """What is remembered, if anything is."""
-        return self._memories.pop(upload, None)
-
-
-class DirectoryKeptDrafts:
-    """`boundaries.KeptDrafts` over `Records`."""
+class DirectoryResumableDrafts:
+    """`interface.ResumableDrafts` over `Records` and their `UploadMaintenance`."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        writers: DiskThreads,
-        draft: Callable[[KeptFile, int | None, str, HashCache], DirectoryKeptDraft],
-        *,
-        durable: bool,
-    ) -> None:
-        """`draft` makes one of its file, what was declared, and by which caller."""
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._writers = writers
-        self._draft = draft
-        self._durable = durable
-        self._memories = HashCache()
+        self._hashes = HashCache()
         self._pausing: Deferred[None] | None = None
         self._waiting_for_sweep: list[Deferred[None]] = []
 
-    def open(self, records: Records, *, sweep_later: bool) -> None:
-        """The store was started; these are its uploads, which are swept now. With `sweep_later` a
-        thread does it, and what is asked of uploads meanwhile waits until that has ended.
+    def open(
+        self,
+        store: StoreContext,
+        records: Records,
+        maintenance: UploadMaintenance,
+        *,
+        sweep_later: bool,
+    ) -> None:
+        """Begin to work, and sweep the uploads. With `sweep_later` a thread sweeps them. Until this
+        has ended, other operations wait.
         """
+        self._store = store
         self._records = records
+        self._maintenance = maintenance
         self._closed = False
         if sweep_later:
-            records.sweep_later()
-            self._writers.run(self._sweep, caller=OWN_WORK).addBoth(self._swept)
+            maintenance.sweep_later()
+            self._store.writers.run(self._sweep, caller=OWN_WORK).addBoth(self._on_swept)
         else:
             self._sweep()
 
     def close(self) -> None:
-        """The store is about to stop."""
+        """End long work, since the store is about to stop."""
         self._closed = True
         if self._pausing is not None:
             self._pausing.cancel()
 
-    def create(self, upload: str, plan: UploadSpec, etag: str | None = None) -> Deferred[None]:
+    def create(self, upload: str, spec: UploadSpec, etag: str | None = None) -> Deferred[None]:
         return self._run(
-            self._records.create, upload, plan, etag, syncing=self._durable, caller=plan.caller
+            self._records.create,
+            upload,
+            spec,
+            etag,
+            syncing=self._store.durable,
+            caller=spec.caller,
         )
 
     def find(
         self, upload: str, *, synced: bool = False, caller: str = OWN_WORK
     ) -> Deferred[UploadState]:
-        def find() -> UploadState:
-            return self._records.find(upload, synced=synced)
-
-        return self._run(find, syncing=synced and self._durable, caller=caller)
+        syncing = synced and self._store.durable
+        return self._run(self._records.find, upload, synced, syncing=syncing, caller=caller)
 
     def resume(
         self, upload: str, declared: int | None, *, provisional: bool, caller: str = OWN_WORK
-    ) -> DirectoryKeptDraft:
-        file = KeptFile(self._records, upload, provisional)
-        return self._draft(file, declared, caller, self._memories)
+    ) -> DirectoryResumableDraft:
+        file = UploadFile(self._records, upload, provisional)
+        return DirectoryResumableDraft(self._store, file, declared, caller, self._hashes)
 
     def declare(self, upload: str, length: int, *, caller: str = OWN_WORK) -> Deferred[None]:
         return self._run(
-            self._records.declare, upload, length, syncing=self._durable, caller=caller
+            self._records.declare, upload, length, syncing=self._store.durable, caller=caller
         )
 
     def settle(self, upload: str, etag: str | None, *, caller: str = OWN_WORK) -> Deferred[None]:
@@ -289,27 +293,27 @@ class DirectoryKeptDrafts:
         return ensureDeferred(self._learn())
 
     async def _learn(self) -> None:
-        while await self._run(self._records.learn):
+        while await self._run(self._maintenance.learn):
             await self._pause()
 
     def adjust(self, wall_ns: int, monotonic_ns: int) -> Deferred[None]:
         return ensureDeferred(self._adjust(ClockReading(self._records.boot, monotonic_ns, wall_ns)))
 
     async def _adjust(self, now: ClockReading) -> None:
-        step_ns, uploads = await self._run(self._records.stepped, now)
-        async for _ in self._in_batches(uploads, self._records.move, step_ns, now.wall_ns):
+        step_ns, uploads = await self._run(self._maintenance.stepped, now)
+        async for _ in self._in_batches(uploads, self._maintenance.move, step_ns, now.wall_ns):
             pass
-        await self._run(self._records.note, now)
+        await self._run(self._maintenance.note, now)
 
     def expire(self, before_ns: int, spared: Collection[str] = ()) -> Deferred[list[str]]:
         return ensureDeferred(self._expire(before_ns, spared))
 
     async def _expire(self, before_ns: int, spared: Collection[str]) -> list[str]:
         await self._wait_for_sweep()
-        uploads = self._records.expirable(spared)
+        uploads = self._maintenance.expirable(spared)
         expired: list[str] = []
         try:
-            async for some in self._in_batches(uploads, self._records.expire, before_ns):
+            async for some in self._in_batches(uploads, self._maintenance.expire, before_ns):
                 expired += some
         except StorageFailed:
             if not expired:
@@ -317,7 +321,7 @@ class DirectoryKeptDrafts:
         return expired
 
     async def _pause(self) -> None:
-        """So that requests do not wait for this, which may take long and has time.
+        """Let requests go first.
 
         :raises CancelledError: if the store stops.
         """
@@ -332,14 +336,16 @@ class DirectoryKeptDrafts:
     async def _callers(self) -> dict[str, str]:
         await self._wait_for_sweep()
         found: dict[str, str] = {}
-        async for some in self._in_batches(self._records.unfinished(), self._records.callers):
+        async for some in self._in_batches(
+            self._maintenance.unfinished(), self._maintenance.callers
+        ):
             found |= some
         return found
 
     async def _in_batches(
         self, uploads: Iterator[str], job: Callable[..., T], *args: object
     ) -> AsyncIterator[T]:
-        """What `job` returns for some of the uploads, and then for the next ones."""
+        """Do a job for AT_ONCE uploads at a time. Yields what it returns."""
         for number, first in enumerate(uploads):
             if number:
                 await self._pause()
@@ -352,31 +358,31 @@ class DirectoryKeptDrafts:
         syncing: bool = False,
         caller: str = OWN_WORK,
     ) -> Deferred[T]:
-        """Do a job in a thread, when the uploads are swept."""
-        if self._records.is_swept:
-            return self._writers.run(job, *args, syncing=syncing, caller=caller)
+        """Do a job in a thread, after the sweep."""
+        if self._maintenance.is_swept:
+            return self._store.writers.run(job, *args, syncing=syncing, caller=caller)
         return ensureDeferred(self._run_after_sweep(job, args, syncing, caller))
 
     async def _run_after_sweep(
         self, job: Callable[..., T], args: tuple[object, ...], syncing: bool, caller: str
     ) -> T:
         await self._wait_for_sweep()
-        return await self._writers.run(job, *args, syncing=syncing, caller=caller)
+        return await self._store.writers.run(job, *args, syncing=syncing, caller=caller)
 
     async def _wait_for_sweep(self) -> None:
-        if not self._records.is_swept:
+        if not self._maintenance.is_swept:
             waiting: Deferred[None] = Deferred()
             self._waiting_for_sweep.append(waiting)
             await waiting
 
     def _sweep(self) -> None:
         try:
-            self._records.sweep()
-        except (OSError, MediaError) as error:  # what is stored can be read all the same
+            self._maintenance.sweep()
+        except (OSError, MediaError) as error:  # published files can be read all the same
             why = error.reason if isinstance(error, MediaError) else error.strerror
             self._log.warn("unfinished uploads were not swept: {why}", why=why)
 
-    def _swept(self, failure: Failure | None) -> None:
+    def _on_swept(self, failure: Failure | None) -> None:
         if failure is not None:
             self._log.failure("unfinished uploads could not be swept", failure)
         waiting, self._waiting_for_sweep = self._waiting_for_sweep, []

@@ -1,11 +1,11 @@
-"""The folder that a directory store was started on: whether it is still there and works.
+"""The root of a directory store: whether the folder is still there, and whether its storage works.
 
-Jobs of the store that touch the disk run inside `Root.reading` or `Root.writing`. These translate
-failed system calls into our errors (`failures`) and remember them. Three kinds of calls are made
-outside. Those at hand (`media`) wait for no disk; if one fails, a thread tries again. Closing a
-file after reading it loses nothing. Starting the store fails with an error of its own.
+Jobs that access the disk run inside `Root.reading` or `Root.writing`. These translate failed system
+calls into errors of this package (`syscalls.failure_of`) and remember them. Three kinds of calls
+are made outside. Calls that only use caches (`files`) never wait for the disk, and a thread repeats
+them if they fail. Closing a file after reading loses nothing. The start has errors of its own.
 
-Everything here blocks and runs in threads, except `note_success` and `with_what_was_seen`.
+Everything here blocks and runs in threads, except `note_success` and `with_recent_failures`.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ from twistedmedia.store.local.syscalls import (
 
 T = TypeVar("T")
 
-# A failure that was not seen again for so long says nothing about now. The same failure is logged
-# once in this time, so that a broken disk does not fill the log.
+# A failure counts for so long. The same failure is logged once in this time, so that a broken disk
+# does not fill the log.
 _REMEMBERED_S = 30.0
-# An upload is checked at its beginning only to be refused early; a look costs as much as some of
-# the writes of a small one.
+# The check at the beginning of an upload only serves to refuse it early. It costs as much as some
+# writes of a small upload.
 _LATELY_S = 1.0
-# The sync of a large file on a slow disk takes some seconds. If one write takes this long, the disk
-# does not answer.
+# The sync of a large file on a slow disk takes some seconds. If a write takes this long, the disk
+# hangs.
 _HANGS_S = 60.0
-# There is no folder at the path of the root.
+# Errors which mean that there is no folder at the path of the root.
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A failure that a job met at `at_s`. `of` is the file. `tells` is whether the failure says
-    something of the whole storage.
+    """A failure of a job at `at_s`. `of` identifies the file. `is_general` is whether the failure
+    concerns the whole storage.
     """
 
     failure: StorageFailed
     at_s: float
     of: object
-    tells: bool
+    is_general: bool
 
 
 class Root:
@@ -82,35 +82,35 @@ class Root:
         self._own: list[int] = []
         self._seen: dict[str, _Seen] = {}
         self._probed: StorageState | None = None
-        # A job has succeeded where the last probe found a failure, or failed where it found none.
+        # A job has succeeded although the last probe found a failure, or the other way round.
         self.is_contradicted = False
         self._lock = threading.Lock()
         self._logged: dict[str, float] = {}  # what was logged, and when
-        self._writes: dict[object, float] = {}  # those under way, and when each began
+        self._writes: dict[object, float] = {}  # the writes under way, and when each began
 
-    def needs(self, fd: int) -> None:
-        """The store cannot work without this open folder in the root, which is its own."""
+    def watch(self, fd: int) -> None:
+        """Check this open folder, too. It is in the hidden folder, and the store needs it."""
         self._own.append(fd)
 
     def reading(self, of: object = None) -> contextlib.AbstractContextManager[None]:
-        """A job that reads the storage. Errors are translated. `of` identifies the file, if it is
-        open.
+        """The context of a job that reads the storage. Translates errors. `of` identifies the file,
+        if it is open.
 
-        :raises StorageFailed: if the storage cannot be read, or something is not there because the
-            root is not there.
+        :raises StorageFailed: if the storage cannot be read, or a file was not found because the
+            root is gone.
         """
-        return _Edge(self, "read", of=of)
+        return _Job(self, "read", of=of)
 
     def writing(self, size: int = 0) -> contextlib.AbstractContextManager[None]:
-        """A job that changes the storage. Errors are translated. `size` is how many bytes of a file
-        the storage accepted so far.
+        """The context of a job that changes the storage. Translates errors. `size` is how many
+        bytes of a file the storage has accepted so far.
 
         :raises StorageFailed: as `reading`.
         """
-        return _Edge(self, "written", size)
+        return _Job(self, "written", size)
 
     def writing_in(self, steps: Generator[None, None, T]) -> Generator[None, None, T]:
-        """`steps`, each of them as a job that is `writing`. None is under way between two steps."""
+        """Run each of `steps` in a context of its own, as `writing`."""
         while True:
             with self.writing():
                 try:
@@ -121,11 +121,11 @@ class Root:
             yield
 
     def check(self, doing: str) -> None:
-        """Look whether the root still is the folder that the store was started on: it may have been
-        removed or unmounted, or something mounted over it. What is then stored in the open folder
-        is lost, and what is missing there says nothing.
+        """Check that the path of the root still leads to the folder that the store was started on.
+        It may have been removed or unmounted, or hidden by another mount. Files stored in the open
+        folder would then be lost, and a file missing there may exist.
 
-        :raises StorageFailed: if it is not. `doing` is "read" or "written".
+        :raises StorageFailed: if it does not. `doing` is "read" or "written".
         """
         try:
             try:
@@ -144,7 +144,7 @@ class Root:
         self._checked_s = self._now_s()
 
     def check_lately(self, doing: str) -> None:
-        """As `check`, unless that was done in the last second. For jobs that check at their end.
+        """As `check`, if the last check was over a second ago. For jobs that check at their end.
 
         :raises StorageFailed: as `check`.
         """
@@ -152,16 +152,16 @@ class Root:
             self.check(doing)
 
     def note_success(self, doing: str) -> None:
-        """The storage was read or written: what was seen to fail says nothing any more."""
+        """Forget the failures of reading or writing, since it has just succeeded."""
         if self._probed_failure(doing) is not None:
             self.is_contradicted = True
         seen = self._seen.pop(doing, None)
-        if seen is not None and seen.tells and self._may_log(_again(doing)):
+        if seen is not None and seen.is_general and self._may_log(_again(doing)):
             self._log.info("the storage can be {doing} again", doing=doing)
 
     def probe(self, free: int | None) -> StorageState:
-        """How the storage is, as far as this can be seen without reading or writing a block."""
-        self.is_contradicted = False  # before it looks: a job may fail meanwhile
+        """The state of the storage, found without reading or writing a block."""
+        self.is_contradicted = False  # before the probe: a job may fail meanwhile
         self._probed = self._probe(free)
         return self._probed
 
@@ -181,10 +181,8 @@ class Root:
             return StorageState(free, cannot_write=failure)
         return StorageState(free)
 
-    def with_what_was_seen(self, state: StorageState) -> StorageState:
-        """`state`, and what jobs of the store have failed with in the last half minute, or wait
-        for.
-        """
+    def with_recent_failures(self, state: StorageState) -> StorageState:
+        """`state` with the failures of jobs in the last 30 s, and with writes that hang."""
         return StorageState(
             state.free,
             cannot_read=state.cannot_read or self._seen_of("read"),
@@ -192,16 +190,16 @@ class Root:
         )
 
     def begin_write(self, write: object) -> None:
-        """A write is under way; `write` identifies it."""
+        """A write begins. `write` identifies it."""
         self._writes[write] = self._now_s()
 
     def end_write(self, write: object) -> None:
-        """It has ended."""
+        """A write has ended."""
         del self._writes[write]
 
     def translate(self, error: BaseException, doing: str, size: int, of: object) -> None:
-        """Raise one of our errors in place of `error`, with which a job has failed. Returns if
-        `error` is to be raised as it is.
+        """Raise the error of this package for `error`, with which a job has failed. Returns if
+        there is none: then `error` itself is raised.
         """
         try:
             self._translate(error, doing, size, of)
@@ -226,7 +224,7 @@ class Root:
             self.check(doing)
         if not isinstance(error, OSError):
             return
-        # Nothing can be linked in a folder that was removed: EPERM or ENOENT, by file system.
+        # Linking into a removed folder fails with EPERM or ENOENT, depending on the file system.
         if isinstance(error, (FileNotFoundError, PermissionError)):
             self.check(doing)
             self._check_own(doing)
@@ -258,21 +256,21 @@ class Root:
         return bool(self._calls.statvfs(self.fd).f_flag & os.ST_RDONLY)
 
     def _note(self, failure: StorageFailed, error: OSError, of: object) -> None:
-        """Remember a failure of the storage. One of one file counts when the next file that is read
-        fails as well.
+        """Remember a failure of the storage. A failure to read one file counts once reading another
+        file fails, too.
         """
         if error.errno not in BROKEN:
             return
         with contextlib.suppress(OSError):
             if error.errno == errno.EROFS and self._is_read_only():
-                return  # a probe sees when this begins, and when it is over
+                return  # a probe finds out when this begins and ends
         if of is None and isinstance(error.filename, str):
             of = error.filename
-        tells = failure.doing != "read" or error.errno not in OF_ONE_FILE
+        is_general = failure.doing != "read" or error.errno not in OF_ONE_FILE
         before = self._recent(failure.doing)
         if before is not None:
-            tells = tells or before.tells or before.of != of
-        self._seen[failure.doing] = _Seen(failure, self._now_s(), of, tells)
+            is_general = is_general or before.is_general or before.of != of
+        self._seen[failure.doing] = _Seen(failure, self._now_s(), of, is_general)
 
     def _recent(self, doing: str) -> _Seen | None:
         seen = self._seen.get(doing)
@@ -280,7 +278,7 @@ class Root:
 
     def _seen_of(self, doing: str) -> StorageFailed | None:
         seen = self._recent(doing)
-        return seen.failure if seen is not None and seen.tells else None
+        return seen.failure if seen is not None and seen.is_general else None
 
     def _hanging(self) -> StorageFailed | None:
         now_s = self._now_s()
@@ -306,13 +304,13 @@ class Root:
 
 
 def _again(doing: str) -> str:
-    """The key under which a recovery is logged: once for each failure that was logged before."""
+    """The key of a recovery in `_logged`. It is logged once after each logged failure."""
     return f"again {doing}"
 
 
-class _Edge:
-    """The context of one job. It is a class because every job has one, and a generator costs thrice
-    as much.
+class _Job:
+    """The context of one job. A class, since every job has one and a generator takes three times as
+    long.
     """
 
     __slots__ = ("_doing", "_of", "_root", "_size")
@@ -336,7 +334,7 @@ class _Edge:
 
 @contextlib.contextmanager
 def _translated(doing: str) -> Iterator[None]:
-    """A system call on the root itself. If it fails, with any error, the storage fails."""
+    """The context of a system call on the root itself. Any OSError becomes StorageFailed."""
     try:
         yield
     except OSError as error:

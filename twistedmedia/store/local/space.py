@@ -1,6 +1,6 @@
-"""A look at the storage that many may ask for: one look at a time, which counts for a second.
+"""The free space of a file system, shared by running uploads; and probes of the storage.
 
-How much fits into the file system: what is free, less what running uploads have reserved.
+Free space is what the file system reports, less what running uploads have reserved.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _FRESH_S = 1.0
 
 
 class CachedProbe(Generic[T]):
-    """Calls a function that blocks in a thread, for all who want to know its result.
+    """Calls a blocking function in a thread and shares its result between all callers.
 
-    While the storage hangs, only one thread hangs with it, however many ask.
+    Only one call runs at a time: while the storage hangs, no more than one thread does.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class CachedProbe(Generic[T]):
         self._threads = threads
         self._function = function
         self._now_s = now_s
-        self._waiting: dict[Deferred[T], None] = {}  # in the order in which they asked
+        self._waiting: dict[Deferred[T], None] = {}  # in the order of the calls
         self._last: T | None = None
         self._fresh_until_s = 0.0
 
     def look(self, *, afresh: bool = False) -> Deferred[T]:
-        """Fires with the function's result, which may be a second old unless it is wanted `afresh`.
-        Can be cancelled: that ends the waiting, not the look.
+        """Fires with the function's result, which may be a second old if `afresh` is False.
+        Cancelling ends the waiting, not the call.
         """
         if not afresh and self._last is not None and self._now_s() < self._fresh_until_s:
             return succeed(self._last)
@@ -58,27 +58,27 @@ class CachedProbe(Generic[T]):
         return waiting
 
     def _leave(self, waiting: Deferred[T]) -> None:
-        self._waiting.pop(waiting, None)  # it is not there while those before it are told
+        self._waiting.pop(waiting, None)  # it is not there while earlier ones are called back
 
     def _seen(self, result: T | Failure) -> None:
         if not isinstance(result, Failure):
             self._last, self._fresh_until_s = result, self._now_s() + _FRESH_S
         waiting, self._waiting = self._waiting, {}
         for each in waiting:
-            if not each.called:  # one of those before has had it cancelled
-                each.callback(result)  # a Failure goes the errback's way
+            if not each.called:  # the callback of an earlier one may have cancelled it
+                each.callback(result)  # for a Failure, this is an errback
 
 
-# A reservation that gives way keeps what its upload can write in this time. After it, the upload
-# shares what is free with all others that have none.
+# A reservation that gives way keeps what its upload can write in this time. After that, the upload
+# uses unreserved space.
 _KEEPS_S = 600.0
-# A rate that was measured for less time than this says nothing.
+# The shortest time over which a rate is measured.
 _MEASURED_S = 1.0
 
 
 class Reservation:
-    """The bytes that one upload has declared and not yet written. They are taken from others for as
-    long as the upload runs, unless others need them more: see `Space.reserve`.
+    """The bytes that one upload has declared and not yet written. No other upload can use them
+    while this one runs, except as `Space.reserve` says.
     """
 
     __slots__ = ("_begun_s", "_space", "caller", "left", "written")
@@ -91,7 +91,7 @@ class Reservation:
         self._begun_s = now_s
 
     def wrote(self, size: int) -> None:
-        """`size` bytes more of the upload are written."""
+        """The upload has written another `size` bytes."""
         self._space.wrote(self, size)
 
     def release(self) -> None:
@@ -99,18 +99,18 @@ class Reservation:
         self._space.release(self)
 
     def surplus(self, now_s: float) -> int:
-        """How many of its bytes the upload cannot write soon, at the rate that it had so far."""
+        """How many of its bytes the upload cannot write soon, at its average rate so far."""
         rate = self.written / max(_MEASURED_S, now_s - self._begun_s)
         return max(0, self.left - int(rate * _KEEPS_S))
 
 
 class Space:
-    """The free bytes of a file system, and who has reserved how many of them. Thread-safe."""
+    """The free bytes of a file system, and the reservations of callers. Thread-safe."""
 
     def __init__(
         self, calls: SystemCalls, fd: int, *, now_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """`fd` is in the file system. `now_s` is a clock in seconds that is never set."""
+        """`fd` is in the file system. `now_s` is a monotonic clock in seconds."""
         self._calls = calls
         self._fd = fd
         self._now_s = now_s
@@ -119,14 +119,14 @@ class Space:
         self._total = 0
 
     def reserve(self, size: int, caller: str) -> Reservation:
-        """Reserve `size` bytes for an upload of `caller`; 0 if nobody knows how many will come.
+        """Reserve `size` bytes for an upload of `caller`; 0 if its size is unknown.
 
-        If they do not fit beside what others have reserved, reservations of callers that hold more
-        than this one would hold give way, those of the largest share first. Each keeps what its
-        upload can write soon. An upload whose reservation gave way goes on as one that has declared
-        nothing: it fails only if the storage is really full.
+        If they do not fit, reservations of callers that hold more than this one would hold give
+        way, those of the largest share first. Each keeps what its upload can write soon. An upload
+        whose reservation gave way continues as if it had declared no size: it fails only if the
+        storage is really full.
 
-        :raises NoSpace: when they do not fit even so. Then nothing has changed.
+        :raises NoSpace: if they still do not fit. Then nothing has changed.
         """
         available = self._available()
         now_s = self._now_s()
@@ -151,27 +151,27 @@ class Space:
             self._reservations.discard(reservation)
 
     def free(self) -> int | None:
-        """Bytes that nobody has reserved, None where the file system does not know."""
+        """The free bytes that are not reserved, None if the file system does not report them."""
         available = self._available()
         return None if available is None else max(0, available - self._total)
 
     @property
     def reserved(self) -> Reserved:
-        """How much is reserved, and how the callers share it."""
+        """The reserved bytes, and how callers share them."""
         with self._lock:
             held = self._held()
             return Reserved(self._total, len(held), max(held.values(), default=0))
 
     def _available(self) -> int | None:
         status = self._calls.statvfs(self._fd)
-        if status.f_blocks == 0:  # some network and FUSE file systems do not know
+        if status.f_blocks == 0:  # some network and FUSE file systems do not report it
             return None
         return status.f_bavail * status.f_frsize
 
     def _make_room(self, lacking: int, size: int, caller: str, now_s: float) -> None:
-        """Let reservations give way until `lacking` bytes more are free.
+        """Let reservations give way until `lacking` more bytes are free.
 
-        :raises NoSpace: when that is not possible.
+        :raises NoSpace: if that is not possible.
         """
         held = self._held()
         enough = held[caller] + size  # a caller that holds no more than this keeps all of it

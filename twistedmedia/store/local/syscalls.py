@@ -1,9 +1,6 @@
-"""The system calls that the directory store makes, in one place.
+"""All system calls of the directory store, and the table that translates their failures.
 
-Tests put a layer of their own here: one that records the order of the calls, one that makes the
-Nth fail, one that makes them slow.
-
-The one table from a failed system call of the storage to one of our errors.
+Tests put a layer of their own over `SystemCalls`, to record calls, make them fail, or delay them.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from twistedmedia.errors import (
     RETRY_AFTER_S,
@@ -29,19 +26,41 @@ from twistedmedia.errors import (
 
 _SYNC_FILE_RANGE_WRITE = 2  # start write-out, do not wait: sync_file_range(2)
 
-# Their numbers on every architecture.
+# System call numbers, the same on every architecture.
 _OPENAT2 = 437
 _CACHESTAT = 451
 # RESOLVE_ BENEATH, NO_SYMLINKS, NO_MAGICLINKS and CACHED
-_AT_HAND = 0x08 | 0x04 | 0x02 | 0x20
+_CACHED_ONLY = 0x08 | 0x04 | 0x02 | 0x20
 
 _NOW = os.RWF_NOWAIT
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_SCRATCH = bytearray(64 << 10)  # for bytes that nobody wants
+_SCRATCH = bytearray(64 << 10)  # for bytes that are not used
 
 _libc = ctypes.CDLL(None, use_errno=True)
-# For a call of microseconds, giving up the interpreter's lock and waiting for it costs most.
+# In calls of some microseconds, most of the time would be spent on releasing the interpreter's lock
+# and waiting for it.
 _libc_with_lock = ctypes.PyDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def opened(
+    calls: SystemCalls, name: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None
+) -> Iterator[int]:
+    """A file that is open while the context lasts."""
+    fd = calls.open(name, flags, mode, dir_fd=dir_fd)
+    try:
+        yield fd
+    finally:
+        calls.close(fd)
+
+
+def write_whole(calls: SystemCalls, fd: int, content: bytes) -> None:
+    """Write a small file in one call.
+
+    :raises OSError: ENOSPC if the disk takes only a part.
+    """
+    if calls.writev(fd, [content]) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _pages(offset: int, size: int, page: int) -> int:
@@ -49,13 +68,13 @@ def _pages(offset: int, size: int, page: int) -> int:
     return (offset + size - 1) // page - offset // page + 1
 
 
-def _has_come(fd: int, offset: int) -> bool:
-    """Whether the byte at `offset`, whose page is in memory, has been read into that."""
+def _is_loaded(fd: int, offset: int) -> bool:
+    """Whether the byte at `offset` was read into its page, which is in memory."""
     try:
         return os.preadv(fd, [bytearray(1)], offset, _NOW) == 1
     except BlockingIOError:
         return False
-    except OSError:  # a file system that cannot tell
+    except OSError:  # the file system cannot tell
         return True
 
 
@@ -79,19 +98,18 @@ class _Cachestat(ctypes.Structure):
 
 
 class SystemCalls:
-    """The calls as `os` has them; each raises OSError. `dir_fd` is always given, so but for one
-    call no path of more than one name is resolved by the kernel.
+    """System calls, mostly as in `os`. Each raises OSError. `dir_fd` is always given. So, except in
+    `open_cached`, the kernel never resolves a path of more than one name.
     """
 
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)
 
-    def open_at_hand(self, path: str, flags: int, *, dir_fd: int) -> int:
-        """Open a file some folders below `dir_fd`, if the kernel knows the way by heart: this never
-        waits for a disk, leaves `dir_fd`, or follows a link (openat2(2), since Linux 5.12). The one
-        call that takes a path of more than one name.
+    def open_cached(self, path: str, flags: int, *, dir_fd: int) -> int:
+        """Open a file some folders below `dir_fd`, if the path lookup is cached. Never waits for a
+        disk, leaves `dir_fd`, or follows a link (openat2(2), since Linux 5.12).
         """
-        how = _OpenHow(flags | os.O_CLOEXEC, 0, _AT_HAND)
+        how = _OpenHow(flags | os.O_CLOEXEC, 0, _CACHED_ONLY)
         fd: int = _libc_with_lock.syscall(
             _OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
         )
@@ -100,31 +118,32 @@ class SystemCalls:
             raise OSError(error, os.strerror(error), path)
         return fd
 
-    def read_at_hand(self, fd: int, size: int) -> bytes:
-        """The first `size` bytes, if they are in memory; BlockingIOError when none is, fewer when
-        some are.
+    def read_cached(self, fd: int, size: int) -> bytes:
+        """The first `size` bytes, fewer if only some are in memory.
+
+        :raises BlockingIOError: if none is in memory.
         """
         buffer = bytearray(size)
         return bytes(memoryview(buffer)[: os.preadv(fd, [buffer], 0, _NOW)])
 
-    def is_at_hand(self, fd: int, offset: int, size: int) -> bool:
-        """Whether that span of a file is in memory, so far as this can be told without waiting."""
+    def is_cached(self, fd: int, offset: int, size: int) -> bool:
+        """Whether a span of a file is in memory, as far as this can be found without waiting."""
         span, found = _CachestatRange(offset, size), _Cachestat()
         failed: int = _libc_with_lock.syscall(
             _CACHESTAT, fd, ctypes.byref(span), ctypes.byref(found), 0
         )
-        if failed:  # before Linux 6.5, or the file is another user's: see what a read brings
+        if failed:  # before Linux 6.5, or the file is another user's: try to read it
             try:
                 return (
                     os.preadv(fd, [_SCRATCH] * _pages(0, size, len(_SCRATCH)), offset, _NOW) >= size
                 )
-            except OSError:  # none of it, or a file system that cannot tell
+            except OSError:  # none is in memory, or the file system cannot tell
                 return False
         if found.cached < _pages(offset, size, _PAGE_BYTES):
             return False
-        # Pages that are on their way from the disk count as well; a read does not take them. They
-        # come in order, or nearly so.
-        return _has_come(fd, offset + size - 1) and _has_come(fd, offset)
+        # This includes pages that are still being read from the disk, nearly in order. So check the
+        # last byte and the first one.
+        return _is_loaded(fd, offset + size - 1) and _is_loaded(fd, offset)
 
     def sendfile(self, socket: int, fd: int, offset: int, size: int) -> int:
         return os.sendfile(socket, fd, offset, size)
@@ -137,7 +156,7 @@ class SystemCalls:
         os.utime(fd, ns=(modified_ns, modified_ns))
 
     def touch(self, fd: int) -> None:
-        """It was modified now."""
+        """Set the modification time to now."""
         os.utime(fd)
 
     def get_attribute(self, fd: int, name: str) -> bytes:
@@ -156,11 +175,11 @@ class SystemCalls:
         return os.writev(fd, chunks)
 
     def append(self, name: str, data: bytes, *, dir_fd: int) -> None:
-        """Add to a file of notes that are only useful. A hint: it may fail unseen."""
+        """Append to a file of optional notes. Failures are ignored."""
         self._note(name, os.O_APPEND, data, dir_fd)
 
     def empty(self, name: str, *, dir_fd: int) -> None:
-        """Empty a file of such notes, or make it. A hint, too."""
+        """Make a file of such notes, or empty it. Failures are ignored."""
         self._note(name, os.O_TRUNC, b"", dir_fd)
 
     def _note(self, name: str, how: int, data: bytes, dir_fd: int) -> None:
@@ -183,7 +202,7 @@ class SystemCalls:
         os.fsync(fd)
 
     def start_writeback(self, fd: int, offset: int, size: int) -> None:
-        """Ask the kernel to begin writing out a span of the file. A hint: it may fail unseen."""
+        """Ask the kernel to begin writing out a span of the file. Failures are ignored."""
         if hasattr(_libc, "sync_file_range"):
             _libc.sync_file_range(
                 fd, ctypes.c_int64(offset), ctypes.c_int64(size), _SYNC_FILE_RANGE_WRITE
@@ -196,11 +215,11 @@ class SystemCalls:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
     def stat_root(self, path: str) -> os.stat_result:
-        """What is at an absolute path, with links followed: only for the root itself."""
+        """The status of an absolute path, with links followed. Only for the root itself."""
         return os.stat(path)
 
     def may(self, fd: int, mode: int) -> bool:
-        """Whether this process has the permissions `mode` (R_OK, W_OK, X_OK) for a folder."""
+        """Whether this process has the permissions `mode` (R_OK, W_OK, X_OK) on a folder."""
         return os.access(".", mode, dir_fd=fd, effective_ids=True)
 
     def statvfs(self, fd: int) -> os.statvfs_result:
@@ -213,7 +232,7 @@ class SystemCalls:
         os.rmdir(name, dir_fd=dir_fd)
 
     def link_descriptor(self, fd: int, name: str, *, dir_fd: int) -> None:
-        """Name the open file `fd`. Unprivileged this goes through /proc: open(2), O_TMPFILE."""
+        """Name the open file `fd`. Without privileges this needs /proc: open(2), O_TMPFILE."""
         os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=dir_fd, follow_symlinks=True)
 
     def link(self, source: str, name: str, *, source_dir_fd: int, dir_fd: int) -> None:
@@ -226,7 +245,7 @@ class SystemCalls:
         os.symlink(target, name, dir_fd=dir_fd)
 
     def boot_id(self) -> str:
-        """What tells this boot of the machine from all others."""
+        """The id of this boot of the machine."""
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
 
@@ -240,18 +259,20 @@ class SystemCalls:
         return os.listdir(fd)
 
     def scandir(self, fd: int) -> os._ScandirIterator[str]:
-        """The entries of an open folder, with their types; to be closed by the caller."""
+        """The entries of an open folder, with their types. The caller closes it."""
         return os.scandir(fd)
 
     def lock(self, fd: int) -> None:
-        """An exclusive flock(2), now or BlockingIOError. It goes with the descriptor, so no crash
-        leaves one behind.
+        """Lock a file exclusively, without waiting (flock(2)). The lock ends with the descriptor,
+        so a crash leaves none.
+
+        :raises BlockingIOError: if it is locked.
         """
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-# The file system itself does not work: it is read-only, its device is gone or broken, its content
-# is damaged, or the server of a network or FUSE file system does not answer.
+# The file system itself does not work. It is read-only, its device is gone or broken, its content
+# is damaged, or the server of a network or FUSE file system does not respond.
 BROKEN = frozenset(
     {
         errno.EROFS,
@@ -276,17 +297,16 @@ BROKEN = frozenset(
         errno.ETIMEDOUT,
     }
 )
-# Of these, a damaged block or a file that another client removed can be the cause, which is of one
-# file.
+# These can concern one file: a damaged block, or a file that another client has removed.
 OF_ONE_FILE = frozenset({errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.EBADMSG})
-# One file or folder is not accessible. This says nothing about the others.
+# One file or folder is not accessible. Others may be.
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
 
 
 def failure_of(error: OSError, doing: str, size: int = 0) -> MediaError | None:
-    """The error to tell for `error`, None if it is a fault of ours.
+    """The error of this package for `error`. None if it is a defect of this package.
 
-    `doing` is "read" or "written". `size` is how many bytes of the file the storage accepted.
+    `doing` is "read" or "written". `size` is how many bytes of the file the storage has accepted.
     """
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
@@ -309,6 +329,6 @@ def failure_of(error: OSError, doing: str, size: int = 0) -> MediaError | None:
 
 
 def reason_of(number: int) -> str:
-    """The operating system's words for an errno, to stand inside a sentence."""
+    """The operating system's text for an errno, for use inside a sentence."""
     words = os.strerror(number)
     return words[:1].lower() + words[1:]

@@ -1,4 +1,4 @@
-"""Places that callers wait for (case 86): who waits, who gets the next place, who gives way."""
+"""Slots (case 86): which requests wait, which gets the next slot, which holdings give way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 
 from tests.http.connection import outcome, result
 from twistedmedia.errors import Busy
-from twistedmedia.fairness.places import Slots, grow
 from twistedmedia.fairness.shares import TICK_S, Share, Shares
+from twistedmedia.fairness.slots import Slots, grow
 
 BUSY_RATE = 16_384.0
 LEAST_RATE = 500.0
@@ -25,44 +25,44 @@ LONGEST_S = 2.05
 
 
 class Upload:
-    """A request that holds a place, waits for one, or was refused."""
+    """A request that holds a slot, waits for one, or was refused."""
 
-    def __init__(self, places: Slots, caller: str, pace: float | None = FAST) -> None:
-        self.told = 0
+    def __init__(self, slots: Slots, caller: str, pace: float | None = FAST) -> None:
+        self.ends = 0
         self.speed = pace
         self.caller = caller
-        self.taking: Deferred[Share] = ensureDeferred(places.take(caller, self))
+        self.taking: Deferred[Share] = ensureDeferred(slots.take(caller, self))
         self._outcome = outcome(self.taking)
 
     def pace(self) -> float | None:
         return self.speed
 
     def give_way(self) -> None:
-        self.told += 1
+        self.ends += 1
 
     @property
     def state(self) -> str:
         if not self._outcome:
             return "waits"
-        (came,) = self._outcome
-        if isinstance(came, Failure):
-            came.trap(Busy)
+        (taken,) = self._outcome
+        if isinstance(taken, Failure):
+            taken.trap(Busy)
             return "refused"
-        return "gave way" if self.told else "holds"
+        return "gave way" if self.ends else "holds"
 
     def end(self) -> None:
         self._outcome[0].release()
 
 
 class World:
-    """Places on a clock that a test moves."""
+    """Slots on a clock that a test moves."""
 
     def __init__(self, total: int = 64) -> None:
         self.clock = Clock()
-        self.places = Slots(total, BUSY_RATE, self.clock)
+        self.slots = Slots(total, BUSY_RATE, self.clock)
 
     def take(self, caller: str, pace: float | None = FAST) -> Upload:
-        return Upload(self.places, caller, pace)
+        return Upload(self.slots, caller, pace)
 
     def fill(self, count: int, callers: int = 1, pace: float | None = FAST) -> list[Upload]:
         uploads = [self.take(f"attacker {n % callers}", pace) for n in range(count)]
@@ -73,7 +73,7 @@ class World:
         self.clock.pump([0.05] * round(seconds / 0.05))
 
     def assert_quiet(self) -> None:
-        assert self.places.waiting == 0
+        assert self.slots.waiting == 0
         assert self.clock.getDelayedCalls() == []
 
 
@@ -87,13 +87,13 @@ def states(uploads: list[Upload]) -> dict[str, int]:
     return {state: seen.count(state) for state in sorted(set(seen))}
 
 
-def test_a_sole_caller_has_all_places_and_never_waits(world: World) -> None:
+def test_a_sole_caller_has_all_slots_and_never_waits(world: World) -> None:
     world.fill(64)
     assert world.take("attacker 0").state == "refused"
     world.assert_quiet()
 
 
-def test_the_slow_give_way_to_a_newcomer_at_once(world: World) -> None:
+def test_slow_uploads_give_way_to_a_new_caller_at_once(world: World) -> None:
     uploads = world.fill(72, 9, SLOW)
     newcomers = [world.take("me") for _ in range(6)]
     assert states(newcomers) == {"holds": 6}
@@ -102,11 +102,11 @@ def test_the_slow_give_way_to_a_newcomer_at_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("pace", [ABOVE, 1e5, FAST, None])
-def test_nobody_is_refused_below_its_share_however_fast_the_others_are(
+def test_no_caller_is_refused_below_its_share_even_if_the_others_are_fast(
     world: World, pace: float | None
 ) -> None:
-    """Nine callers, with eight uploads each, which are above the busy rate, or too young for that
-    to be known.
+    """Nine callers with eight uploads each, which are above the busy rate or too young for their
+    pace to be known.
     """
     uploads = world.fill(72, 9, pace)
     newcomers = [world.take("me") for _ in range(6)]
@@ -118,7 +118,7 @@ def test_nobody_is_refused_below_its_share_however_fast_the_others_are(
     world.assert_quiet()
 
 
-def test_the_rate_that_keeps_a_place_rises_with_the_wait(world: World) -> None:
+def test_the_rate_that_keeps_a_slot_rises_with_the_wait(world: World) -> None:
     world.fill(71, 9, FAST)
     slowest = world.take("attacker 8", 3 * BUSY_RATE)
     mine = world.take("me")
@@ -128,7 +128,7 @@ def test_the_rate_that_keeps_a_place_rises_with_the_wait(world: World) -> None:
     assert (mine.state, slowest.state) == ("holds", "gave way")
 
 
-def test_a_place_that_is_released_goes_to_the_caller_that_holds_least(world: World) -> None:
+def test_a_released_slot_goes_to_the_caller_that_holds_least(world: World) -> None:
     uploads = world.fill(72, 9)
     early = [world.take("first") for _ in range(3)]
     late = world.take("second")
@@ -138,12 +138,12 @@ def test_a_place_that_is_released_goes_to_the_caller_that_holds_least(world: Wor
     assert late.state == "holds"
     uploads[3].end()
     assert early[2].state == "holds"
-    assert states(uploads) == {"holds": 72}, "nobody gave way"
+    assert states(uploads) == {"holds": 72}, "no upload gave way"
     world.assert_quiet()
 
 
-def test_what_is_renewed_again_and_again_keeps_nobody_out(world: World) -> None:
-    """Uploads that end and are begun anew, before their pace is known."""
+def test_uploads_that_are_renewed_again_and_again_do_not_keep_others_out(world: World) -> None:
+    """They end and begin again before their pace is known."""
     uploads = world.fill(72, 9, None)
     newcomers = [world.take("me") for _ in range(6)]
     for upload in uploads[:9]:
@@ -153,7 +153,7 @@ def test_what_is_renewed_again_and_again_keeps_nobody_out(world: World) -> None:
     assert states(uploads) == {"holds": 72}
 
 
-def test_those_within_their_share_do_not_give_way_while_another_is_above(world: World) -> None:
+def test_callers_within_their_share_lose_nothing_while_another_is_above(world: World) -> None:
     world.fill(57, 1, FAST)
     within = [world.take(f"within {n}", SLOW) for n in range(7)]
     newcomers = [world.take("me") for _ in range(6)]
@@ -163,7 +163,7 @@ def test_those_within_their_share_do_not_give_way_while_another_is_above(world: 
     assert states(newcomers + more) == {"holds": 10}
 
 
-def test_what_ends_by_itself_does_not_give_way(world: World) -> None:
+def test_uploads_that_end_by_themselves_do_not_give_way(world: World) -> None:
     uploads = world.fill(64, 1, math.inf)
     newcomers = [world.take("me") for _ in range(12)]
     world.wait(LONGEST_S)
@@ -172,7 +172,7 @@ def test_what_ends_by_itself_does_not_give_way(world: World) -> None:
     world.assert_quiet()
 
 
-def test_of_the_young_the_youngest_gives_way_and_last(world: World) -> None:
+def test_uploads_of_unknown_pace_give_way_last_the_youngest_first(world: World) -> None:
     uploads = world.fill(40, 1, None) + world.fill(20, 1, FAST) + world.fill(4, 1, None)
     newcomers = [world.take("me") for _ in range(8 + 22)]
     world.wait(LONGEST_S)
@@ -183,7 +183,7 @@ def test_of_the_young_the_youngest_gives_way_and_last(world: World) -> None:
 
 
 @pytest.mark.parametrize("pace", [LEAST_RATE, LIVE, MOBILE, ABOVE, None, math.inf])
-def test_more_callers_than_places_leave_no_share_for_the_last_one(
+def test_more_callers_than_slots_leave_no_share_for_the_last_one(
     world: World, pace: float | None
 ) -> None:
     uploads = world.fill(72, 72, pace)
@@ -196,10 +196,10 @@ def test_more_callers_than_places_leave_no_share_for_the_last_one(
 
 
 @pytest.mark.parametrize("pace", [0.0, SLOW, LEAST_RATE - 1])
-def test_of_as_many_callers_as_places_the_slowest_gives_way_at_once(
+def test_of_as_many_callers_as_slots_the_slowest_gives_way_at_once(
     world: World, pace: float
 ) -> None:
-    """Case 86: 72 callers with one upload each, far below the rate of anything honest."""
+    """Case 86: 72 callers with one upload each, far below the rate of any honest client."""
     uploads = world.fill(70, 70, LIVE)
     slow = [world.take("slow", LEAST_RATE - 0.5), world.take("slower", pace)]
     mine = world.take("me")
@@ -213,7 +213,7 @@ def test_of_as_many_callers_as_places_the_slowest_gives_way_at_once(
 
 
 def test_of_callers_within_their_share_the_largest_gives_way_first(world: World) -> None:
-    """Case 86: and only after a caller above its share, which has nothing that may end."""
+    """Case 86: but only after a caller above its share, which has nothing that may end here."""
     world.fill(60, 1, math.inf)
     five = [world.take("five", SLOW) for _ in range(5)]
     two = [world.take("two", 0.0) for _ in range(2)]
@@ -230,7 +230,7 @@ def test_of_callers_within_their_share_the_largest_gives_way_first(world: World)
     )
 
 
-def test_a_caller_gets_no_more_than_an_equal_share_of_what_stalls(world: World) -> None:
+def test_a_caller_gets_no_more_than_an_equal_share_of_stalled_slots(world: World) -> None:
     """Case 86."""
     uploads = world.fill(72, 36, SLOW)
     mine = [world.take("me") for _ in range(2)]
@@ -238,8 +238,8 @@ def test_a_caller_gets_no_more_than_an_equal_share_of_what_stalls(world: World) 
     assert states(uploads) == {"gave way": 1, "holds": 71}
 
 
-def test_a_caller_with_two_fast_uploads_does_not_cover_those_that_stall(world: World) -> None:
-    """Case 86: one is above its share, and ends by itself, for ever."""
+def test_a_caller_with_two_fast_uploads_does_not_protect_stalled_ones(world: World) -> None:
+    """Case 86: it is above its share, and its uploads always end by themselves."""
     world.fill(2, 1, math.inf)
     slow = [world.take(f"slow {n}", SLOW) for n in range(70)]
     mine = world.take("me")
@@ -249,8 +249,8 @@ def test_a_caller_with_two_fast_uploads_does_not_cover_those_that_stall(world: W
     assert states(slow) == {"gave way": 1, "holds": 69}
 
 
-def test_what_is_renewed_by_as_many_callers_as_places_keeps_nobody_out(world: World) -> None:
-    """Case 86: uploads that end and are begun anew, before their pace is known."""
+def test_renewed_uploads_of_as_many_callers_as_slots_do_not_keep_others_out(world: World) -> None:
+    """Case 86: they end and begin again before their pace is known."""
     uploads = world.fill(72, 72, None)
     mine = world.take("me")
     uploads[0].end()
@@ -261,8 +261,8 @@ def test_what_is_renewed_by_as_many_callers_as_places_keeps_nobody_out(world: Wo
     world.assert_quiet()
 
 
-def test_a_crowd_of_newcomers_without_end_ends_nothing_honest(world: World) -> None:
-    """Case 86: live speech, a phone, and fast ones, of callers within their share."""
+def test_an_endless_crowd_of_new_callers_ends_no_honest_upload(world: World) -> None:
+    """Case 86: live speech, a phone and fast uploads, of callers within their share."""
     honest = [world.take(f"honest {n}", (LIVE, MOBILE, FAST)[n % 3]) for n in range(24)]
     slow = [world.take(f"slow {n}", SLOW) for n in range(48)]
     for n in range(1000):
@@ -272,8 +272,8 @@ def test_a_crowd_of_newcomers_without_end_ends_nothing_honest(world: World) -> N
     assert states(slow) == {"gave way": 48}
 
 
-def test_many_callers_that_have_few_each_leave_a_share(world: World) -> None:
-    """The slowest of a caller above its share gives way, though it has two only."""
+def test_many_callers_with_few_uploads_each_leave_a_share(world: World) -> None:
+    """The slowest upload of a caller above its share gives way, though the caller has only two."""
     uploads = world.fill(72, 36, ABOVE)
     mine = world.take("me")
     world.wait(LONGEST_S)
@@ -282,7 +282,7 @@ def test_many_callers_that_have_few_each_leave_a_share(world: World) -> None:
     assert world.take("me").state == "refused"
 
 
-def test_one_that_leaves_waits_no_longer(world: World) -> None:
+def test_a_cancelled_request_waits_no_longer(world: World) -> None:
     uploads = world.fill(72, 9)
     left, other = world.take("me"), world.take("other")
     left.taking.addErrback(lambda _: None)
@@ -290,24 +290,24 @@ def test_one_that_leaves_waits_no_longer(world: World) -> None:
     uploads[0].end()
     assert other.state == "holds"
     world.assert_quiet()
-    assert world.places.used == 72
+    assert world.slots.used == 72
 
 
-def test_without_a_clock_nobody_waits() -> None:
-    places = Slots(8, BUSY_RATE)
-    uploads = [Upload(places, "attacker", FAST) for _ in range(7)]
-    uploads.append(Upload(places, "attacker", SLOW))
-    mine = [Upload(places, "me") for _ in range(3)]
+def test_without_a_clock_no_request_waits() -> None:
+    slots = Slots(8, BUSY_RATE)
+    uploads = [Upload(slots, "attacker", FAST) for _ in range(7)]
+    uploads.append(Upload(slots, "attacker", SLOW))
+    mine = [Upload(slots, "me") for _ in range(3)]
     assert [each.state for each in mine] == ["holds", "holds", "refused"]
     assert uploads[-1].state == "gave way"
-    assert places.waiting == 0
+    assert slots.waiting == 0
 
 
 class Form:
-    """A share that grows, and asks for one more."""
+    """A request whose share grows."""
 
     def __init__(self, shares: Shares, caller: str, held: int, pace: float | None = ABOVE) -> None:
-        self.told = 0
+        self.ends = 0
         self.speed = pace
         self.share = shares.take(caller, self, held)
 
@@ -315,7 +315,7 @@ class Form:
         return self.speed
 
     def give_way(self) -> None:
-        self.told += 1
+        self.ends += 1
 
 
 def test_a_share_waits_to_grow_while_its_caller_is_below_its_share() -> None:
@@ -327,11 +327,11 @@ def test_a_share_waits_to_grow_while_its_caller_is_below_its_share() -> None:
     assert growing == []
     clock.pump([0.25] * 2)
     assert growing == [None]
-    assert (mine.share.amount, [each.told for each in large]) == (9, [1, 0])
+    assert (mine.share.amount, [each.ends for each in large]) == (9, [1, 0])
     assert clock.getDelayedCalls() == []
 
 
-def test_a_share_that_waits_in_vain_to_grow_is_refused_after_two_seconds() -> None:
+def test_a_share_that_cannot_grow_is_refused_after_two_seconds() -> None:
     clock, shares = Clock(), Shares(64, BUSY_RATE)
     Form(shares, "attacker", 64, math.inf)
     mine = Form(shares, "me", 8)
@@ -344,7 +344,7 @@ def test_a_share_that_waits_in_vain_to_grow_is_refused_after_two_seconds() -> No
     assert clock.getDelayedCalls() == []
 
 
-def test_a_share_that_gave_way_or_is_above_its_callers_share_waits_for_nothing() -> None:
+def test_a_share_does_not_wait_after_it_gave_way_or_for_a_caller_above_its_share() -> None:
     clock, shares = Clock(), Shares(64, BUSY_RATE)
     large, mine = Form(shares, "attacker", 64), Form(shares, "me", 8)
     with pytest.raises(Busy):
@@ -355,9 +355,8 @@ def test_a_share_that_gave_way_or_is_above_its_callers_share_waits_for_nothing()
     assert isinstance(growing[0], Failure)
 
 
-@settings(deadline=None)
 @given(st.data())
-def test_within_two_seconds_nobody_is_refused_below_its_share(data: st.DataObject) -> None:
+def test_no_caller_below_its_share_is_refused_after_two_seconds(data: st.DataObject) -> None:
     total = data.draw(st.integers(1, 20))
     world = World(total)
     callers = [f"caller {n}" for n in range(data.draw(st.integers(1, min(total, 6))))]
@@ -367,21 +366,20 @@ def test_within_two_seconds_nobody_is_refused_below_its_share(data: st.DataObjec
         world.wait(data.draw(st.sampled_from([0, 0.1, 0.5])))
     world.wait(LONGEST_S)
     mine = world.take("me") if len(callers) < total else world.take(callers[0])
-    held = [world.places._shares.held_by(caller) for caller in callers]
+    held = [world.slots._shares.held_by(caller) for caller in callers]
     share = total // (sum(map(bool, held)) + (mine.caller == "me"))
     world.wait(LONGEST_S)
     if mine.caller == "me" and share >= 1:
         assert mine.state == "holds"
-    assert world.places.used <= total + total // 8
+    assert world.slots.used <= total + total // 8
     world.assert_quiet()
 
 
-@settings(deadline=None)
 @given(st.data())
-def test_a_newcomer_gets_what_stalls_and_nothing_honest_ends_within_a_share(
+def test_a_new_caller_gets_a_stalled_slot_and_no_honest_upload_within_a_share_ends(
     data: st.DataObject,
 ) -> None:
-    """Case 86. The crowd holds what it likes. Each newcomer is a caller of its own."""
+    """Case 86. The crowd holds any number. Each newcomer is another caller."""
     total = data.draw(st.integers(1, 20))
     world = World(total)
     callers = [f"caller {n}" for n in range(data.draw(st.integers(1, 24)))]
@@ -392,7 +390,7 @@ def test_a_newcomer_gets_what_stalls_and_nothing_honest_ends_within_a_share(
         is_new = comes == "newcomer"
         caller = f"newcomer {n}" if is_new else comes
         stalls = any(each.speed is not None and each.speed < LEAST_RATE for each in holding)
-        most = world.places._shares.share({caller})
+        most = world.slots._shares.share({caller})
         held = Counter(each.caller for each in holding)
         taken = world.take(caller, data.draw(paces))
         world.clock.pump([TICK_S] * 9)

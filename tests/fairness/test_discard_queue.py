@@ -1,4 +1,4 @@
-"""Turns for content that nobody needs (case 85)."""
+"""Turns in which unneeded content is dropped (case 85)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ CROWD, NORMAL = "192.0.2.1", "192.0.2.2"
 
 
 class Dropped:
-    """Pieces that were dropped: whose they were."""
+    """A queue, and the clients whose pieces were dropped."""
 
     def __init__(self) -> None:
         self.clock = TurningClock()
-        self.dropping = DiscardQueue(self.clock)
+        self.queue = DiscardQueue(self.clock)
         self.of: list[str] = []
 
-    def wait(self, client: str, count: int, *, is_there: bool = True) -> None:
+    def wait(self, client: str, count: int, *, is_left: bool = True) -> None:
         def drop() -> bool:
             self.of.append(client)
-            return is_there
+            return is_left
 
         for _ in range(count):
-            self.dropping.add(client, drop)
+            self.queue.add(client, drop)
 
     def turn(self, took_s: float = 0.0) -> int:
-        """How many pieces a turn of the loop drops that took so long."""
+        """How many pieces are dropped in a turn of the loop that takes `took_s`."""
         before = len(self.of)
         self.clock.spend(took_s)
         self.clock.turn()
@@ -42,7 +42,7 @@ def test_a_turn_of_the_loop_drops_one_piece() -> None:
     assert dropped.clock.getDelayedCalls() == []
 
 
-def test_of_many_pieces_of_a_client_one_is_dropped_in_a_pause() -> None:
+def test_of_many_pieces_of_a_client_one_is_dropped_after_each_pause() -> None:
     dropped = Dropped()
     dropped.wait(CROWD, 100)
     assert dropped.turn() == 1  # it was scheduled for the first one
@@ -57,7 +57,7 @@ def test_a_client_does_not_wait_for_the_pieces_of_another() -> None:
     assert dropped.of == [CROWD, NORMAL] * 2 + [CROWD] * 2
 
 
-def test_of_many_clients_some_are_served_in_a_pause_and_then_the_next() -> None:
+def test_of_many_clients_some_are_served_after_a_pause_and_then_the_next() -> None:
     dropped = Dropped()
     crowd = [f"192.0.2.{number}" for number in range(2 * CLIENTS)]
     for client in crowd:
@@ -66,10 +66,10 @@ def test_of_many_clients_some_are_served_in_a_pause_and_then_the_next() -> None:
     assert dropped.of == crowd + crowd[:CLIENTS]
 
 
-def test_what_is_not_there_any_more_takes_no_time() -> None:
-    """A crowd that has left must not be waited for."""
+def test_pieces_that_are_gone_take_no_time() -> None:
+    """Clients that have disconnected must not delay the others."""
     dropped = Dropped()
-    dropped.wait(CROWD, 1000, is_there=False)
+    dropped.wait(CROWD, 1000, is_left=False)
     dropped.wait(NORMAL, 1)
     dropped.turn()
     assert dropped.of[:2] == [CROWD, NORMAL]
@@ -82,7 +82,7 @@ def test_a_turn_can_be_awaited() -> None:
 
     async def drop() -> None:
         for number in range(3):
-            await dropped.dropping.turn(NORMAL)
+            await dropped.queue.turn(NORMAL)
             passed.append(number)
 
     ensureDeferred(drop())
@@ -101,7 +101,7 @@ def test_a_piece_that_fails_does_not_hold_up_the_others() -> None:
     def fail() -> bool:
         raise ZeroDivisionError
 
-    dropped.dropping.add(CROWD, fail)
+    dropped.queue.add(CROWD, fail)
     dropped.wait(NORMAL, 1)
     with pytest.raises(ZeroDivisionError):
         dropped.turn()

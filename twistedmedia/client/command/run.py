@@ -1,4 +1,4 @@
-"""What all subcommands of the command need: the client, and where to report to."""
+"""One run of the command: what all subcommands share, and work on several files at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted.internet.defer import (
     ensureDeferred,
 )
 
-from twistedmedia.client.command.progress import Display, Transfer
+from twistedmedia.client.command.display import Display, Transfer
 from twistedmedia.client.command.results import Outcome, Result, Tally, failure
 from twistedmedia.client.exceptions import ClientError, TooManyEntries, Unreachable
 from twistedmedia.client.media import MediaClient
@@ -28,19 +28,19 @@ _ALLOW_MORE = "allow more of them (--max-entries), or name the directories one b
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the command. `jobs` is how many files are under way at once."""
+    """One run of the command. Up to `jobs` files are in progress at once."""
 
     reactor: Any
     client: MediaClient
     display: Display
     tally: Tally
-    record: ResumeStore
+    resume_store: ResumeStore
     jobs: int
     as_json: bool
     quiet: bool
 
     def report(self, result: Result, moved: int = 0) -> None:
-        """Write what became of a file, for which `moved` bytes were sent or received."""
+        """Count and show `result`, for which `moved` bytes were sent or received."""
         self.tally.count(result, moved)
         if self.as_json:
             self.display.line(result.json)
@@ -50,55 +50,56 @@ class Run:
             self.display.line(result.line)
 
     @contextmanager
-    def reporting(self, name: str | None = None, path: str | None = None) -> Iterator[None]:
-        """Report a `ClientError` of the block as a failure of the file `name` or `path`, and go on
-        behind the block.
+    def reporting_failures(
+        self, name: str | None = None, path: str | None = None
+    ) -> Iterator[None]:
+        """Report a `ClientError` of the block as a failure of the file `name` or `path`, and
+        suppress it.
 
-        :raises Unreachable: after it is reported: the rest is not to be tried then.
+        :raises Unreachable: after reporting it, so that nothing else is tried.
         """
         try:
             yield
+        except TooManyEntries as error:  # it names a parameter of the library
+            self.report(failure(TooManyEntries(error.max_entries, _ALLOW_MORE), name, path))
         except ClientError as error:
-            told: ClientError = error
-            if isinstance(error, TooManyEntries):  # as users of the command put it
-                told = TooManyEntries(error.max_entries, _ALLOW_MORE)
-            self.report(failure(told, name, path))
+            self.report(failure(error, name, path))
             if isinstance(error, Unreachable):
                 raise
 
     @contextmanager
     def transferring(self, name: str, size: int = 0) -> Iterator[Transfer]:
-        """Show the transfer of `name` for the duration of the block. `size` is what the display was
-        told to expect of it, in bytes.
+        """Show the transfer of `name` during the block. `size` is how many bytes of it the display
+        expects.
         """
         transfer = self.display.transfer(name)
         try:
             yield transfer
         finally:
-            transfer.ended(size)
+            transfer.end(size)
 
     def fail(self, reason: str) -> None:
-        """Count a failure of no file, and say why, if the results are for a person."""
+        """Count a failure that is not about a file. Show it, unless the output is JSON."""
         result = Result(Outcome.FAILED, reason=reason)
         self.tally.count(result)
         if not self.as_json:
             self.display.note(result.line)
 
 
-async def at_once(
-    count: int, items: Iterable[T] | AsyncIterator[T], work: Callable[[T], Awaitable[None]]
+async def for_each(
+    items: Iterable[T] | AsyncIterator[T], work: Callable[[T], Awaitable[None]], *, jobs: int
 ) -> None:
-    """Do `work` on each of `items`, on up to `count` of them at once. The next item is taken when
-    there is a place for it. The first that raises ends all others, and is raised when they have
-    ended; so does a cancellation.
+    """Call `work` with each of `items`, up to `jobs` at once. An item is taken when a job is free.
+    The first exception cancels all other jobs, and is raised when they have ended. A cancellation
+    of the caller does the same.
     """
-    queue = items if isinstance(items, AsyncIterator) else _each(items)
+    queue = items if isinstance(items, AsyncIterator) else _async(items)
     taking = DeferredLock()
-    causes: list[Exception] = []
+    errors: list[Exception] = []
     workers: list[Deferred[None]] = []
 
     async def worker() -> None:
-        while not causes:
+        while not errors:
             try:
                 async with taking:
                     item = await anext(queue)
@@ -108,21 +109,21 @@ async def at_once(
             except CancelledError:
                 raise
             except Exception as error:
-                if not causes:
-                    causes.append(error)
+                if not errors:
+                    errors.append(error)
                     for each in list(workers):
                         each.cancel()
                 raise
 
-    for _ in range(count):
+    for _ in range(jobs):
         workers.append(ensureDeferred(worker()))
     results = await DeferredList(workers, consumeErrors=True)
-    if causes:
-        raise causes[0]
+    if errors:
+        raise errors[0]
     if any(not success for success, _ in results):
         raise CancelledError
 
 
-async def _each(items: Iterable[T]) -> AsyncIterator[T]:
+async def _async(items: Iterable[T]) -> AsyncIterator[T]:
     for item in items:
         yield item

@@ -1,4 +1,4 @@
-"""Digests in headers and form fields (RFC 9530, RFC 9651)."""
+"""`header_fields`: digests in headers and form fields (RFC 9530, RFC 9651)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from twistedmedia.errors import Malformed
 from twistedmedia.http.header_fields import (
     declared_sha256,
+    parse_sha256,
     repr_digest,
-    sha256_from_hex,
     wants_sha256,
 )
 
-quick = settings(max_examples=200, deadline=None)
+quick = settings(max_examples=200)
 
 HEX = hashlib.sha256(b"hello").hexdigest()
 B64 = base64.b64encode(bytes.fromhex(HEX)).decode()
@@ -32,14 +32,14 @@ DECLARED = [
     DIGEST,
     f"  {DIGEST} ",
     f"sha-256=:{B64.rstrip('=')}:",  # RFC 9651, 4.2.7
-    f"sha-256=:{B64[:-2]}R=:",  # bits that belong to no byte
+    f"sha-256=:{B64[:-2]}R=:",  # bits beyond the last byte
     f"{DIGEST};a;b=1;c=?0;d=x/y",
     f"{DIGEST}; a=1;  b",
     f"{DIGEST},md5=:AAAA:",
     f"md5=:AAAA:\t,\t{DIGEST}",
     f"md5=:AAAA: , {DIGEST} ,crc32c=:AA==:",
     f"sha-512=:AAAA:, {DIGEST}",
-    f"{OTHER}, {DIGEST}",  # of repeated keys the last counts
+    f"{OTHER}, {DIGEST}",  # the last of repeated keys counts
     f"sha-256, {DIGEST}",
     f"sha-256=1, sha-256=x, {DIGEST}",
     f'a=1, b=-1.5, c="x, \\" \\\\ sha-256=:", d=tok*en/1:2, e=:: , f=?1, {DIGEST}',
@@ -136,7 +136,7 @@ MALFORMED = [
 
 
 def short(value: object) -> str:
-    """An id that fits a line."""
+    """A test id that fits a line."""
     return ascii(value) if len(ascii(value)) < 90 else f"{ascii(value)[:80]} and so on"
 
 
@@ -146,13 +146,13 @@ def test_the_sha256_of_a_field_is_found(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", NOT_DECLARED, ids=short)
-def test_other_algorithms_are_passed_over(field: str) -> None:
+def test_other_algorithms_are_ignored(field: str) -> None:
     assert declared_sha256(field) is None
     assert declared_sha256(DIGEST, field) == HEX
 
 
 @pytest.mark.parametrize("field", MALFORMED, ids=short)
-def test_what_declares_nothing_clearly_is_malformed(field: str) -> None:
+def test_an_invalid_field_is_malformed(field: str) -> None:
     for fields in ((field,), (DIGEST, field), (field, None)):
         with pytest.raises(Malformed, match="digest field"):
             declared_sha256(*fields)
@@ -171,7 +171,9 @@ def test_what_declares_nothing_clearly_is_malformed(field: str) -> None:
         (("md5=:AAAA:", OTHER), OTHER_HEX),
     ],
 )
-def test_several_fields_declare_one_digest(fields: tuple[str | None, ...], declared: str) -> None:
+def test_several_fields_may_declare_one_digest(
+    fields: tuple[str | None, ...], declared: str
+) -> None:
     assert declared_sha256(*fields) == declared
 
 
@@ -181,14 +183,14 @@ def test_fields_that_contradict_each_other_are_refused(fields: tuple[str | None,
         declared_sha256(*fields)
 
 
-def test_a_malformed_field_is_told_before_a_contradiction() -> None:
+def test_a_malformed_field_takes_precedence_over_a_contradiction() -> None:
     with pytest.raises(Malformed):
         declared_sha256(DIGEST, OTHER, "sha-256")
 
 
 @pytest.mark.parametrize("text", [HEX, HEX.upper(), HEX[:10].upper() + HEX[10:]])
-def test_a_form_declares_in_hex_of_any_case(text: str) -> None:
-    assert sha256_from_hex(text) == HEX
+def test_a_form_field_is_hex_of_any_case(text: str) -> None:
+    assert parse_sha256(text) == HEX
 
 
 @pytest.mark.parametrize(
@@ -207,12 +209,12 @@ def test_a_form_declares_in_hex_of_any_case(text: str) -> None:
     ],
     ids=short,
 )
-def test_what_is_not_64_hex_digits_is_malformed(text: str) -> None:
+def test_other_text_than_64_hex_digits_is_malformed(text: str) -> None:
     with pytest.raises(Malformed, match="64 hex digits"):
-        sha256_from_hex(text)
+        parse_sha256(text)
 
 
-def test_a_digest_is_written_as_the_rfc_shows_it() -> None:
+def test_a_digest_is_formatted_as_in_the_rfc() -> None:
     """RFC 9530, appendix D: the digest of '{"hello": "world"}' and a line break."""
     digest = hashlib.sha256(b'{"hello": "world"}\n').hexdigest()
     assert repr_digest(digest) == "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"
@@ -255,23 +257,21 @@ def test_a_digest_is_written_as_the_rfc_shows_it() -> None:
         ("*", False),
     ],
 )
-def test_a_digest_is_wanted_when_a_well_formed_field_says_so(
-    field: str | None, wanted: bool
-) -> None:
+def test_a_digest_is_wanted_if_a_valid_field_asks_for_it(field: str | None, wanted: bool) -> None:
     """RFC 9530, 4."""
     assert wants_sha256(field) == wanted
 
 
 @quick
 @given(st.binary(min_size=32, max_size=32))
-def test_what_is_written_is_read(digest: bytes) -> None:
+def test_a_formatted_digest_is_parsed(digest: bytes) -> None:
     assert declared_sha256(repr_digest(digest.hex())) == digest.hex()
-    assert sha256_from_hex(digest.hex().upper()) == digest.hex()
+    assert parse_sha256(digest.hex().upper()) == digest.hex()
 
 
 @quick
 @given(st.binary(max_size=40))
-def test_only_a_digest_of_32_bytes_is_one(digest: bytes) -> None:
+def test_only_32_bytes_are_a_digest(digest: bytes) -> None:
     field = f"sha-256=:{base64.b64encode(digest).decode()}:"
     if len(digest) == 32:
         assert declared_sha256(field) == digest.hex()
@@ -318,9 +318,9 @@ def test_a_digest_is_found_in_every_dictionary(around: list[str], at: int, comma
 
 @quick
 @given(st.text() | st.text(st.sampled_from('sha-256=:A;,()"?@% \t')))
-def test_any_text_has_a_digest_or_none_or_is_malformed(text: str) -> None:
+def test_any_text_is_parsed_or_malformed(text: str) -> None:
     assert wants_sha256(text) in (True, False)
-    for parse in (declared_sha256, sha256_from_hex):
+    for parse in (declared_sha256, parse_sha256):
         try:
             digest = parse(text)
         except Malformed:
@@ -330,7 +330,7 @@ def test_any_text_has_a_digest_or_none_or_is_malformed(text: str) -> None:
 
 @quick
 @given(st.integers(0, len(DIGEST) - 1))
-def test_a_field_that_lost_a_character_declares_nothing_else(at: int) -> None:
+def test_a_field_without_one_character_declares_no_other_digest(at: int) -> None:
     try:
         assert declared_sha256(DIGEST[:at] + DIGEST[at + 1 :]) in (None, HEX)
     except Malformed:
@@ -360,20 +360,20 @@ LONG: list[Callable[[int], str]] = [
 
 
 def cost_s(field: str) -> float:
-    """The least processor time, in seconds, of a look at `field`."""
+    """The least processor time, in seconds, to parse `field`."""
     spent = []
     for _ in range(5):
-        begun = time.thread_time()
+        started_s = time.thread_time()
         wants_sha256(field)
         with contextlib.suppress(Malformed):
             declared_sha256(field)
-        spent.append(time.thread_time() - begun)
+        spent.append(time.thread_time() - started_s)
     return min(spent)
 
 
 @pytest.mark.parametrize("long", LONG, ids=lambda long: short(long(40)))
-def test_a_long_field_costs_its_length(long: Callable[[int], str]) -> None:
-    """Sixteen times as long is not much more than sixteen times as dear."""
+def test_parsing_a_long_field_takes_linear_time(long: Callable[[int], str]) -> None:
+    """A field 16 times as long takes about 16 times as long."""
     small, large = cost_s(long(16 << 10)), cost_s(long(256 << 10))
     assert small < 0.1
     assert large < small * 16 * 4 + 0.001
