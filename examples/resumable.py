@@ -33,7 +33,9 @@ async def main(reactor: Any, path: Path, service: str) -> None:
         raise SystemExit(error.reason) from None
     copy = path.with_name(f"copy-of-{path.name}")
     try:
-        stored = await client.upload(path, "examples", progress=show, record=UploadRecords(RECORDS))
+        stored = await client.upload(
+            path, "examples", progress=show, resume_store=UploadRecords(RECORDS)
+        )
         before = " (it was there before)" if stored.identical else ""
         print(f"stored     {stored.size} bytes at {stored.url}{before}")
         got = await client.download("examples", stored.filename, copy, progress=show)

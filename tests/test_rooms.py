@@ -62,7 +62,7 @@ PURE = [
     *(f"twistedmedia.audio.{name}" for name in ("mpeg", "stream", "verdict", "wav")),
     *(
         f"twistedmedia.client.{name}"
-        for name in ("bounds", "exceptions", "locations", "outcomes", "responses", "retries")
+        for name in ("client_limits", "exceptions", "locations", "outcomes", "responses", "retries")
     ),
     *(f"twistedmedia.client.command.{name}" for name in ("command_line", "results", "text")),
     "twistedmedia.fetch",

@@ -19,11 +19,8 @@ MANY_FLAGS = {
     "http/connection.py: MediaChannel",
     "library/upload.py: Upload",
 }
-MANY_PARAMETERS = {
-    "client/resuming.py: Resumable",
-}
+MANY_PARAMETERS: set[str] = set()
 LONG = {
-    "client/media.py",
     "http/connection.py",
     "library/resumable.py",
     "library/upload.py",

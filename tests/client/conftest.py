@@ -36,8 +36,8 @@ class Talk:
             reactor,
             options.pop("url", fake.url),
             retries=options.pop("retries", Retries(times=3, random=lambda: 0.0)),
-            timeouts=options.pop("timeouts", ClientTimeouts(stall_s=5, answer_s=5)),
-            waiting=lambda error, wait_s: self.waits.append((error, wait_s)),
+            timeouts=options.pop("timeouts", ClientTimeouts(stall_s=5, response_s=5)),
+            on_retry=lambda error, wait_s: self.waits.append((error, wait_s)),
             **options,
         )
 
@@ -52,7 +52,7 @@ class Talk:
         """
         await until(lambda: any(each.is_whole for each in self.fake.asked(method)))
         calls = reactor.getDelayedCalls()
-        [call] = [call for call in calls if getattr(call.func, "__name__", "") == "_expire"]
+        [call] = [call for call in calls if getattr(call.func, "__name__", "") == "_on_timeout"]
         left_s: float = call.getTime() - reactor.seconds()
         call.reset(0)
         return left_s

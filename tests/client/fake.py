@@ -1,7 +1,7 @@
-"""A service to test the client against: it keeps media in memory, takes resumable uploads, and
-does wrong what it is told to, request by request.
+"""A fake service for tests: it stores media in memory, supports resumable uploads, and does planned
+misdeeds in response to single requests.
 
-It listens on a real socket. Bytes of a PATCH are kept as they come, as a service with a disk does.
+It listens on a real socket. It keeps the bytes of a PATCH as they arrive, like the real service.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ Headers = dict[str, str]
 
 @dataclass(frozen=True)
 class Misdeed:
-    """What is done wrong with one request.
+    """A misdeed in response to one request.
 
-    `cut_at`: the connection is cut when so many bytes of the content have come. `answer`: this is
-    answered, and nothing done; `early`, before the content has come. `is_lost`: all is done, and
-    the connection cut instead of an answer. `hangs`: nothing is answered. `short_at`: so many bytes
-    of the answer's content are sent, then the connection is closed; `without_length`, after all of
-    them. `stays_at`: so many are sent, and nothing more. `more`: headers that are changed. `raw`:
-    these bytes are sent instead of an answer, and the connection is closed. `is_deaf`: no content
-    is read.
+    `cut_at`: abort the connection after this many bytes of content. `answer`: send this response
+    and do nothing; with `early`, before the content has arrived. `is_lost`: do everything, then
+    abort the connection instead of responding. `hangs`: do not respond. `short_at`: close the
+    connection after this many bytes of the response's content; with `without_length`, after all of
+    it. `stays_at`: stop sending after this many bytes. `more`: change these headers. `raw`: send
+    these bytes instead of a response, then close. `is_deaf`: do not read content.
     """
 
     cut_at: int | None = None
@@ -58,7 +57,7 @@ class Answer:
 
 
 def told(status: int, code: int, reason: str = "because", **headers: str) -> Answer:
-    """A refusal as the service says it."""
+    """A refusal in the format of the service."""
     content = json.dumps({"code": code, "reason": reason}).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Answer(status, named, content)
@@ -82,12 +81,12 @@ class Heard:
 
     @property
     def is_whole(self) -> bool:
-        """Whether as much has come as its `Content-Length` says."""
+        """Whether as many bytes have arrived as `Content-Length` says."""
         return len(self.content) == int(self.headers.get("content-length", "0"))
 
 
 class Fake(Factory):
-    """`media` by their names; `heard` are the requests that came, in their order."""
+    """`media` has the contents by name; `heard` has the received requests in order."""
 
     noisy = False
 
@@ -99,19 +98,19 @@ class Fake(Factory):
         self.connections: set[_Connection] = set()
         self.page_limit = 2
         self.has_uploads = True
-        self.formats: set[str] | None = None  # those that are taken; None stands for all
+        self.formats: set[str] | None = None  # the accepted formats; None accepts all
         self.storage = "ok"
-        # By directory, which exists then: how many entries are not media.
+        # The number of entries that are not media, by directory. Such a directory exists.
         self.left_out: dict[str, int] = {}
         self.knows_digests = True
-        self.hold_at: int | None = None  # no more is read of a PATCH when it has so many bytes
+        self.hold_at: int | None = None  # stop reading a PATCH after this many bytes
         self.held: Deferred[None] = Deferred()
         self._misdeeds: list[tuple[str, Misdeed]] = []
         self._count = 0
         self._port: Any = None
 
     def next(self, method: str, **misdeed: Any) -> None:
-        """Do this with the next request of that method that nothing is told for yet."""
+        """Plan a misdeed for the next request of that method without a plan."""
         self._misdeeds.append((method, Misdeed(**misdeed)))
 
     def misdeed(self, method: str) -> Misdeed:
@@ -123,7 +122,7 @@ class Fake(Factory):
 
     @property
     def did_all(self) -> bool:
-        """Whether all that was to be done wrong has been."""
+        """Whether all planned misdeeds have happened."""
         return not self._misdeeds
 
     @property
@@ -139,7 +138,7 @@ class Fake(Factory):
         return [each for each in self.heard if each.method == method]
 
     def put(self, name: str, content: bytes) -> str:
-        """Store it. Returns its entity tag."""
+        """Store a file. Returns its entity tag."""
         self._count += 1
         self.media[name] = content
         self.etags[name] = f'"v{self._count}"'
@@ -161,14 +160,14 @@ class Fake(Factory):
                 await connection.lost
 
     async def silence(self) -> None:
-        """Accept nobody any more."""
+        """Stop accepting connections."""
         if self._port.connected:
             await self._port.stopListening()
 
     def buildProtocol(self, addr: Any) -> Protocol:
         return _Connection(self)
 
-    # What it answers.
+    # Responses.
 
     def answer(self, request: Heard) -> Answer:
         path = urlsplit(request.target).path
@@ -354,7 +353,7 @@ class Fake(Factory):
         return Answer(201, headers)
 
     def keep(self, request: Heard, piece: bytes) -> None:
-        """Some bytes of the content of `request`."""
+        """Keep some bytes of the content of `request`."""
         if request.method == "PATCH":
             upload = self.uploads.get(request.target.rpartition("/")[2])
             expected = int(request.headers["upload-offset"]) + len(request.content)
@@ -437,7 +436,7 @@ class _Connection(Protocol):
             return
         if self._left == 0 and misdeed.early:
             self._request = None
-            if rest:  # whoever has his answer may go on
+            if rest:  # the client may send its next request after an early response
                 self.dataReceived(rest)
         elif self._left == 0 and not misdeed.hangs:
             answer = misdeed.answer or self._fake.answer(request)

@@ -1,4 +1,4 @@
-"""A server that means harm: it answers with any bytes, as many as the client takes.
+"""A malicious server, which sends any bytes, as many as the client accepts.
 
 It listens on a real socket.
 """
@@ -19,14 +19,14 @@ from zope.interface import implementer
 
 from twistedmedia.client import ClientTimeouts, MediaClient, Retries
 
-# Called with the method and the target of a request, and how many requests there were before.
+# Called with the method and target of a request, and the number of earlier requests.
 Answering = Callable[[str, str, int], Iterable[bytes]]
 ETAG = b'ETag: "x"\r\n'
 
 
 class Hostile(Factory):
-    """Sends the pieces that `answering` gives for a request, each when the client took those
-    before. When they end, the connection stays, unless `closes`.
+    """Sends the pieces that `answering` returns for a request, no faster than the client reads.
+    After the last piece the connection stays open, unless `closes`.
     """
 
     noisy = False
@@ -88,11 +88,11 @@ class _Connection(Protocol):
 async def facing(
     answering: Answering, *, closes: bool = False, **options: Any
 ) -> AsyncIterator[tuple[Hostile, MediaClient]]:
-    """A hostile server and a client that asks it, which tries nothing again unless told to."""
+    """A hostile server, and a client of it, by default without retries."""
     server = Hostile(answering, closes=closes)
     port: Any = reactor.listenTCP(0, server, interface="127.0.0.1")
     options.setdefault("retries", Retries(times=0))
-    options.setdefault("timeouts", ClientTimeouts(stall_s=5, answer_s=5))
+    options.setdefault("timeouts", ClientTimeouts(stall_s=5, response_s=5))
     client = MediaClient(reactor, f"http://127.0.0.1:{port.getHost().port}", **options)
     try:
         yield server, client
@@ -113,15 +113,15 @@ def whole(content: bytes) -> list[bytes]:
 
 
 def page(names: Iterable[str], following: str | None) -> list[bytes]:
-    """A page of a listing. A name that ends with a slash is a directory's."""
+    """A page of a listing. A name that ends with a slash is a directory."""
     file = {"size": 1, "modified": "", "etag": '"x"'}
     entries = [{"name": name, **({} if name.endswith("/") else file)} for name in names]
     return whole(json.dumps({"entries": entries, "next": following}).encode())
 
 
 def without_end(first: bytes, piece: bytes, most_bytes: int = 1 << 30) -> Iterator[bytes]:
-    """`first`, and `piece` again and again. It ends all the same, for the sake of the disk on which
-    a client without bounds is tested.
+    """`first`, then `piece` repeatedly. It ends at `most_bytes`, so that a client without limits
+    does not fill the disk.
     """
     yield first
     yield from repeat(piece, most_bytes // len(piece))

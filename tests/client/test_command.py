@@ -21,7 +21,7 @@ from tests.support import asynchronous
 from twistedmedia.client.command.command_line import parse
 from twistedmedia.client.command.main import main
 from twistedmedia.client.command.text import size_text
-from twistedmedia.client.uploading import SMALL_BYTES
+from twistedmedia.client.uploader import SMALL_BYTES
 
 LARGE = bytes(range(256)) * (SMALL_BYTES // 64)  # 16 MiB
 HELD_AT = 5 << 20

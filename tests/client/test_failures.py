@@ -1,4 +1,4 @@
-"""Every failure is a `ClientError`: each call of the client, with each way to fail."""
+"""Every failure of every method of the client is a `ClientError`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.client.fake import ServiceResponse, told
+from tests.client.fake import Answer, told
 from tests.support import asynchronous
 from twistedmedia.client import (
     ClientError,
@@ -24,13 +24,12 @@ from twistedmedia.client import (
     Retries,
     Unreachable,
 )
-from twistedmedia.client.responses import ServiceResponse as Told
-from twistedmedia.client.responses import refusal
-from twistedmedia.client.uploading import SMALL_BYTES
+from twistedmedia.client.responses import ServiceResponse, refusal
+from twistedmedia.client.uploader import SMALL_BYTES
 
 Call = Callable[[MediaClient, Path, int], Deferred[Any]]
 
-# `path` is a small file, `null` is open on /dev/null, for both directions.
+# `path` is a small file, `null` a descriptor of /dev/null for reading and writing.
 CALLS: dict[str, Call] = {
     "upload": lambda client, path, null: client.upload(path, "a"),
     "upload of a large file": lambda client, path, null: client.upload(
@@ -44,7 +43,7 @@ CALLS: dict[str, Call] = {
     "download": lambda client, path, null: client.download("a", "b.wav", path),
     "download_stream": lambda client, path, null: client.download_stream("a", "b.wav", null),
     "find": lambda client, path, null: client.find("a", "b.wav"),
-    "holds": lambda client, path, null: client.holds(path, "a", "b.wav"),
+    "holds": lambda client, path, null: client.matches(path, "a", "b.wav"),
     "list": lambda client, path, null: client.list("a"),
     "list, recursive": lambda client, path, null: client.list("a", recursive=True),
     "page": lambda client, path, null: client.page("a", "b"),
@@ -53,20 +52,20 @@ CALLS: dict[str, Call] = {
     "fetch": lambda client, path, null: client.fetch("http://e/"),
     "health": lambda client, path, null: client.health(),
 }
-# These read the content of an answer. The others may take a 200 for the file that it says it is.
+# These parse the content of a response. The others accept a 200 as the content of a file.
 READING = ["list", "list, recursive", "page", "delete", "import_url", "fetch", "health", "upload"]
 
 
 def answer(content: bytes, *headers: bytes, status: bytes = b"200 OK", length: int = -1) -> bytes:
     size = len(content) if length < 0 else length
-    headers = (*headers, b"Connection: close")  # so that none is used again
+    headers = (*headers, b"Connection: close")  # so that no connection is reused
     lines = [b"HTTP/1.1 " + status, *headers, b"Content-Length: %d" % size]
     return b"\r\n".join([*lines, b"", content])
 
 
 HTML = b"<html><h1>502 Bad Gateway</h1></html>"
 
-# What is answered to every request, before the connection is closed.
+# The response to every request, after which the connection is closed.
 BROKEN = {
     "nothing": b"",
     "not HTTP": b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n",
@@ -82,7 +81,7 @@ BROKEN = {
     "a header that is too large": answer(b"{}", b"X: " + b"x" * (1 << 20)),
     "interim answers only": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
 }
-# To these calls a head can be enough of an answer, and it says nothing about content then.
+# These methods can succeed with the head of a response, and ignore what it says about content.
 HEADED = ["upload_stream", "replace", "find", "holds"]
 HEADERS_ONLY = [said for name, said in BROKEN.items() if "length" in name or "coding" in name]
 CUT = {
@@ -126,7 +125,7 @@ SENSELESS = {
 
 
 class Answering(Protocol):
-    """Answers every request with the same bytes, and closes; `None` cuts, and "" waits."""
+    """Sends the same bytes for every request, and closes. None aborts, SILENCE sends nothing."""
 
     transport: Any
 
@@ -155,7 +154,7 @@ async def asking(
     url: str = "http://127.0.0.1:{port}",
     wait_s: float = 5.0,
 ) -> AsyncIterator[tuple[MediaClient, Path, int]]:
-    """A client of a server that answers everything with `said`."""
+    """A client of a server that responds to every request with `said`."""
     path = tmp_path / "b.wav"
     path.write_bytes(b"sound")
     path.with_name("large.wav").write_bytes(bytes(SMALL_BYTES + 1))
@@ -174,7 +173,7 @@ async def asking(
         reactor,
         url.format(port=port.getHost().port),
         retries=Retries(times=0),
-        timeouts=ClientTimeouts(5, stall_s=5, answer_s=wait_s, import_s=wait_s, health_s=wait_s),
+        timeouts=ClientTimeouts(5, stall_s=5, response_s=wait_s, import_s=wait_s, health_s=wait_s),
     )
     null = os.open(os.devnull, os.O_RDWR)
     try:
@@ -197,7 +196,7 @@ async def failure_of(call: Call, it: tuple[MediaClient, Path, int]) -> BaseExcep
 
 @pytest.mark.parametrize("said", [None, *BROKEN.values()], ids=["a reset", *BROKEN])
 @asynchronous
-async def test_a_connection_that_breaks_is_told(
+async def test_a_broken_connection_is_unreachable(
     said: bytes | None, tmp_path: Path, nothing_left_behind: list[Any]
 ) -> None:
     async with asking(said, tmp_path) as it:
@@ -209,12 +208,12 @@ async def test_a_connection_that_breaks_is_told(
             assert isinstance(error, Unreachable), (name, error)
             assert "the service at http://127.0.0.1:" in error.reason, name
             assert "\n" not in error.reason
-    nothing_left_behind.clear()  # Twisted logs faults of its own after some of these
+    nothing_left_behind.clear()  # Twisted logs errors after some of these
 
 
 @pytest.mark.parametrize("said", CUT.values(), ids=CUT)
 @asynchronous
-async def test_an_answer_that_is_cut_is_told(
+async def test_a_truncated_response_is_unreachable(
     said: bytes, tmp_path: Path, nothing_left_behind: list[Any]
 ) -> None:
     async with asking(said, tmp_path) as it:
@@ -222,7 +221,7 @@ async def test_an_answer_that_is_cut_is_told(
             error = await failure_of(call, it)
             assert isinstance(error, ClientError | None), (name, error)
             assert name not in READING or isinstance(error, Unreachable), (name, error)
-    nothing_left_behind.clear()  # Twisted logs a fault of its own after broken chunks
+    nothing_left_behind.clear()  # Twisted logs an error after broken chunks
 
 
 @pytest.mark.parametrize("said", REFUSING.values(), ids=REFUSING)
@@ -235,25 +234,25 @@ async def test_a_refusal_of_another_server_has_no_code(said: bytes, tmp_path: Pa
             assert isinstance(error, ClientError), (name, error)
             assert error.code is None, (name, error.reason)
             if isinstance(error, Refused):
-                assert not error.told
+                assert not error.is_from_service
                 assert error.reason.startswith(f"HTTP {error.status}")
                 assert "exists" not in error.reason
 
 
 @pytest.mark.parametrize("said", SENSELESS.values(), ids=SENSELESS)
 @asynchronous
-async def test_an_answer_that_makes_no_sense_is_told(said: bytes, tmp_path: Path) -> None:
+async def test_an_invalid_response_is_a_client_error(said: bytes, tmp_path: Path) -> None:
     async with asking(said, tmp_path) as it:
         for name, call in CALLS.items():
             error = await failure_of(call, it)
             assert isinstance(error, ClientError | None), (name, error)
-            if not name.startswith("download"):  # to which any content is content
+            if not name.startswith("download"):  # which accepts any content
                 assert error is not None, name
             assert error is None or error.code is None, name
 
 
 @asynchronous
-async def test_a_service_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+async def test_a_silent_service_is_given_up(tmp_path: Path) -> None:
     async with asking(SILENCE, tmp_path, wait_s=0.05) as it:
         for name, call in CALLS.items():
             error = await failure_of(call, it)
@@ -271,7 +270,7 @@ async def test_a_service_that_says_nothing_is_given_up(tmp_path: Path) -> None:
     ],
 )
 @asynchronous
-async def test_a_service_that_is_not_there_is_named(
+async def test_an_unreachable_service_is_named_in_the_reason(
     url: str, reason: str, tmp_path: Path, no_names: None
 ) -> None:
     async with asking(b"not TLS\r\n\r\n", tmp_path, url) as it:
@@ -284,7 +283,7 @@ async def test_a_service_that_is_not_there_is_named(
 @pytest.fixture
 def no_names() -> Any:
     class Nothing:
-        """No name is known; an address is itself."""
+        """Resolves addresses, but no name with `unknown`."""
 
         def resolveHostName(
             self, receiver: Any, hostName: str, portNumber: int = 0, **kwargs: Any
@@ -300,7 +299,7 @@ def no_names() -> Any:
     reactor.installNameResolver(before)
 
 
-# Arguments that make no sense: nothing is asked of the service.
+# Invalid arguments, which fail before any request.
 
 FOREIGN = (None, 5, b"bytes", ["a"])
 WRONG: dict[str, Call] = {
@@ -330,7 +329,7 @@ for _value in FOREIGN:
     WRONG |= {
         _text + "path": lambda client, path, null, v=_value: client.upload(v, "a"),  # type: ignore[misc]
         _text + "target": lambda client, path, null, v=_value: client.download("a", "b", v),  # type: ignore[misc]
-        _text + "held": lambda client, path, null, v=_value: client.holds(path, v, "b"),  # type: ignore[misc]
+        _text + "held": lambda client, path, null, v=_value: client.matches(path, v, "b"),  # type: ignore[misc]
         _text + "directory": lambda client, path, null, v=_value: client.find(v, "b"),  # type: ignore[misc]
         _text + "filename": lambda client, path, null, v=_value: client.find("a", v),  # type: ignore[misc]
         _text + "listed": lambda client, path, null, v=_value: client.list(v),  # type: ignore[misc]
@@ -365,8 +364,10 @@ for _value in (5, "text", b"bytes", [1]):
         _text + "progress of a sink": lambda client, path, null, v=_value: client.download_stream(  # type: ignore[misc]
             "a", "b", null, progress=v
         ),
-        _text + "left_out": lambda client, path, null, v=_value: client.list("a", left_out=v),  # type: ignore[misc]
-        _text + "record": lambda client, path, null, v=_value: client.upload(path, "a", record=v),  # type: ignore[misc]
+        _text + "left_out": lambda client, path, null, v=_value: client.list("a", on_left_out=v),  # type: ignore[misc]
+        _text + "record": lambda client, path, null, v=_value: client.upload(
+            path, "a", resume_store=v
+        ),  # type: ignore[misc]
     }
 for _value in FOREIGN:
     WRONG[f"{_value!r} as imported name"] = lambda client, path, null, v=_value: client.import_url(  # type: ignore[misc]
@@ -384,24 +385,24 @@ for _value in FOREIGN:
         {"retries": 0},
         {"timeouts": 3},
         {"timeouts": 0},
-        {"waiting": 3},
+        {"on_retry": 3},
         {"agent": 3},
         {"reactor": None},
         {"url": None},
     ],
     ids=str,
 )
-def test_a_client_is_not_made_of_arguments_that_make_no_sense(options: dict[str, Any]) -> None:
+def test_a_client_refuses_invalid_arguments(options: dict[str, Any]) -> None:
     with pytest.raises(LocalFailure):
         MediaClient(**{"reactor": reactor, "url": "http://127.0.0.1:1", **options})
 
 
 @pytest.mark.parametrize("value", [None, "3", True, -1, float("nan"), [1]], ids=repr)
 def test_times_and_counts_are_numbers(value: Any) -> None:
-    for name in ("times", "first_s", "longest_s", "most_asked_s"):
+    for name in ("times", "first_s", "longest_s", "max_retry_after_s"):
         with pytest.raises(LocalFailure, match=f"{name} must be a number from 0 on"):
             Retries(**{name: value})
-    for name in ("connect_s", "stall_s", "answer_s", "import_s"):
+    for name in ("connect_s", "stall_s", "response_s", "import_s"):
         with pytest.raises(LocalFailure, match=f"{name} must be a number from 0 on"):
             ClientTimeouts(**{name: value})
     with pytest.raises(LocalFailure, match="random must be a function"):
@@ -410,7 +411,7 @@ def test_times_and_counts_are_numbers(value: Any) -> None:
 
 @pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
 @asynchronous
-async def test_an_argument_that_makes_no_sense_is_told(
+async def test_an_invalid_argument_is_a_local_failure(
     talk: Any, tmp_path: Path, call: Call
 ) -> None:
     path = tmp_path / "b.wav"
@@ -427,7 +428,7 @@ async def test_an_argument_that_makes_no_sense_is_told(
 
 @pytest.mark.parametrize("name", ["upload", "upload_stream", "download", "download_stream"])
 @asynchronous
-async def test_a_fault_of_the_callers_own_function_is_the_callers(
+async def test_an_exception_of_a_callback_is_raised_unchanged(
     talk: Any, tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / "b.wav"
@@ -456,8 +457,8 @@ async def test_a_fault_of_the_callers_own_function_is_the_callers(
         os.close(source)
 
 
-def test_a_code_comes_with_the_status_that_the_service_gives_it() -> None:
-    """Case 76. Other servers write JSON with a `code` and a `reason` as well."""
+def test_a_code_counts_only_with_its_http_status() -> None:
+    """Case 76: other servers send JSON with a `code` and a `reason` as well."""
     for status, code, is_ours in [
         (409, 501, True),
         (410, 501, True),
@@ -487,21 +488,24 @@ def test_a_code_comes_with_the_status_that_the_service_gives_it() -> None:
         (500, 507, False),
     ]:
         error = refusal(
-            Told(status, {}, told(status, code).content), "http://e/media/a/b.wav", "Said So", 0
+            ServiceResponse(status, {}, told(status, code).content),
+            "http://e/media/a/b.wav",
+            "Said So",
+            0,
         )
-        assert (error.told, error.code) == ((True, code) if is_ours else (False, None))
+        assert (error.is_from_service, error.code) == ((True, code) if is_ours else (False, None))
         assert error.status == status
 
 
 @asynchronous
-async def test_anothers_501_is_never_said_to_be_a_file_that_exists(
+async def test_a_501_of_another_server_does_not_mean_that_the_file_exists(
     talk: Any, tmp_path: Path
 ) -> None:
     """Case 76."""
     (tmp_path / "b.wav").write_bytes(b"sound")
     async with talk() as it:
         for content in (b"<html>", told(501, 501, "the file exists already").content):
-            it.fake.next("PUT", answer=ServiceResponse(501, {}, content))
+            it.fake.next("PUT", answer=Answer(501, {}, content))
             with pytest.raises(Refused) as caught:
                 await it.client.upload(tmp_path / "b.wav", "a")
             assert (caught.value.status, caught.value.code) == (501, None)

@@ -1,4 +1,4 @@
-"""Case 96: a server that hands the client pages, depths, sizes and headers without end."""
+"""Case 96: a malicious server that sends endless pages, folders, content and headers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from twistedmedia.client import (
     Refused,
     Retries,
     Unreachable,
-    browsing,
+    listings,
 )
-from twistedmedia.client.bounds import LEAST_PROGRESS_BYTES
+from twistedmedia.client.client_limits import MIN_PROGRESS_BYTES
 from twistedmedia.client.command.get import GetOptions, get, get_stream
 from twistedmedia.client.command.remote import ls
 from twistedmedia.client.command.rm import rm
-from twistedmedia.client.idle_timeouts import IdleTimer, LeastPace
+from twistedmedia.client.idle_timeouts import IdleTimer, MinRate
 from twistedmedia.names import MAX_NAME_BYTES
 
 MIB = 1 << 20
@@ -54,7 +54,7 @@ HEADS = {
 
 @pytest.mark.parametrize("kind", HEADS)
 @asynchronous
-async def test_a_head_without_end_is_given_up(kind: str) -> None:
+async def test_an_endless_head_is_given_up(kind: str) -> None:
     """Case 96."""
     async with facing(lambda method, target, n: HEADS[kind], retries=Retries(times=3)) as (
         server,
@@ -63,12 +63,12 @@ async def test_a_head_without_end_is_given_up(kind: str) -> None:
         with pytest.raises(InvalidResponse, match="64 KiB of headers"):
             await client.health()
         assert len(server.asked) == 1, "it is not asked again"
-        assert server.sent_bytes < 32 * MIB  # what sockets take
+        assert server.sent_bytes < 32 * MIB  # what the sockets buffer
 
 
 @asynchronous
-async def test_each_answer_on_a_connection_may_have_a_large_head() -> None:
-    """Case 96: what is bounded is one answer, not all on a connection."""
+async def test_each_response_on_a_connection_may_have_a_large_head() -> None:
+    """Case 96: the limit is for one response, not for all responses on a connection."""
     large = head(b"X: " + b"y" * 16_000, b"X: " + b"y" * 16_000, b"Content-Length: 2")
     async with facing(lambda method, target, n: [large, b"{}"]) as (server, client):
         for _ in range(6):
@@ -82,7 +82,7 @@ async def test_each_answer_on_a_connection_may_have_a_large_head() -> None:
 
 @asynchronous
 async def test_content_in_tiny_chunks_is_given_up() -> None:
-    """Case 96: chunks of a byte, each with an extension of a kilobyte."""
+    """Case 96: chunks of one byte, each with an extension of a kilobyte."""
     begin = head(b"Transfer-Encoding: chunked")
     answer = without_end(begin, chunk(b" ", b";" + b"x" * 1_000) * 8)
     async with facing(lambda method, target, n: answer) as (server, client):
@@ -93,7 +93,7 @@ async def test_content_in_tiny_chunks_is_given_up() -> None:
 
 @asynchronous
 async def test_many_small_chunks_are_read() -> None:
-    """Case 96: a bound, and not a refusal of small pieces."""
+    """Case 96: small pieces are limited, not refused."""
     content = b'{"version": "1", "uptime": 1, "uploads": 0}'
     chunks = b"".join(chunk(b" ") for _ in range(10_000)) + chunk(content) + chunk(b"")
     async with facing(lambda method, target, n: [head(b"Transfer-Encoding: chunked"), chunks]) as (
@@ -104,11 +104,11 @@ async def test_many_small_chunks_are_read() -> None:
 
 
 @asynchronous
-async def test_content_that_drips_is_given_up() -> None:
-    """Case 96: each byte comes in time, and all of them never."""
+async def test_very_slow_content_is_given_up() -> None:
+    """Case 96: each byte arrives in time, but the whole content does not."""
     async with facing(
         lambda method, target, n: [head(b"Content-Length: 1000")],
-        timeouts=ClientTimeouts(stall_s=3, answer_s=5),
+        timeouts=ClientTimeouts(stall_s=3, response_s=5),
     ) as (server, client):
         asked = client.health()
 
@@ -126,15 +126,15 @@ async def test_content_that_drips_is_given_up() -> None:
 
 
 @asynchronous
-async def test_a_pace_counts_only_the_time_in_which_the_service_is_waited_for() -> None:
-    """Case 96: a slow disk or pipe here is not the service's fault."""
+async def test_the_rate_counts_only_the_time_spent_waiting_for_the_service() -> None:
+    """Case 96: a slow local disk or pipe is not a failure of the service."""
     clock = Clock()
-    pace, watch = LeastPace(clock, 64, 60), IdleTimer(clock)
+    pace, watch = MinRate(clock, 64, 60), IdleTimer(clock)
 
     async def read(after_s: float, size: int) -> None:
         reading: Deferred[list[bytes]] = Deferred()
         clock.callLater(after_s, reading.callback, [bytes(size)])
-        running = Deferred.fromCoroutine(pace.over(watch, reading))
+        running = Deferred.fromCoroutine(pace.watch(watch, reading))
         clock.advance(after_s)
         await running
 
@@ -148,8 +148,8 @@ async def test_a_pace_counts_only_the_time_in_which_the_service_is_waited_for() 
 
 
 @asynchronous
-async def test_an_answer_that_is_not_a_page_has_a_mebibyte_at_most() -> None:
-    """Case 96: JSON that does not end, and some that does, too late."""
+async def test_a_response_other_than_a_page_has_at_most_a_mebibyte() -> None:
+    """Case 96: endless JSON, and JSON that is too long."""
     health = b'{"version": "1", "uptime": 1, "uploads": 0}'
     endless = without_end(head(b"Transfer-Encoding: chunked"), chunk(b"[" * 10_000))
     for answer in (endless, whole(health + b" " * MIB)):
@@ -160,8 +160,8 @@ async def test_an_answer_that_is_not_a_page_has_a_mebibyte_at_most() -> None:
 
 
 @asynchronous
-async def test_a_reason_without_end_is_cut() -> None:
-    """Case 96: a line on the terminal for each file."""
+async def test_a_long_reason_is_truncated() -> None:
+    """Case 96: the reason is shown for each file."""
     content = b'{"code": 404, "reason": "%s"}' % (b"no" * 100_000)
     answer = [head(b"Content-Length: %d" % len(content), status=b"404 Not Found"), content]
     async with facing(lambda method, target, n: answer) as (_, client):
@@ -178,27 +178,27 @@ def numbered(n: int) -> str:
 
 
 def endless_pages(method: str, target: str, n: int) -> list[bytes]:
-    """A page of 1,000 files, and always another one behind it."""
+    """A page of 1,000 files, which always has a next page."""
     after = int(target.partition("?after=")[2] or -1)
     names = [numbered(after + 1 + i) for i in range(1_000)]
     return page(names, names[-1])
 
 
 @asynchronous
-async def test_pages_without_end_are_given_up() -> None:
+async def test_endless_pages_are_given_up() -> None:
     """Case 96."""
     async with facing(endless_pages) as (server, client):
         with pytest.raises(LocalFailure, match="more than 5,000 entries; allow more"):
-            async for _ in client.walk("a", most=5_000):
+            async for _ in client.walk("a", max_entries=5_000):
                 pass
         assert len(server.asked) == 6
 
 
 @asynchronous
-async def test_the_command_gives_up_pages_without_end(
+async def test_the_command_gives_up_endless_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 96: `ls`, `rm -r` and `get`; what came before is listed, deleted and downloaded."""
+    """Case 96: `ls`, `rm -r` and `get` process the entries before the limit."""
     monkeypatch.chdir(tmp_path)
 
     def answer(method: str, target: str, n: int) -> list[bytes]:
@@ -217,7 +217,7 @@ async def test_the_command_gives_up_pages_without_end(
         assert len(listing.out) == 20
         deleting = running(client)
         await rm(deleting.run, ["a"], recursive=True, max_entries=25)
-        assert len(deleting.out) == 30  # a page is deleted before the next one is asked for
+        assert len(deleting.out) == 30  # a page is deleted before the next one is requested
         getting = running(client)
         await get(getting.run, ["a"], "out", GetOptions(max_entries=25))
         assert len(getting.out) == len(os.listdir("out/a")) == 20
@@ -226,18 +226,18 @@ async def test_the_command_gives_up_pages_without_end(
             assert each.err[0].startswith("failed     a: the service lists more than 25 entries")
             assert "allow more of them (--max-entries)" in each.err[0]
         with pytest.raises(
-            LocalFailure, match=r"than 25 entries; allow more of them \(most=\.\.\.\)"
+            LocalFailure, match=r"than 25 entries; allow more of them \(max_entries=\.\.\.\)"
         ):
-            async for _ in client.walk("a", most=25):
+            async for _ in client.walk("a", max_entries=25):
                 pass
-        monkeypatch.setattr(browsing, "MOST_LISTED", 25)
+        monkeypatch.setattr(listings, "MAX_LIST_ENTRIES", 25)
         with pytest.raises(LocalFailure, match=r"than 25 entries; .* \(MediaClient\.walk\)"):
             await client.list("a")
 
 
 @asynchronous
-async def test_the_same_page_again_is_given_up() -> None:
-    """Case 96: `next` goes on, and the entries do not."""
+async def test_a_repeated_page_is_given_up() -> None:
+    """Case 96: `next` advances, but the entries do not."""
     names = [numbered(n) for n in range(10)]
     async with facing(lambda method, target, n: page(names, numbered(1_000 + n))) as (
         server,
@@ -249,7 +249,7 @@ async def test_the_same_page_again_is_given_up() -> None:
 
 
 @asynchronous
-async def test_a_page_with_more_entries_than_any_page_has_is_refused() -> None:
+async def test_a_page_with_too_many_entries_is_refused() -> None:
     """Case 96."""
     names = [numbered(n) for n in range(1_001)]
     async with facing(lambda method, target, n: page(names, None)) as (_, client):
@@ -273,33 +273,33 @@ async def facing_page(names: Iterable[str]) -> Any:
 
 
 @asynchronous
-async def test_folders_in_folders_without_end_end_with_the_longest_name() -> None:
-    """Case 96: a name has 1,024 bytes at most; what is deeper is left out."""
+async def test_endless_nested_folders_end_at_the_longest_name() -> None:
+    """Case 96: a name has at most 1,024 bytes; deeper entries are left out."""
     left_out: list[tuple[str, int]] = []
     async with facing(lambda method, target, n: page(["ddddddd/", "x.wav"], None)) as (
         server,
         client,
     ):
-        found = await client.list("d", recursive=True, left_out=lambda *told: left_out.append(told))
+        found = await client.list("d", recursive=True, on_left_out=lambda *a: left_out.append(a))
         assert len(found) == len(server.asked) == MAX_NAME_BYTES // 8
         [(deepest, count)] = left_out
         assert (len(deepest) + len("/ddddddd") > MAX_NAME_BYTES, count) == (True, 1)
 
 
 @asynchronous
-async def test_folders_that_fan_out_without_end_are_given_up() -> None:
+async def test_endlessly_many_folders_are_given_up() -> None:
     """Case 96: a thousand folders in each folder."""
     folders = page([f"{numbered(n)}/" for n in range(1_000)], None)
     async with facing(lambda method, target, n: folders) as (server, client):
         with pytest.raises(LocalFailure, match="more than 20,000 entries"):
-            async for _ in client.walk("a", recursive=True, most=20_000):
+            async for _ in client.walk("a", recursive=True, max_entries=20_000):
                 pass
         assert len(server.asked) == 21
 
 
 @asynchronous
 async def test_a_directory_of_any_size_is_walked_in_bounded_memory() -> None:
-    """Case 96: legitimate, and large: a page is asked for when the one before it was taken."""
+    """Case 96: each page is requested after the one before was consumed."""
     pages = 20
 
     def answer(method: str, target: str, n: int) -> list[bytes]:
@@ -322,12 +322,12 @@ async def test_a_directory_of_any_size_is_walked_in_bounded_memory() -> None:
 
 
 @asynchronous
-async def test_get_begins_files_before_it_asks_for_the_next_page(
+async def test_get_starts_files_before_it_requests_the_next_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 96: `get` of a directory keeps no list of all that is in it."""
+    """Case 96: `get` of a directory does not keep a list of all entries."""
     monkeypatch.chdir(tmp_path)
-    begun: list[int] = []  # how many files were begun when each page was asked for
+    begun: list[int] = []  # how many files were started when each page was requested
 
     def answer(method: str, target: str, n: int) -> list[bytes]:
         if not target.partition("?")[0].endswith("/"):
@@ -358,13 +358,13 @@ def target(tmp_path: Path) -> Path:
 
 
 def limited(free_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk has so much free space."""
+    """Simulate a disk with `free_bytes` of free space."""
     answer = SimpleNamespace(f_bavail=free_bytes, f_frsize=1, f_blocks=1 << 40)
     monkeypatch.setattr(os, "fstatvfs", lambda descriptor: answer)
 
 
 @asynchronous
-async def test_a_file_without_a_length_is_bounded_by_the_limit(target: Path) -> None:
+async def test_a_file_of_unknown_size_is_limited(target: Path) -> None:
     """Case 96."""
     answers = without_end(CHUNKED, PIECE, 256 * MIB)
     async with facing(lambda method, target, n: answers) as (server, client):
@@ -375,10 +375,10 @@ async def test_a_file_without_a_length_is_bounded_by_the_limit(target: Path) -> 
 
 
 @asynchronous
-async def test_a_file_without_a_length_leaves_space_on_the_disk(
+async def test_a_file_of_unknown_size_leaves_space_on_the_disk(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 96: also if no limit is given."""
+    """Case 96: even without a limit."""
     limited(64 * MIB + 100_000, monkeypatch)
     answers = without_end(CHUNKED, PIECE, 256 * MIB)
     async with facing(lambda method, target, n: answers, retries=Retries(times=3)) as (
@@ -392,8 +392,8 @@ async def test_a_file_without_a_length_leaves_space_on_the_disk(
 
 
 @asynchronous
-async def test_a_file_without_a_length_and_within_the_limit_is_brought(target: Path) -> None:
-    """Case 96: a proxy may take the length away."""
+async def test_a_file_of_unknown_size_within_the_limit_is_downloaded(target: Path) -> None:
+    """Case 96: a proxy may remove the length."""
     answer = [CHUNKED, PIECE * 4, chunk(b"")]
     async with facing(lambda method, target, n: answer) as (_, client):
         got = await client.download("a", "b.wav", target, max_size=4 * 65_536)
@@ -401,10 +401,10 @@ async def test_a_file_without_a_length_and_within_the_limit_is_brought(target: P
 
 
 @asynchronous
-async def test_a_file_that_does_not_fit_is_refused_before_it_comes(
+async def test_a_file_that_does_not_fit_is_refused_before_its_content(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 96: by its length, whether true or not."""
+    """Case 96: according to its Content-Length, whether that is true or not."""
     limited(999_999, monkeypatch)
     begin = head(b'ETag: "x"', b"Content-Length: 1000000")
     async with facing(lambda method, target, n: [begin]) as (_, client):
@@ -414,10 +414,10 @@ async def test_a_file_that_does_not_fit_is_refused_before_it_comes(
 
 
 @asynchronous
-async def test_a_disk_that_does_not_tell_its_free_space_is_written_to(
+async def test_a_disk_with_unknown_free_space_is_written_to(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 12, here: all is zero on some FUSE file systems."""
+    """Case 12: some FUSE file systems report zeros."""
     nothing = SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=0)
     monkeypatch.setattr(os, "fstatvfs", lambda descriptor: nothing)
     begin = head(b'ETag: "x"', b"Content-Length: 5")
@@ -452,8 +452,8 @@ async def test_a_file_over_the_limit_is_refused_by_the_command(
 
 
 @asynchronous
-async def test_a_part_with_more_content_than_it_said_is_given_up(target: Path) -> None:
-    """Case 96: a 206 in chunked coding, which nothing else bounds."""
+async def test_a_range_with_too_much_content_is_given_up(target: Path) -> None:
+    """Case 96: a 206 in chunked coding, which has no other limit."""
     partial = head(
         b'ETag: "x"',
         b"Transfer-Encoding: chunked",
@@ -470,17 +470,17 @@ async def test_a_part_with_more_content_than_it_said_is_given_up(target: Path) -
         server,
         client,
     ):
-        with pytest.raises(InvalidResponse, match="more content comes than the 100000 bytes"):
+        with pytest.raises(InvalidResponse, match="there is more content than the 100000 bytes"):
             await client.download("a", "b.wav", target)
         assert server.sent_bytes < 64 * MIB
     assert target.name not in os.listdir(target.parent)
 
 
 @asynchronous
-async def test_content_that_does_not_say_where_it_ends_is_not_asked_for_again(
+async def test_content_without_a_known_end_is_not_retried(
     target: Path,
 ) -> None:
-    """Case 96: a body that ends with its connection, each time."""
+    """Case 96: content that ends with its connection, each time."""
     answer = [head(b'ETag: "x"'), bytes(10_000)]
     async with facing(
         lambda method, target, n: answer, closes=True, retries=Retries(times=3, random=lambda: 0.0)
@@ -491,7 +491,7 @@ async def test_content_that_does_not_say_where_it_ends_is_not_asked_for_again(
 
 
 @asynchronous
-async def test_a_length_with_more_digits_than_a_number_has_is_not_understood() -> None:
+async def test_a_content_length_with_too_many_digits_is_invalid() -> None:
     """Case 96."""
     digits = b"Content-Length: " + b"9" * 5_000
     async with facing(lambda method, target, n: [head(b'ETag: "x"', digits)]) as (_, client):
@@ -500,8 +500,8 @@ async def test_a_length_with_more_digits_than_a_number_has_is_not_understood() -
 
 
 @asynchronous
-async def test_a_few_bytes_at_each_attempt_are_no_progress(target: Path) -> None:
-    """Case 96: else a file of a megabyte could be asked for a million times."""
+async def test_a_few_bytes_in_each_attempt_are_not_progress(target: Path) -> None:
+    """Case 96: otherwise a file of a megabyte could cause a million requests."""
     size = 100_000
 
     def answer(method: str, target: str, n: int) -> list[bytes]:
@@ -516,4 +516,4 @@ async def test_a_few_bytes_at_each_attempt_are_no_progress(target: Path) -> None
         with pytest.raises(Unreachable):
             await client.download("a", "b.wav", target)
         assert len(server.asked) == 4
-    assert LEAST_PROGRESS_BYTES > 40
+    assert MIN_PROGRESS_BYTES > 40

@@ -1,4 +1,4 @@
-"""Where the service is, and what people write for the names of media."""
+"""URLs of services, and media names as people write them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from twistedmedia.client.locations import folders_at, name_at, service
         ("http://example.org/mediathek", "http://example.org/mediathek"),
     ],
 )
-def test_a_service_has_any_host_and_may_be_below_a_path(written: str, url: str) -> None:
+def test_a_service_can_have_any_host_and_be_below_a_path(written: str, url: str) -> None:
     """Case 74."""
     assert service(written).url == url
 
@@ -52,7 +52,7 @@ def test_a_service_has_any_host_and_may_be_below_a_path(written: str, url: str) 
         ("http://[::1]:8000/media/a/b.wav", "http://[::1]:8000"),
     ],
 )
-def test_a_place_within_a_service_is_refused_with_the_service(written: str, right: str) -> None:
+def test_a_resource_of_a_service_is_refused_with_the_right_url(written: str, right: str) -> None:
     """Case 75."""
     with pytest.raises(NotAService) as caught:
         service(written)
@@ -60,7 +60,7 @@ def test_a_place_within_a_service_is_refused_with_the_service(written: str, righ
 
 
 @pytest.mark.parametrize("url", [None, 5, b"http://h", "", "ftp://h", "http://h h", "http://[::1"])
-def test_a_url_that_is_not_one_is_a_client_error_and_a_value_error(url: object) -> None:
+def test_an_invalid_url_is_a_client_error_and_a_value_error(url: object) -> None:
     for kind in (ClientError, ValueError):
         with pytest.raises(kind):
             service(url)  # type: ignore[arg-type]

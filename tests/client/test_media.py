@@ -1,4 +1,4 @@
-"""What else a client can ask: listings, deletes, imports, fetches; and where it may not be."""
+"""Listings, deletes, imports, fetches, health, and the URL of the service."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_a_recursive_listing_has_all_files(talk: Any) -> None:
 
 
 @asynchronous
-async def test_a_folder_that_goes_while_it_is_listed_is_empty(talk: Any) -> None:
+async def test_a_folder_that_disappears_while_it_is_listed_is_empty(talk: Any) -> None:
     async with talk() as it:
         for name in ("a/1.wav", "a/b/2.wav"):
             it.fake.put(name, b"")
@@ -86,7 +86,7 @@ async def test_a_page_says_where_the_next_one_begins(talk: Any) -> None:
 
 @asynchronous
 async def test_a_client_that_is_closed_at_once_keeps_no_connection(talk: Any) -> None:
-    """Its tests end with nothing left behind."""
+    """A fixture checks that the test leaves nothing behind."""
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {"Content-Encoding": "gzip"}, b"x"))
         with pytest.raises(InvalidResponse, match="coding"):
@@ -94,7 +94,7 @@ async def test_a_client_that_is_closed_at_once_keeps_no_connection(talk: Any) ->
 
 
 @asynchronous
-async def test_what_is_not_there_cannot_be_listed(talk: Any) -> None:
+async def test_a_missing_directory_cannot_be_listed(talk: Any) -> None:
     async with talk() as it:
         with pytest.raises(Refused, match="no such directory") as caught:
             await it.client.list("none")
@@ -119,7 +119,7 @@ async def test_what_is_not_there_cannot_be_listed(talk: Any) -> None:
     ],
 )
 @asynchronous
-async def test_a_listing_that_makes_no_sense_is_none(talk: Any, content: bytes) -> None:
+async def test_an_invalid_listing_is_refused(talk: Any, content: bytes) -> None:
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {}, content))
         with pytest.raises(InvalidResponse):
@@ -127,7 +127,7 @@ async def test_a_listing_that_makes_no_sense_is_none(talk: Any, content: bytes) 
 
 
 @asynchronous
-async def test_a_listing_that_does_not_end_is_given_up(talk: Any) -> None:
+async def test_an_endless_listing_is_given_up(talk: Any) -> None:
     content = b'{"entries": [{"name": "a/"}], "next": "a"}'
     async with talk() as it:
         for _ in range(2):
@@ -154,7 +154,7 @@ async def test_a_listing_that_goes_back_is_given_up(talk: Any, places: list[str]
 
 
 @asynchronous
-async def test_a_page_tells_how_much_it_leaves_out(talk: Any) -> None:
+async def test_a_page_has_the_number_of_left_out_entries(talk: Any) -> None:
     async with talk() as it:
         for name in ("a/1.wav", "a/2.wav", "a/3.wav"):
             it.fake.put(name, b"")
@@ -162,7 +162,7 @@ async def test_a_page_tells_how_much_it_leaves_out(talk: Any) -> None:
         assert (await it.client.page("a")).left_out == 0
         assert (await it.client.page("a", "2.wav")).left_out == 7
         seen: list[tuple[str, int]] = []
-        await it.client.list("/a/", left_out=lambda *told: seen.append(told))
+        await it.client.list("/a/", on_left_out=lambda *told: seen.append(told))
         assert seen == [("a", 7)]
         for wrong in ("-1", "true", '"1"', "1.5"):
             content = f'{{"entries": [], "next": null, "left_out": {wrong}}}'.encode()
@@ -172,7 +172,7 @@ async def test_a_page_tells_how_much_it_leaves_out(talk: Any) -> None:
 
 
 @asynchronous
-async def test_an_answer_without_end_is_not_read(talk: Any) -> None:
+async def test_a_response_that_is_too_large_is_not_read(talk: Any) -> None:
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {}, b" " * (9 << 20)))
         with pytest.raises(InvalidResponse, match="larger than any"):
@@ -180,7 +180,7 @@ async def test_an_answer_without_end_is_not_read(talk: Any) -> None:
 
 
 @asynchronous
-async def test_a_delete_tells_whether_there_was_a_file(talk: Any) -> None:
+async def test_a_delete_fires_with_whether_the_file_existed(talk: Any) -> None:
     async with talk() as it:
         it.fake.put("a/b.wav", b"")
         assert await it.client.delete("a", "b.wav") is True
@@ -194,7 +194,7 @@ async def test_a_delete_tells_whether_there_was_a_file(talk: Any) -> None:
 
 @pytest.mark.parametrize("with_etag", [False, True])
 @asynchronous
-async def test_a_delete_whose_answer_was_lost_was_one(talk: Any, with_etag: bool) -> None:
+async def test_a_delete_succeeds_after_a_lost_response(talk: Any, with_etag: bool) -> None:
     async with talk() as it:
         etag = it.fake.put("a/b.wav", b"")
         it.fake.next("DELETE", is_lost=True)
@@ -203,14 +203,14 @@ async def test_a_delete_whose_answer_was_lost_was_one(talk: Any, with_etag: bool
 
 
 @asynchronous
-async def test_a_busy_service_is_asked_again_to_delete(talk: Any) -> None:
+async def test_a_delete_is_retried_when_the_service_is_busy(talk: Any) -> None:
     async with talk() as it:
         it.fake.next("DELETE", answer=told(503, 514, Retry_After="0"))
         assert await it.client.delete("a", "b.wav") is False
 
 
 @asynchronous
-async def test_an_import_names_what_was_stored(talk: Any) -> None:
+async def test_an_import_fires_with_the_stored_file(talk: Any) -> None:
     url = "http://example.org/x.wav?a=b&c=ü#d"
     async with talk() as it:
         stored = await it.client.import_url(url, "a b", "ü &=.wav")
@@ -224,8 +224,8 @@ async def test_an_import_names_what_was_stored(talk: Any) -> None:
 
 
 @asynchronous
-async def test_an_import_that_takes_long_is_waited_for(talk: Any) -> None:
-    timeouts = ClientTimeouts(answer_s=100, import_s=1000)
+async def test_an_import_has_a_longer_timeout(talk: Any) -> None:
+    timeouts = ClientTimeouts(response_s=100, import_s=1000)
     async with talk(timeouts=timeouts, retries=Retries(times=0)) as it:
         it.fake.next("POST", hangs=True)
         importing = it.client.import_url("http://e/x.wav", "a")
@@ -235,7 +235,7 @@ async def test_an_import_that_takes_long_is_waited_for(talk: Any) -> None:
 
 
 @asynchronous
-async def test_a_fetch_tells_what_it_cost(talk: Any) -> None:
+async def test_a_fetch_fires_with_its_timings(talk: Any) -> None:
     url = "http://example.org/?a=b&c=%20ü"
     async with talk() as it:
         fetched = await it.client.fetch(url)
@@ -248,7 +248,7 @@ async def test_a_fetch_tells_what_it_cost(talk: Any) -> None:
     [b"{}", b'{"timings": {"a": "b"}, "time_cost": 1}', b'{"timings": {}, "time_cost": true}'],
 )
 @asynchronous
-async def test_a_fetch_that_makes_no_sense_is_none(talk: Any, content: bytes) -> None:
+async def test_an_invalid_response_to_a_fetch_is_refused(talk: Any, content: bytes) -> None:
     async with talk() as it:
         it.fake.next("GET", answer=Answer(200, {}, content))
         with pytest.raises(InvalidResponse):
@@ -256,7 +256,7 @@ async def test_a_fetch_that_makes_no_sense_is_none(talk: Any, content: bytes) ->
 
 
 @asynchronous
-async def test_a_file_is_described(talk: Any) -> None:
+async def test_find_fires_with_the_properties_of_a_file(talk: Any) -> None:
     async with talk() as it:
         etag = it.fake.put("a/b.wav", b"12345")
         found = await it.client.find("a", "b.wav")
@@ -268,7 +268,7 @@ async def test_a_file_is_described(talk: Any) -> None:
 
 
 @asynchronous
-async def test_a_cancelled_question_is_not_asked_again(talk: Any) -> None:
+async def test_a_cancelled_request_is_not_retried(talk: Any) -> None:
     async with talk() as it:
         it.fake.next("GET", hangs=True)
         question = it.client.list()
@@ -280,7 +280,7 @@ async def test_a_cancelled_question_is_not_asked_again(talk: Any) -> None:
 
 
 @asynchronous
-async def test_a_wait_for_another_attempt_can_be_cancelled(talk: Any) -> None:
+async def test_the_wait_before_a_retry_can_be_cancelled(talk: Any) -> None:
     async with talk(retries=Retries(first_s=1000, longest_s=1000, random=lambda: 1.0)) as it:
         it.fake.next("GET", answer=Answer(503))
         question = it.client.list()
@@ -317,13 +317,13 @@ async def test_a_service_may_be_mounted_below_a_path(talk: Any) -> None:
         "http://exa mple.org/",
     ],
 )
-def test_what_is_no_url_of_a_service_is_said_to_be_none(url: str) -> None:
+def test_a_url_that_is_not_of_a_service_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         MediaClient(reactor, url)
 
 
 @asynchronous
-async def test_health_is_asked_once_and_does_not_wait_long(talk: Any) -> None:
+async def test_health_is_requested_once_with_a_short_timeout(talk: Any) -> None:
     assert ClientTimeouts().health_s == 10
     async with talk(timeouts=ClientTimeouts(health_s=100)) as it:
         it.fake.next("GET", hangs=True)

@@ -1,5 +1,5 @@
-"""Case 96: what another user has put where the client is about to write. It is neither written
-through nor replaced.
+"""Case 96: links, pipes and files that another user has planted at names that the client uses are
+neither written through nor replaced.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PLANTS: list[Plant] = [link, dangling, hard_link, pipe]
 
 
 def what_lies_there(folder: Path) -> dict[str, tuple[int, int, bytes]]:
-    """The names in a folder, each with its file's number and type and, of a file, the content."""
+    """The names in a folder, each with inode, mode and content."""
     found = {}
     for path in folder.iterdir():
         status = path.lstat()
@@ -72,7 +72,7 @@ def target(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("name", [".b.wav.part", ".b.wav.part.json"])
 @asynchronous
-async def test_nothing_is_written_through_or_over_what_lies_at_the_part_or_the_note(
+async def test_a_planted_file_at_the_part_or_the_note_is_neither_written_nor_replaced(
     talk: Any, target: Path, victim: Path, name: str, plant: Plant
 ) -> None:
     """Case 96."""
@@ -89,10 +89,10 @@ async def test_nothing_is_written_through_or_over_what_lies_at_the_part_or_the_n
 
 @pytest.mark.parametrize("plant", PLANTS)
 @asynchronous
-async def test_nothing_is_written_through_what_lies_at_a_draft_of_the_note(
+async def test_a_planted_file_at_a_draft_of_the_note_is_not_written(
     talk: Any, target: Path, victim: Path, plant: Plant
 ) -> None:
-    """Case 96: the note was drafted there once."""
+    """Case 96: an earlier version used this name for a draft."""
     name = ".b.wav.part.json~"
     plant(target.with_name(name), victim)
     before = what_lies_there(victim.parent), what_lies_there(target.parent)
@@ -109,10 +109,10 @@ async def test_nothing_is_written_through_what_lies_at_a_draft_of_the_note(
 
 
 @asynchronous
-async def test_a_note_that_appears_meanwhile_is_not_written_through(
+async def test_a_note_that_is_planted_during_the_download_is_not_written(
     talk: Any, target: Path, victim: Path
 ) -> None:
-    """Case 96: between the look at it and the writing."""
+    """Case 96: between the check and the write."""
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         download = it.client.download("a", "b.wav", target)
@@ -125,7 +125,7 @@ async def test_a_note_that_appears_meanwhile_is_not_written_through(
 
 
 @asynchronous
-async def test_a_part_that_was_replaced_meanwhile_does_not_become_the_file(
+async def test_a_part_that_is_replaced_during_the_download_is_not_published(
     talk: Any, target: Path
 ) -> None:
     """Case 96."""
@@ -149,7 +149,7 @@ ME, FOLDERS, NOBODY, THEM = 1000, 1001, 65534, 1002
 
 @pytest.fixture
 def area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Area]:
-    """A folder of another user, with a part that was begun before."""
+    """A folder of another user, with a part from an earlier attempt."""
     area = Area(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: ME)
     monkeypatch.setattr(os, "fstat", area.fstat)
@@ -159,7 +159,7 @@ def area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Area]:
 
 
 class Area:
-    """A folder on a file system that says of each file whose it is, as the test has it."""
+    """A folder on a file system whose owners of files are set by the test."""
 
     folder: Folder
 
@@ -177,21 +177,21 @@ class Area:
 
 
 def test_a_file_of_another_user_is_not_written_to(area: Area, tmp_path: Path) -> None:
-    """Case 96: its owner could change what was verified. The folder's owner could anyway."""
+    """Case 96: its owner could change verified content. The folder's owner can do that anyway."""
     area.owners[area.part] = FOLDERS
     os.close(area.folder.open("part"))
     area.owners[area.part] = THEM
     with pytest.raises(LocalFailure, match="a file of another user"):
         area.folder.open("part")
-    os.close(area.folder.open("new"))  # it was just made, whoever it belongs to
+    os.close(area.folder.open("new"))  # created by this process, whatever its owner
     assert sorted(os.listdir(tmp_path)) == ["new", "part"]
 
 
 @pytest.mark.parametrize("user", [0, ME])
-def test_a_file_that_an_nfs_server_gives_to_nobody_is_ours(
+def test_a_file_that_an_nfs_server_gives_to_nobody_is_accepted(
     area: Area, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int
 ) -> None:
-    """`root_squash` does that to what root makes, `all_squash` to what anybody makes."""
+    """`root_squash` does that to the files of root, `all_squash` to all files."""
     monkeypatch.setattr(os, "geteuid", lambda: user)
     area.owner_of_new = NOBODY
     area.owners[area.part] = NOBODY
@@ -200,7 +200,7 @@ def test_a_file_that_an_nfs_server_gives_to_nobody_is_ours(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_of_nobody_is_refused_where_our_own_are_ours(area: Area) -> None:
+def test_a_file_of_nobody_is_refused_if_new_files_keep_their_owner(area: Area) -> None:
     """Case 96."""
     area.owners[area.part] = NOBODY
     with pytest.raises(LocalFailure, match="a file of another user"):
@@ -222,7 +222,7 @@ async def test_a_tree_is_not_written_through_a_link_at_a_file(
     plant: Plant,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Case 96: the other files arrive."""
+    """Case 96: the other files are downloaded."""
     monkeypatch.chdir(target.parent)
     os.makedirs("out/a/en")
     planted = Path("out/a/en/2.wav")
@@ -267,7 +267,7 @@ async def test_a_tree_is_not_written_through_a_link_at_a_folder(
     ("planted", "behind"), [("out/a/en/2.wav", 1), ("out/a/en", 2), ("out/a", 3)]
 )
 @asynchronous
-async def test_content_behind_a_link_is_not_there_already(
+async def test_content_behind_a_link_is_not_skipped(
     talk: Any,
     stored: dict[str, bytes],
     target: Path,
@@ -276,7 +276,7 @@ async def test_content_behind_a_link_is_not_there_already(
     behind: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Case 96: who has planted the link can change the content later."""
+    """Case 96: the user who planted the link can change the content later."""
     monkeypatch.chdir(target.parent)
     async with talk() as it:
         it.fake.media.update(stored)
@@ -291,10 +291,10 @@ async def test_content_behind_a_link_is_not_there_already(
 
 
 @asynchronous
-async def test_a_link_that_a_person_names_is_followed(
+async def test_a_link_on_the_command_line_is_followed(
     talk: Any, target: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Case 96: a folder or file behind `-o`, and no file in the current folder."""
+    """Case 96: a folder or file after `-o`, but not a file in the current folder."""
     monkeypatch.chdir(target.parent)
     async with talk() as it:
         it.fake.put("a/b.wav", b"sound")
@@ -316,7 +316,7 @@ async def test_a_link_that_a_person_names_is_followed(
 async def test_a_path_that_leads_out_of_its_folder_is_refused(
     talk: Any, target: Path, path: str
 ) -> None:
-    """Case 96: of a program that trusts names of the service's."""
+    """Case 96: for a program that trusts names from the service."""
     folder = target.parent
     async with talk() as it:
         with pytest.raises(LocalFailure, match="is not in the folder"):
@@ -325,7 +325,7 @@ async def test_a_path_that_leads_out_of_its_folder_is_refused(
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-def test_an_upload_is_not_remembered_through_or_over_what_lies_there(
+def test_a_planted_file_at_a_record_is_neither_read_nor_written(
     tmp_path: Path, victim: Path, plant: Plant
 ) -> None:
     """Case 96."""
@@ -335,7 +335,7 @@ def test_an_upload_is_not_remembered_through_or_over_what_lies_there(
     plant(folder / f"{KEY}.json", victim)
     before = what_lies_there(victim.parent), what_lies_there(folder)
     records = UploadRecords(folder)
-    assert records.recall(KEY) is None
-    records.remember(KEY, "http://e/uploads/2")
-    records.forget(KEY)
+    assert records.load(KEY) is None
+    records.save(KEY, "http://e/uploads/2")
+    records.remove(KEY)
     assert (what_lies_there(victim.parent), what_lies_there(folder)) == before

@@ -15,7 +15,7 @@ from tests.support import asynchronous
 from twistedmedia.client import Retries
 from twistedmedia.client.command.put import PutOptions, put, put_stream
 from twistedmedia.client.command.trees import LocalFile, is_excluded, local_items
-from twistedmedia.client.uploading import SMALL_BYTES
+from twistedmedia.client.uploader import SMALL_BYTES
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Answers taken apart, whoever wrote them."""
+"""Parsing of responses, from the service and from other servers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
         ServiceResponse(500, {"retry-after": "3"}, content), URL, "Internal Server Error", 0
     )
     assert (error.status, error.code, error.reason) == (500, 500, "internal error")
-    assert (error.incident, error.retry_after_s, error.told) == ("abc", 3, True)
+    assert (error.incident, error.retry_after_s, error.is_from_service) == ("abc", 3, True)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_a_refusal_of_the_service_has_its_code_and_reason() -> None:
         b"\xff\xfe\xff",
     ],
 )
-def test_a_refusal_of_somebody_else_has_its_status(content: bytes) -> None:
+def test_a_refusal_of_another_server_has_its_status(content: bytes) -> None:
     error = refusal(ServiceResponse(502, {}, content), URL, "Bad Gateway", 0)
     assert (error.status, error.code, error.reason) == (502, None, "HTTP 502 Bad Gateway")
-    assert not error.told
+    assert not error.is_from_service
 
 
 def kinds() -> list[type[errors.MediaError]]:
-    """All classes of failures that the service answers with."""
+    """All failures that the service can send."""
     found = [errors.MediaError]
     for kind in found:
         found += [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
@@ -81,7 +81,7 @@ def kinds() -> list[type[errors.MediaError]]:
         (404, "./en/", (404, None, "HTTP 404 Said So")),
     ],
 )
-def test_a_redirect_says_where_it_leads(
+def test_a_redirect_has_its_target_in_the_reason(
     status: int, location: str | None, told: tuple[int, int | None, str]
 ) -> None:
     headers = {} if location is None else {"location": location}
@@ -94,10 +94,10 @@ def test_a_redirect_says_where_it_leads(
 def test_every_failure_of_the_service_is_understood(kind: type[errors.MediaError]) -> None:
     content = json.dumps({"code": kind.code, "reason": "because"}).encode()
     error = refusal(ServiceResponse(kind.status, {}, content), URL, "Said So", 0)
-    assert (error.code, error.reason, error.told) == (kind.code, "because", True)
+    assert (error.code, error.reason, error.is_from_service) == (kind.code, "because", True)
 
 
-def test_the_codes_are_those_of_the_page() -> None:
+def test_the_codes_are_those_of_the_documentation() -> None:
     """docs/http.md has a table of the codes and their statuses."""
     page = (Path(__file__).parents[2] / "docs/http.md").read_text()
     table = page.split("| code | HTTP | meaning |")[1].split("\n\n")[0]
@@ -116,7 +116,7 @@ def test_the_codes_are_those_of_the_page() -> None:
 
 @quick
 @given(st.integers(400, 599), st.binary() | anything.map(lambda it: json.dumps(it).encode()))
-def test_any_refusal_is_one(status: int, content: bytes) -> None:
+def test_any_refusal_is_an_error_with_its_status(status: int, content: bytes) -> None:
     error = refusal(ServiceResponse(status, {}, content), URL, "", 0)
     assert error.status == status
     assert isinstance(error.reason, str)
@@ -124,7 +124,7 @@ def test_any_refusal_is_one(status: int, content: bytes) -> None:
 
 @quick
 @given(anything)
-def test_any_answer_is_understood_or_garbled(payload: object) -> None:
+def test_any_response_is_parsed_or_invalid(payload: object) -> None:
     content = {"files": payload, "entries": payload, "next": None, "timings": payload}
     for understand in (
         lambda: stored(content, "http://e/"),
@@ -164,7 +164,7 @@ def test_a_content_range_goes_to_the_end(field: str, found: object) -> None:
         assert content_range(headers) == found
 
 
-def test_a_count_is_digits() -> None:
+def test_a_count_has_only_digits() -> None:
     assert count({"upload-offset": "12"}, "Upload-Offset") == 12
     assert count({}, "Upload-Offset") is None
     for field in ("", "-1", "1.0", "0x1", "1_0", "٣", "9" * 20, "1, 1"):
@@ -176,11 +176,11 @@ def test_a_count_is_digits() -> None:
     ("field", "etag"),
     [('"a"', '"a"'), ('""', '""'), ('W/"a"', None), ("a", None), ('"', None), ("", None)],
 )
-def test_only_a_strong_entity_tag_stands_for_the_bytes(field: str, etag: str | None) -> None:
+def test_only_a_strong_entity_tag_is_used(field: str, etag: str | None) -> None:
     assert strong_etag({"etag": field}) == etag
 
 
-def test_a_digest_that_cannot_be_read_is_none() -> None:
+def test_an_invalid_digest_is_ignored() -> None:
     assert declared_digest({"repr-digest": f"sha-256=:{'A' * 43}=:"}) == "0" * 64
     for field in ("sha-256=:AA==:", "sha-256", "((", "md5=:AAAA:"):
         assert declared_digest({"repr-digest": field}) is None

@@ -1,4 +1,4 @@
-"""How often something is tried again, and after how long."""
+"""The number of retries, and the waits before them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_waits_are_drawn_from_the_whole_span() -> None:
     assert waits(Retries(times=2, first_s=8, random=lambda: 0.25), BROKEN, 2) == [2, 4]
 
 
-def test_progress_gives_all_attempts_back() -> None:
+def test_progress_makes_all_retries_available_again() -> None:
     backoff = Backoff(Retries(times=1, first_s=1, random=lambda: 1.0))
     assert (backoff.wait_s(BROKEN), backoff.wait_s(BROKEN)) == (1, None)
     backoff.made_progress()
@@ -48,8 +48,8 @@ def test_progress_gives_all_attempts_back() -> None:
         (Refused(408, 408, ""), True),
         (Refused(429, 429, ""), True),
         (Refused(503, 514, ""), True),
-        (Refused(502, 502, "", told=False), True),
-        (Refused(504, 504, "", told=False), True),
+        (Refused(502, 502, "", is_from_service=False), True),
+        (Refused(504, 504, "", is_from_service=False), True),
         (Refused(502, 512, ""), False),
         (Refused(504, 513, ""), False),
         (Refused(500, 500, ""), False),
@@ -57,18 +57,18 @@ def test_progress_gives_all_attempts_back() -> None:
         (Refused(400, 503, ""), False),
         (Refused(409, 501, ""), False),
         (Unreachable(""), True),
-        (Unreachable("", is_passing=False), False),
+        (Unreachable("", is_temporary=False), False),
         (InvalidResponse(""), False),
         (LocalFailure(""), False),
     ],
     ids=repr,
 )
-def test_only_what_may_pass_is_tried_again(error: ClientError, passes: bool) -> None:
+def test_only_temporary_failures_are_retried(error: ClientError, passes: bool) -> None:
     assert (waits(Retries(), error, 1) != [None]) == passes
 
 
-def test_what_the_service_asks_for_comes_before_the_wait() -> None:
-    retries = Retries(first_s=1, most_asked_s=10, random=lambda: 1.0)
+def test_retry_after_is_added_to_the_wait() -> None:
+    retries = Retries(first_s=1, max_retry_after_s=10, random=lambda: 1.0)
     assert waits(retries, Refused(503, 514, "", retry_after_s=10), 2) == [11, 12]
     assert waits(retries, Refused(503, 514, "", retry_after_s=10.5), 1) == [None]
 
@@ -109,6 +109,6 @@ def test_retry_after_is_seconds_or_a_date(field: str | None, seconds: float | No
 
 @quick
 @given(st.text())
-def test_any_retry_after_is_a_time_to_come_or_nothing(field: str) -> None:
+def test_any_retry_after_is_not_negative_or_none(field: str) -> None:
     found = retry_after_s(field, NOW)
     assert found is None or found >= 0

@@ -1,4 +1,4 @@
-"""The client, the command and the example against a service as it is deployed."""
+"""The client and the example with a service that runs as a process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError
 from tests.process.running import Process, running
 from tests.support import asynchronous
 from twistedmedia.client import MediaClient, Refused, UploadRecords
-from twistedmedia.client.uploading import SMALL_BYTES
+from twistedmedia.client.uploader import SMALL_BYTES
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "resumable.py"
 LARGE = bytes(range(256)) * (SMALL_BYTES // 64)
@@ -41,7 +41,7 @@ def content(path: Path) -> bytes:
 
 
 @asynchronous
-async def test_a_file_goes_there_and_comes_back(
+async def test_a_file_is_uploaded_and_downloaded(
     service: Process, large: Path, tmp_path: Path
 ) -> None:
     client = MediaClient(reactor, f"http://127.0.0.1:{service.port}")
@@ -49,7 +49,7 @@ async def test_a_file_goes_there_and_comes_back(
         stored = await client.upload(large, "to/a b")
         assert stored.etag is not None
         assert (await client.upload(large, "to/a b")).identical
-        assert await client.holds(large, "to/a b", large.name)
+        assert await client.matches(large, "to/a b", large.name)
         entries = await client.list("to", recursive=True)
         assert [(entry.path, entry.etag) for entry in entries] == [
             ("to/a b/large ü.wav", stored.etag)
@@ -75,7 +75,7 @@ async def test_a_file_goes_there_and_comes_back(
 
 
 @asynchronous
-async def test_a_cancelled_upload_goes_on(service: Process, large: Path, tmp_path: Path) -> None:
+async def test_a_cancelled_upload_is_resumed(service: Process, large: Path, tmp_path: Path) -> None:
     client = MediaClient(reactor, f"http://127.0.0.1:{service.port}")
     record = UploadRecords(tmp_path / "records")
     first: list[int] = []
@@ -86,12 +86,16 @@ async def test_a_cancelled_upload_goes_on(service: Process, large: Path, tmp_pat
             reactor.callLater(0, upload.cancel)
 
     try:
-        upload: Any = client.upload(large, "to", "again.wav", progress=cancel, record=record)
+        upload: Any = client.upload(large, "to", "again.wav", progress=cancel, resume_store=record)
         with pytest.raises(CancelledError):
             await upload
         seen: list[int] = []
         await client.upload(
-            large, "to", "again.wav", progress=lambda sent, _: seen.append(sent), record=record
+            large,
+            "to",
+            "again.wav",
+            progress=lambda sent, _: seen.append(sent),
+            resume_store=record,
         )
         assert 0 < seen[0] <= len(LARGE)
     finally:
@@ -100,7 +104,7 @@ async def test_a_cancelled_upload_goes_on(service: Process, large: Path, tmp_pat
     assert os.listdir(tmp_path / "records") == []
 
 
-def test_the_example_stores_and_brings_back(service: Process, large: Path, tmp_path: Path) -> None:
+def test_the_example_uploads_and_downloads(service: Process, large: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLE, large.name, f"http://127.0.0.1:{service.port}"],
         cwd=tmp_path,

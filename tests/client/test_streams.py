@@ -1,4 +1,4 @@
-"""Content from a pipe, and to a pipe: sent once, and never half and called whole."""
+"""Uploads from a pipe and downloads to a pipe."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from twistedmedia.client import (
     Unreachable,
 )
 from twistedmedia.client.idle_timeouts import IdleTimer
-from twistedmedia.client.streams import Outlet, SentStream, descriptor_name
+from twistedmedia.client.streams import StreamSink, StreamSource, descriptor_name
 
-CONTENT = bytes(range(256)) * 8192  # more than pipes and sockets take
+CONTENT = bytes(range(256)) * 8192  # more than pipes and sockets buffer
 
 
 class Pipe:
@@ -33,7 +33,7 @@ class Pipe:
         self.reading, self.writing = os.pipe()
 
     def give(self, content: bytes) -> Deferred[None]:
-        """Write it in a thread, and end."""
+        """Write `content` in a thread, and close the pipe."""
 
         def write() -> None:
             with os.fdopen(self.writing, "wb", closefd=False) as file:
@@ -47,7 +47,7 @@ class Pipe:
         self.writing = -1
 
     def taken(self) -> Deferred[bytes]:
-        """Read it to its end in a thread."""
+        """Read the pipe to its end in a thread."""
 
         def read() -> bytes:
             with os.fdopen(self.reading, "rb", closefd=False) as file:
@@ -90,7 +90,7 @@ async def test_a_pipe_without_content_is_an_empty_file(talk: Any, pipe: Pipe) ->
 
 
 @asynchronous
-async def test_nothing_is_read_for_a_name_that_is_taken(talk: Any, pipe: Pipe) -> None:
+async def test_nothing_is_read_if_the_name_is_taken(talk: Any, pipe: Pipe) -> None:
     os.write(pipe.writing, b"sound")
     async with talk() as it:
         etag = it.fake.put("a/b.wav", b"other")
@@ -108,7 +108,7 @@ async def test_nothing_is_read_for_a_name_that_is_taken(talk: Any, pipe: Pipe) -
 
 
 @asynchronous
-async def test_a_stream_that_breaks_is_not_sent_again(talk: Any, pipe: Pipe) -> None:
+async def test_a_broken_stream_is_not_retried(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.next("PUT", is_lost=True, answer=told(500, 500))
         giving = pipe.give(b"sound")
@@ -121,7 +121,7 @@ async def test_a_stream_that_breaks_is_not_sent_again(talk: Any, pipe: Pipe) -> 
 
 
 @asynchronous
-async def test_a_refusal_is_told_while_the_writer_goes_on(talk: Any, pipe: Pipe) -> None:
+async def test_a_refusal_is_reported_while_the_writer_continues(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.next("PUT", answer=told(415, 504), early=True)
         os.write(pipe.writing, b"sound")
@@ -131,7 +131,7 @@ async def test_a_refusal_is_told_while_the_writer_goes_on(talk: Any, pipe: Pipe)
 
 
 @asynchronous
-async def test_what_the_service_has_stored_is_what_was_sent(talk: Any, pipe: Pipe) -> None:
+async def test_other_stored_content_than_was_sent_is_an_error(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.put("a/other.wav", b"tower")
         it.fake.next("PUT", answer=it.fake._stored("a/other.wav"))
@@ -142,10 +142,10 @@ async def test_what_the_service_has_stored_is_what_was_sent(talk: Any, pipe: Pip
 
 
 @asynchronous
-async def test_a_writer_that_takes_its_time_is_waited_for(talk: Any, pipe: Pipe) -> None:
-    """The service's patience is its own; ours is with the service."""
+async def test_a_slow_writer_has_no_timeout(talk: Any, pipe: Pipe) -> None:
+    """The timeouts of the client are for the service only."""
     async with talk(
-        timeouts=ClientTimeouts(stall_s=0.2, answer_s=5), retries=Retries(times=0)
+        timeouts=ClientTimeouts(stall_s=0.2, response_s=5), retries=Retries(times=0)
     ) as it:
         upload = it.client.upload_stream(pipe.reading, "a", "b.wav")
         await deferLater(reactor, 0.5)
@@ -158,11 +158,11 @@ async def test_a_writer_that_takes_its_time_is_waited_for(talk: Any, pipe: Pipe)
 
 
 @asynchronous
-async def test_a_service_that_reads_nothing_is_given_up(talk: Any) -> None:
+async def test_a_service_that_accepts_nothing_is_given_up(talk: Any) -> None:
     endless = os.open("/dev/zero", os.O_RDONLY)
     try:
         async with talk(
-            timeouts=ClientTimeouts(stall_s=1, answer_s=60), retries=Retries(times=0)
+            timeouts=ClientTimeouts(stall_s=1, response_s=60), retries=Retries(times=0)
         ) as it:
             it.fake.next("PUT", is_deaf=True, hangs=True)
             upload = it.client.upload_stream(endless, "a", "b.wav")
@@ -173,7 +173,7 @@ async def test_a_service_that_reads_nothing_is_given_up(talk: Any) -> None:
 
 
 class Taker:
-    """Takes content as a connection does. Its `room` is the bytes it takes before it pauses."""
+    """A consumer that pauses the producer after `room` bytes."""
 
     def __init__(self, producer: Any, room: int) -> None:
         self.room = room
@@ -187,7 +187,7 @@ class Taker:
 
 
 class Sending:
-    """A stream from `pipe` to a `taker`, and the `wait` for its answer by a `clock` of its own.
+    """A stream from `pipe` to a `taker`, and the `wait` for the response by its own `clock`.
     The limits are 10 s for the content and 50 s for the answer.
     """
 
@@ -195,11 +195,11 @@ class Sending:
         self.clock = Clock()
         self.read: list[int] = []
         watch = IdleTimer(self.clock)
-        self.stream = SentStream(reactor, pipe.reading, self.read.append)
+        self.stream = StreamSource(reactor, pipe.reading, self.read.append)
         producer: Any = self.stream.producer(watch, 10, 50)
         self.taker = Taker(producer, room)
         self.producer = producer
-        self.wait = ensureDeferred(watch.over(Deferred(), 50))
+        self.wait = ensureDeferred(watch.watch(Deferred(), 50))
         self.sent = producer.startProducing(self.taker)
 
     async def until_taken(self, size: int) -> None:
@@ -207,7 +207,7 @@ class Sending:
             await deferLater(reactor, 0.01)
 
     def limit_s(self) -> float | None:
-        """How many seconds are left; None when no limit runs."""
+        """The seconds until the timer expires, or None if it does not run."""
         calls = self.clock.getDelayedCalls()
         return calls[0].getTime() - self.clock.seconds() if calls else None
 
@@ -221,15 +221,15 @@ class Sending:
 
 
 @asynchronous
-async def test_only_the_service_has_a_time_limit(pipe: Pipe) -> None:
+async def test_the_timer_runs_only_for_the_service(pipe: Pipe) -> None:
     it = Sending(pipe, room=5)
-    assert it.limit_s() is None  # nothing is read yet
+    assert it.limit_s() is None  # nothing has been read yet
     os.write(pipe.writing, b"one")
     await it.until_taken(3)
     assert it.limit_s() is None
     os.write(pipe.writing, b"two")
     await it.until_taken(6)
-    assert it.limit_s() == 10  # the service takes nothing, and nothing more is to be read
+    assert it.limit_s() == 10  # the service accepts nothing, and no more is read
     it.clock.advance(9)
     it.taker.room = 1000
     it.producer.resumeProducing()
@@ -237,7 +237,7 @@ async def test_only_the_service_has_a_time_limit(pipe: Pipe) -> None:
     it.producer.pauseProducing()
     os.write(pipe.writing, b"three")
     await deferLater(reactor, 0.1)
-    assert it.limit_s() == 10  # as much as can be is read ahead
+    assert it.limit_s() == 10  # one piece is read ahead
     it.producer.resumeProducing()
     await it.until_taken(11)
     assert it.limit_s() is None
@@ -251,7 +251,7 @@ async def test_only_the_service_has_a_time_limit(pipe: Pipe) -> None:
 
 
 @asynchronous
-async def test_a_cancelled_stream_leaves_no_thread_that_waits(talk: Any, pipe: Pipe) -> None:
+async def test_a_cancelled_stream_leaves_no_waiting_thread(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         begun: Deferred[None] = Deferred()
         upload = it.client.upload_stream(
@@ -269,7 +269,7 @@ async def test_a_cancelled_stream_leaves_no_thread_that_waits(talk: Any, pipe: P
 
 
 @asynchronous
-async def test_a_file_goes_to_a_pipe(talk: Any, pipe: Pipe) -> None:
+async def test_a_file_is_downloaded_to_a_pipe(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         taking = pipe.taken()
@@ -280,7 +280,7 @@ async def test_a_file_goes_to_a_pipe(talk: Any, pipe: Pipe) -> None:
 
 
 @asynchronous
-async def test_a_download_to_a_pipe_goes_on_after_a_break(talk: Any, pipe: Pipe) -> None:
+async def test_a_broken_download_to_a_pipe_is_resumed(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         it.fake.next("GET", short_at=100_000)
@@ -293,7 +293,7 @@ async def test_a_download_to_a_pipe_goes_on_after_a_break(talk: Any, pipe: Pipe)
 
 
 @asynchronous
-async def test_a_file_that_changes_meanwhile_is_not_put_together(talk: Any, pipe: Pipe) -> None:
+async def test_two_versions_of_a_file_are_not_joined(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         it.fake.next("GET", short_at=100_000)
@@ -306,7 +306,7 @@ async def test_a_file_that_changes_meanwhile_is_not_put_together(talk: Any, pipe
 
 
 @asynchronous
-async def test_content_that_is_not_what_the_service_says_is_damaged(talk: Any, pipe: Pipe) -> None:
+async def test_content_with_another_digest_is_an_integrity_error(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.put("a/b.wav", b"sound")
         it.fake.next("GET", more={"Repr-Digest": f"sha-256=:{'A' * 43}=:"})
@@ -315,7 +315,7 @@ async def test_content_that_is_not_what_the_service_says_is_damaged(talk: Any, p
 
 
 @asynchronous
-async def test_a_reader_that_has_gone_ends_the_download(talk: Any, pipe: Pipe) -> None:
+async def test_a_closed_pipe_ends_the_download(talk: Any, pipe: Pipe) -> None:
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         os.close(pipe.reading)
@@ -324,14 +324,14 @@ async def test_a_reader_that_has_gone_ends_the_download(talk: Any, pipe: Pipe) -
             await it.client.download_stream("a", "b.wav", pipe.writing)
 
 
-def test_a_stream_that_ended_cannot_be_cut() -> None:
-    outlet = Outlet(1)
+def test_a_stream_cannot_be_truncated() -> None:
+    outlet = StreamSink(1)
     assert outlet.target == "standard output"
     with pytest.raises(IntegrityError, match="after all 0 bytes were written"):
-        outlet.cut(0)
+        outlet.truncate(0)
 
 
-def test_a_descriptor_is_called_what_people_call_it() -> None:
+def test_descriptors_have_names_for_people() -> None:
     assert [descriptor_name(each) for each in (0, 1, 2, 3)] == [
         "standard input",
         "standard output",
@@ -346,12 +346,12 @@ async def test_a_cancelled_download_does_not_wait_for_its_reader(talk: Any, pipe
         it.fake.put("a/b.wav", CONTENT)
         begun: Deferred[None] = Deferred()
 
-        def moved(done: int, size: int | None) -> None:  # as often as pieces fit into the pipe
+        def moved(done: int, size: int | None) -> None:  # several times
             if not begun.called:
                 begun.callback(None)
 
         download = it.client.download_stream("a", "b.wav", pipe.writing, progress=moved)
-        await begun  # nobody reads the pipe
+        await begun  # the pipe is not read
         await deferLater(reactor, 0.1)
         download.cancel()
         with pytest.raises(CancelledError):

@@ -26,7 +26,7 @@ from twistedmedia.client.command.remote import fetch, health, import_, ls
 from twistedmedia.client.command.results import Tally
 from twistedmedia.client.command.rm import rm
 from twistedmedia.client.command.run import Run
-from twistedmedia.client.upload_records import NoRecords
+from twistedmedia.client.upload_records import NoResumeStore
 
 
 class Running:
@@ -39,7 +39,7 @@ class Running:
             client=talk.client,
             display=Lines(self._out, self._err, reactor.seconds, quiet=quiet),
             tally=Tally(),
-            upload_record=NoRecords(),
+            resume_store=NoResumeStore(),
             jobs=3,
             as_json=as_json,
             quiet=quiet,
@@ -675,7 +675,7 @@ ANYTHING = Answer(200, {"Content-Type": "text/html", "ETag": '"e"'}, PAGE)
 @asynchronous
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(MISSING, "HTTP 404 Said So"), (ANYTHING, "the answer (HTTP 200) is not the service's")],
+    [(MISSING, "HTTP 404 Said So"), (ANYTHING, "the response (HTTP 200) is not from the service")],
     ids=["404", "200"],
 )
 async def test_responses_of_another_server_are_failures_without_a_code(
@@ -723,7 +723,7 @@ async def test_put_lists_a_directory_once_to_confirm_the_service(talk: Any, here
 @asynchronous
 async def test_local_failures_have_a_reason_and_no_code(talk: Any, here: Path) -> None:
     (here / "target.wav").touch()
-    missing = "a file at the service is named by a directory and a filename, such as"
+    missing = "a name at the service consists of a directory and a filename, such as"
     commands: dict[str, Callable[[Run], Any]] = {
         "'q' is not the name of a file": lambda run: rm(run, ["q"]),
         "this is a directory: name a file, or use -r": lambda run: rm(run, ["w/"]),

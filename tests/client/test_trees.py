@@ -16,10 +16,10 @@ from twistedmedia.client.exceptions import LocalFailure
 from twistedmedia.client.local_files import open_file
 from twistedmedia.client.locations import service
 from twistedmedia.client.upload_records import (
-    KEPT_FOR_S,
-    NoRecords,
+    MAX_AGE_S,
+    NoResumeStore,
     UploadRecords,
-    default_records,
+    default_resume_store,
     upload_key,
 )
 
@@ -90,7 +90,7 @@ def test_unreadable_files_do_not_stop_the_others(
     assert [(each.path, each.reason) for each in failed] == [
         ("none", "No such file or directory"),
         ("top/en/c", "Permission denied"),
-        ("a\0b", "'a\\x00b' is not a path that the system takes"),
+        ("a\0b", "'a\\x00b' is not a valid path"),
     ]
     assert isinstance(items[-2], LocalFile)
 
@@ -100,29 +100,29 @@ def test_unreadable_files_do_not_stop_the_others(
 
 def test_a_record_is_kept_until_it_is_forgotten(tmp_path: Path) -> None:
     records = UploadRecords(tmp_path / "a" / "b")
-    records.forget("key")
-    assert records.recall("key") is None
-    records.remember("key", "http://e/uploads/1")
-    records.remember("key", "http://e/uploads/2")
-    assert records.recall("key") == "http://e/uploads/2"
+    records.remove("key")
+    assert records.load("key") is None
+    records.save("key", "http://e/uploads/1")
+    records.save("key", "http://e/uploads/2")
+    assert records.load("key") == "http://e/uploads/2"
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["key.json"]
     assert (tmp_path / "a" / "b" / "key.json").stat().st_mode & 0o077 == 0
-    records.forget("key")
-    assert records.recall("key") is None
+    records.remove("key")
+    assert records.load("key") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"upload": 1}', b"\xff", b"[" * 100_000])
 def test_a_damaged_record_is_ignored(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key.json").write_bytes(content)
-    assert UploadRecords(tmp_path).recall("key") is None
+    assert UploadRecords(tmp_path).load("key") is None
 
 
 def test_records_that_cannot_be_written_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     records = UploadRecords(tmp_path / "file")
-    records.remember("key", "http://e/")
-    assert records.recall("key") is None
-    records.forget("key")
+    records.save("key", "http://e/")
+    assert records.load("key") is None
+    records.remove("key")
 
 
 def test_old_records_are_removed(tmp_path: Path) -> None:
@@ -130,20 +130,20 @@ def test_old_records_are_removed(tmp_path: Path) -> None:
     old, new = "0" * 64, "f" * 64
     left_behind = f".{old}.{'a' * 32}"
     records = UploadRecords(tmp_path)
-    records.remember(old, "http://e/1")
+    records.save(old, "http://e/1")
     foreign = ["thesis.docx", "notes.json", ".profile"]
     for name in [*foreign, left_behind]:
         (tmp_path / name).write_text("mine")
-    long_ago = os.stat(tmp_path / f"{old}.json").st_mtime - KEPT_FOR_S - 1
+    long_ago = os.stat(tmp_path / f"{old}.json").st_mtime - MAX_AGE_S - 1
     for name in os.listdir(tmp_path):
         os.utime(tmp_path / name, (long_ago, long_ago))
-    records.remember(new, "http://e/2")
+    records.save(new, "http://e/2")
     assert sorted(os.listdir(tmp_path)) == sorted([*foreign, f"{new}.json"])
 
 
 def test_records_are_in_the_state_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     def folder(environment: dict[str, str]) -> Path:
-        records = default_records(environment)
+        records = default_resume_store(environment)
         assert isinstance(records, UploadRecords)
         return records._folder
 
@@ -158,7 +158,7 @@ def test_without_a_home_there_are_no_records(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", no_home)
-    assert isinstance(default_records({}), NoRecords)
+    assert isinstance(default_resume_store({}), NoResumeStore)
 
 
 @asynchronous
@@ -176,8 +176,8 @@ async def test_each_upload_has_its_own_key(tmp_path: Path) -> None:
 
 def test_the_folder_of_records_is_a_str_or_a_path(tmp_path: Path) -> None:
     records = UploadRecords(str(tmp_path / "records"))
-    records.remember("key", "http://h/uploads/1")
-    assert records.recall("key") == "http://h/uploads/1"
+    records.save("key", "http://h/uploads/1")
+    assert records.load("key") == "http://h/uploads/1"
     for wrong in (None, 3, b"records"):
-        with pytest.raises(LocalFailure, match="path has to be a str or a Path"):
+        with pytest.raises(LocalFailure, match="path must be a str or a Path"):
             UploadRecords(wrong)  # type: ignore[arg-type]

@@ -243,7 +243,7 @@ def test_wrong_arguments_end_an_example_with_a_sentence(tmp_path: Path, nasty: N
         ("upload.py", "tone.wav", nobody): f"{nobody} cannot be reached: ",
         ("upload.py", "tone.wav", nasty.url("/")): "does not answer as a media service does",
         ("upload.py", "tone.wav", "nonsense"): "does not answer as a media service does",
-        ("resumable.py", "tone.wav", "http://h:8000/media"): "is a place within a service",
+        ("resumable.py", "tone.wav", "http://h:8000/media"): "is a resource of a service",
         ("embed.py", "area", "x"): "'x' is not a port",
         ("embed.py", "area", "99999"): "'99999' is not a port",
     }

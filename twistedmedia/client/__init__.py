@@ -1,7 +1,7 @@
 """A client of the service: `MediaClient`, and the command `twistedmedia` (docs/client.md).
 
-What programs may import comes from here and is loaded when it is first asked for, so that the pure
-modules can be imported without Twisted.
+The public names are loaded on first access, so that the pure modules can be imported without
+Twisted.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ _EXPORTS = {
     "ClientTimeouts": "twistedmedia.client.idle_timeouts",
     "UploadRecords": "twistedmedia.client.upload_records",
     "Retries": "twistedmedia.client.retries",
+    "ResumeStore": "twistedmedia.client.upload_records",
 }
 
 __all__ = list(_EXPORTS)
 
-if TYPE_CHECKING:  # the same, for those who check types
+if TYPE_CHECKING:  # the same names, for type checkers
     from twistedmedia.client.exceptions import ClientError as ClientError
     from twistedmedia.client.exceptions import IntegrityError as IntegrityError
     from twistedmedia.client.exceptions import InvalidResponse as InvalidResponse
@@ -50,8 +51,9 @@ if TYPE_CHECKING:  # the same, for those who check types
     from twistedmedia.client.outcomes import Page as Page
     from twistedmedia.client.outcomes import Stored as Stored
     from twistedmedia.client.retries import Retries as Retries
+    from twistedmedia.client.upload_records import ResumeStore as ResumeStore
     from twistedmedia.client.upload_records import UploadRecords as UploadRecords
-else:  # a checker that saw this would take every name for one of ours
+else:  # a type checker that sees this function accepts every name
 
     def __getattr__(name: str) -> object:
         if name not in _EXPORTS:

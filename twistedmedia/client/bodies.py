@@ -1,7 +1,4 @@
-"""The content of a response, piece by piece, and no faster than it is read.
-
-A file as the content of a request: read ahead by one piece, and no faster than it is taken.
-"""
+"""The content of responses and requests, streamed in pieces with backpressure."""
 
 from __future__ import annotations
 
@@ -16,16 +13,19 @@ from twisted.web.client import ResponseDone
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from twistedmedia.client.bounds import SMALL_PIECE_BYTES, SMALL_PIECES
+from twistedmedia.client.client_limits import MAX_SMALL_PIECES, SMALL_PIECE_BYTES
 from twistedmedia.client.exceptions import InvalidResponse
-from twistedmedia.client.local_files import LocalFile, changed
+from twistedmedia.client.local_files import LocalFile, file_changed
 
-# What may wait unread. A thread writes about as much in one job.
-MOST_UNREAD_BYTES = 512 << 10
+# The connection is paused when this much is unread. A thread writes about as much in one job.
+MAX_UNREAD_BYTES = 512 << 10
+# Each piece of a file costs two thread switches. Two of them, and the transport's buffer, are in
+# memory.
+PIECE_BYTES = 256 << 10
 
 
 class ResponseContent(Protocol):
-    """Receives the content of a response; one reader reads it."""
+    """Receives the content of a response for one reader."""
 
     transport: Any
 
@@ -38,11 +38,11 @@ class ResponseContent(Protocol):
         self._reader: Deferred[list[bytes]] | None = None
 
     def read(self) -> Deferred[list[bytes]]:
-        """Fires with what has come since the last read, as soon as that is something; with an empty
-        list at the end, of which the response must have said where it is. Fails as Twisted's client
-        does when the connection breaks before. Cancelling it cuts the connection.
+        """Fires with the pieces that arrived since the last read, as soon as there are some, and
+        with an empty list at the end. Fails with Twisted's error when the connection breaks first,
+        or when the response does not say where it ends. Cancelling it closes the connection.
         """
-        assert self._reader is None, "one reader reads it"
+        assert self._reader is None, "there is one reader"
         if self._unread:
             return succeed(self._take())
         if self._end is not None:
@@ -51,20 +51,22 @@ class ResponseContent(Protocol):
         return self._reader
 
     def abandon(self) -> None:
-        """Nobody reads it any more: cut the connection, unless all of it has come. Idempotent."""
+        """Stop reading: close the connection unless all content has arrived. Idempotent."""
         self._reader = None
         self._unread.clear()
         if self._end is None and self.transport is not None:
             self.transport.stopProducing()
 
     def dataReceived(self, data: bytes) -> None:
-        """Some of it."""
+        """Buffer a piece, or give it to the waiting reader."""
         if self._end is not None:
             return
         self._pieces += 1
         self._received_bytes += len(data)
-        if self._pieces > SMALL_PIECES + self._received_bytes // SMALL_PIECE_BYTES:
-            self._finish(Failure(InvalidResponse("the answer comes in pieces that are too small")))
+        if self._pieces > MAX_SMALL_PIECES + self._received_bytes // SMALL_PIECE_BYTES:
+            self._finish(
+                Failure(InvalidResponse("the response arrives in pieces that are too small"))
+            )
             self.transport.stopProducing()
             return
         self._unread.append(data)
@@ -72,12 +74,12 @@ class ResponseContent(Protocol):
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.callback(self._take())
-        elif self._unread_bytes >= MOST_UNREAD_BYTES and not self._is_paused:
+        elif self._unread_bytes >= MAX_UNREAD_BYTES and not self._is_paused:
             self._is_paused = True
             self.transport.pauseProducing()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """The last byte has come, or none will."""
+        """Note the end: the content is complete, or the connection broke."""
         if self._end is None:
             self._finish(reason)
 
@@ -100,21 +102,17 @@ class ResponseContent(Protocol):
         return pieces
 
 
-# Each piece costs two changes of threads. Two of them and what the transport holds are in memory.
-PIECE_BYTES = 256 << 10
-
-
 @implementer(IBodyProducer)
 class FileContent:
-    """`length` bytes of `file` from `start` on. It can be sent once."""
+    """Produces `length` bytes of `file` from offset `start` on, once. It reads one piece ahead."""
 
     def __init__(
-        self, file: LocalFile, start: int, length: int, moved: Callable[[int], None]
+        self, file: LocalFile, start: int, length: int, on_sent: Callable[[int], None]
     ) -> None:
-        """`moved` is called with the size of each piece that was given away, in bytes."""
+        """`on_sent` is called with the size of each piece, in bytes, after it was written."""
         self.length = length
         self._file = file
-        self._moved = moved
+        self._on_sent = on_sent
         self._offset = start
         self._unread = self._unsent = length
         self._piece = b""  # read and not yet sent
@@ -123,8 +121,8 @@ class FileContent:
         self._done: Deferred[None] = Deferred(lambda _: self.stopProducing())
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """Send it to `consumer`. Fires with None when the last piece was given away; fails with
-        LocalFailure when the file cannot be read, or is shorter by now.
+        """Write to `consumer`. Fires with None after the last piece; fails with LocalFailure when
+        the file cannot be read or has become shorter.
         """
         self._consumer = consumer
         if self._unsent:
@@ -134,16 +132,16 @@ class FileContent:
         return self._done
 
     def pauseProducing(self) -> None:
-        """Send nothing for now."""
+        """Pause. One more piece may be read ahead."""
         self._is_paused = True
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Continue."""
         self._is_paused = False
         self._send()
 
     def stopProducing(self) -> None:
-        """Send nothing any more. What `startProducing` returned does not fire then."""
+        """Stop for good. The Deferred of `startProducing` does not fire then."""
         self._is_stopped = True
         self._piece = b""
 
@@ -157,7 +155,7 @@ class FileContent:
         if self._is_stopped:
             return
         if not piece:
-            raise changed(self._file.path)
+            raise file_changed(self._file.path)
         self._offset += len(piece)
         self._unread -= len(piece)
         self._piece = piece
@@ -169,8 +167,8 @@ class FileContent:
         piece, self._piece = self._piece, b""
         self._unsent -= len(piece)
         self._consumer.write(piece)
-        self._moved(len(piece))
-        if self._is_stopped:  # by the consumer, or by whoever was told
+        self._on_sent(len(piece))
+        if self._is_stopped:  # by the consumer or by `on_sent`
             return
         if self._unsent:
             self._read_ahead()

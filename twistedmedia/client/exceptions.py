@@ -1,21 +1,21 @@
-"""Every way in which a request of the client fails, each with a reason that a person can act on.
+"""The errors of the client, each with a reason that a person can act on.
 
-Pure. There are three kinds: the service was asked and refused, it could not be asked, or something
-broke here. An exception that is not a `ClientError` is a fault of this package, or was raised by a
-function of the caller's, such as `progress`.
+Pure. A request was refused, it could not be made, or something failed on this machine. An exception
+that is not a `ClientError` is a bug in this package, or comes from a function of the caller, such
+as `progress`.
 """
 
 from __future__ import annotations
 
-# The service's code for what does not exist. A proxy's 404 has no code: behind it the file or
-# directory may well exist.
-NOT_FOUND = 404
+from twistedmedia import errors
+
+# The service's code for what does not exist. A 404 of a proxy has no code: behind the proxy the
+# file or directory may well exist.
+NOT_FOUND = errors.NotFound.code
 
 
 class ClientError(Exception):
-    """`reason` is a sentence without a full stop. `code` is the code of docs/http.md, None where
-    there is none.
-    """
+    """`reason` is a sentence without a full stop. `code` is a code of docs/http.md, or None."""
 
     code: int | None = None
 
@@ -25,11 +25,11 @@ class ClientError(Exception):
 
 
 class Refused(ClientError):
-    """The service, or a proxy before it, answered that it will not.
+    """The service, or a proxy in front of it, refused the request.
 
-    `status` is the HTTP status. `code` is the service's own; it is None if the answer is not the
-    service's JSON, and `told` is False then. `retry_after_s` is what `Retry-After` asks for, in
-    seconds. `incident` names a failure of the service in its log.
+    `status` is the HTTP status. `is_from_service` is whether the response is the service's JSON;
+    otherwise `code` is None. `retry_after_s` is the value of `Retry-After` in seconds. `incident`
+    identifies a failure of the service in its log.
     """
 
     def __init__(
@@ -38,51 +38,55 @@ class Refused(ClientError):
         code: int | None,
         reason: str,
         *,
-        told: bool = True,
+        is_from_service: bool = True,
         retry_after_s: float | None = None,
         incident: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.status = status
         self.code = code
-        self.told = told
+        self.is_from_service = is_from_service
         self.retry_after_s = retry_after_s
         self.incident = incident
 
     @property
-    def is_passing(self) -> bool:
-        """Whether the same request may well be answered otherwise a little later.
+    def is_temporary(self) -> bool:
+        """Whether the same request may succeed a little later.
 
-        A 502 or 504 that the service tells is about another upstream, which it has tried hard
-        enough; one of a proxy is about the service.
+        A 502 or 504 of the service is about another upstream, which it has retried itself. A 502
+        or 504 of a proxy is about the service.
         """
-        return self.status in (408, 429, 503) or (self.status in (502, 504) and not self.told)
+        return self.status in (408, 429, 503) or (
+            self.status in (502, 504) and not self.is_from_service
+        )
 
 
 class Unreachable(ClientError):
-    """The service could not be connected to, or the connection broke or stood still.
+    """The connection to the service failed, broke or stalled.
 
-    `was_sent`: the request may have been carried out although no answer came. `is_passing`: it may
-    well be otherwise a little later, which is not so of a certificate.
+    `was_sent`: the service may have carried out the request although no response arrived.
+    `is_temporary`: a retry may succeed; it does not help against an untrusted certificate.
     """
 
-    def __init__(self, reason: str, *, was_sent: bool = False, is_passing: bool = True) -> None:
+    def __init__(self, reason: str, *, was_sent: bool = False, is_temporary: bool = True) -> None:
         super().__init__(reason)
         self.was_sent = was_sent
-        self.is_passing = is_passing
+        self.is_temporary = is_temporary
 
 
 class InvalidResponse(ClientError):
-    """The answer makes no sense: what answers is not the service, or something changes answers."""
+    """The response is not one that the service sends: it comes from another server, or was
+    modified on its way.
+    """
 
 
 class IntegrityError(ClientError):
-    """What was downloaded is not what the service says that it sent."""
+    """The downloaded or stored content differs from what was sent."""
 
 
 class LocalFailure(ClientError):
-    """Something broke here: a file that cannot be read or written, or a name that is not allowed
-    (then `code` is what the service would say).
+    """A failure on this machine: a file that cannot be read or written, or an argument that is not
+    allowed. For a name, `code` is the code that the service would send.
     """
 
     def __init__(self, reason: str, code: int | None = None) -> None:
@@ -91,23 +95,23 @@ class LocalFailure(ClientError):
 
 
 class TooManyEntries(LocalFailure):
-    """A directory has more than the `most` entries that are allowed. `advice` says what to do."""
+    """A directory has more than `max_entries` entries. `advice` says what to do."""
 
-    def __init__(self, most: float, advice: str) -> None:
-        super().__init__(f"the service lists more than {most:,} entries; {advice}")
-        self.most = most
+    def __init__(self, max_entries: float, advice: str) -> None:
+        super().__init__(f"the service lists more than {max_entries:,} entries; {advice}")
+        self.max_entries = max_entries
 
 
 class NotAService(LocalFailure, ValueError):
-    """The URL cannot be that of a service. The reason says why, and names the right one if it is
+    """The URL is not the URL of a service. The reason says why, and has the right URL if it is
     known.
     """
 
 
 def local_failure(error: OSError | ValueError, path: object) -> LocalFailure:
-    """The failure of the system to use the file at `path`. A path that the system cannot even be
-    asked about is a ValueError.
+    """Translate an error of the operating system about `path`. Python raises ValueError for a path
+    that the system cannot represent.
     """
     if isinstance(error, OSError):
         return LocalFailure(f"{path}: {error.strerror or error}")
-    return LocalFailure(f"{path!r} is not a path that the system takes")
+    return LocalFailure(f"{path!r} is not a valid path")

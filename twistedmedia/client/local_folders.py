@@ -1,8 +1,9 @@
-"""A local folder, held open, whose files are opened by name and never through a link.
+"""A local folder that is held open; its files are opened by name and never through a link.
 
-Another user who can write to the folder can put a link, a pipe or a file at a name that the client
-is about to use. The client writes to regular files only, each with a single name, and only to its
-own. It refuses anything else, and neither writes through it nor replaces it. The functions block.
+Another user with write access to the folder can put a link, a pipe or a file at a name that the
+client is about to use. So the client writes only to regular files that have a single name and
+belong to its user. It refuses everything else, and neither writes through it nor replaces it. The
+functions block.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from uuid import uuid4
 from twistedmedia.client.exceptions import LocalFailure
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# Opening a pipe would wait for its other end without O_NONBLOCK.
-_PLAIN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Without O_NONBLOCK, opening a pipe would wait for its other end.
+_REGULAR = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def names_below(path: str, folder: str) -> tuple[str, ...]:
-    """The names that lead from `folder` to `path`: those of folders, and of a file.
+    """The path from `folder` to `path`: names of folders, then that of a file.
 
     :raises LocalFailure: when `path` is not in the folder.
     """
@@ -38,7 +39,7 @@ class Folder:
     """The folder at `path`. Its descriptor stays open until `close`."""
 
     def __init__(self, path: str) -> None:
-        """Open it. Links on the way are followed.
+        """Open the folder. Links in `path` are followed.
 
         :raises OSError: when it cannot be opened.
         """
@@ -47,83 +48,83 @@ class Folder:
         self._owner = os.fstat(self._descriptor).st_uid
 
     def enter(self, names: Iterable[str], *, make: bool = True) -> None:
-        """Go down into the folders `names`, each in the one before. Missing ones are made, if they
-        are to be.
+        """Move down through the folders `names`. With `make`, missing ones are created.
 
         :raises LocalFailure: when one is a link or not a folder.
-        :raises OSError: when one cannot be made or opened.
+        :raises OSError: when one cannot be created or opened.
         """
         for name in names:
             try:
-                below = self._below(name, make=make)
+                descriptor = self._open_folder(name, make=make)
             except OSError as error:
                 if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                     raise
-                status = self._look(name)
+                status = self._stat(name)
                 if status is not None and stat.S_ISLNK(status.st_mode):
                     raise self._refusal(name, "a symbolic link") from None
-                raise LocalFailure(f"{self._at(name)}: this is not a folder") from None
+                raise LocalFailure(f"{self._path_of(name)}: this is not a folder") from None
             os.close(self._descriptor)
-            self._descriptor = below
+            self._descriptor = descriptor
             self.path = os.path.join(self.path, name)
-            self._owner = os.fstat(below).st_uid
+            self._owner = os.fstat(descriptor).st_uid
 
     def check_target(self, name: str) -> None:
-        """Check that a file may get the name `name`: it is free, or a regular file has it.
+        """Check that a file can be renamed to `name`: it is free, or the name of a regular file.
 
         :raises LocalFailure: when something else has the name.
         """
-        status = self._look(name or ".")
+        status = self._stat(name or ".")
         if status is None or stat.S_ISREG(status.st_mode):
             return
         if stat.S_ISDIR(status.st_mode):
-            raise LocalFailure(f"{self._at(name)}: is a directory")
+            raise LocalFailure(f"{self._path_of(name)}: is a directory")
         if stat.S_ISLNK(status.st_mode):
             raise self._refusal(name, "a symbolic link")
-        raise LocalFailure(f"{self._at(name)}: is not a regular file")
+        raise LocalFailure(f"{self._path_of(name)}: is not a regular file")
 
     def open(self, name: str) -> int:
-        """A descriptor to read and write the file `name`, which is made if it is missing.
+        """Open the file `name` for reading and writing, and create it if it is missing. Returns
+        the descriptor.
 
         :raises LocalFailure: when it is not a regular file of this user with a single name.
         :raises OSError: when it cannot be opened.
         """
         with suppress(FileExistsError):
             return os.open(
-                name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _PLAIN, 0o666, dir_fd=self._descriptor
+                name, os.O_RDWR | os.O_CREAT | os.O_EXCL | _REGULAR, 0o666, dir_fd=self._descriptor
             )
-        return self._plain(name, os.O_RDWR)
+        return self._open_own(name, os.O_RDWR)
 
     def open_to_read(self, name: str) -> int:
-        """A descriptor to read what has the name `name`. That may be anything but a link, and
-        anybody's.
+        """Open `name`, which may be anything but a link and belong to any user, for reading.
+        Returns the descriptor.
 
         :raises OSError: when it cannot be opened.
         """
-        return os.open(name, os.O_RDONLY | _PLAIN, dir_fd=self._descriptor)
+        return os.open(name, os.O_RDONLY | _REGULAR, dir_fd=self._descriptor)
 
-    def read(self, name: str, most: int) -> bytes | None:
-        """Up to `most` bytes of the file `name`; None if it does not exist.
+    def read(self, name: str, max_bytes: int) -> bytes | None:
+        """Up to `max_bytes` bytes of the file `name`, or None if it does not exist.
 
         :raises LocalFailure: as `open`.
         :raises OSError: when it cannot be read.
         """
         try:
-            descriptor = self._plain(name, os.O_RDONLY)
+            descriptor = self._open_own(name, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
-            return os.read(descriptor, most)
+            return os.read(descriptor, max_bytes)
         finally:
             os.close(descriptor)
 
     def create(self, name: str, content: bytes, mode: int = 0o666) -> None:
-        """Make the file `name`, which must not exist, with `content`.
+        """Create the file `name`, which must not exist, with `content`.
 
-        :raises OSError: when it cannot be made or written.
+        :raises OSError: when it cannot be created or written.
         """
         descriptor = os.open(
-            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, mode, dir_fd=self._descriptor
+            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _REGULAR, mode, dir_fd=self._descriptor
         )
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -135,11 +136,11 @@ class Folder:
         :raises OSError: when it cannot be removed.
         """
         with suppress(FileNotFoundError):
-            os.close(self._plain(name, os.O_RDONLY))
+            os.close(self._open_own(name, os.O_RDONLY))
             os.unlink(name, dir_fd=self._descriptor)
 
     def rename(self, name: str, to: str) -> None:
-        """Give the file `name` the name `to`, in the place of a file that has it.
+        """Rename the file `name` to `to`, and replace a file of that name.
 
         :raises OSError: when that fails.
         """
@@ -147,28 +148,28 @@ class Folder:
 
     def is_open_as(self, name: str, descriptor: int) -> bool:
         """Whether `name` is the name of the file that is open as `descriptor`."""
-        status = self._look(name)
+        status = self._stat(name)
         return status is not None and os.path.samestat(status, os.fstat(descriptor))
 
     def free_bytes(self) -> int | None:
-        """How many bytes this user can still store on the file system; None if it does not say."""
+        """How many bytes this user can still store, or None if the file system does not say."""
         status = os.fstatvfs(self._descriptor)
         return status.f_bavail * status.f_frsize if status.f_blocks else None
 
     def sync(self) -> None:
-        """Put its names on stable storage.
+        """Write the names in the folder to stable storage.
 
         :raises OSError: when that fails.
         """
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close it. Idempotent."""
+        """Close the folder. Idempotent."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
-    def _below(self, name: str, *, make: bool) -> int:
+    def _open_folder(self, name: str, *, make: bool) -> int:
         access = _FOLDER | os.O_NOFOLLOW
         try:
             return os.open(name, access, dir_fd=self._descriptor)
@@ -179,9 +180,10 @@ class Folder:
                 os.mkdir(name, dir_fd=self._descriptor)
             return os.open(name, access, dir_fd=self._descriptor)
 
-    def _plain(self, name: str, access: int) -> int:
+    def _open_own(self, name: str, access: int) -> int:
+        """Open a regular file of this user that has a single name."""
         try:
-            descriptor = os.open(name, access | _PLAIN, dir_fd=self._descriptor)
+            descriptor = os.open(name, access | _REGULAR, dir_fd=self._descriptor)
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise self._refusal(name, "a symbolic link") from None
@@ -193,9 +195,9 @@ class Folder:
             if status.st_nlink > 1:
                 raise self._refusal(name, "a file that has another name as well (a hard link)")
             # The owner of the folder can replace its files anyway. On some file systems, such as
-            # those of memory cards, all files are the mounting user's.
-            ours = (os.geteuid(), self._owner)
-            if status.st_uid not in ours and status.st_uid != self._owner_of_new():
+            # those of memory cards, all files belong to the user who mounted them.
+            allowed = (os.geteuid(), self._owner)
+            if status.st_uid not in allowed and status.st_uid != self._owner_of_new():
                 raise self._refusal(name, "a file of another user")
         except BaseException:
             os.close(descriptor)
@@ -203,11 +205,11 @@ class Folder:
         return descriptor
 
     def _owner_of_new(self) -> int:
-        """Whose a file is that this process makes here. An NFS server may give root's files, or
-        everybody's, to another user, such as nobody.
+        """The owner of a file that this process creates here. An NFS server may give the files of
+        root, or of all users, to another user, such as nobody.
         """
         name = f".{uuid4().hex}"
-        access = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
+        access = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _REGULAR
         descriptor = os.open(name, access, 0o600, dir_fd=self._descriptor)
         try:
             return os.fstat(descriptor).st_uid
@@ -215,17 +217,17 @@ class Folder:
             os.close(descriptor)
             os.unlink(name, dir_fd=self._descriptor)
 
-    def _look(self, name: str) -> os.stat_result | None:
+    def _stat(self, name: str) -> os.stat_result | None:
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
-    def _at(self, name: str) -> str:
+    def _path_of(self, name: str) -> str:
         return os.path.join(self.path, name)
 
     def _refusal(self, name: str, what: str) -> LocalFailure:
         return LocalFailure(
-            f"{self._at(name)}: is {what}, and nothing is written through or over that; remove it"
-            " or choose another folder"
+            f"{self._path_of(name)}: is {what}, which is never written to or replaced; remove it or"
+            " choose another folder"
         )

@@ -1,4 +1,4 @@
-"""Where things are: the service's URL, and the URLs below it; media names as people write them.
+"""The URLs of a service and its resources, and media names as people write them.
 
 Pure. A service may be mounted below a path of a larger site: `http://example.org/voice`.
 """
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from urllib.parse import quote, urljoin
 
 from twistedmedia.client.exceptions import InvalidResponse, LocalFailure, NotAService
-from twistedmedia.errors import MediaError, MissingArgument
+from twistedmedia.errors import BadRequest, MediaError, MissingArgument, NameNotAllowed
 from twistedmedia.fetch.urls import parse_url
 from twistedmedia.names import MediaName, folders_from_path, is_upload, media_name, url_path
 
-# What a service has at its root; the URL of one of these is not that of a service.
-_PLACES = ("media", "uploads", "fetch", "health", "ready", "openapi.json")
+# The resources at the root of a service. The URL of one of them is not the URL of a service.
+_RESOURCES = ("media", "uploads", "fetch", "health", "ready", "openapi.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service by its URL, which has no slash at its end. Only `service` makes them."""
+    """A service at `url`, which has no trailing slash. `service` creates it."""
 
     url: str
 
@@ -28,80 +28,80 @@ class Service:
         return f"{self.url}/media/{name.url_path}"
 
     def listing(self, folders: tuple[str, ...], after: str | None = None) -> str:
-        """The URL of a directory's listing, from behind the name `after`."""
+        """The URL of a directory's listing that begins after the name `after`."""
         path = "".join(f"{url_path([folder])}/" for folder in folders)
         query = "" if after is None else f"?after={quote(after, safe='')}"
         return f"{self.url}/media/{path}{query}"
 
     def fetch(self, url: str) -> str:
-        """The URL that has `url` fetched."""
+        """The URL at which the service fetches `url`."""
         return f"{self.url}/fetch?url={quote(url, safe='')}"
 
     @property
     def health(self) -> str:
-        """The URL that tells how the service is."""
+        """The URL of the service's health."""
         return f"{self.url}/health"
 
     @property
     def imports(self) -> str:
-        """The URL that imports are posted to."""
+        """The URL to which imports are posted."""
         return f"{self.url}/media"
 
     @property
     def uploads(self) -> str:
-        """The URL that resumable uploads are created at."""
+        """The URL at which resumable uploads are created."""
         return f"{self.url}/uploads/"
 
     def upload(self, location: str | None) -> str:
-        """The URL of the upload that `location` names, relative to where it was created.
+        """The URL of the upload at `location`, which may be relative to `uploads`.
 
-        :raises Garbled: when there is none, or it is another server's: bytes meant for this one
-            go nowhere else.
+        :raises InvalidResponse: when it is missing, or on another server: content for this service
+            is never sent elsewhere.
         """
         try:
             url = urljoin(self.uploads, location or "")
-            same = parse_url(url).origin == parse_url(self.url).origin
+            is_same_origin = parse_url(url).origin == parse_url(self.url).origin
         except ValueError:
-            url, same = "", False
-        if not location or not same or not url.isascii():
+            url, is_same_origin = "", False
+        if not location or not is_same_origin or not url.isascii():
             raise InvalidResponse("the service does not say where to send the upload")
         return url
 
 
 def service(url: str) -> Service:
-    """The service at `url`. Any host is understood that the service itself can fetch from.
+    """The service at `url`. It accepts the hosts that the service itself can fetch from.
 
-    :raises NotAService: when that is not an `http` or `https` URL of a service, saying why.
+    :raises NotAService: when `url` is not an `http` or `https` URL of a service.
     """
     if not isinstance(url, str):
-        raise NotAService(f"the URL of a service is text, not {type(url).__name__}")
+        raise NotAService(f"the URL of a service must be a str, not {type(url).__name__}")
     try:
-        at = parse_url(url)
+        parsed = parse_url(url)
     except ValueError as error:
         raise NotAService(
             f"this is not the URL of a service: {error}; write it like http://127.0.0.1:8000"
         ) from None
-    path = at.target.partition("?")[0]
+    path = parsed.target.partition("?")[0]
     root = _root(path)
     if root is not None:
         raise NotAService(
-            f"{at.origin}{path} is a place within a service; the URL of the service itself is"
-            f" {at.origin}{root}"
+            f"{parsed.origin}{path} is a resource of a service; the URL of the service itself is"
+            f" {parsed.origin}{root}"
         )
     if "?" in url or "#" in url:
-        raise NotAService("the URL of a service has no query and no fragment")
+        raise NotAService("the URL of a service must not have a query or a fragment")
     if not url.partition("//")[2].partition("/")[2].isascii():
-        raise NotAService("the path in the URL of a service has ASCII characters only")
-    return Service(str(at).rstrip("/"))
+        raise NotAService("the path in the URL of a service must be ASCII")
+    return Service(str(parsed).rstrip("/"))
 
 
 def _root(path: str) -> str | None:
-    """Where the service is mounted in which `path` is a place or a file; None for other paths.
+    """The path of the service if `path` is one of its resources or files, otherwise None.
 
-    A folder may have the name `media` as well: a service at `/media/audio` is not refused.
+    A service at `/media/audio` is accepted, since any folder may have the name `media`.
     """
     folders = path.rstrip("/").split("/")
-    if folders[-1] in _PLACES:
+    if folders[-1] in _RESOURCES:
         return "/".join(folders[:-1])
     is_file = not path.endswith("/") and "." in folders[-1]
     if is_file and "media" in folders[:-2]:
@@ -112,15 +112,15 @@ def _root(path: str) -> str | None:
 
 
 def name_of(directory: str, filename: str) -> MediaName:
-    """The media name that a directory and a filename give.
+    """The media name of a directory and a filename.
 
-    :raises LocalFailure: when a rule for names is broken, with the service's code.
+    :raises LocalFailure: when they break a rule for names, with the service's code.
     """
     try:
-        return media_name(text_of(directory, "directory"), text_of(filename, "filename"))
+        return media_name(check_text(directory, "directory"), check_text(filename, "filename"))
     except MissingArgument as error:
         raise LocalFailure(
-            f"the {error.argument} is missing: a file at the service is named by a directory and a"
+            f"the {error.argument} is missing: a name at the service consists of a directory and a"
             " filename, such as prompts/hello.mp3",
             error.code,
         ) from None
@@ -128,33 +128,33 @@ def name_of(directory: str, filename: str) -> MediaName:
         raise LocalFailure(error.reason, error.code) from None
 
 
-def text_of(argument: object, what: str) -> str:
-    """`argument`, which a program has given as `what`.
+def check_text(argument: object, what: str) -> str:
+    """Check that `argument`, which was passed as `what`, is text, and return it.
 
-    :raises LocalFailure: when it is not text.
+    :raises LocalFailure: when it is not.
     """
     if not isinstance(argument, str):
-        raise LocalFailure(f"the {what} has to be a str, not {type(argument).__name__}")
+        raise LocalFailure(f"the {what} must be a str, not {type(argument).__name__}")
     return argument
 
 
-def sendable(argument: object, what: str) -> str:
-    """`argument`, which a program has given as `what`, if UTF-8 can express it.
+def check_utf8(argument: object, what: str) -> str:
+    """Check that `argument`, which was passed as `what`, is text that UTF-8 can encode.
 
-    :raises LocalFailure: as `text_of`, and when it has half of a surrogate pair.
+    :raises LocalFailure: when it is not text, or has a lone surrogate.
     """
-    text = text_of(argument, what)
+    text = check_text(argument, what)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise LocalFailure(f"the {what} is not UTF-8", 400) from None
+        raise LocalFailure(f"the {what} is not UTF-8", BadRequest.code) from None
     return text
 
 
 def name_at(path: str) -> MediaName:
-    """The media name that is written as `path`: `prompts/en/hello.mp3`. It may begin with a slash.
+    """Parse a media name, such as `prompts/en/hello.mp3`. It may begin with a slash.
 
-    :raises LocalFailure: as `name_of`, and when the directory or the filename is missing.
+    :raises LocalFailure: as `name_of` does, and when the directory or the filename is missing.
     """
     directory, _, filename = path.removeprefix("/").rpartition("/")
     if not directory or not filename:
@@ -165,16 +165,17 @@ def name_at(path: str) -> MediaName:
 
 
 def folders_at(path: str) -> tuple[str, ...]:
-    """The folders of the directory that is written as `path`; none for the root. It may begin with
-    a slash.
+    """Parse a directory, such as `prompts/en`, into its folders; the root has no folders. It may
+    begin with a slash.
 
-    :raises LocalFailure: when a rule for names is broken, with the service's code.
+    :raises LocalFailure: when it breaks a rule for names, with the service's code.
     """
-    bare = text_of(path, "directory").replace("\\", "/").removeprefix("/").removesuffix("/")
+    bare = check_text(path, "directory").replace("\\", "/").removeprefix("/").removesuffix("/")
     try:
         segments = [segment.encode("utf-8") for segment in bare.split("/")] if bare else []
         return folders_from_path(segments)
     except UnicodeEncodeError:
-        raise LocalFailure("the name is not allowed: it is not UTF-8", 505) from None
+        not_allowed = NameNotAllowed("it is not UTF-8")
+        raise LocalFailure(not_allowed.reason, not_allowed.code) from None
     except MediaError as error:
         raise LocalFailure(error.reason, error.code) from None

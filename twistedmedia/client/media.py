@@ -1,10 +1,12 @@
-"""The client: what can be asked of a media service, over treq."""
+"""`MediaClient`: the operations of a media service, over treq."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -13,32 +15,55 @@ from twisted.internet.task import deferLater
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
-from twistedmedia.client import browsing, downloading, outcomes
-from twistedmedia.client.bounds import MOST_ENTRIES, check_function, check_kind, check_number, wrong
-from twistedmedia.client.connecting import new_agent, new_pool
+from twistedmedia.client import downloader, listings, outcomes
+from twistedmedia.client.client_agent import new_agent, new_pool
+from twistedmedia.client.client_limits import (
+    MAX_ENTRIES,
+    check_function,
+    check_kind,
+    check_number,
+    wrong_type,
+)
 from twistedmedia.client.exceptions import ClientError, Refused, Unreachable
 from twistedmedia.client.idle_timeouts import ClientTimeouts
-from twistedmedia.client.locations import name_of, sendable, service, text_of
+from twistedmedia.client.locations import check_text, check_utf8, name_of, service
 from twistedmedia.client.outcomes import Downloaded, Entry, Fetched, Found, Health, Page, Stored
 from twistedmedia.client.requester import Requester
 from twistedmedia.client.retries import Retries
-from twistedmedia.client.upload_records import NoRecords, Record
-from twistedmedia.client.uploading import Uploader, check_etag
+from twistedmedia.client.upload_records import NoResumeStore, ResumeStore
+from twistedmedia.client.uploader import Uploader, check_etag
+from twistedmedia.errors import PreconditionFailed
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def _deferred(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Deferred[T]]:
+    """Make a coroutine method return a Deferred."""
+
+    @wraps(method)
+    def start(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return ensureDeferred(method(*args, **kwargs))
+
+    return start
+
+
+def _callback(function: Any, name: str) -> Any:
+    """The callback that was passed as `name`, or one that does nothing.
+
+    :raises LocalFailure: when it cannot be called.
+    """
+    check_function(function or _callback, name)
+    return function or (lambda *_: None)
+
+
 class MediaClient:
-    """A media service, as a program sees it.
+    """A client of one media service.
 
-    Every method but `walk` returns a Deferred, which can be awaited in coroutines, and cancelled:
-    connection and file are closed then. Failures are `ClientError`s: `Refused`, with the service's
-    code and reason; `Unreachable`, after all retries; `Garbled`, `Damaged`, `LocalFailure`, which
-    arguments that make no sense cause as well.
-
-    Names are checked before anything is asked; files are read, written and hashed in threads of
-    the reactor's pool, and are never in memory as a whole. A function that is told of progress runs
-    within the work: it may not cancel it, but have that done in the reactor's next turn.
+    Every method but `walk` returns a Deferred. Cancelling it closes its connection and its file.
+    Failures are `ClientError`s; invalid arguments fail with a `LocalFailure` before any request.
+    Files are read, written and hashed in pieces, in threads of the reactor's pool. A `progress`
+    function runs within the operation: to cancel it, use `reactor.callLater(0, ...)`.
     """
 
     def __init__(
@@ -50,69 +75,75 @@ class MediaClient:
         cacert: str | Path | None = None,
         retries: Retries | None = None,
         timeouts: ClientTimeouts | None = None,
-        waiting: Callable[[ClientError, float], None] | None = None,
+        on_retry: Callable[[ClientError, float], None] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`url` is where the service is mounted: `http://127.0.0.1:8000`. `agent` makes the
-        requests instead of one of our own. `cacert` is a PEM file of the certificates to trust,
-        instead of the system's. `waiting` is told before each retry of the failure and the seconds
-        until then.
+        """`url` is where the service is mounted, such as `http://127.0.0.1:8000`. `agent` replaces
+        the client's own agent. `cacert` is a PEM file of the certificates to trust instead of the
+        system's. `on_retry` is called before each retry with the failure and the seconds until the
+        retry. `clock` returns the time since 1970 in seconds, for a Retry-After that is a date.
 
-        :raises NotAService: when the URL is not one of a service; it is a ValueError as well.
-        :raises LocalFailure: when `cacert` cannot be read, or an argument is of a wrong type.
+        :raises NotAService: when `url` is not the URL of a service; it is a ValueError as well.
+        :raises LocalFailure: when `cacert` cannot be read, or an argument has a wrong type.
         """
         timeouts = ClientTimeouts() if timeouts is None else timeouts
         retries = Retries() if retries is None else retries
-        waiting = (lambda error, wait_s: None) if waiting is None else waiting
+        on_retry = (lambda error, wait_s: None) if on_retry is None else on_retry
         check_kind(timeouts, ClientTimeouts, "timeouts")
         check_kind(retries, Retries, "retries")
-        check_function(waiting, "waiting")
+        check_function(on_retry, "on_retry")
+        check_function(clock, "clock")
         if not IReactorTime.providedBy(reactor):
-            raise wrong(reactor, "reactor", "reactor of Twisted")
+            raise wrong_type(reactor, "reactor", "reactor of Twisted")
         if agent is not None and not IAgent.providedBy(agent):
-            raise wrong(agent, "agent", "provider of IAgent")
+            raise wrong_type(agent, "agent", "provider of IAgent")
         self._service = service(url)
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
             self._pool = new_pool(reactor)
             agent = new_agent(reactor, self._pool, timeouts.connect_s, cacert)
-        self._asking = Requester(
+        self._requester = Requester(
             reactor,
             self._service.url,
             agent,
-            timeouts,
-            retries,
-            waiting,
+            timeouts=timeouts,
+            retries=retries,
+            on_retry=on_retry,
+            clock=clock,
         )
-        self._uploading = Uploader(self._asking, self._service)
+        self._uploader = Uploader(self._requester, self._service)
 
-    def upload(
+    @_deferred
+    async def upload(
         self,
         path: str | Path,
         directory: str,
         filename: str | None = None,
         *,
         progress: Callable[[int, int], None] | None = None,
-        record: Record | None = None,
+        resume_store: ResumeStore | None = None,
         ask_first: bool = False,
-    ) -> Deferred[Stored]:
-        """Store the file at `path` as `directory`/`filename`; without a filename, under its own.
+    ) -> Stored:
+        """Store the file at `path` as `directory`/`filename`. The default filename is that of
+        `path`. If the service has the same content already, the result is `identical`.
 
-        What the service has with the same content is not stored again: `identical`. Larger files go
-        by a resumable upload, whose URL `record` remembers for another run; small ones, and all of
-        them when the service has none of those, in one request. `progress` is called with how many
-        bytes the service was sent, and how many there are; the first falls back when some were
-        lost. With `ask_first` no content is sent in a format that the service may not take before
-        it agreed to take it. Fires with a `Stored`.
+        Files over 4 MiB use a resumable upload, whose URL `resume_store` keeps for a later run.
+        Smaller files, and all files if the service has no resumable uploads, are sent in one
+        request. `progress` is called with the number of bytes sent and the size; the first
+        decreases when sent bytes were lost. With `ask_first`, no content is sent in a format that
+        the service refuses. Fires with a `Stored`.
         """
-        told = progress or (lambda sent, size: None)
-        return _begun(
-            self._uploading.upload(
-                path, directory, filename, told, record or NoRecords(), ask_first=ask_first
-            ),
-            progress=told,
+        return await self._uploader.upload(
+            path,
+            directory,
+            filename,
+            progress=_callback(progress, "progress"),
+            resume_store=resume_store or NoResumeStore(),
+            ask_first=ask_first,
         )
 
-    def upload_stream(
+    @_deferred
+    async def upload_stream(
         self,
         descriptor: int,
         directory: str,
@@ -120,19 +151,18 @@ class MediaClient:
         *,
         etag: str | None = None,
         progress: Callable[[int, int | None], None] | None = None,
-    ) -> Deferred[Stored]:
-        """Store all that can be read from an open descriptor: of a pipe, or of standard input.
+    ) -> Stored:
+        """Store everything that can be read from an open descriptor, such as a pipe.
 
-        It is sent once: after a break nothing is stored, and nothing is tried again. With `etag` it
-        takes the place of that file, as in `replace`. Fires with a `Stored`.
+        It is sent once: if the connection breaks, nothing is stored and nothing is retried. With
+        `etag` it replaces that file, as `replace` does. Fires with a `Stored`.
         """
-        told = progress or (lambda sent, size: None)
-        return _begun(
-            self._uploading.upload_stream(descriptor, directory, filename, etag, told),
-            progress=told,
+        return await self._uploader.upload_stream(
+            descriptor, directory, filename, etag, _callback(progress, "progress")
         )
 
-    def replace(
+    @_deferred
+    async def replace(
         self,
         path: str | Path,
         directory: str,
@@ -140,15 +170,17 @@ class MediaClient:
         etag: str,
         *,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Deferred[Stored]:
-        """Put the file at `path` in the place of the one with this entity tag (`*` for whichever is
-        there), in one step. Fires with a `Stored`; fails with a `Refused` of status 412 when it is
-        another one by now.
+    ) -> Stored:
+        """Replace the file that has the entity tag `etag`, or any file for `*`, with the one at
+        `path`, atomically. Fires with a `Stored`. Fails with a `Refused` of status 412 when the
+        entity tag is another one.
         """
-        told = progress or (lambda sent, size: None)
-        return _begun(self._uploading.replace(path, directory, filename, etag, told), progress=told)
+        return await self._uploader.replace(
+            path, directory, filename, etag, _callback(progress, "progress")
+        )
 
-    def download(
+    @_deferred
+    async def download(
         self,
         directory: str,
         filename: str,
@@ -157,25 +189,32 @@ class MediaClient:
         progress: Callable[[int, int | None], None] | None = None,
         max_size: int | None = None,
         within: str | Path | None = None,
-    ) -> Deferred[Downloaded]:
-        """Bring a file to `path`, in the place of what is there.
+    ) -> Downloaded:
+        """Download a file to `path`, and replace what is there.
 
-        It arrives in a hidden file beside it (`.<name>.part`), is resumed when it breaks off, also
-        by another run, and gets its name when its size and its digest are right and it is on stable
-        storage. `progress` as for an upload. Fires with a `Downloaded`.
+        The content goes to a hidden file beside it (`.<name>.part`). A broken download is resumed,
+        also by a later run. The file gets its name when its size and digest are verified and it is
+        on stable storage. `progress` is called with the number of bytes received and the size.
+        Fires with a `Downloaded`.
 
         Fails with a `LocalFailure` before any content is received if the file has more than
-        `max_size` bytes or does not fit into the free space. If the service does not say how large
-        the file is, at most `max_size` bytes are received, 2 GiB unless given. With `within`, a
-        folder that `path` is in, no link below that folder is followed, and missing folders are
-        made.
+        `max_size` bytes or does not fit into the free space. If the service does not send the size,
+        at most `max_size` bytes are received, 2 GiB by default. With `within`, a folder that
+        contains `path`, no link below that folder is followed, and missing folders are created.
         """
-        told = progress or (lambda received, size: None)
-        return _begun(
-            self._download(directory, filename, path, told, max_size, within), progress=told
+        return await downloader.download(
+            self._requester,
+            self._service,
+            directory,
+            filename,
+            path,
+            progress=_callback(progress, "progress"),
+            max_size=max_size,
+            within=within,
         )
 
-    def download_stream(
+    @_deferred
+    async def download_stream(
         self,
         directory: str,
         filename: str,
@@ -183,147 +222,103 @@ class MediaClient:
         *,
         progress: Callable[[int, int | None], None] | None = None,
         max_size: int | None = None,
-    ) -> Deferred[Downloaded]:
-        """Write a file to an open descriptor: of a pipe, or of standard output.
+    ) -> Downloaded:
+        """Write a file to an open descriptor, such as a pipe. `max_size` is as for `download`.
 
-        After a break it goes on where it was. Fires with a `Downloaded`; fails with a `Damaged`
-        when what was written turns out not to be the file that the service has. `max_size` as for
-        `download`.
+        It is resumed if the connection breaks. Fires with a `Downloaded`. Fails with an
+        `IntegrityError` when the written bytes turn out to differ from the service's file.
         """
-        told = progress or (lambda received, size: None)
-        return _begun(
-            self._download_stream(directory, filename, descriptor, told, max_size), progress=told
+        return await downloader.download_stream(
+            self._requester,
+            self._service,
+            directory,
+            filename,
+            descriptor,
+            progress=_callback(progress, "progress"),
+            max_size=max_size,
         )
 
-    def find(
-        self, directory: str, filename: str, *, digest: bool = False
-    ) -> Deferred[Found | None]:
-        """Ask about a file. With `digest` the service computes one where it knows none, which takes
-        as long as reading the file. Fires with None when there is no such file.
+    @_deferred
+    async def find(self, directory: str, filename: str, *, digest: bool = False) -> Found | None:
+        """Fires with the properties of a file, or None when there is no such file. With `digest`
+        the service computes a missing digest, which takes as long as reading the file.
         """
-        return _begun(self._find(directory, filename, digest))
+        name = name_of(directory, filename)
+        return await self._requester.retry(lambda: self._uploader.find(name, digest=digest))
 
-    def holds(self, path: str | Path, directory: str, filename: str) -> Deferred[bool | None]:
-        """Whether the service has the content of the file at `path` under this name. Fires with
-        None when there is no such file there, and with False when it has another content. None
-        comes of a 404 of any server: `find` tells one of the service from others.
+    @_deferred
+    async def matches(self, path: str | Path, directory: str, filename: str) -> bool | None:
+        """Fires with whether the file at the service has the same content as the one at `path`, or
+        with None when there is no file at the service. None results from a 404 of any server;
+        `find` distinguishes the service from others.
         """
-        return _begun(self._uploading.holds(path, directory, filename))
+        return await self._uploader.matches(path, directory, filename)
 
-    def list(
+    @_deferred
+    async def list(
         self,
         directory: str = "",
         *,
         recursive: bool = False,
-        left_out: Callable[[str, int], None] | None = None,
-    ) -> Deferred[list[Entry]]:
-        """List a directory, all pages of it; `recursive` gives the files of all folders below.
+        on_left_out: Callable[[str, int], None] | None = None,
+    ) -> list[Entry]:
+        """List all pages of a directory. With `recursive`, list the files in it and below it.
 
-        The service does not list what is not media, such as hidden files and links. `left_out` is
-        called with each directory that contains some, and with how many there are.
+        The service leaves out everything that is not media, such as hidden files and links.
+        `on_left_out` is called with each directory in which entries are left out, and their number.
 
-        Fires with a list of `Entry`; fails with a `Refused` of status 404 when there is no such
-        directory, and with a `LocalFailure` when there are more than 1,000,000 entries: `walk`
-        takes them one by one. The service's root is always there.
+        Fires with a list of `Entry`. Fails with a `Refused` of status 404 when there is no such
+        directory, and with a `LocalFailure` when there are more than 1,000,000 entries; `walk` has
+        no such limit. The service's root always exists.
         """
-        told = left_out or (lambda directory, count: None)
-        return _begun(
-            browsing.entries(self._asking, self._service, directory, recursive, told),
-            left_out=told,
+        entries = listings.walk(
+            self._requester,
+            self._service,
+            directory,
+            recursive=recursive,
+            on_left_out=_callback(on_left_out, "on_left_out"),
+            max_entries=listings.MAX_LIST_ENTRIES,
+            advice=listings.USE_WALK,
         )
+        return [entry async for entry in entries]
 
     def walk(
         self,
         directory: str = "",
         *,
         recursive: bool = False,
-        left_out: Callable[[str, int], None] | None = None,
-        most: int = MOST_ENTRIES,
+        on_left_out: Callable[[str, int], None] | None = None,
+        max_entries: int = MAX_ENTRIES,
     ) -> AsyncIterator[Entry]:
-        """The entries that `list` would fire with, one by one: for `async for`. A page is asked for
-        when the one before it was taken, so memory does not grow with the number of entries.
+        """Iterate over the entries that `list` fires with, for `async for`. Each page is requested
+        after the one before was consumed, so memory does not grow with the number of entries.
 
-        Fails as `list` does; with a `LocalFailure` when there are more than `most` entries.
+        Fails as `list` does, and with a `LocalFailure` after more than `max_entries` entries.
         """
-        told = left_out or (lambda directory, count: None)
-        check_function(told, "left_out")
-        check_number(most, "most")
-        return browsing.walk(
-            self._asking, self._service, directory, recursive=recursive, left_out=told, most=most
+        check_number(max_entries, "max_entries")
+        return listings.walk(
+            self._requester,
+            self._service,
+            directory,
+            recursive=recursive,
+            on_left_out=_callback(on_left_out, "on_left_out"),
+            max_entries=max_entries,
         )
 
-    def page(self, directory: str = "", after: str | None = None) -> Deferred[Page]:
-        """List a part of a directory, from behind the name `after`: what a directory of any size
-        is gone through with. Fires with a `Page`; fails as `list` does.
+    @_deferred
+    async def page(self, directory: str = "", after: str | None = None) -> Page:
+        """List the page of a directory that begins after the name `after`. Fires with a `Page`;
+        fails as `list` does.
         """
-        return _begun(browsing.page_of(self._asking, self._service, directory, after))
+        return await listings.get_page(self._requester, self._service, directory, after)
 
-    def delete(self, directory: str, filename: str, *, etag: str | None = None) -> Deferred[bool]:
-        """Delete a file; with `etag` only if it is still that one (else `Refused`, status 412).
+    @_deferred
+    async def delete(self, directory: str, filename: str, *, etag: str | None = None) -> bool:
+        """Delete a file; with `etag`, only if it has that entity tag (else `Refused`, status 412).
 
-        Fires with whether there was such a file. When an answer was lost and the file is gone at
-        the next attempt, there was one.
+        Fires with whether there was such a file. That is also True when a response was lost and the
+        file is gone at the next attempt.
         """
-        return _begun(self._delete(directory, filename, etag))
-
-    def import_url(
-        self, url: str, directory: str, filename: str = "", *, sha256: str | None = None
-    ) -> Deferred[Stored]:
-        """Have the service fetch `url` and store what comes; without a filename, under the URL's.
-
-        With `sha256`, in hex, it is verified, and an answer that was lost can be told from a name
-        that somebody else has taken. Fires with a `Stored`.
-        """
-        return _begun(self._import(url, directory, filename, sha256))
-
-    def fetch(self, url: str) -> Deferred[Fetched]:
-        """Have the service fetch `url` and say what that has cost. Fires with a `Fetched`."""
-        return _begun(self._fetch(url))
-
-    def health(self) -> Deferred[Health]:
-        """Ask how the service is, once: a service that does not answer at once is not well. Fires
-        with a `Health`.
-        """
-        return _begun(self._health())
-
-    def close(self) -> Deferred[None]:
-        """Close the connections that are kept. Fires with None when they are closed."""
-        return _begun(self._close())
-
-    async def _download(
-        self,
-        directory: str,
-        filename: str,
-        path: str | Path,
-        progress: downloading.Progress,
-        max_size: int | None,
-        within: str | Path | None,
-    ) -> Downloaded:
-        name = name_of(directory, filename)
-        _check_size(max_size)
-        return await downloading.download(
-            self._asking, self._service, name, path, progress, max_size, within
-        )
-
-    async def _download_stream(
-        self,
-        directory: str,
-        filename: str,
-        descriptor: int,
-        progress: downloading.Progress,
-        max_size: int | None,
-    ) -> Downloaded:
-        name = name_of(directory, filename)
-        _check_size(max_size)
-        return await downloading.download_stream(
-            self._asking, self._service, name, descriptor, progress, max_size
-        )
-
-    async def _find(self, directory: str, filename: str, digest: bool) -> Found | None:
-        name = name_of(directory, filename)
-        return await self._asking.persist(lambda: self._uploading.find(name, digest=digest))
-
-    async def _delete(self, directory: str, filename: str, etag: str | None) -> bool:
         name = name_of(directory, filename)
         url = self._service.media(name)
         if etag is not None:
@@ -334,72 +329,71 @@ class MediaClient:
         async def attempt() -> bool:
             nonlocal may_have_deleted
             try:
-                answer = await self._asking.ask("DELETE", url, headers)
+                response = await self._requester.request("DELETE", url, headers)
             except Unreachable as error:
                 may_have_deleted = may_have_deleted or error.was_sent
                 raise
             except Refused as error:
-                if error.status != 412 or not may_have_deleted:
+                if error.status != PreconditionFailed.status or not may_have_deleted:
                     raise
-                if await self._uploading.find(name) is not None:
+                if await self._uploader.find(name) is not None:
                     raise
                 return True
-            return outcomes.deleted(answer.payload) or may_have_deleted
+            return outcomes.deleted(response.payload) or may_have_deleted
 
-        return await self._asking.persist(attempt)
+        return await self._requester.retry(attempt)
 
-    async def _import(self, url: str, directory: str, filename: str, sha256: str | None) -> Stored:
-        fields = {"url": sendable(url, "URL"), "directory": directory, "filename": filename}
-        name_of(directory, text_of(filename, "filename") or "any")  # the URL's own comes later
+    @_deferred
+    async def import_url(
+        self, url: str, directory: str, filename: str = "", *, sha256: str | None = None
+    ) -> Stored:
+        """Let the service fetch `url` and store it. The default filename is that of the URL.
+
+        `sha256`, in hex, is verified. With it, a retry after a lost response succeeds; without it,
+        the retry can fail with 501. Fires with a `Stored`.
+        """
+        fields = {"url": check_utf8(url, "URL"), "directory": directory, "filename": filename}
+        name_of(directory, check_text(filename, "filename") or "any")  # the URL's own comes later
         if sha256 is not None:
-            fields["sha256"] = sendable(sha256, "digest")
-        answer = await self._asking.persist(
-            lambda: self._asking.ask(
+            fields["sha256"] = check_utf8(sha256, "digest")
+        response = await self._requester.retry(
+            lambda: self._requester.request(
                 "POST",
                 self._service.imports,
                 {"Content-Type": "application/x-www-form-urlencoded"},
                 urlencode(fields).encode(),
-                hoped_for=(200, 201),
-                answer_s=self._asking.timeouts.import_s,
+                expected=(200, 201),
+                response_s=self._requester.timeouts.import_s,
             )
         )
-        found = outcomes.stored(answer.payload, "")
-        name = name_of(found.directory, found.filename)
-        return outcomes.stored(answer.payload, self._service.media(name))
+        result = outcomes.stored(response.payload, "")
+        name = name_of(result.directory, result.filename)
+        return outcomes.stored(response.payload, self._service.media(name))
 
-    async def _fetch(self, url: str) -> Fetched:
-        asked = self._service.fetch(sendable(url, "URL"))
+    @_deferred
+    async def fetch(self, url: str) -> Fetched:
+        """Let the service fetch `url` and measure the time. Fires with a `Fetched`."""
+        target = self._service.fetch(check_utf8(url, "URL"))
         headers = {"Accept": "application/json"}
-        answer = await self._asking.persist(lambda: self._asking.ask("GET", asked, headers))
-        return outcomes.fetched(answer.payload)
+        response = await self._requester.retry(
+            lambda: self._requester.request("GET", target, headers)
+        )
+        return outcomes.fetched(response.payload)
 
-    async def _health(self) -> Health:
-        url = self._service.health
-        answer = await self._asking.ask("GET", url, answer_s=self._asking.timeouts.health_s)
-        return outcomes.health(answer.payload)
+    @_deferred
+    async def health(self) -> Health:
+        """Request the service's health, without retries, since a healthy service responds at once.
+        Fires with a `Health`.
+        """
+        response = await self._requester.request(
+            "GET", self._service.health, response_s=self._requester.timeouts.health_s
+        )
+        return outcomes.health(response.payload)
 
-    async def _close(self) -> None:
+    @_deferred
+    async def close(self) -> None:
+        """Close the idle connections. Fires with None when they are closed."""
         if self._pool is not None:
-            # We may be called while the last answer is being read: its connection is kept, and so
-            # can be closed, when it has been.
-            await deferLater(self._asking.reactor, 0)
+            # While the last response is being read, its connection is not idle yet.
+            await deferLater(self._requester.reactor, 0)
             await self._pool.closeCachedConnections()
-
-
-def _check_size(max_size: object) -> None:
-    if max_size is not None:
-        check_number(max_size, "max_size")
-
-
-def _begun(work: Coroutine[Any, Any, T], **functions: object) -> Deferred[T]:
-    """Do `work`, which calls `functions`. Fires with what it returns."""
-    return ensureDeferred(_checked(work, functions))
-
-
-async def _checked(work: Coroutine[Any, Any, T], functions: Mapping[str, object]) -> T:
-    try:
-        for name, function in functions.items():
-            check_function(function, name)
-        return await work
-    finally:
-        work.close()

@@ -1,6 +1,6 @@
-"""What the client's methods give back: values, read out of the service's answers.
+"""The results of the client's methods, parsed from the service's JSON.
 
-Pure. Sizes are in bytes, digests SHA-256 in lower-case hex, entity tags as they stand in headers.
+Pure. Sizes are in bytes, digests are SHA-256 in lower-case hex, entity tags are as in headers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from twistedmedia.client.bounds import MOST_ON_A_PAGE
+from twistedmedia.client.client_limits import MAX_PAGE_ENTRIES
 from twistedmedia.client.exceptions import InvalidResponse
 from twistedmedia.names import MAX_SEGMENT_BYTES
 
@@ -18,15 +18,15 @@ T = TypeVar("T")
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _ENDLESS = "the service's listing does not end: a page does not lead to a later one"
-_MOST = (1 << 63) - 1  # of bytes, and of anything else that is counted
+_MAX_COUNT = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file that is stored. `url` is absolute. `etag` is None when it could not be learned.
+    """A stored file. `url` is absolute. `etag` is None when it could not be determined.
 
-    `identical`: it was stored before, with this very content. `replaced`: it took the place of
-    another. `problem` is what is wrong with it as audio.
+    `identical`: the service had the file already, with the same content. `replaced`: it replaced
+    another file. `problem` says what is wrong with it as audio.
     """
 
     directory: str
@@ -42,8 +42,9 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the service says of a file without sending it. `sha256` is None where not known.
-    `modified` is the time of its last change, to the second, as in a listing.
+    """The properties of a file at the service. `sha256` is None if the service does not know it.
+    `modified` is the time of the last change, in the format of a listing, without fractions of a
+    second.
     """
 
     size: int
@@ -54,8 +55,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A file that was downloaded to `path`. `received` bytes of its `size` came now; the others
-    were there from an attempt before. `verified`: its digest is what the service says it is.
+    """A file that was downloaded to `path`. `received` is the number of bytes received now; the
+    rest of `size` is from an earlier attempt. `verified`: the digest matches the service's.
     """
 
     path: str
@@ -68,25 +69,25 @@ class Downloaded:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file or a directory in a listing. `name` is without slashes; directories have no size."""
+    """A file or directory in a listing. `name` has no slashes. A directory has no size."""
 
     directory: str
     name: str
     is_directory: bool
     size: int | None = None
-    modified: str | None = None  # RFC 3339, UTC; None for a date that it cannot express
+    modified: str | None = None  # RFC 3339, UTC; None for a year that it cannot express
     etag: str | None = None
 
     @property
     def path(self) -> str:
-        """From the service's root on: `prompts/en/hello.mp3`."""
+        """The path from the service's root, such as `prompts/en/hello.mp3`."""
         return f"{self.directory}/{self.name}" if self.directory else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a directory's listing. `next` asks for the part behind it; None after the last.
-    `left_out` is how many entries the service has there and does not list (docs/http.md).
+    """A page of a directory's listing. `next` is the `after` of the next page, or None. `left_out`
+    is the number of entries that the service does not list (docs/http.md).
     """
 
     entries: list[Entry]
@@ -96,9 +97,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How the service is. `uploads` are in progress, `free` is how many bytes its storage has left
-    and `storage` is `ok` or what is wrong with it; None where the service does not say. `told` is
-    its whole answer.
+    """The state of the service. `uploads` is the number of uploads in progress, `free` the free
+    space in bytes, `storage` is `ok` or a problem; the last two are None if the service does not
+    report them. `payload` is its whole response.
     """
 
     version: str
@@ -106,12 +107,12 @@ class Health:
     uploads: int
     free: int | None
     storage: str | None
-    told: Mapping[str, Any]
+    payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What the service's fetch of a URL has cost. Times in seconds; `url` is where it led."""
+    """A fetch of a URL by the service. Times are in seconds; `url` is the one after redirects."""
 
     url: str
     status: int
@@ -122,13 +123,13 @@ class Fetched:
 
 
 def stored(payload: Mapping[str, Any], url: str, size: int | None = None) -> Stored:
-    """The one file in the answer to an upload; `url` is where it must be, as `size` is how large.
+    """Parse the response to an upload of a file of `size` bytes to `url`.
 
-    :raises Garbled: when there is not exactly one, or it is not the one.
+    :raises InvalidResponse: when it does not have exactly one file, or another one.
     """
     files = payload.get("files")
     if not isinstance(files, list) or len(files) != 1 or not isinstance(files[0], dict):
-        raise InvalidResponse("the service's answer does not say what it has stored")
+        raise InvalidResponse("the service's response does not say what it has stored")
     entry = files[0]
     audio = entry.get("audio")
     sha256 = _member(entry, "sha256", str)
@@ -144,27 +145,25 @@ def stored(payload: Mapping[str, Any], url: str, size: int | None = None) -> Sto
         problem=str(audio.get("problem")) if isinstance(audio, dict) else None,
     )
     if _SHA256.fullmatch(sha256) is None or size not in (None, found.size):
-        raise InvalidResponse(
-            "the service says that it has stored something other than what was sent"
-        )
+        raise InvalidResponse("the service says that it has stored other content than was sent")
     return found
 
 
 def page(payload: Mapping[str, Any], directory: str, after: str | None = None) -> Page:
-    """The page of the listing of `directory` that begins behind the name `after`.
+    """Parse the page of the listing of `directory` that begins after the name `after`.
 
-    :raises Garbled: when it is not a page, or if asking for the next one would not end.
+    :raises InvalidResponse: when it is not a page, or does not lead to a later one.
     """
     listed = _member(payload, "entries", list)
-    if len(listed) > MOST_ON_A_PAGE:
+    if len(listed) > MAX_PAGE_ENTRIES:
         raise InvalidResponse(
-            f"the service's listing has a page of more than {MOST_ON_A_PAGE} entries"
+            f"the service's listing has a page of more than {MAX_PAGE_ENTRIES} entries"
         )
     entries = [_entry(entry, directory, after) for entry in listed]
     following = payload.get("next")
     if following is not None:
         if not isinstance(following, str) or not _is_unicode(following):
-            raise InvalidResponse("the service's listing is not well formed")
+            raise InvalidResponse("the service's listing is malformed")
         if not entries or (after is not None and following <= after):  # in the order of UTF-8
             raise InvalidResponse(_ENDLESS)
     left_out = _count(payload, "left_out") if "left_out" in payload else 0
@@ -172,35 +171,35 @@ def page(payload: Mapping[str, Any], directory: str, after: str | None = None) -
 
 
 def deleted(payload: Mapping[str, Any]) -> bool:
-    """Whether there was a file, in the answer to a DELETE.
+    """Parse the response to a DELETE: whether there was a file.
 
-    :raises Garbled: when it does not say.
+    :raises InvalidResponse: when it does not say.
     """
     return _member(payload, "deleted", bool)
 
 
 def health(payload: Mapping[str, Any]) -> Health:
-    """The answer to a question about the service's health.
+    """Parse the response to a health request.
 
-    :raises Garbled: when it is not one.
+    :raises InvalidResponse: when it is invalid.
     """
     free, storage = payload.get("free"), payload.get("storage")
     if not (storage is None or isinstance(storage, str)):
-        raise InvalidResponse("the service's answer has a 'storage' that is not text")
+        raise InvalidResponse("the service's response has a 'storage' that is not text")
     return Health(
         version=_member(payload, "version", str),
         uptime_s=_seconds(payload, "uptime"),
         uploads=_count(payload, "uploads"),
         free=None if free is None else _count(payload, "free"),
         storage=storage,
-        told=payload,
+        payload=payload,
     )
 
 
 def fetched(payload: Mapping[str, Any]) -> Fetched:
-    """The answer to a fetch.
+    """Parse the response to a fetch.
 
-    :raises Garbled: when it is none.
+    :raises InvalidResponse: when it is invalid.
     """
     timings = _member(payload, "timings", dict)
     for phase, value in timings.items():
@@ -218,7 +217,7 @@ def fetched(payload: Mapping[str, Any]) -> Fetched:
 
 def _entry(entry: object, directory: str, after: str | None) -> Entry:
     if not isinstance(entry, dict):
-        raise InvalidResponse("the service's listing is not well formed")
+        raise InvalidResponse("the service's listing is malformed")
     name = _member(entry, "name", str)
     if after is not None and name <= after:
         raise InvalidResponse(_ENDLESS)
@@ -241,23 +240,23 @@ def _entry(entry: object, directory: str, after: str | None) -> Entry:
 def _member(payload: Mapping[str, Any], key: str, kind: type[T]) -> T:
     value = payload.get(key)
     if not isinstance(value, kind):
-        raise InvalidResponse(f"the service's answer has no '{key}'")
+        raise InvalidResponse(f"the service's response has no '{key}'")
     return value
 
 
 def _count(payload: Mapping[str, Any], key: str) -> int:
     value = _member(payload, key, int)
-    if not 0 <= value <= _MOST or isinstance(value, bool):
-        raise InvalidResponse(f"the service's answer has a '{key}' that is not a count")
+    if not 0 <= value <= _MAX_COUNT or isinstance(value, bool):
+        raise InvalidResponse(f"the service's response has a '{key}' that is not a count")
     return value
 
 
 def _seconds(payload: Mapping[str, Any], key: str) -> float:
     value = payload.get(key)
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise InvalidResponse(f"the service's answer has no '{key}'")
-    if not 0 <= value <= _MOST:  # nor is NaN
-        raise InvalidResponse(f"the service's answer has a '{key}' that is not a time")
+        raise InvalidResponse(f"the service's response has no '{key}'")
+    if not 0 <= value <= _MAX_COUNT:  # false for NaN
+        raise InvalidResponse(f"the service's response has a '{key}' that is not a time")
     return float(value)
 
 

@@ -1,6 +1,6 @@
-"""The service's answers, taken apart: what they say, or which error they are.
+"""Parses responses of the service, and turns refusals into errors.
 
-Pure. Between the service and us may be a proxy, which answers in HTML, or with nothing.
+Pure. A proxy in front of the service may respond with HTML, or without content.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from twistedmedia import errors
-from twistedmedia.client.bounds import MOST_REASON_CHARACTERS
+from twistedmedia.client.client_limits import MAX_REASON_CHARACTERS
 from twistedmedia.client.exceptions import InvalidResponse, Refused
 from twistedmedia.http.header_fields import declared_sha256
 
-_MULTI_STATUS = 207  # of several files some failed; the code is that of the first (docs/http.md)
+_MULTI_STATUS = 207  # some of several files failed; the code is that of the first (docs/http.md)
 _SECONDS = re.compile("[0-9]{1,9}")
 _COUNT = re.compile("[0-9]{1,19}")
 # RFC 9110, 14.4; the complete length may be unknown.
@@ -28,7 +28,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)
 
 @dataclass(frozen=True, slots=True)
 class ServiceResponse:
-    """An answer with all of its content. `headers` by their names in lower case."""
+    """A response with its whole content. The names of `headers` are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -36,49 +36,52 @@ class ServiceResponse:
 
     @property
     def payload(self) -> Mapping[str, Any]:
-        """The JSON object that it is.
+        """The content as a JSON object.
 
-        :raises Garbled: when it is none.
+        :raises InvalidResponse: when it is something else.
         """
-        found = _object(self.content)
+        found = _json_object(self.content)
         if found is None:
             raise InvalidResponse(
-                f"the answer (HTTP {self.status}) is not the service's: it is not a JSON object"
+                f"the response (HTTP {self.status}) is not from the service: it is not JSON"
             )
         return found
 
 
-def refusal(answer: ServiceResponse, url: str, phrase: str, now_s: float) -> Refused:
-    """The error that an answer with another status than was hoped for is.
+def refusal(response: ServiceResponse, url: str, phrase: str, now_s: float) -> Refused:
+    """The error for a response with an unexpected status to a request for `url`.
 
-    The service redirects from `url`, the name of a directory, to the same name with a slash at its
-    end; other redirects are not the service's. `phrase` stands behind the status; `now_s` is the
-    time of day since 1970, for a Retry-After that is a date.
+    The service redirects from a directory without a trailing slash to the same name with one; it
+    sends no other redirects. `phrase` is the reason phrase. `now_s` is the time since 1970, for a
+    Retry-After that is a date.
     """
-    location = answer.headers.get("location", "") if 300 <= answer.status < 400 else ""
+    location = response.headers.get("location", "") if 300 <= response.status < 400 else ""
     last = unquote(urlsplit(url).path.rpartition("/")[2])
-    if answer.status == 307 and last and unquote(location) == f"./{last}/":
-        return Refused(409, 409, "a directory has this name")
-    payload = _object(answer.content) or {}
+    if response.status == 307 and last and unquote(location) == f"./{last}/":
+        return Refused(
+            errors.NameConflict.status, errors.NameConflict.code, "a directory has this name"
+        )
+    payload = _json_object(response.content) or {}
     code, reason, incident = payload.get("code"), payload.get("reason"), payload.get("incident")
-    if _is_code(code, answer.status) and isinstance(reason, str):
-        told = True
+    is_from_service = False
+    if _is_code(code, response.status) and isinstance(reason, str):
+        is_from_service = True
     else:
-        told, code, reason = False, None, f"HTTP {answer.status} {phrase}".rstrip()
+        code, reason = None, f"HTTP {response.status} {phrase}".rstrip()
         if location:
             reason += f": redirects are not followed, and this one leads to {location}"
     return Refused(
-        answer.status,
+        response.status,
         code,
-        reason[:MOST_REASON_CHARACTERS],
-        told=told,
-        retry_after_s=retry_after_s(answer.headers.get("retry-after"), now_s),
+        reason[:MAX_REASON_CHARACTERS],
+        is_from_service=is_from_service,
+        retry_after_s=retry_after_s(response.headers.get("retry-after"), now_s),
         incident=incident if isinstance(incident, str) else None,
     )
 
 
 def retry_after_s(field: str | None, now_s: float) -> float | None:
-    """Seconds that a Retry-After field asks for (RFC 9110, 10.2.3); None when it makes no sense."""
+    """The seconds in Retry-After (RFC 9110, 10.2.3), or None if it is missing or invalid."""
     if field is None:
         return None
     if _SECONDS.fullmatch(field.strip()):
@@ -90,38 +93,38 @@ def retry_after_s(field: str | None, now_s: float) -> float | None:
 
 
 def count(headers: Mapping[str, str], name: str) -> int | None:
-    """The number in a header, None where there is none.
+    """The number in a header, or None without that header.
 
-    :raises Garbled: when it is no number.
+    :raises InvalidResponse: when it is not a number.
     """
     field = headers.get(name.lower())
     if field is None:
         return None
     if _COUNT.fullmatch(field) is None:
-        raise InvalidResponse(f"the answer's {name} is not a number")
+        raise InvalidResponse(f"the response's {name} is not a number")
     return int(field)
 
 
 def content_range(headers: Mapping[str, str]) -> tuple[int, int | None]:
-    """Where the content of a 206 begins, and how large the whole is, if that is said.
+    """The offset at which the content of a 206 begins, and the size of the file, if it is known.
 
-    :raises Garbled: when it does not go to the end, or is no range of bytes.
+    :raises InvalidResponse: when it is not a range of bytes, or does not reach the end of the file.
     """
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if match is None:
-        raise InvalidResponse("the answer does not say which part of the file it is")
+        raise InvalidResponse("the response does not say which part of the file it contains")
     first, last = int(match[1]), int(match[2])
     if match[3] == "*":
         return first, None
     whole = int(match[3])
     if not first <= last == whole - 1:
-        raise InvalidResponse("the answer is not the part of the file that was asked for")
+        raise InvalidResponse("the response does not contain the requested part of the file")
     return first, whole
 
 
 def declared_digest(headers: Mapping[str, str]) -> str | None:
-    """The SHA-256, in hex, of the file as a Repr-Digest has it; None where that is not known or
-    cannot be read (RFC 9530 has a recipient ignore it then).
+    """The SHA-256 of the file, in hex, from Repr-Digest. None if it is missing or invalid, since
+    RFC 9530 tells recipients to ignore it then.
     """
     try:
         return declared_sha256(headers.get("repr-digest"))
@@ -130,23 +133,23 @@ def declared_digest(headers: Mapping[str, str]) -> str | None:
 
 
 def check_is_file(headers: Mapping[str, str]) -> None:
-    """Check that an answer is about a file of the service, which always sends an entity tag. A
-    server that says 200 to everything, such as a captive portal, does not.
+    """Check that a response describes a file of the service, which always sends an entity tag. A
+    server that responds to everything with 200, such as a captive portal, does not.
 
-    :raises Garbled: when there is no entity tag.
+    :raises InvalidResponse: when there is no entity tag.
     """
     if "etag" not in headers:
-        raise InvalidResponse("the answer does not describe a file of the service: it has no ETag")
+        raise InvalidResponse("the response does not describe a file: it has no ETag")
 
 
 def strong_etag(headers: Mapping[str, str]) -> str | None:
-    """The entity tag, when it stands for the very bytes (RFC 9110, 8.8.3)."""
+    """The entity tag if it is a strong one (RFC 9110, 8.8.3), otherwise None."""
     etag = headers.get("etag", "")
     return etag if len(etag) >= 2 and etag[0] == etag[-1] == '"' else None
 
 
 def modified(headers: Mapping[str, str]) -> str | None:
-    """When the file was changed last, as listings have it (RFC 3339, UTC); None where not known."""
+    """The time of the last change in the format of listings (RFC 3339, UTC), or None."""
     try:
         return (
             f"{parsedate_to_datetime(headers['last-modified']).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -156,7 +159,7 @@ def modified(headers: Mapping[str, str]) -> str | None:
 
 
 def _statuses() -> Mapping[int, frozenset[int]]:
-    """The HTTP statuses that the service sends each code of a failure with (docs/http.md)."""
+    """The HTTP statuses that the service uses for each code of a failure (docs/http.md)."""
     found: dict[int, set[int]] = {}
     for kind in vars(errors).values():
         if isinstance(kind, type) and issubclass(kind, errors.MediaError) and hasattr(kind, "code"):
@@ -168,11 +171,11 @@ _STATUSES = _statuses()
 
 
 def _is_code(code: object, status: int) -> bool:
-    """Whether `code` is the code of a failure that the service sends with this HTTP status."""
+    """Whether the service sends a failure with this `code` and HTTP status."""
     return isinstance(code, int) and status in _STATUSES.get(code, ())
 
 
-def _object(content: bytes) -> Mapping[str, Any] | None:
+def _json_object(content: bytes) -> Mapping[str, Any] | None:
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):

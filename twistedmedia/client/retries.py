@@ -1,8 +1,7 @@
-"""How often and after how long something is tried again.
+"""How often a failed request is retried, and how long the client waits before each retry.
 
-Pure: no clock, and the randomness is an argument. Waits grow exponentially and are drawn anew from
-the whole span ("full jitter"), so that many clients of a service that comes back do not come back
-together.
+Pure: there is no clock here, and the randomness is an argument. Waits grow exponentially with "full
+jitter", so that the clients of a service that restarts do not all return at the same time.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twistedmedia.client.bounds import check_function, check_number
+from twistedmedia.client.client_limits import check_function, check_number
 from twistedmedia.client.exceptions import ClientError, Refused, Unreachable
 
 TIMES = 5
@@ -19,51 +18,51 @@ TIMES = 5
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """After a failure that may pass, try again up to `times` more times in a row.
+    """After a temporary failure, retry up to `times` times in a row.
 
-    The n-th wait is between 0 and `first_s` * 2 ** (n - 1) seconds, at most `longest_s`. A wait
-    that the service asks for comes before that, unless it is over `most_asked_s`: then the failure
-    stands. `random` gives numbers from 0 to 1.
+    The n-th wait is random, up to `first_s` * 2 ** (n - 1) seconds or `longest_s`. The seconds of
+    `Retry-After` are added; if they exceed `max_retry_after_s`, there is no retry.
+    `random` returns numbers from 0 to 1.
 
-    :raises LocalFailure: when a number is not one from 0 on, or `random` is not a function.
+    :raises LocalFailure: when a number is not a number from 0 on, or `random` is not a function.
     """
 
     times: int = TIMES
     first_s: float = 0.5
     longest_s: float = 30.0
-    most_asked_s: float = 300.0
+    max_retry_after_s: float = 300.0
     random: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
-        for name in ("times", "first_s", "longest_s", "most_asked_s"):
+        for name in ("times", "first_s", "longest_s", "max_retry_after_s"):
             check_number(getattr(self, name), name)
         check_function(self.random, "random")
 
 
 class Backoff:
-    """The waits of one piece of work."""
+    """The waits of one operation."""
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
         self._failures = 0
 
     def made_progress(self) -> None:
-        """The last attempt has brought it further: all attempts are there again."""
+        """Make all retries available again, because the last attempt made progress."""
         self._failures = 0
 
     def wait_s(self, error: ClientError) -> float | None:
-        """Seconds to wait after `error`, None when it is to stand."""
-        if not isinstance(error, Refused | Unreachable) or not error.is_passing:
+        """Seconds to wait after `error`, or None when there is no retry."""
+        if not isinstance(error, Refused | Unreachable) or not error.is_temporary:
             return None
-        asked_s = error.retry_after_s if isinstance(error, Refused) else None
-        return self.next_s(asked_s or 0.0)
+        retry_after_s = error.retry_after_s if isinstance(error, Refused) else None
+        return self.next_s(retry_after_s or 0.0)
 
-    def next_s(self, asked_s: float = 0.0) -> float | None:
-        """Seconds to wait after one more failure that may pass, None when there were too many."""
+    def next_s(self, retry_after_s: float = 0.0) -> float | None:
+        """Seconds to wait after another temporary failure, or None after too many of them."""
         policy = self._retries
-        if self._failures >= policy.times or asked_s > policy.most_asked_s:
+        if self._failures >= policy.times or retry_after_s > policy.max_retry_after_s:
             return None
         # An exponent beyond the float's range would be an error, and 2 ** 60 is long enough.
         span_s = min(policy.longest_s, policy.first_s * 2.0 ** min(self._failures, 60))
         self._failures += 1
-        return asked_s + span_s * policy.random()
+        return retry_after_s + span_s * policy.random()

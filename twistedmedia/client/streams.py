@@ -1,8 +1,7 @@
-"""Content that comes from an open descriptor, or goes to one: a pipe, a terminal, standard input.
+"""Uploads from and downloads to an open descriptor: a pipe, a terminal, standard input.
 
-A stream is read and written once: what went by cannot be had again. The descriptors are the
-caller's, and are not closed here. They are waited for in threads, in short waits, because a thread
-that waits for a pipe without end could not be ended.
+A stream can be read and written only once. The caller owns the descriptors and closes them.
+Threads poll them with a short timeout, because a thread that blocks on a pipe cannot be stopped.
 """
 
 from __future__ import annotations
@@ -21,70 +20,73 @@ from zope.interface import implementer
 
 from twistedmedia.client.exceptions import IntegrityError, LocalFailure, local_failure
 from twistedmedia.client.idle_timeouts import IdleTimer
-from twistedmedia.client.partial_downloads import PartialNote
+from twistedmedia.client.partial_downloads import PartialDownloadInfo
 from twistedmedia.client.threads import in_thread
 
 _PIECE_BYTES = 256 << 10
-_LOOK_MS = 200
-# A pipe that can be written to has at least this much room (POSIX, PIPE_BUF).
-_ROOM_BYTES = select.PIPE_BUF
+_POLL_MS = 200
+# A pipe that is ready for writing accepts at least this much (POSIX, PIPE_BUF).
+_WRITE_BYTES = select.PIPE_BUF
 _STANDARD = {0: "standard input", 1: "standard output", 2: "standard error"}
 
 
-class SentStream:
-    """The content of a request: all that can be read from `descriptor`. `moved` is called with how
-    many bytes were sent. `sent` and `sha256` tell what was sent so far. `fault` is what `moved` has
-    raised.
+class StreamSource:
+    """The content of a request, read from `descriptor` up to its end.
+
+    `on_sent` is called with the number of bytes sent so far. `sent` is that number, and `sha256`
+    the digest of these bytes. `callback_error` is the exception that `on_sent` has raised.
     """
 
-    fault: Exception | None = None
+    callback_error: Exception | None = None
     sent = 0
 
-    def __init__(self, reactor: Any, descriptor: int, moved: Callable[[int], None]) -> None:
+    def __init__(self, reactor: Any, descriptor: int, on_sent: Callable[[int], None]) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
-        self._moved = moved
+        self._on_sent = on_sent
         self._digest = hashlib.sha256()
         self._is_stopped = False
-        self._watch: IdleTimer
-        self._stall_s = self._answer_s = 0.0
+        self._timer: IdleTimer
+        self._stall_s = self._response_s = 0.0
 
     @property
     def sha256(self) -> str:
-        """The digest of what was sent, in hex."""
+        """The digest of the bytes sent so far, in hex."""
         return self._digest.hexdigest()
 
-    def producer(self, watch: IdleTimer, stall_s: float, answer_s: float) -> IBodyProducer:
-        """The same for Twisted's client. `watch` waits for the service, not for the descriptor."""
-        self._watch, self._stall_s, self._answer_s = watch, stall_s, answer_s
-        producer: IBodyProducer = _Content(self)
+    def producer(self, timer: IdleTimer, stall_s: float, response_s: float) -> IBodyProducer:
+        """The body producer for one request. `timer` runs only while the service, and not the
+        descriptor, has to do something.
+        """
+        self._timer, self._stall_s, self._response_s = timer, stall_s, response_s
+        producer: IBodyProducer = _StreamProducer(self)
         return producer
 
     def read(self) -> Deferred[bytes]:
-        """Fires with the next bytes, none at the end; fails with LocalFailure."""
+        """Fires with the next bytes, empty at the end. Fails with LocalFailure."""
         return in_thread(self._reactor, self._read)
 
     def await_service(self) -> None:
-        """From now on the service has to take something: the time limit runs."""
-        self._watch.begin(self._stall_s)
+        """Start the timer: the service has to accept bytes."""
+        self._timer.start(self._stall_s)
 
     def await_descriptor(self) -> None:
-        """From now on only the descriptor is waited for: no time limit runs."""
-        self._watch.rest()
+        """Stop the timer: only the descriptor has to deliver bytes."""
+        self._timer.stop()
 
-    def take(self, piece: bytes) -> None:
-        """Account for a piece that is about to be sent; none when all were."""
-        self._watch.begin(self._stall_s if piece else self._answer_s)
+    def count(self, piece: bytes) -> None:
+        """Count a piece that is about to be sent. An empty piece is the end."""
+        self._timer.start(self._stall_s if piece else self._response_s)
         self._digest.update(piece)
         self.sent += len(piece)
         try:
-            self._moved(self.sent)
+            self._on_sent(self.sent)
         except Exception as error:
-            self.fault = error
+            self.callback_error = error
             raise
 
     def stop(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._is_stopped = True
 
     def _read(self) -> bytes:
@@ -98,32 +100,32 @@ class SentStream:
 
 
 def _is_ready(descriptor: int, event: int) -> bool:
-    """Whether the descriptor can be used by now; also when using it will fail."""
+    """Wait briefly for `event`. Returns whether the descriptor is ready, or has an error."""
     poll = select.poll()
     poll.register(descriptor, event)
-    return bool(poll.poll(_LOOK_MS))
+    return bool(poll.poll(_POLL_MS))
 
 
-def descriptor_of(argument: object) -> int:
-    """`argument`, if it can be a descriptor.
+def check_descriptor(argument: object) -> int:
+    """Check that `argument` can be a descriptor, and return it.
 
     :raises LocalFailure: when it cannot.
     """
     if not isinstance(argument, int) or isinstance(argument, bool) or not 0 <= argument < 1 << 31:
-        raise LocalFailure(f"the descriptor has to be a number from 0 on, not {argument!r}")
+        raise LocalFailure(f"the descriptor must be a number from 0 on, not {argument!r}")
     return argument
 
 
 def descriptor_name(descriptor: int) -> str:
-    """What a person calls `descriptor`: "standard output", or "descriptor 5"."""
+    """The name of `descriptor` for people: "standard output", or "descriptor 5"."""
     return _STANDARD.get(descriptor, f"descriptor {descriptor}")
 
 
 @implementer(IBodyProducer)
-class _Content:
+class _StreamProducer:
     length = UNKNOWN_LENGTH
 
-    def __init__(self, stream: SentStream) -> None:
+    def __init__(self, stream: StreamSource) -> None:
         self._stream = stream
         self._piece: bytes | None = None
         self._is_paused = self._is_stopped = False
@@ -154,7 +156,7 @@ class _Content:
         self._stream.stop()
 
     def _read(self) -> None:
-        """Read ahead, also while the service takes nothing: then the service is waited for."""
+        """Read ahead. While paused the timer runs on, since the service has to accept bytes."""
         if not self._is_paused:
             self._stream.await_descriptor()
         self._stream.read().addCallback(self._received).addErrback(self._failed)
@@ -168,9 +170,9 @@ class _Content:
         if self._is_paused or self._is_stopped or self._piece is None:
             return
         piece, self._piece = self._piece, None
-        self._stream.take(piece)
+        self._stream.count(piece)
         if not piece:
-            self._is_stopped = True  # only the answer is waited for now
+            self._is_stopped = True  # only the response is missing now
             self._done.callback(None)
             return
         self._consumer.write(piece)
@@ -183,12 +185,12 @@ class _Content:
             self._done.errback(failure)
 
 
-class Outlet:
-    """Takes a download in place of `part.Part`, and gives it to `descriptor` as it comes. It can be
-    continued after a break, but not begun anew. The methods block.
+class StreamSink:
+    """Writes a download to `descriptor`; used in place of `PartialDownload`. It can be resumed when
+    the connection breaks, but not restarted. The methods block.
     """
 
-    note: PartialNote | None = None
+    info: PartialDownloadInfo | None = None
     size = 0
 
     def __init__(self, descriptor: int) -> None:
@@ -197,52 +199,52 @@ class Outlet:
         self._digest = hashlib.sha256()
         self._is_stopped = False
 
-    def begin(self, note: PartialNote | None) -> None:
-        """Begin, with the file that `note` is of.
+    def restart(self, info: PartialDownloadInfo | None) -> None:
+        """Start with the file that `info` describes.
 
-        :raises Damaged: when something was given away before.
+        :raises IntegrityError: when bytes were written already.
         """
         if self.size:
             raise IntegrityError(
-                f"the download broke off after {self.size} bytes and cannot be continued: the file"
-                " at the service is not the same, or the service cannot send a part of it"
+                f"the download broke off after {self.size} bytes and cannot be resumed: the file at"
+                " the service has changed, or the service does not support ranges"
             )
-        self.note = note
+        self.info = info
 
     def free_bytes(self) -> None:
-        """How many bytes there is space for is not known."""
+        """The free space behind the descriptor is unknown: return None."""
 
-    def cut(self, size: int) -> None:
-        """Nothing can be taken back.
+    def truncate(self, size: int) -> None:
+        """Fail, because bytes that were written cannot be removed.
 
-        :raises Damaged: always.
+        :raises IntegrityError: always.
         """
         raise IntegrityError(
-            f"the connection broke after all {self.size} bytes were written, so it is not known"
-            " whether they are right; download the file again"
+            f"the connection broke after all {self.size} bytes were written, before they could be"
+            " verified; download the file again"
         )
 
     def write(self, pieces: list[bytes], digest: Any) -> None:
-        """Give `pieces` away, and hash them."""
+        """Write `pieces`, and add them to `digest`."""
         for piece in pieces:
             digest.update(piece)
             view = memoryview(piece)
             while view and not self._is_stopped:
                 if _is_ready(self._descriptor, select.POLLOUT):
-                    written = os.write(self._descriptor, view[:_ROOM_BYTES])
+                    written = os.write(self._descriptor, view[:_WRITE_BYTES])
                     self.size += written
                     view = view[written:]
 
     def digest(self) -> Any:
-        """The running digest of all that was given away."""
+        """A SHA-256 hash object of the bytes so far."""
         return self._digest
 
     def publish(self) -> None:
-        """It is whole: there is nothing to be done."""
+        """Do nothing: all bytes are written."""
 
     def stop(self) -> None:
-        """Write no more."""
+        """Stop writing."""
         self._is_stopped = True
 
     def close(self) -> None:
-        """The descriptor is the caller's."""
+        """Do nothing: the caller closes the descriptor."""

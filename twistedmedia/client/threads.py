@@ -1,7 +1,7 @@
-"""Work in threads on something that one thread at a time may touch, such as an open file.
+"""Jobs in threads on a resource that only one thread at a time may use, such as an open file.
 
-A thread cannot be cancelled: whoever stops waiting for its job leaves it running. What comes next
-on the same file, above all its closing, takes its turn behind that job.
+A thread cannot be cancelled: cancelling the Deferred leaves the job running. The next job on the
+same resource, above all its closing, waits for that job.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ T = TypeVar("T")
 
 
 def in_thread(reactor: Any, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-    """Do `work` in a thread of the reactor's pool. Fires with what it returns."""
+    """Call `work` in a thread of the reactor's pool. Fires with its result."""
     done: Deferred[T] = deferToThreadPool(reactor, reactor.getThreadPool(), work, *args, **kwargs)
     return done
 
 
-def opened_in_thread(
+def open_in_thread(
     reactor: Any, work: Callable[[], T], close: Callable[[T], object]
 ) -> Deferred[T]:
-    """Do `work` in a thread, which opens something. Fires with it; it is closed by `close` when
-    the Deferred was cancelled before.
+    """Call `work`, which opens something, in a thread. Fires with its result, or passes that to
+    `close` if the Deferred was cancelled meanwhile.
     """
     opened: Deferred[T] = Deferred()
 
@@ -46,15 +46,15 @@ def opened_in_thread(
     return opened
 
 
-class Jobs:
-    """The jobs of one owner, one at a time."""
+class SerialJobs:
+    """Runs the jobs of one owner one at a time."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._lock = Lock()
 
-    def take(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Do `work` in a thread when no other job of this owner runs. Fires with its result."""
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Call `work` in a thread while no other job of this owner runs. Fires with its result."""
 
         def alone() -> T:
             with self._lock:

@@ -1,6 +1,6 @@
-"""What is remembered of unfinished uploads, so that another run goes on where this one ended.
+"""Stores the URLs of unfinished uploads, so that a later run can resume them.
 
-A file for each upload, with its URL. The functions block: the client calls them in threads.
+The functions block: the client calls them in threads.
 """
 
 from __future__ import annotations
@@ -10,49 +10,53 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from uuid import uuid4
 
 from twistedmedia.client.exceptions import LocalFailure
-from twistedmedia.client.local_files import LocalFile, path_of
+from twistedmedia.client.local_files import LocalFile, check_path
 from twistedmedia.client.local_folders import Folder
 from twistedmedia.client.locations import Service
 from twistedmedia.names import MediaName
 
-# Records, and those that were being written. Whatever else lies in the folder is not ours.
-_OURS = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.[0-9a-f]{32}", re.ASCII)
-# Longer than a service keeps an upload that nobody continues.
-KEPT_FOR_S = 30 * 24 * 3600
+# Records, and drafts of records. Other files in the folder are left alone.
+_RECORD_NAME = re.compile(r"[0-9a-f]{64}\.json|\.[0-9a-f]{64}\.[0-9a-f]{32}", re.ASCII)
+# Longer than a service keeps an unfinished upload.
+MAX_AGE_S = 30 * 24 * 3600
 _MAX_RECORD_BYTES = 64 << 10  # a URL from a head of at most this size
 
 
 @runtime_checkable
-class Record(Protocol):
-    """Remembers the URL of an upload by a key. Nothing here raises."""
+class ResumeStore(Protocol):
+    """Stores the URLs of unfinished uploads by keys. The methods must not raise exceptions."""
 
-    def recall(self, key: str) -> str | None:
-        """The URL that was remembered, if one was."""
+    def load(self, key: str) -> str | None:
+        """The URL of the upload, or None."""
 
-    def remember(self, key: str, url: str) -> None:
-        """Keep the URL."""
+    def save(self, key: str, url: str) -> None:
+        """Store the URL of an upload."""
 
-    def forget(self, key: str) -> None:
-        """The upload is done, or gone."""
+    def remove(self, key: str) -> None:
+        """Remove the URL of an upload that is finished, or that the service no longer has."""
 
 
 class UploadRecords:
-    """Records in a folder, which is made when it is needed. What cannot be read or written there is
-    not remembered: an upload works without.
+    """A `ResumeStore` with a file for each upload in a folder, which is created when needed. Errors
+    are ignored, since an upload without a record only cannot be resumed by a later run.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """:raises LocalFailure: when `folder` is not a path."""
-        self._folder = Path(path_of(folder))
+    def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time) -> None:
+        """`clock` returns the time since 1970 in seconds, as the file system does.
 
-    def recall(self, key: str) -> str | None:
+        :raises LocalFailure: when `folder` is not a path.
+        """
+        self._folder = Path(check_path(folder))
+        self._clock = clock
+
+    def load(self, key: str) -> str | None:
         try:
             with closing(Folder(str(self._folder))) as folder:
                 found = json.loads(folder.read(_file(key), _MAX_RECORD_BYTES) or b"")
@@ -61,13 +65,13 @@ class UploadRecords:
         url = found.get("upload") if isinstance(found, dict) else None
         return url if isinstance(url, str) else None
 
-    def remember(self, key: str, url: str) -> None:
+    def save(self, key: str, url: str) -> None:
         with suppress(OSError, LocalFailure):
-            # Who knows the URL of an upload can write into it.
+            # The URL of an upload is enough to write to it, so other users may not read it.
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with closing(Folder(str(self._folder))) as folder:
-                self._forget_old(folder)
-                folder.read(_file(key), 0)  # what is not ours is not replaced
+                self._remove_old(folder)
+                folder.read(_file(key), 0)  # raises an error if it is not a file of this user
                 draft = f".{key}.{uuid4().hex}"
                 try:
                     folder.create(draft, json.dumps({"upload": url}).encode(), 0o600)
@@ -75,16 +79,16 @@ class UploadRecords:
                 finally:
                     folder.remove(draft)
 
-    def forget(self, key: str) -> None:
+    def remove(self, key: str) -> None:
         with suppress(OSError, LocalFailure), closing(Folder(str(self._folder))) as folder:
             folder.remove(_file(key))
 
-    def _forget_old(self, folder: Folder) -> None:
-        oldest = time.time() - KEPT_FOR_S
+    def _remove_old(self, folder: Folder) -> None:
+        oldest = self._clock() - MAX_AGE_S
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 with suppress(OSError, LocalFailure):
-                    if not _OURS.fullmatch(entry.name):
+                    if not _RECORD_NAME.fullmatch(entry.name):
                         continue
                     if entry.stat(follow_symlinks=False).st_mtime < oldest:
                         folder.remove(entry.name)
@@ -94,33 +98,33 @@ def _file(key: str) -> str:
     return f"{key}.json"
 
 
-class NoRecords:
-    """Remembers nothing."""
+class NoResumeStore:
+    """A `ResumeStore` that stores nothing."""
 
-    def recall(self, key: str) -> str | None:
+    def load(self, key: str) -> str | None:
         return None
 
-    def remember(self, key: str, url: str) -> None:
+    def save(self, key: str, url: str) -> None:
         pass
 
-    def forget(self, key: str) -> None:
+    def remove(self, key: str) -> None:
         pass
 
 
-def default_records(environment: Mapping[str, str]) -> Record:
-    """The records of a user: below `XDG_STATE_HOME` (XDG Base Directory, 0.8). Who has no home has
-    none.
+def default_resume_store(environment: Mapping[str, str]) -> ResumeStore:
+    """The user's records below `XDG_STATE_HOME` (XDG Base Directory, 0.8). A user without a home
+    directory has no records.
     """
     state = environment.get("XDG_STATE_HOME", "")
     try:
         base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
     except RuntimeError:
-        return NoRecords()
+        return NoResumeStore()
     return UploadRecords(base / "twistedmedia" / "uploads")
 
 
 def upload_key(service: Service, file: LocalFile, name: MediaName, sha256: str) -> str:
-    """What tells the upload of `file` with this content to `name` from every other one."""
-    what = [service.url, file.path, file.version.size, sha256]
-    text = json.dumps([*what, name.directory, name.filename])
+    """The key of the upload of `file` with this content to `name`."""
+    parts = [service.url, file.path, file.version.size, sha256]
+    text = json.dumps([*parts, name.directory, name.filename])
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 
 from twistedmedia import __version__
-from twistedmedia.client.bounds import MOST_ENTRIES
+from twistedmedia.client.client_limits import MAX_ENTRIES
 from twistedmedia.client.locations import service
 from twistedmedia.client.retries import TIMES
 from twistedmedia.limits import parse_size
@@ -162,10 +162,10 @@ def _add_max_entries(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-entries",
         type=_number(1, 999_999_999),
-        default=MOST_ENTRIES,
+        default=MAX_ENTRIES,
         metavar="N",
         help="fail for a directory with more entries than this, in it and below it"
-        f" (default: {MOST_ENTRIES})",
+        f" (default: {MAX_ENTRIES})",
     )
 
 

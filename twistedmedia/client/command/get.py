@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from posixpath import normpath
 
-from twistedmedia.client.bounds import MOST_ENTRIES
+from twistedmedia.client.client_limits import MAX_ENTRIES
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.run import Run, for_each
 from twistedmedia.client.command.text import left_out_text
@@ -48,7 +48,7 @@ class GetOptions:
 
     exclude: Sequence[str] = ()
     max_size: int | None = None
-    max_entries: int = MOST_ENTRIES
+    max_entries: int = MAX_ENTRIES
 
 
 _DEFAULTS = GetOptions()
@@ -152,7 +152,7 @@ async def _files_below(
         run.report(Result(Outcome.LEFT_OUT, f"{folder}/", reason=reason))
 
     entries = run.client.walk(
-        directory, recursive=True, left_out=on_left_out, most=options.max_entries
+        directory, recursive=True, on_left_out=on_left_out, max_entries=options.max_entries
     )
     try:
         async for entry in entries:

@@ -28,7 +28,7 @@ from twistedmedia.client.exceptions import ClientError, LocalFailure, Unreachabl
 from twistedmedia.client.media import MediaClient
 from twistedmedia.client.retries import Retries
 from twistedmedia.client.streams import descriptor_name
-from twistedmedia.client.upload_records import default_records
+from twistedmedia.client.upload_records import default_resume_store
 from twistedmedia.clock import use_monotonic_time
 
 _WITH_SUMMARY = {"put", "get", "rm"}
@@ -141,7 +141,7 @@ class _Command:
                 options.url,
                 cacert=options.cacert,
                 retries=Retries(times=options.retries),
-                waiting=self._on_retry,
+                on_retry=self._on_retry,
             )
         except ClientError as error:  # the certificates cannot be used
             self._show_error(error.reason)
@@ -151,7 +151,7 @@ class _Command:
             client=client,
             display=self._display,
             tally=self._tally,
-            upload_record=default_records(os.environ),
+            resume_store=default_resume_store(os.environ),
             jobs=options.jobs,
             as_json=options.json,
             quiet=options.quiet,

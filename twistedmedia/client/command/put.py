@@ -19,7 +19,7 @@ from twistedmedia.client.exceptions import ClientError, LocalFailure, Refused
 from twistedmedia.client.locations import folders_at, name_at, name_of
 from twistedmedia.client.outcomes import Stored
 from twistedmedia.client.threads import in_thread
-from twistedmedia.client.uploading import format_of
+from twistedmedia.client.uploader import format_of
 
 Progress = Callable[[int, int], None]
 
@@ -146,7 +146,7 @@ class _Uploader:
 
     async def _store(self, file: LocalFile, progress: Progress) -> Result:
         # None: the service has no file of this name; False: it has one with other content.
-        is_same = await self._run.client.holds(file.path, file.directory, file.filename)
+        is_same = await self._run.client.matches(file.path, file.directory, file.filename)
         if is_same:
             return Result(Outcome.SKIPPED, file.name, file.path, file.size, reason=STORED_ALREADY)
         etag = self._options.etag
@@ -180,8 +180,10 @@ class _Uploader:
         client, place = self._run.client, (file.path, file.directory, file.filename)
         if etag is not None:
             return await client.replace(*place, etag, progress=progress)
-        record, ask_first = self._run.upload_record, not file.is_named
-        return await client.upload(*place, progress=progress, record=record, ask_first=ask_first)
+        store, ask_first = self._run.resume_store, not file.is_named
+        return await client.upload(
+            *place, progress=progress, resume_store=store, ask_first=ask_first
+        )
 
 
 def _without_duplicates(

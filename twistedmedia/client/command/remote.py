@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from twistedmedia.client.bounds import MOST_ENTRIES
+from twistedmedia.client.client_limits import MAX_ENTRIES
 from twistedmedia.client.command.results import Outcome, json_line, stored_result
 from twistedmedia.client.command.run import Run
 from twistedmedia.client.command.text import milliseconds_text, size_text, time_text
@@ -14,7 +14,7 @@ from twistedmedia.client.outcomes import Entry
 
 
 async def ls(
-    run: Run, argument: str, *, long: bool, recursive: bool, max_entries: int = MOST_ENTRIES
+    run: Run, argument: str, *, long: bool, recursive: bool, max_entries: int = MAX_ENTRIES
 ) -> None:
     """List a directory page by page, or a file. `long` adds sizes and times. `recursive` lists all
     files in the directory and below it. More than `max_entries` entries are a failure.
@@ -25,7 +25,9 @@ async def ls(
         directory = "/".join(folders_at(argument))
         has_entries = False
         try:
-            async for entry in run.client.walk(directory, recursive=recursive, most=max_entries):
+            async for entry in run.client.walk(
+                directory, recursive=recursive, max_entries=max_entries
+            ):
                 has_entries = True
                 _show_entry(run, entry, long=long, full_path=recursive)
         except Refused as error:
@@ -82,7 +84,7 @@ async def health(run: Run) -> None:
         state = await run.client.health()
         is_ok = state.storage in (None, "ok")
         if run.as_json:
-            run.display.line(json_line(dict(state.told)))
+            run.display.line(json_line(dict(state.payload)))
         elif not run.quiet:
             text = f"version {state.version}, up {time_text(state.uptime_s)}"
             text += f", {state.uploads} uploads in progress"

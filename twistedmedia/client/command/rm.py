@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from twistedmedia.client.bounds import MOST_ENTRIES
-from twistedmedia.client.browsing import check_count
+from twistedmedia.client.client_limits import MAX_ENTRIES
 from twistedmedia.client.command.results import Outcome, Result, failure
 from twistedmedia.client.command.run import Run, for_each
 from twistedmedia.client.command.text import left_out_text
 from twistedmedia.client.exceptions import NOT_FOUND, LocalFailure, Refused
+from twistedmedia.client.listings import check_entry_count
 from twistedmedia.client.locations import folders_at, name_at
 from twistedmedia.client.outcomes import Entry, Page
 from twistedmedia.names import is_segment
 
 
 async def rm(
-    run: Run, names: Sequence[str], *, recursive: bool = False, max_entries: int = MOST_ENTRIES
+    run: Run, names: Sequence[str], *, recursive: bool = False, max_entries: int = MAX_ENTRIES
 ) -> None:
     """Delete files, and with `recursive` directories. A failure does not stop the rest. A directory
     with more than `max_entries` entries, in it and below it, is deleted up to there.
@@ -92,7 +92,7 @@ async def _delete_tree(run: Run, directory: str, first: Page, max_entries: int) 
             stack.pop()
         else:
             seen += await _delete_next_page(run, current)
-            check_count(seen, max_entries)
+            check_entry_count(seen, max_entries)
 
 
 async def _delete_next_page(run: Run, directory: _Directory) -> int:

@@ -19,7 +19,7 @@ from twistedmedia.client.command.display import Display, Transfer
 from twistedmedia.client.command.results import Outcome, Result, Tally, failure
 from twistedmedia.client.exceptions import ClientError, TooManyEntries, Unreachable
 from twistedmedia.client.media import MediaClient
-from twistedmedia.client.upload_records import Record
+from twistedmedia.client.upload_records import ResumeStore
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Run:
     client: MediaClient
     display: Display
     tally: Tally
-    upload_record: Record
+    resume_store: ResumeStore
     jobs: int
     as_json: bool
     quiet: bool
@@ -61,7 +61,7 @@ class Run:
         try:
             yield
         except TooManyEntries as error:  # it names a parameter of the library
-            self.report(failure(TooManyEntries(error.most, _ALLOW_MORE), name, path))
+            self.report(failure(TooManyEntries(error.max_entries, _ALLOW_MORE), name, path))
         except ClientError as error:
             self.report(failure(error, name, path))
             if isinstance(error, Unreachable):

@@ -1,8 +1,5 @@
-"""Connections to the service: by its host's name as it is written, and by the certificates that are
-trusted.
-
-Twisted's own agent refuses host names that it cannot decode, such as those with an underscore.
-Docker and private networks have them. Nor does it bound the heads of responses.
+"""The HTTP agent of the client: connects to any host name, trusts the configured certificates, and
+limits the heads of responses, which Twisted's own agent does not.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IProtocol,
@@ -38,23 +35,24 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from twistedmedia.client.exceptions import InvalidResponse, LocalFailure, local_failure
-from twistedmedia.client.local_files import path_of
+from twistedmedia.client.local_files import check_path
+from twistedmedia.client.private_apis import END_OF_REQUEST_LINE, AnyHostEndpoint
 from twistedmedia.http.heads import MAX_INTERIM, MAX_RESPONSE_HEAD_BYTES, ResponseHeads
 
-# The service closes idle connections after 75 s unless told otherwise, and other servers after as
-# little as 15 s. Before that we do, or a request would meet the closing on its way.
-KEPT_FOR_S = 10
-KEPT_CONNECTIONS = 16
+# The service closes idle connections after 75 s by default, other servers after as little as 15 s.
+# The client closes them earlier, so that no request is sent on a connection that is being closed.
+IDLE_CONNECTION_S = 10
+MAX_IDLE_CONNECTIONS = 16
 
 _PEM = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 def new_pool(reactor: Any) -> HTTPConnectionPool:
-    """Connections that are kept for other requests, for a while."""
+    """A pool that keeps idle connections for other requests for a short time."""
     pool = HTTPConnectionPool(reactor)
-    pool.maxPersistentPerHost = KEPT_CONNECTIONS
-    pool.cachedConnectionTimeout = KEPT_FOR_S
-    # Twisted would try again unseen; we have to know which requests may have been carried out.
+    pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
+    pool.cachedConnectionTimeout = IDLE_CONNECTION_S
+    # Twisted's retries are invisible, but the client must know which requests may have been sent.
     pool.retryAutomatically = False
     return pool
 
@@ -62,10 +60,10 @@ def new_pool(reactor: Any) -> HTTPConnectionPool:
 def new_agent(
     reactor: Any, pool: HTTPConnectionPool, connect_s: float, cacert: str | Path | None
 ) -> IAgent:
-    """An agent that gives up an address after `connect_s` seconds.
+    """An agent that gives up connecting to an address after `connect_s` seconds.
 
-    `cacert` is a PEM file of the certificates to trust. Without it those of the system are trusted,
-    or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, as OpenSSL reads them.
+    `cacert` is a PEM file of the certificates to trust. The default is the system's certificates,
+    or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`, as in OpenSSL.
 
     :raises LocalFailure: when `cacert` cannot be read or has no certificate.
     """
@@ -78,7 +76,7 @@ def _options(cacert: str | Path | None) -> CertificateOptions:
     if cacert is None:
         return CertificateOptions(trustRoot=platformTrust())
     try:
-        blocks = _PEM.findall(Path(path_of(cacert)).read_bytes())
+        blocks = _PEM.findall(Path(check_path(cacert)).read_bytes())
         certificates = [Certificate.loadPEM(block) for block in blocks]
     except (OSError, ValueError) as error:
         raise local_failure(error, cacert) from None
@@ -98,47 +96,50 @@ class _Endpoints:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """The endpoint that connects to the host of `uri`."""
-        to: IStreamClientEndpoint = _Host(
+        endpoint: IStreamClientEndpoint = AnyHostEndpoint(
             self._reactor, uri.host, uri.port, timeout=self._connect_s
         )
         if uri.scheme == b"https":
-            to = wrapClientTLS(_Certified(self._options, uri.host.decode("ascii")), to)
-        bounded: IStreamClientEndpoint = _Bounded(to)
-        return bounded
+            creator = _TLSConnectionCreator(self._options, uri.host.decode("ascii"))
+            endpoint = wrapClientTLS(creator, endpoint)
+        limited: IStreamClientEndpoint = _HeadLimitEndpoint(endpoint)
+        return limited
 
 
 @implementer(IStreamClientEndpoint)
-class _Bounded:
-    """Connects as `to` does, and bounds the heads of responses on the connection."""
+class _HeadLimitEndpoint:
+    """Connects with another endpoint, and limits the heads of responses on the connection."""
 
-    def __init__(self, to: IStreamClientEndpoint) -> None:
-        self._to = to
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect. Fires with the protocol that `protocolFactory` has made."""
+        """Connect. Fires with the protocol that `protocolFactory` makes."""
         factory: Any = WrappingFactory(protocolFactory)
-        factory.protocol = _Connection
+        factory.protocol = _HeadLimit
         factory.noisy = False
-        connected: Deferred[Any] = self._to.connect(factory)
+        connected: Deferred[Any] = self._endpoint.connect(factory)
         return connected.addCallback(lambda connection: connection.wrappedProtocol)
 
 
-class _Connection(ProtocolWrapper):
-    """Lies between the socket, or TLS, and Twisted's HTTP client."""
+class _HeadLimit(ProtocolWrapper):
+    """Closes a connection on which the head of a response is too large. It sits between the socket,
+    or TLS, and Twisted's HTTP client.
+    """
 
     def __init__(self, factory: Any, wrapped: Any) -> None:
         super().__init__(factory, wrapped)
         self._heads = ResponseHeads()
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """Send a head or a chunk. After the head of a request the response to that is expected."""
+        """Send the head of a request, after which a new response is expected, or a chunk."""
         pieces = list(iovec)
-        if pieces[0].endswith(b" HTTP/1.1\r\n"):  # which the size of a chunk does not
+        if pieces[0].endswith(END_OF_REQUEST_LINE):
             self._heads = ResponseHeads()
         super().writeSequence(pieces)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass it on, unless the head of the response is too large."""
+        """Pass the bytes on, unless the head of the response is too large."""
         if not self._heads.is_complete:
             self._heads.feed(data)
         if self._heads.are_too_large:
@@ -147,11 +148,11 @@ class _Connection(ProtocolWrapper):
             super().dataReceived(data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Say why, if it is because of a head that was too large."""
+        """Replace the reason if a head was too large."""
         if self._heads.are_too_large:
             reason = Failure(
                 InvalidResponse(
-                    "the answer is not the service's: it begins with more than"
+                    "the response is not from the service: it begins with more than"
                     f" {MAX_RESPONSE_HEAD_BYTES >> 10} KiB of headers, or more than {MAX_INTERIM}"
                     " interim responses"
                 )
@@ -159,18 +160,9 @@ class _Connection(ProtocolWrapper):
         super().connectionLost(reason)
 
 
-class _Host(HostnameEndpoint):
-    """Has the system look up the host as it is named. `places` has checked the name."""
-
-    @staticmethod
-    def _hostAsBytesAndText(host: bytes | str) -> tuple[bool, bytes, str]:
-        assert isinstance(host, bytes)
-        return False, host, host.decode("ascii")
-
-
 @implementer(IOpenSSLClientConnectionCreator)
-class _Certified:
-    """Sets up TLS with `host`, whose certificate must name it and be signed by a trusted one."""
+class _TLSConnectionCreator:
+    """Sets up TLS with `host`. Its certificate must name the host and be trusted."""
 
     def __init__(self, options: CertificateOptions, host: str) -> None:
         self._options = options
@@ -186,7 +178,7 @@ class _Certified:
         """A connection for `tlsProtocol`."""
 
         def verify(_: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
-            if depth == 0 and ok:  # the host's own certificate, and its signature is good
+            if depth == 0 and ok:  # the host's own certificate, with a valid signature
                 try:
                     verify_service_identity(extract_patterns(certificate), [self._identity], [])
                 except (VerificationError, CertificateError):

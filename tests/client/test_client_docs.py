@@ -1,4 +1,4 @@
-"""The examples of the library in docs/client.md work as they stand, and its tables are complete.
+"""The examples of the library in docs/client.md work unchanged, and its tables are complete.
 
 tests/live/test_docs.py runs the commands of the page.
 """
@@ -65,7 +65,7 @@ def test_the_example_for_asyncio_works(service: Process, here: Path) -> None:
 
 
 def python(code: str, folder: Path, service: Process) -> str:
-    """What `code` prints as a program; it says nothing else, and ends by itself."""
+    """Run `code` as a program, which must not write to stderr. Returns its output."""
     here = code.replace("http://127.0.0.1:8000", f"http://127.0.0.1:{service.port}")
     assert here != code
     (folder / "example.py").write_text(here)
@@ -92,7 +92,7 @@ def test_the_page_has_every_option_of_the_command(capsys: pytest.CaptureFixture[
         assert not missing, command
 
 
-# Shown with their short forms, or by every program.
+# The page has their short forms, or every program has them.
 UNSAID = {"--help", "--version", "--output", "--long", "--recursive"}
 
 

@@ -1,4 +1,4 @@
-"""Content on its way: read ahead by one piece, received no faster than it is read; what breaks."""
+"""Content with backpressure, in both directions, and the errors that end a request."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone, ResponseFailed, ResponseNeverReceived
 from twisted.web.http import PotentialDataLoss
 
-from twistedmedia.client.bodies import MOST_UNREAD_BYTES, PIECE_BYTES, FileContent, ResponseContent
+from twistedmedia.client.bodies import MAX_UNREAD_BYTES, PIECE_BYTES, FileContent, ResponseContent
 from twistedmedia.client.exceptions import LocalFailure, Unreachable
-from twistedmedia.client.failures import broken
+from twistedmedia.client.failures import translate
 
 quick = settings(max_examples=50)
 
 
 class File:
-    """A file whose reads are answered when a test lets them be."""
+    """A file whose reads complete when the test calls `answer`."""
 
     path = "a.wav"
 
@@ -42,7 +42,7 @@ class File:
 
 
 class Consumer:
-    """Takes pieces; asks for a pause after each when it is `slow`."""
+    """Collects pieces. `when_taken` is called after each of them."""
 
     def __init__(self) -> None:
         self.taken = b""
@@ -64,7 +64,7 @@ def sending(content: bytes, start: int = 0) -> tuple[File, Consumer, FileContent
 
 @pytest.mark.parametrize("start", [0, 1, PIECE_BYTES])
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
-def test_all_of_it_is_sent_in_pieces(size: int, start: int) -> None:
+def test_a_file_is_sent_completely_in_pieces(size: int, start: int) -> None:
     content = bytes(range(251)) * ((size + start) // 251 + 1)
     file, consumer, body, outcome = sending(content[: size + start], start)
     assert body.length == size
@@ -74,12 +74,12 @@ def test_all_of_it_is_sent_in_pieces(size: int, start: int) -> None:
     assert outcome == [None]
 
 
-def test_only_one_piece_is_read_ahead_of_a_consumer_that_is_slow() -> None:
+def test_one_piece_is_read_ahead_of_a_slow_consumer() -> None:
     file, consumer, body, outcome = sending(bytes(9 * PIECE_BYTES))
     consumer.when_taken = body.pauseProducing
     file.answer()
     assert len(consumer.taken) == PIECE_BYTES
-    file.answer()  # the one ahead
+    file.answer()  # the piece that is read ahead
     assert file.reads == []
     assert len(consumer.taken) == PIECE_BYTES
     body.resumeProducing()
@@ -88,7 +88,7 @@ def test_only_one_piece_is_read_ahead_of_a_consumer_that_is_slow() -> None:
     assert outcome == []
 
 
-def test_what_is_stopped_sends_nothing_more_and_says_nothing() -> None:
+def test_a_stopped_producer_sends_nothing_and_does_not_fire() -> None:
     file, consumer, body, outcome = sending(bytes(2 * PIECE_BYTES))
     body.stopProducing()
     file.answer()
@@ -96,14 +96,14 @@ def test_what_is_stopped_sends_nothing_more_and_says_nothing() -> None:
     assert (consumer.taken, file.reads, outcome) == (b"", [], [])
 
 
-def test_a_consumer_may_stop_it_while_it_takes_a_piece() -> None:
+def test_a_consumer_can_stop_the_producer_during_a_write() -> None:
     file, consumer, body, outcome = sending(bytes(PIECE_BYTES))
     consumer.when_taken = body.stopProducing
     file.answer()
     assert outcome == []
 
 
-def test_a_file_that_cannot_be_read_or_is_shorter_by_now_fails_it() -> None:
+def test_a_file_that_is_unreadable_or_became_shorter_is_a_failure() -> None:
     file, _, _, outcome = sending(b"1234")
     file.content = b""
     file.answer()
@@ -140,20 +140,20 @@ def result(reading: Deferred[list[bytes]]) -> Any:
     return found[0] if found else None
 
 
-def test_a_sender_waits_while_nobody_reads() -> None:
+def test_unread_content_pauses_the_connection() -> None:
     content, transport = receiving()
-    content.dataReceived(bytes(MOST_UNREAD_BYTES - 1))
+    content.dataReceived(bytes(MAX_UNREAD_BYTES - 1))
     assert not transport.paused
     content.dataReceived(b"x")
     assert transport.paused
-    assert sum(map(len, result(content.read()))) == MOST_UNREAD_BYTES
+    assert sum(map(len, result(content.read()))) == MAX_UNREAD_BYTES
     assert not transport.paused
 
 
 @quick
 @given(st.lists(st.one_of(st.binary(min_size=1), st.none())))
-def test_all_that_comes_is_read_in_its_order(events: list[bytes | None]) -> None:
-    """None stands for a read."""
+def test_content_is_read_completely_and_in_order(events: list[bytes | None]) -> None:
+    """None in `events` is a read."""
     content, _ = receiving()
     taken: list[bytes] = []
     is_reading = has_ended = False
@@ -181,7 +181,7 @@ def test_all_that_comes_is_read_in_its_order(events: list[bytes | None]) -> None
     assert taken == [event for event in events if event is not None]
 
 
-def test_content_that_breaks_off_fails_its_reader() -> None:
+def test_a_broken_connection_fails_the_reader() -> None:
     for comes_first in (True, False):
         content, _ = receiving()
         if comes_first:
@@ -192,7 +192,7 @@ def test_content_that_breaks_off_fails_its_reader() -> None:
         assert result(reading).check(ConnectionLost)
 
 
-def test_a_reader_that_goes_away_cuts_the_connection() -> None:
+def test_a_cancelled_read_closes_the_connection() -> None:
     content, transport = receiving()
     reading = content.read()
     reading.cancel()
@@ -211,7 +211,7 @@ UNTRUSTED = SSL.Error([("SSL routines", "", "certificate verify failed")])
 
 
 @pytest.mark.parametrize(
-    ("error", "reason", "was_sent", "is_passing"),
+    ("error", "reason", "was_sent", "is_temporary"),
     [
         (
             ConnectionRefusedError(),
@@ -236,36 +236,36 @@ UNTRUSTED = SSL.Error([("SSL routines", "", "certificate verify failed")])
         (SSL.Error([]), "the connection to the service at http://e broke: ", True, True),
         (
             PotentialDataLoss(),
-            "the answer of the service at http://e does not say where",
+            "the response of the service at http://e does not say where",
             True,
             False,
         ),
         (
             wrapped(UNTRUSTED, kind=ResponseNeverReceived),
-            "the certificate of the service at http://e is not to be",
+            "the certificate of the service at http://e is not",
             False,
             False,
         ),
     ],
     ids=repr,
 )
-def test_what_breaks_is_told_in_words(
-    error: BaseException, reason: str, was_sent: bool, is_passing: bool
+def test_errors_of_the_network_have_plain_reasons(
+    error: BaseException, reason: str, was_sent: bool, is_temporary: bool
 ) -> None:
-    told = broken(error, "http://e", expired=False)
+    told = translate(error, "http://e", expired=False)
     assert isinstance(told, Unreachable)
     assert told.reason.startswith(reason)
-    assert (told.was_sent, told.is_passing) == (was_sent, is_passing)
+    assert (told.was_sent, told.is_temporary) == (was_sent, is_temporary)
 
 
-def test_whoever_cancels_is_told_so_and_whoever_waits_too_long_is_told_that() -> None:
+def test_a_cancellation_differs_from_a_timeout() -> None:
     for error in (CancelledError(), wrapped(CancelledError()), wrapped(wrapped(CancelledError()))):
-        assert isinstance(broken(error, "http://e", expired=False), CancelledError)
-        assert isinstance(broken(error, "http://e", expired=True), Unreachable)
+        assert isinstance(translate(error, "http://e", expired=False), CancelledError)
+        assert isinstance(translate(error, "http://e", expired=True), Unreachable)
 
 
-def test_what_is_wrong_with_the_file_comes_first() -> None:
+def test_a_failure_of_the_local_file_takes_precedence() -> None:
     error = LocalFailure("a.wav: Input/output error")
-    assert broken(wrapped(error, ConnectionLost()), "http://e", expired=False) is error
+    assert translate(wrapped(error, ConnectionLost()), "http://e", expired=False) is error
     fault = ValueError("ours")
-    assert broken(fault, "http://e", expired=False) is fault
+    assert translate(fault, "http://e", expired=False) is fault

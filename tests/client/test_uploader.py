@@ -1,4 +1,4 @@
-"""Files that are stored: in one request, or by an upload that goes on where it broke off."""
+"""Uploads in one request, and resumable uploads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twistedmedia.client import (
     Unreachable,
     UploadRecords,
 )
-from twistedmedia.client.uploading import SMALL_BYTES, check_etag
+from twistedmedia.client.uploader import SMALL_BYTES, check_etag
 
 SMALL = b"RIFF and so on"
 LARGE = bytes(range(256)) * (SMALL_BYTES // 256) + b"and a little more"
@@ -71,7 +71,7 @@ async def test_a_small_file_goes_in_one_request_with_its_digest(talk: Any, small
     ["a b/ü + %2F.wav", "voix/ça & co;v=1,2/#?.wav", "電話/挨拶.mp3", "a/-.wav", "a/~[x].wav"],
 )
 @asynchronous
-async def test_any_name_arrives_as_it_was_given(talk: Any, small: Path, name: str) -> None:
+async def test_any_name_is_sent_unchanged(talk: Any, small: Path, name: str) -> None:
     directory, _, filename = name.rpartition("/")
     async with talk() as it:
         await it.client.upload(small, directory, filename)
@@ -88,7 +88,7 @@ async def test_an_empty_file_is_a_file(talk: Any, tmp_path: Path) -> None:
 
 
 @asynchronous
-async def test_what_is_stored_already_is_recognised(talk: Any, small: Path, large: Path) -> None:
+async def test_a_stored_file_is_recognised(talk: Any, small: Path, large: Path) -> None:
     async with talk() as it:
         for path in (small, large):
             assert not (await it.client.upload(path, "a")).identical
@@ -100,7 +100,7 @@ async def test_what_is_stored_already_is_recognised(talk: Any, small: Path, larg
 
 @pytest.mark.parametrize("directory", ["", "/a", "a//b", ".hidden", "a/../b"])
 @asynchronous
-async def test_a_bad_name_is_refused_before_anything_is_asked(
+async def test_a_bad_name_is_refused_before_any_request(
     talk: Any, small: Path, directory: str
 ) -> None:
     async with talk() as it:
@@ -111,7 +111,7 @@ async def test_a_bad_name_is_refused_before_anything_is_asked(
 
 
 @asynchronous
-async def test_what_is_no_readable_file_is_said_to_be_none(talk: Any, tmp_path: Path) -> None:
+async def test_an_unreadable_file_is_a_local_failure(talk: Any, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     async with talk() as it:
         for name, reason in [
@@ -140,7 +140,7 @@ NOT_AGAIN = [
 
 @pytest.mark.parametrize(("answer", "code"), NOT_AGAIN)
 @asynchronous
-async def test_what_will_not_pass_is_not_tried_again(
+async def test_a_permanent_failure_is_not_retried(
     talk: Any, small: Path, answer: Answer, code: int | None
 ) -> None:
     async with talk() as it:
@@ -168,7 +168,7 @@ PASSING: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("misdeed", PASSING, ids=str)
 @asynchronous
-async def test_what_may_pass_is_tried_again(talk: Any, small: Path, misdeed: Any) -> None:
+async def test_a_temporary_failure_is_retried(talk: Any, small: Path, misdeed: Any) -> None:
     async with talk() as it:
         it.fake.next("PUT", **misdeed)
         stored = await it.client.upload(small, "a")
@@ -188,7 +188,7 @@ async def test_attempts_end_with_the_last_failure(talk: Any, small: Path) -> Non
 
 
 @asynchronous
-async def test_nobody_there_is_unreachable(talk: Any, small: Path) -> None:
+async def test_a_port_without_a_service_is_unreachable(talk: Any, small: Path) -> None:
     async with talk(retries=Retries(times=1, random=lambda: 0.0)) as it:
         await it.fake.silence()
         with pytest.raises(Unreachable, match="refused") as caught:
@@ -198,8 +198,8 @@ async def test_nobody_there_is_unreachable(talk: Any, small: Path) -> None:
 
 
 @asynchronous
-async def test_a_service_that_says_nothing_is_given_up(talk: Any, small: Path) -> None:
-    timeouts = ClientTimeouts(answer_s=100, stall_s=1000)
+async def test_a_silent_service_is_given_up(talk: Any, small: Path) -> None:
+    timeouts = ClientTimeouts(response_s=100, stall_s=1000)
     async with talk(timeouts=timeouts, retries=Retries(times=0)) as it:
         it.fake.next("PUT", hangs=True)
         upload = it.client.upload(small, "a")
@@ -214,7 +214,7 @@ async def test_a_service_that_says_nothing_is_given_up(talk: Any, small: Path) -
     [b"", b"OK", b"[]", b'{"code": 200}', b'{"files": [1]}', b'{"files": [{"directory": "a"}]}'],
 )
 @asynchronous
-async def test_a_success_that_makes_no_sense_is_none(
+async def test_a_success_with_invalid_content_is_refused(
     talk: Any, small: Path, content: bytes
 ) -> None:
     async with talk() as it:
@@ -224,7 +224,7 @@ async def test_a_success_that_makes_no_sense_is_none(
 
 
 @asynchronous
-async def test_a_success_that_is_coded_is_none(talk: Any, small: Path) -> None:
+async def test_a_success_with_a_content_coding_is_refused(talk: Any, small: Path) -> None:
     async with talk() as it:
         it.fake.next("PUT", more={"Content-Encoding": "gzip"})
         with pytest.raises(InvalidResponse, match="coding"):
@@ -235,7 +235,7 @@ async def test_a_success_that_is_coded_is_none(talk: Any, small: Path) -> None:
 
 
 @asynchronous
-async def test_a_large_file_goes_by_a_resumable_upload(talk: Any, large: Path) -> None:
+async def test_a_large_file_is_sent_by_a_resumable_upload(talk: Any, large: Path) -> None:
     seen: list[tuple[int, int]] = []
     async with talk() as it:
         stored = await it.client.upload(
@@ -273,10 +273,10 @@ NASTY: list[list[tuple[str, dict[str, Any]]]] = [
 
 @pytest.mark.parametrize("misdeeds", NASTY, ids=str)
 @asynchronous
-async def test_a_large_file_arrives_whatever_goes_wrong(
+async def test_a_large_file_arrives_after_failures(
     talk: Any, large: Path, misdeeds: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    async with talk(timeouts=ClientTimeouts(stall_s=5, answer_s=1)) as it:
+    async with talk(timeouts=ClientTimeouts(stall_s=5, response_s=1)) as it:
         for method, misdeed in misdeeds:
             it.fake.next(method, **misdeed)
         stored = await it.client.upload(large, "a")
@@ -285,7 +285,7 @@ async def test_a_large_file_arrives_whatever_goes_wrong(
 
 
 @asynchronous
-async def test_what_arrived_is_not_sent_again(talk: Any, large: Path) -> None:
+async def test_bytes_that_arrived_are_not_sent_again(talk: Any, large: Path) -> None:
     async with talk() as it:
         it.fake.next("PATCH", cut_at=CUT)
         await it.client.upload(large, "a")
@@ -295,7 +295,7 @@ async def test_what_arrived_is_not_sent_again(talk: Any, large: Path) -> None:
 
 
 @asynchronous
-async def test_attempts_that_get_further_do_not_count(talk: Any, large: Path) -> None:
+async def test_attempts_with_progress_do_not_count(talk: Any, large: Path) -> None:
     async with talk(retries=Retries(times=1, random=lambda: 0.0)) as it:
         for _ in range(6):
             it.fake.next("PATCH", cut_at=500_000)
@@ -305,14 +305,14 @@ async def test_attempts_that_get_further_do_not_count(talk: Any, large: Path) ->
 
 
 @asynchronous
-async def test_attempts_that_get_nowhere_do(talk: Any, large: Path) -> None:
+async def test_attempts_without_progress_count(talk: Any, large: Path) -> None:
     async with talk() as it:
         it.fake.next("PATCH", cut_at=CUT)
         for _ in range(4):
             it.fake.next("PATCH", cut_at=0)
         with pytest.raises(Unreachable):
             await it.client.upload(large, "a")
-    assert len(it.waits) == 4  # one after what got further, and three more
+    assert len(it.waits) == 4  # one after an attempt with progress, and three more
 
 
 @pytest.mark.parametrize(
@@ -327,22 +327,22 @@ async def test_attempts_that_get_nowhere_do(talk: Any, large: Path) -> None:
     ],
 )
 @asynchronous
-async def test_an_upload_that_is_refused_for_good_is_given_up(
+async def test_a_permanently_refused_upload_is_given_up(
     talk: Any, large: Path, tmp_path: Path, method: str, answer: Answer, code: int | None
 ) -> None:
     record = UploadRecords(tmp_path / "records")
     async with talk() as it:
         it.fake.next(method, answer=answer)
         with pytest.raises(Refused) as caught:
-            await it.client.upload(large, "a", record=record)
+            await it.client.upload(large, "a", resume_store=record)
     assert caught.value.code == code
     assert it.waits == []
     left = [] if not (tmp_path / "records").exists() else list((tmp_path / "records").iterdir())
-    assert len(left) == (code == 507)  # there may be space another time
+    assert len(left) == (code == 507)  # there may be space later
 
 
 @asynchronous
-async def test_an_upload_is_begun_anew_only_once(talk: Any, large: Path) -> None:
+async def test_an_upload_is_restarted_only_once(talk: Any, large: Path) -> None:
     async with talk() as it:
         it.fake.next("PATCH", answer=told(404, 404))
         it.fake.next("PATCH", answer=told(404, 404))
@@ -363,7 +363,7 @@ async def test_an_upload_is_never_sent_to_another_server(talk: Any, large: Path)
 
 @pytest.mark.parametrize("offset", ["-1", "x", str(len(LARGE) + 1), "9" * 30])
 @asynchronous
-async def test_an_offset_that_makes_no_sense_ends_it(talk: Any, large: Path, offset: str) -> None:
+async def test_an_invalid_offset_ends_the_upload(talk: Any, large: Path, offset: str) -> None:
     async with talk() as it:
         it.fake.next("PATCH", more={"Upload-Offset": offset})
         with pytest.raises(InvalidResponse):
@@ -371,7 +371,7 @@ async def test_an_offset_that_makes_no_sense_ends_it(talk: Any, large: Path, off
 
 
 @asynchronous
-async def test_a_service_that_takes_nothing_ends_it(talk: Any, large: Path) -> None:
+async def test_a_service_that_accepts_nothing_ends_the_upload(talk: Any, large: Path) -> None:
     async with talk() as it:
         it.fake.next("PATCH", answer=Answer(204, {"Upload-Offset": "0"}))
         with pytest.raises(InvalidResponse, match="no more than before"):
@@ -379,15 +379,15 @@ async def test_a_service_that_takes_nothing_ends_it(talk: Any, large: Path) -> N
 
 
 @asynchronous
-async def test_a_service_that_takes_next_to_nothing_ends_it(talk: Any, large: Path) -> None:
-    """Case 96: it would have the rest sent again for each byte."""
+async def test_a_service_that_accepts_a_few_bytes_ends_the_upload(talk: Any, large: Path) -> None:
+    """Case 96: otherwise the client would send the rest again for each byte."""
     async with talk() as it:
         for reached in ("1", "2"):
             it.fake.next("PATCH", answer=Answer(204, {"Upload-Offset": reached}))
         with pytest.raises(InvalidResponse, match="a few bytes more"):
             await it.client.upload(large, "a")
         assert len(it.fake.asked("PATCH")) == 1
-        it.fake.misdeed("PATCH")  # the second is not asked for
+        it.fake.misdeed("PATCH")  # the second request is not sent
 
 
 @asynchronous
@@ -401,16 +401,14 @@ async def test_without_resumable_uploads_a_large_file_goes_in_one_request(
 
 
 @asynchronous
-async def test_another_run_goes_on_where_the_first_was_ended(
-    talk: Any, large: Path, tmp_path: Path
-) -> None:
+async def test_a_later_run_resumes(talk: Any, large: Path, tmp_path: Path) -> None:
     record = UploadRecords(tmp_path / "records")
     async with talk(retries=Retries(times=0)) as it:
         it.fake.next("PATCH", cut_at=CUT)
         with pytest.raises(Unreachable):
-            await it.client.upload(large, "a", record=record)
+            await it.client.upload(large, "a", resume_store=record)
         assert len(list((tmp_path / "records").iterdir())) == 1
-        await it.client.upload(large, "a", record=record)
+        await it.client.upload(large, "a", resume_store=record)
         assert len(it.fake.asked("POST")) == 1
         assert it.fake.asked("PATCH")[1].headers["upload-offset"] == str(CUT)
     assert it.fake.media == {"a/large.wav": LARGE}
@@ -418,11 +416,11 @@ async def test_another_run_goes_on_where_the_first_was_ended(
 
 
 @asynchronous
-async def test_another_run_is_not_told_of_success_by_what_is_gone_since(
+async def test_a_later_run_does_not_trust_the_record_of_a_removed_file(
     talk: Any, large: Path, tmp_path: Path
 ) -> None:
-    """Killed between the last answer and forgetting the upload; then somebody deleted the file, or
-    put another in its place.
+    """The first run was killed after the last response and before it removed the record. Then the
+    file was deleted or replaced.
     """
     record = UploadRecords(tmp_path / "records")
     async with talk(retries=Retries(times=0)) as it:
@@ -432,26 +430,26 @@ async def test_another_run_is_not_told_of_success_by_what_is_gone_since(
             pass
 
         class Dying(UploadRecords):
-            def forget(self, key: str) -> None:
+            def remove(self, key: str) -> None:
                 raise Killed
 
         with pytest.raises(Killed):
-            await it.client.upload(large, "a", record=Dying(tmp_path / "records"))
+            await it.client.upload(large, "a", resume_store=Dying(tmp_path / "records"))
         kept = list((tmp_path / "records").iterdir())
         remembered = kept[0].read_bytes()
         del it.fake.media["a/large.wav"]
-        stored = await it.client.upload(large, "a", record=record)
+        stored = await it.client.upload(large, "a", resume_store=record)
         assert it.fake.media == {"a/large.wav": LARGE}
         assert stored.etag == it.fake.etags["a/large.wav"]
         kept[0].write_bytes(remembered)
         it.fake.put("a/large.wav", LARGE[::-1])
         with pytest.raises(Refused) as caught:
-            await it.client.upload(large, "a", record=record)
+            await it.client.upload(large, "a", resume_store=record)
         assert caught.value.code == 501
 
 
 @asynchronous
-async def test_a_fault_of_whoever_is_told_of_progress_is_raised(talk: Any, large: Path) -> None:
+async def test_an_exception_of_the_progress_function_is_raised(talk: Any, large: Path) -> None:
     async with talk() as it:
         with pytest.raises(ZeroDivisionError):
             await it.client.upload(large, "a", progress=lambda done, size: done // 0)
@@ -459,22 +457,20 @@ async def test_a_fault_of_whoever_is_told_of_progress_is_raised(talk: Any, large
 
 
 @asynchronous
-async def test_another_run_of_a_changed_file_begins_anew(
-    talk: Any, large: Path, tmp_path: Path
-) -> None:
+async def test_a_changed_file_is_not_resumed(talk: Any, large: Path, tmp_path: Path) -> None:
     record = UploadRecords(tmp_path / "records")
     async with talk(retries=Retries(times=0)) as it:
         it.fake.next("PATCH", cut_at=CUT)
         with pytest.raises(Unreachable):
-            await it.client.upload(large, "a", record=record)
+            await it.client.upload(large, "a", resume_store=record)
         change(large)
-        await it.client.upload(large, "a", record=record)
+        await it.client.upload(large, "a", resume_store=record)
         assert len(it.fake.asked("POST")) == 2
     assert it.fake.media == {"a/large.wav": LARGE[::-1]}
 
 
 @asynchronous
-async def test_a_file_that_shrinks_while_it_is_sent_is_said_to(talk: Any, large: Path) -> None:
+async def test_a_file_that_shrinks_while_it_is_sent_is_a_failure(talk: Any, large: Path) -> None:
     def shrink(sent: int, size: int) -> None:
         os.truncate(large, CUT)
 
@@ -485,7 +481,7 @@ async def test_a_file_that_shrinks_while_it_is_sent_is_said_to(talk: Any, large:
 
 
 @asynchronous
-async def test_a_file_that_changes_while_it_is_sent_is_said_to(talk: Any, small: Path) -> None:
+async def test_a_file_that_changes_while_it_is_sent_is_a_failure(talk: Any, small: Path) -> None:
     def change_it(sent: int, size: int) -> None:
         small.write_bytes(b"x" * size)
 
@@ -497,10 +493,10 @@ async def test_a_file_that_changes_while_it_is_sent_is_said_to(talk: Any, small:
 
 @pytest.mark.parametrize("file", ["small", "large"])
 @asynchronous
-async def test_a_file_that_grows_while_it_is_sent_is_said_to(
+async def test_a_file_that_grows_while_it_is_sent_is_a_failure(
     talk: Any, file: str, request: pytest.FixtureRequest
 ) -> None:
-    """What is stored is what it was: a recording that goes on is not all there."""
+    """The service has the content from before: a recording that continues is incomplete there."""
     path: Path = request.getfixturevalue(file)
 
     def grow(sent: int, size: int) -> None:
@@ -516,7 +512,7 @@ async def test_a_file_that_grows_while_it_is_sent_is_said_to(
 async def test_a_cancelled_upload_closes_its_connection_and_its_file(
     talk: Any, large: Path
 ) -> None:
-    """The fixture that watches all tests sees to the file."""
+    """A fixture of all tests checks that the file is closed."""
     async with talk() as it:
         it.fake.hold_at = CUT
         upload = it.client.upload(large, "a")
@@ -531,7 +527,7 @@ async def test_a_cancelled_upload_closes_its_connection_and_its_file(
 
 
 @asynchronous
-async def test_an_upload_that_is_cancelled_at_once_leaves_nothing(talk: Any, large: Path) -> None:
+async def test_an_upload_that_is_cancelled_at_once_sends_nothing(talk: Any, large: Path) -> None:
     async with talk() as it:
         upload = it.client.upload(large, "a")
         upload.cancel()
@@ -544,7 +540,7 @@ async def test_an_upload_that_is_cancelled_at_once_leaves_nothing(talk: Any, lar
 
 
 @asynchronous
-async def test_a_file_is_replaced_if_it_is_the_one_that_is_meant(talk: Any, small: Path) -> None:
+async def test_a_file_is_replaced_if_it_has_the_entity_tag(talk: Any, small: Path) -> None:
     async with talk() as it:
         etag = it.fake.put("a/b.wav", b"old")
         replaced = await it.client.replace(small, "a", "b.wav", etag)
@@ -559,9 +555,7 @@ async def test_a_file_is_replaced_if_it_is_the_one_that_is_meant(talk: Any, smal
 
 
 @asynchronous
-async def test_a_replacement_whose_answer_was_lost_is_seen_to_have_been_one(
-    talk: Any, small: Path
-) -> None:
+async def test_a_replacement_succeeds_after_a_lost_response(talk: Any, small: Path) -> None:
     async with talk() as it:
         it.fake.knows_digests = False
         etag = it.fake.put("a/b.wav", b"old")
@@ -573,12 +567,10 @@ async def test_a_replacement_whose_answer_was_lost_is_seen_to_have_been_one(
 
 
 @asynchronous
-async def test_whether_the_service_holds_a_file_is_told_by_its_digest(
-    talk: Any, small: Path
-) -> None:
+async def test_matches_compares_the_digest(talk: Any, small: Path) -> None:
     holds: Callable[..., Any]
     async with talk() as it:
-        holds = it.client.holds
+        holds = it.client.matches
         assert await holds(small, "a", "b.wav") is None
         for knows in (True, False):
             it.fake.knows_digests = knows

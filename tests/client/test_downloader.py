@@ -1,4 +1,4 @@
-"""Files that are brought here: whole and verified under their name, or not under it at all."""
+"""Downloads: a file gets its name only when it is complete and verified."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("content", [CONTENT, b"", b"x"], ids=len)
 @asynchronous
-async def test_a_file_arrives_under_its_name(talk: Any, target: Path, content: bytes) -> None:
+async def test_a_file_is_downloaded_to_its_path(talk: Any, target: Path, content: bytes) -> None:
     seen: list[tuple[int, int | None]] = []
     async with talk() as it:
         etag = it.fake.put("a/b.wav", content)
@@ -63,7 +63,7 @@ async def test_a_file_arrives_under_its_name(talk: Any, target: Path, content: b
 
 
 @asynchronous
-async def test_it_takes_the_place_of_what_is_there(talk: Any, target: Path) -> None:
+async def test_an_existing_file_is_replaced(talk: Any, target: Path) -> None:
     write(target, b"old")
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
@@ -73,10 +73,10 @@ async def test_it_takes_the_place_of_what_is_there(talk: Any, target: Path) -> N
 
 
 @asynchronous
-async def test_what_breaks_off_is_resumed(talk: Any, target: Path) -> None:
+async def test_a_broken_download_is_resumed(talk: Any, target: Path) -> None:
     async with talk(retries=Retries(times=1, random=lambda: 0.0)) as it:
         etag = it.fake.put("a/b.wav", CONTENT)
-        for _ in range(2):  # each gets further, so neither counts
+        for _ in range(2):  # each makes progress, so neither counts
             it.fake.next("GET", short_at=CUT)
         got = await it.client.download("a", "b.wav", target)
         _, second, third = it.fake.asked("GET")
@@ -88,7 +88,7 @@ async def test_what_breaks_off_is_resumed(talk: Any, target: Path) -> None:
 
 
 @asynchronous
-async def test_another_run_goes_on_where_the_first_was_ended(talk: Any, target: Path) -> None:
+async def test_a_later_run_resumes(talk: Any, target: Path) -> None:
     async with talk(retries=Retries(times=0)) as it:
         it.fake.put("a/b.wav", CONTENT)
         it.fake.next("GET", short_at=CUT)
@@ -103,7 +103,7 @@ async def test_another_run_goes_on_where_the_first_was_ended(talk: Any, target: 
 
 
 async def broken_off(it: Any, target: Path, size: int = CUT) -> None:
-    """An attempt that has left `size` bytes of a part."""
+    """Make an attempt that leaves the first `size` bytes."""
     it.fake.put("a/b.wav", CONTENT)
     it.fake.next("GET", short_at=size)
     with pytest.raises(Unreachable):
@@ -111,7 +111,7 @@ async def broken_off(it: Any, target: Path, size: int = CUT) -> None:
 
 
 @asynchronous
-async def test_a_file_that_has_changed_meanwhile_is_begun_anew(talk: Any, target: Path) -> None:
+async def test_a_file_that_has_changed_is_downloaded_again(talk: Any, target: Path) -> None:
     async with talk(retries=Retries(times=0)) as it:
         await broken_off(it, target)
         it.fake.put("a/b.wav", CONTENT[::-1])
@@ -122,7 +122,7 @@ async def test_a_file_that_has_changed_meanwhile_is_begun_anew(talk: Any, target
 
 @asynchronous
 async def test_parts_of_two_versions_are_never_joined(talk: Any, target: Path) -> None:
-    """A cache that does not know `If-Range` gives a part of another file (RFC 9110, 15.3.7.3)."""
+    """A cache that ignores `If-Range` sends a range of another version (RFC 9110, 15.3.7.3)."""
     async with talk(retries=Retries(times=0)) as it:
         await broken_off(it, target)
         rest = len(CONTENT) - CUT
@@ -143,7 +143,7 @@ async def test_parts_of_two_versions_are_never_joined(talk: Any, target: Path) -
 
 
 @asynchronous
-async def test_a_fault_of_whoever_is_told_of_progress_is_not_the_connections(
+async def test_an_exception_of_the_progress_function_is_not_retried(
     talk: Any, target: Path
 ) -> None:
     async with talk() as it:
@@ -154,7 +154,7 @@ async def test_a_fault_of_whoever_is_told_of_progress_is_not_the_connections(
 
 
 @asynchronous
-async def test_a_part_that_has_suffered_is_begun_anew(talk: Any, target: Path) -> None:
+async def test_a_damaged_part_is_downloaded_again(talk: Any, target: Path) -> None:
     async with talk(retries=Retries(times=0)) as it:
         await broken_off(it, target)
         part = target.with_name(f".{target.name}.part")
@@ -165,8 +165,8 @@ async def test_a_part_that_has_suffered_is_begun_anew(talk: Any, target: Path) -
 
 @pytest.mark.parametrize("size", [0, 1, len(CONTENT) - 1, len(CONTENT), len(CONTENT) + 1])
 @asynchronous
-async def test_a_part_of_any_size_is_made_whole(talk: Any, target: Path, size: int) -> None:
-    """Killed after the last byte and before the name; and a part that is longer than it may be."""
+async def test_a_part_of_any_size_is_completed(talk: Any, target: Path, size: int) -> None:
+    """Including a process killed before the rename, and a part that is too long."""
     async with talk(retries=Retries(times=0)) as it:
         await broken_off(it, target)
         part = target.with_name(f".{target.name}.part")
@@ -178,7 +178,7 @@ async def test_a_part_of_any_size_is_made_whole(talk: Any, target: Path, size: i
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"url": 1, "etag": 2, "size": 3}', "null"])
 @asynchronous
-async def test_a_part_of_nobody_knows_what_is_begun_anew(
+async def test_a_part_without_a_valid_note_is_downloaded_again(
     talk: Any, target: Path, note: str
 ) -> None:
     async with talk() as it:
@@ -192,7 +192,7 @@ async def test_a_part_of_nobody_knows_what_is_begun_anew(
 
 
 @asynchronous
-async def test_a_part_of_another_file_is_begun_anew(talk: Any, target: Path) -> None:
+async def test_a_part_of_another_file_is_not_resumed(talk: Any, target: Path) -> None:
     async with talk(retries=Retries(times=0)) as it:
         await broken_off(it, target)
         it.fake.put("a/c.wav", b"another")
@@ -201,7 +201,7 @@ async def test_a_part_of_another_file_is_begun_anew(talk: Any, target: Path) -> 
 
 
 @asynchronous
-async def test_what_is_not_what_the_service_says_is_refused(talk: Any, target: Path) -> None:
+async def test_content_with_another_digest_is_refused(talk: Any, target: Path) -> None:
     wrong = {"Repr-Digest": f"sha-256=:{'A' * 43}=:"}
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
@@ -221,8 +221,8 @@ async def test_without_a_digest_it_is_not_verified(talk: Any, target: Path) -> N
 
 
 @asynchronous
-async def test_content_of_which_the_end_is_not_known_is_refused(talk: Any, target: Path) -> None:
-    """A body without a length ends with its connection, whole or not."""
+async def test_content_without_a_known_end_is_refused(talk: Any, target: Path) -> None:
+    """Content without a length ends with its connection, complete or not."""
     async with talk(retries=Retries(times=0)) as it:
         answer = Answer(200, {"Connection": "close", "ETag": '"v1"'}, CONTENT)
         it.fake.next("GET", answer=answer, without_length=True)
@@ -236,7 +236,7 @@ async def test_content_of_which_the_end_is_not_known_is_refused(talk: Any, targe
     ["", "bytes 0-9/10", f"bytes {CUT}-{CUT}/{len(CONTENT)}", "bytes 5-2/3", "lines 1-2/3"],
 )
 @asynchronous
-async def test_another_part_than_was_asked_for_is_refused(
+async def test_another_range_than_requested_is_refused(
     talk: Any, target: Path, content_range: str
 ) -> None:
     async with talk(retries=Retries(times=0)) as it:
@@ -248,7 +248,7 @@ async def test_another_part_than_was_asked_for_is_refused(
 
 
 @asynchronous
-async def test_a_range_that_is_not_there_is_begun_anew(talk: Any, target: Path) -> None:
+async def test_a_download_starts_again_after_416(talk: Any, target: Path) -> None:
     async with talk(retries=Retries(times=2, random=lambda: 0.0)) as it:
         it.fake.put("a/b.wav", CONTENT)
         it.fake.next("GET", short_at=CUT)
@@ -258,7 +258,7 @@ async def test_a_range_that_is_not_there_is_begun_anew(talk: Any, target: Path) 
 
 
 @asynchronous
-async def test_what_is_not_there_leaves_nothing(talk: Any, target: Path) -> None:
+async def test_a_missing_file_leaves_nothing_behind(talk: Any, target: Path) -> None:
     async with talk() as it:
         with pytest.raises(Refused, match="no such media"):
             await it.client.download("a", "b.wav", target)
@@ -266,7 +266,7 @@ async def test_what_is_not_there_leaves_nothing(talk: Any, target: Path) -> None
 
 
 @asynchronous
-async def test_a_busy_service_is_asked_again(talk: Any, target: Path) -> None:
+async def test_a_busy_service_is_retried(talk: Any, target: Path) -> None:
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         it.fake.next("GET", answer=told(503, 514, Retry_After="0"))
@@ -275,7 +275,7 @@ async def test_a_busy_service_is_asked_again(talk: Any, target: Path) -> None:
 
 
 @asynchronous
-async def test_a_coding_that_was_not_asked_for_is_refused(talk: Any, target: Path) -> None:
+async def test_a_content_coding_is_refused(talk: Any, target: Path) -> None:
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
         it.fake.next("GET", more={"Content-Encoding": "gzip"})
@@ -285,7 +285,7 @@ async def test_a_coding_that_was_not_asked_for_is_refused(talk: Any, target: Pat
 
 
 @asynchronous
-async def test_where_it_cannot_be_written_is_said(talk: Any, tmp_path: Path) -> None:
+async def test_a_path_that_cannot_be_written_is_reported(talk: Any, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     async with talk() as it:
@@ -301,7 +301,7 @@ async def test_where_it_cannot_be_written_is_said(talk: Any, tmp_path: Path) -> 
 
 
 @asynchronous
-async def test_a_full_disk_is_said_to_be_full(
+async def test_a_full_disk_is_reported(
     talk: Any, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
@@ -316,7 +316,7 @@ async def test_a_full_disk_is_said_to_be_full(
 
 
 @asynchronous
-async def test_two_downloads_do_not_write_one_file(talk: Any, target: Path) -> None:
+async def test_two_downloads_do_not_write_the_same_file(talk: Any, target: Path) -> None:
     part = target.with_name(f".{target.name}.part")
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT)
     try:
@@ -331,7 +331,7 @@ async def test_two_downloads_do_not_write_one_file(talk: Any, target: Path) -> N
 
 
 @asynchronous
-async def test_the_longest_name_can_be_brought(talk: Any, tmp_path: Path) -> None:
+async def test_a_file_with_the_longest_name_is_downloaded(talk: Any, tmp_path: Path) -> None:
     target = tmp_path / ("x" * 251 + ".wav")
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
@@ -354,7 +354,7 @@ async def test_a_cancelled_download_keeps_its_part(talk: Any, target: Path) -> N
         it.fake.put("a/b.wav", CONTENT * 8)  # more than the sockets take
         download = it.client.download("a", "b.wav", target, progress=moved)
         await begun
-        await deferLater(reactor, 0)  # so that it is not cancelled from within itself
+        await deferLater(reactor, 0)  # so that it is not cancelled from its own callback
         [connection] = it.fake.connections
         download.cancel()
         with pytest.raises(CancelledError):
@@ -370,7 +370,7 @@ async def test_a_cancelled_download_keeps_its_part(talk: Any, target: Path) -> N
 
 @asynchronous
 async def test_only_a_regular_file_is_replaced(talk: Any, tmp_path: Path) -> None:
-    """A device or a pipe would be gone for everybody."""
+    """Otherwise a device or a pipe would be lost for all users."""
     os.mkfifo(tmp_path / "pipe")
     async with talk() as it:
         it.fake.put("a/b.wav", CONTENT)
@@ -391,8 +391,8 @@ async def test_a_link_is_followed(talk: Any, tmp_path: Path) -> None:
 
 
 @asynchronous
-async def test_what_was_here_before_is_no_progress(talk: Any, target: Path) -> None:
-    """A service that knows no ranges, and breaks off at the same place each time."""
+async def test_receiving_the_same_bytes_again_is_not_progress(talk: Any, target: Path) -> None:
+    """From a service without ranges that breaks off at the same offset each time."""
     async with talk(retries=Retries(times=2, random=lambda: 0.0)) as it:
         it.fake.put("a/b.wav", CONTENT)
         whole = Answer(200, {"ETag": '"v1"'}, CONTENT)
@@ -404,8 +404,8 @@ async def test_what_was_here_before_is_no_progress(talk: Any, target: Path) -> N
 
 
 @asynchronous
-async def test_an_answer_without_an_etag_is_not_a_file(talk: Any, tmp_path: Path) -> None:
-    """A captive portal says 200 to everything."""
+async def test_a_response_without_an_etag_is_not_a_file(talk: Any, tmp_path: Path) -> None:
+    """A captive portal responds to everything with 200."""
     page = Answer(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
     reading, writing = os.pipe()
     os.set_blocking(reading, False)

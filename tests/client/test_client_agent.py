@@ -1,4 +1,4 @@
-"""Connections: to any host, and by which certificates."""
+"""Connections to any host, and trusted certificates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from twistedmedia.client import LocalFailure, MediaClient, Retries, Unreachable
 
 @implementer(IHostnameResolver)
 class Names:
-    """Every name is this machine's, but for those that are unknown or that hang."""
+    """Resolves every name to this machine, except names that begin with `unknown` or `hangs`."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -59,7 +59,7 @@ def names() -> Iterator[Names]:
 
 @pytest.mark.parametrize("host", ["my_media", "_x.my-media_", "xn--mller-kva", "media.example"])
 @asynchronous
-async def test_a_host_is_looked_up_as_it_is_named(talk: Any, names: Names, host: str) -> None:
+async def test_a_host_name_is_resolved_as_it_is_written(talk: Any, names: Names, host: str) -> None:
     """Case 74."""
     async with talk(url=f"http://{host}:{{port}}") as it:
         it.fake.put("a/b.wav", b"")
@@ -69,16 +69,14 @@ async def test_a_host_is_looked_up_as_it_is_named(talk: Any, names: Names, host:
 
 
 @asynchronous
-async def test_a_name_in_another_script_is_looked_up_as_browsers_do(
-    talk: Any, names: Names
-) -> None:
+async def test_a_name_in_another_script_is_resolved_as_in_browsers(talk: Any, names: Names) -> None:
     async with talk(url="http://Müller.example:{port}") as it:
         assert await it.client.list() == []
     assert names.asked == ["xn--mller-kva.example"]
 
 
 @asynchronous
-async def test_a_service_has_an_ipv6_address(talk: Any, tmp_path: Path) -> None:
+async def test_a_service_can_have_an_ipv6_address(talk: Any, tmp_path: Path) -> None:
     """Case 74."""
     (tmp_path / "a.wav").write_bytes(b"sound" * (1 << 20))  # resumable, by a URL of the service
     async with talk(interface="::1", url="http://[::1]:{port}") as it:
@@ -88,7 +86,7 @@ async def test_a_service_has_an_ipv6_address(talk: Any, tmp_path: Path) -> None:
 
 
 @asynchronous
-async def test_a_host_that_nobody_knows_is_named(talk: Any, names: Names) -> None:
+async def test_an_unknown_host_is_named_in_the_reason(talk: Any, names: Names) -> None:
     async with talk(url="http://unknown_host:{port}", retries=Retries(times=0)) as it:
         with pytest.raises(Unreachable) as caught:
             await it.client.list()
@@ -97,7 +95,7 @@ async def test_a_host_that_nobody_knows_is_named(talk: Any, names: Names) -> Non
 
 
 @asynchronous
-async def test_a_cancelled_look_up_is_not_tried_again(talk: Any, names: Names) -> None:
+async def test_a_cancelled_resolution_is_not_retried(talk: Any, names: Names) -> None:
     async with talk(url="http://hangs:{port}") as it:
         question = it.client.list()
         reactor.callLater(0, question.cancel)
@@ -107,7 +105,7 @@ async def test_a_cancelled_look_up_is_not_tried_again(talk: Any, names: Names) -
 
 
 @asynchronous
-async def test_every_request_says_who_asks(talk: Any, tmp_path: Path) -> None:
+async def test_every_request_has_a_user_agent(talk: Any, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"sound" * (1 << 20))
     async with talk() as it:
         await it.client.upload(tmp_path / "a.wav", "a")
@@ -123,7 +121,7 @@ async def test_every_request_says_who_asks(talk: Any, tmp_path: Path) -> None:
 
 @implementer(IOpenSSLContextFactory)
 class Certified:
-    """A certificate for hosts that signs itself, and its file."""
+    """A self-signed certificate for hosts, and its file."""
 
     def __init__(self, folder: Path, *hosts: str) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -151,7 +149,7 @@ class Certified:
         self._context.use_privatekey(key)
 
     def getContext(self) -> SSL.Context:
-        """What Twisted asks for, of a server."""
+        """The context of a server, for Twisted."""
         return self._context
 
 
@@ -164,7 +162,7 @@ def _general(host: str) -> x509.GeneralName:
 
 @pytest.mark.parametrize("host", ["my_media", "media.example", "127.0.0.1"])
 @asynchronous
-async def test_a_certificate_of_ones_own_can_be_trusted(
+async def test_a_self_signed_certificate_can_be_trusted(
     talk: Any, names: Names, tmp_path: Path, host: str
 ) -> None:
     certified = Certified(tmp_path, host)
@@ -184,9 +182,7 @@ async def test_a_certificate_of_another_host_or_authority_is_not_trusted(
             with pytest.raises(Unreachable) as caught:
                 await it.client.list()
             named = f"https://one.example:{it.fake.port}"
-        assert (
-            caught.value.reason == f"the certificate of the service at {named} is not to be trusted"
-        )
+        assert caught.value.reason == f"the certificate of the service at {named} is not trusted"
         assert it.waits == []
 
 
@@ -221,8 +217,8 @@ def told(arguments: list[str], **environment: str) -> tuple[int, str]:
 
 
 @asynchronous
-async def test_the_command_trusts_a_file_that_is_named(talk: Any, tmp_path: Path) -> None:
-    """By `--cacert`, or by `SSL_CERT_FILE`."""
+async def test_the_command_trusts_a_certificate_file(talk: Any, tmp_path: Path) -> None:
+    """With `--cacert` or `SSL_CERT_FILE`."""
     certified = Certified(tmp_path, "127.0.0.1")
     file = str(certified.file)
     async with talk(tls=certified) as it:
@@ -231,7 +227,7 @@ async def test_the_command_trusts_a_file_that_is_named(talk: Any, tmp_path: Path
         assert await deferToThread(told, ls, SSL_CERT_FILE=file) == (0, "")
         code, said = await deferToThread(told, ls)
         assert code == 3
-        assert "is not to be trusted" in said
+        assert "is not trusted" in said
         code, said = await deferToThread(told, [*ls, "--cacert", str(tmp_path / "none.pem")])
         assert (code, said.count("\n")) == (1, 1)
         assert "none.pem: No such file or directory" in said
