@@ -312,7 +312,7 @@ def _encoded(text: str) -> str:
 EXCHANGES = [name for name in vars(Exchanges) if not name.startswith("_")]
 # Twisted's HTTP client has reference cycles of its own. They hold no content.
 OF_THE_CLIENT = re.compile(
-    r"twistedmedia\.(fetching|wire\.responses|streaming|limits|errors|tiny_pieces|waiting)\..*"
+    r"twistedmedia\.(fetch|http\.(heads|body)|limits|errors|fairness\.pace)\..*"
 )
 
 # Since Python 3.12 the frames in those cycles keep the frames that called them: where a fetch fails
