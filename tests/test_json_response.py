@@ -104,7 +104,7 @@ ERRORS = [
     (TooManyUnfinished(1000), 429, 429, "1000 unfinished uploads from your address"),
 ]
 
-ORDER_OF_CHECKS = [  # docs/http.md, Storing, rule 7
+ORDER_OF_CHECKS = [  # docs/http.md, Which reason is reported
     Malformed,
     MissingArgument,
     NameNotAllowed,
