@@ -17,7 +17,6 @@ MOST_PARAMETERS = 6
 # The connection of the server extends Twisted's, which has flags of its own.
 MANY_FLAGS = {
     "http/connection.py: MediaChannel",
-    "library/upload.py: Upload",
 }
 MANY_PARAMETERS: set[str] = set()
 LONG = {

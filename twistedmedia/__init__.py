@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "UploadLimits": "twistedmedia.library.upload",
-    "AudioCheckMode": "twistedmedia.library.upload",
+    "UploadLimits": "twistedmedia.library.upload_limits",
+    "AudioCheckMode": "twistedmedia.library.upload_limits",
     "Store": "twistedmedia.store.interface",
     "use_monotonic_time": "twistedmedia.clock",
     "ConfigurationError": "twistedmedia.errors",
@@ -74,8 +74,8 @@ if TYPE_CHECKING:  # the same names for type checkers
     from twistedmedia.library.importing import Fetches as Fetches
     from twistedmedia.library.library import Library as Library
     from twistedmedia.library.resumable import ResumableUploads as ResumableUploads
-    from twistedmedia.library.upload import AudioCheckMode as AudioCheckMode
-    from twistedmedia.library.upload import UploadLimits as UploadLimits
+    from twistedmedia.library.upload_limits import AudioCheckMode as AudioCheckMode
+    from twistedmedia.library.upload_limits import UploadLimits as UploadLimits
     from twistedmedia.logs.access_log import AccessLog as AccessLog
     from twistedmedia.store.interface import Store as Store
     from twistedmedia.store.local.directory import DirectoryStore as DirectoryStore

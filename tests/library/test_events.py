@@ -31,7 +31,7 @@ from twistedmedia.library.events import (
 from twistedmedia.library.importing import Fetches
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import UploadPart
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.memory import MemoryStore
 
 HELLO_SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -64,9 +64,9 @@ async def test_how_a_file_was_stored_is_in_its_event() -> None:
     await taken(library, [b"hello"])
     events = heard_by(library)
     for sha256, condition in ((HELLO_SHA256, None), (None, lambda *_: True)):
-        with library.begin(SOURCE) as upload:
+        with library.begin(SOURCE, replacing=condition) as upload:
             upload.accepted(HELLO)
-            upload.sha256, upload.replacing = sha256, condition
+            upload.sha256 = sha256
             await upload.prepare(awaited=True)
             await upload.write([b"hello"])
             await upload.end()

@@ -43,12 +43,8 @@ from twistedmedia.errors import (
 from twistedmedia.library.caller import Caller
 from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import (
-    WORTH_PREPARING_BYTES,
-    WORTH_WRITING_BYTES,
-    ContentCoding,
-    UploadLimits,
-)
+from twistedmedia.library.upload import MIN_PREPARED_BYTES, MIN_WRITE_BYTES, ContentCoding
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import Draft
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
@@ -328,7 +324,7 @@ async def test_a_name_that_cannot_be_is_a_failure_at_the_latest_when_it_is_publi
 @asynchronous
 @pytest.mark.parametrize(
     ("declared", "looks"),
-    [(None, True), (0, False), (20_000, False), (WORTH_PREPARING_BYTES, True)],
+    [(None, True), (0, False), (20_000, False), (MIN_PREPARED_BYTES, True)],
 )
 async def test_a_name_is_looked_at_first_where_that_can_save_something(
     declared: int | None, looks: bool
@@ -407,7 +403,7 @@ async def test_a_fault_in_publishing_one_file_leaves_the_others_alone(
 async def test_the_next_bytes_are_received_while_the_last_are_written() -> None:
     library = a_library(WatchedStore(holding=("append",)))
     with arriving(library) as arrival:
-        first, last = b"first" * WORTH_WRITING_BYTES, b"second" * WORTH_WRITING_BYTES
+        first, last = b"first" * MIN_WRITE_BYTES, b"second" * MIN_WRITE_BYTES
         await arrival.write([first])  # comes back although nothing is written yet
         second = ensureDeferred(arrival.write([last]))
         assert not second.called
@@ -421,11 +417,11 @@ async def test_the_next_bytes_are_received_while_the_last_are_written() -> None:
 
 
 @asynchronous
-@pytest.mark.parametrize("size", [1, 64, 5000, WORTH_WRITING_BYTES - 1])
+@pytest.mark.parametrize("size", [1, 64, 5000, MIN_WRITE_BYTES - 1])
 async def test_small_pieces_are_written_together(size: int) -> None:
     """Case 85. Each job of a disk's thread has its price."""
     library = a_library(WatchedStore())
-    sizes = [size] * (4 * WORTH_WRITING_BYTES // size) + [1]
+    sizes = [size] * (4 * MIN_WRITE_BYTES // size) + [1]
     content = random.Random(size).randbytes(sum(sizes))
     begin = 0
     with arriving(library) as arrival:
@@ -434,7 +430,7 @@ async def test_small_pieces_are_written_together(size: int) -> None:
             begin += each
         await arrival.end()
         appends = library.store.asked.count("append")
-        assert sum(sizes) / (2 * WORTH_WRITING_BYTES) <= appends <= 1 + 4
+        assert sum(sizes) / (2 * MIN_WRITE_BYTES) <= appends <= 1 + 4
         await library.publish([arrival])
     assert library.store.content(HELLO) == content
 

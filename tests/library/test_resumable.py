@@ -46,11 +46,10 @@ from twistedmedia.errors import (
 )
 from twistedmedia.http.body import Body, BodyMemory
 from twistedmedia.http.tus import Checksum
-from twistedmedia.library import resumable as resuming
 from twistedmedia.library.caller import Caller
 from twistedmedia.library.library import Library
-from twistedmedia.library.resumable import ResumableUploads, UploadPart, UploadProgress
-from twistedmedia.library.upload import AudioCheckMode, UploadLimits
+from twistedmedia.library.resumable import SYNC_BYTES, ResumableUploads, UploadPart, UploadProgress
+from twistedmedia.library.upload_limits import AudioCheckMode, UploadLimits
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import Condition, UploadSpec
 from twistedmedia.store.local.directory import DirectoryStore
@@ -678,13 +677,15 @@ class Boot(FailingCalls):
 
 @asynccontextmanager
 async def machine(
-    root: Path, boot: str = "first", **options: Any
+    root: Path, boot: str = "first", *, sync_bytes: int = SYNC_BYTES, **options: Any
 ) -> AsyncIterator[ResumableUploads]:
     """Uploads of a service that runs in that boot of its machine."""
     store = DirectoryStore(reactor, str(root), calls=Boot(boot), **options)
     store.start()
     try:
-        yield ResumableUploads(Library(store, UploadLimits()), store.resumable)
+        yield ResumableUploads(
+            Library(store, UploadLimits()), store.resumable, sync_bytes=sync_bytes
+        )
     finally:
         await store.stop()
 
@@ -728,11 +729,10 @@ async def begun_on(uploads: ResumableUploads, length: int | None = len(CONTENT))
 @pytest.mark.parametrize("checked", [False, True])
 @pytest.mark.parametrize("parts", [1, 9])
 async def test_a_power_cut_takes_no_more_of_acknowledged_parts_than_is_synced_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, checked: bool, parts: int
+    tmp_path: Path, size: int, checked: bool, parts: int
 ) -> None:
-    monkeypatch.setattr(resuming, "_SYNC_BYTES", MIB)
     root = tmp_path / "media"
-    async with machine(root) as uploads:
+    async with machine(root, sync_bytes=MIB) as uploads:
         upload = await begun_on(uploads)
         step = -(-size // parts)
         for start in range(0, size, step):
@@ -748,12 +748,11 @@ async def test_a_power_cut_takes_no_more_of_acknowledged_parts_than_is_synced_at
 @asynchronous
 @pytest.mark.parametrize("fails", [None, ConnectionLost(), Superseded()], ids=str)
 async def test_a_power_cut_in_the_middle_of_a_part_takes_no_more_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Exception | None
+    tmp_path: Path, fails: Exception | None
 ) -> None:
     """It is synced while it comes, not only at its end."""
-    monkeypatch.setattr(resuming, "_SYNC_BYTES", MIB)
     root, size = tmp_path / "media", 5 * MIB + 123_456
-    async with machine(root) as uploads:
+    async with machine(root, sync_bytes=MIB) as uploads:
         upload = await begun_on(uploads)
         coming = body(open_end=True, length=len(CONTENT))
         adding = outcome(uploads.append(ME, upload, UploadPart(0, coming)))
@@ -817,12 +816,9 @@ async def test_without_a_power_cut_nothing_is_lost_though_nothing_is_synced(tmp_
 
 
 @asynchronous
-async def test_in_a_store_that_is_not_durable_a_power_cut_takes_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resuming, "_SYNC_BYTES", MIB)
+async def test_in_a_store_that_is_not_durable_a_power_cut_takes_all(tmp_path: Path) -> None:
     root = tmp_path / "media"
-    async with machine(root, durable=False) as uploads:
+    async with machine(root, durable=False, sync_bytes=MIB) as uploads:
         upload = await begun_on(uploads)
         await uploads.append(ME, upload, UploadPart(0, body(*in_pieces(0, 3 * MIB))))
         assert (await uploads.status(ME, upload)).offset == 3 * MIB

@@ -21,7 +21,8 @@ from twistedmedia.errors import (
     TooLarge,
 )
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import WORTH_PREPARING_BYTES, AudioCheckMode
+from twistedmedia.library.upload import MIN_PREPARED_BYTES
+from twistedmedia.library.upload_limits import AudioCheckMode
 from twistedmedia.names import MediaName
 
 TONE = named("prompts/en/tone.wav")
@@ -42,8 +43,8 @@ async def sent(
     declared: int | None = None,
 ) -> Any:
     """An arrival of `content` as a front end makes it, which may know the size before."""
-    with arriving(library, name, declared=declared) as arrival:
-        arrival.sha256, arrival.replacing = digest, replacing
+    with arriving(library, name, declared=declared, replacing=replacing) as arrival:
+        arrival.sha256 = digest
         await arrival.prepare()
         await arrival.write([content])
         await arrival.end()
@@ -72,7 +73,7 @@ async def test_what_has_another_digest_never_gets_its_name() -> None:
 
 
 @asynchronous
-@pytest.mark.parametrize("declared", [None, WORTH_PREPARING_BYTES], ids=["unknown", "large"])
+@pytest.mark.parametrize("declared", [None, MIN_PREPARED_BYTES], ids=["unknown", "large"])
 async def test_what_is_there_already_is_recognised_before_a_byte_is_written(
     declared: int | None,
 ) -> None:
@@ -258,7 +259,7 @@ async def test_of_all_that_is_wrong_the_first_is_told(first: int, declared: bool
     if expected is NoSpace and not declared:
         expected = AlreadyExists
     wrong = set(JUDGEMENTS[first:])
-    content = bytes(WORTH_PREPARING_BYTES)
+    content = bytes(MIN_PREPARED_BYTES)
     capacity = 2 * len(content) if NoSpace not in wrong else len(content) // 2
     store = WatchedStore(capacity)
     name = TONE if FormatNotSupported not in wrong else named("a/x.exe")

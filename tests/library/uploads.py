@@ -14,7 +14,7 @@ from twistedmedia.errors import NotFound
 from twistedmedia.library.caller import Caller
 from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import Condition, Draft, Listed, Media, Sealed, StoredFile
 from twistedmedia.store.memory import MemoryStore

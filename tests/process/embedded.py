@@ -16,7 +16,7 @@ from twisted.web.server import Site
 
 from twistedmedia import DirectoryStore, Library, MediaSite, media_resource
 from twistedmedia.http.timeouts import Timeouts
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 
 
 class Echo(Resource):

@@ -27,7 +27,7 @@ from twistedmedia.fetch.resolver import Resolver
 from twistedmedia.http.body import BodyMemory
 from twistedmedia.library.importing import Fetches
 from twistedmedia.library.resumable import ResumableUploads
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 
 _CONTENT_BYTES = 2048  # names, headers and the like are smaller
 

@@ -20,7 +20,7 @@ from twistedmedia.fetch.urls import parse_url
 from twistedmedia.http.addresses import NO_PROXIES, Proxies, parse_proxies
 from twistedmedia.http.timeouts import Timeouts
 from twistedmedia.library.resumable import ResumableUploads
-from twistedmedia.library.upload import AudioCheckMode, UploadLimits
+from twistedmedia.library.upload_limits import AudioCheckMode, UploadLimits
 from twistedmedia.service.options import Options
 
 pytestmark = pytest.mark.usefixtures("bare_surroundings")

@@ -23,7 +23,7 @@ from twistedmedia.http.body import BodyMemory
 from twistedmedia.http.header_fields import repr_digest
 from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import Batch, Condition, Draft, Listed, Media, Sealed, StoredFile
 from twistedmedia.store.memory import MemoryStore

@@ -13,7 +13,7 @@ from tests.http.connection import HERE, NO_ADDRESS, PEER, Answer, Connection
 from twistedmedia.http.addresses import parse_proxies
 from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.cross_site import CsrfPolicy
 from twistedmedia.web.tree import media_resource

@@ -11,7 +11,7 @@ from tests.support import asynchronous
 from twistedmedia.errors import Busy, Malformed
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
 from twistedmedia.http.forms import FormEvent, PartBegins, PartEnds
-from twistedmedia.library.upload import WORTH_PREPARING_BYTES
+from twistedmedia.library.upload import MIN_PREPARED_BYTES
 from twistedmedia.web.form_parts import FormParts
 
 DIRECTORY = [PartBegins("directory", None), b"a", PartEnds()]
@@ -136,7 +136,7 @@ async def test_a_file_that_cannot_be_held_open_fails_alone() -> None:
 @asynchronous
 @pytest.mark.parametrize(
     ("size", "asked"),
-    [(WORTH_PREPARING_BYTES - 1, ["append"]), (WORTH_PREPARING_BYTES, ["append", "seal"])],
+    [(MIN_PREPARED_BYTES - 1, ["append"]), (MIN_PREPARED_BYTES, ["append", "seal"])],
 )
 async def test_a_large_file_is_sealed_before_the_rest_of_the_form_comes(
     size: int, asked: list[str]
@@ -221,7 +221,7 @@ async def test_a_form_that_ends_names_no_field_without_a_file(logged: list[str])
     form = Form()
     await form.take(file("none", ""))
     await form.take(file("a", "b.wav", b"x"))
-    form.parts.files[0].publishing = True
+    form.parts.files[0].begin_publishing()
     await form.parts.leave(Malformed("it ends early"))
     assert (form.store.drafts, logged) == (1, [])
 
@@ -230,6 +230,6 @@ async def test_a_form_that_ends_names_no_field_without_a_file(logged: list[str])
 async def test_a_form_that_is_being_published_keeps_its_files(logged: list[str]) -> None:  # noqa: F811
     form = Form()
     await form.take(file("a", "b.wav", b"x"))
-    form.parts.files[0].publishing = True
+    form.parts.files[0].begin_publishing()
     await form.parts.leave(Malformed("it ends early"))
     assert (form.store.drafts, logged) == (1, [])

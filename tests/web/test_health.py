@@ -14,7 +14,7 @@ from tests.http.connection import Answer, Connection
 from twistedmedia.errors import StorageFailed
 from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.interface import Reserved, StorageState
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource

@@ -16,7 +16,7 @@ from tests.web.test_listing_pages import BUSY_RATE, NEXT, PAGE, Service, page_of
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
 from twistedmedia.web.tree import media_resource
 

@@ -17,7 +17,7 @@ from tests.http.connection import Connection, outcome, result
 from twistedmedia.fairness.shares import Shares
 from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.names import media_name
 from twistedmedia.store.interface import Batch, Listed
 from twistedmedia.store.memory import MemoryStore

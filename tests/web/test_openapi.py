@@ -23,7 +23,7 @@ from twistedmedia.http.site import MediaSite
 from twistedmedia.library.importing import Fetches
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import MediaResource, media_resource
 

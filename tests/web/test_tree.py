@@ -16,7 +16,7 @@ from tests.support import named
 from twistedmedia.http.header_fields import repr_digest
 from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
 

@@ -10,7 +10,7 @@ from tests.turning import TurningClock
 from twistedmedia.fairness.loop_queue import TURN_S
 from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
 

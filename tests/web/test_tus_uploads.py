@@ -22,7 +22,7 @@ from tests.support import named
 from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
 from twistedmedia.web.cross_site import CsrfPolicy
 from twistedmedia.web.tree import media_resource

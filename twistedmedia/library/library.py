@@ -31,7 +31,8 @@ from twistedmedia.library.caller import Caller
 from twistedmedia.library.events import Events, FetchRefused, FileDeleted, Source
 from twistedmedia.library.importing import Fetches, Transfer
 from twistedmedia.library.log import log_event
-from twistedmedia.library.upload import PLAIN, ContentCoding, Upload, UploadLimits
+from twistedmedia.library.upload import PLAIN, ContentCoding, Upload, no_inspection
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.library.upload_slots import UploadSlot
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import (
@@ -118,11 +119,11 @@ class Library:
         *,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
+        replacing: Condition | None = None,
         draft: ResumableDraft | None = None,
+        finish_inspection: Callable[[], Awaitable[None]] = no_inspection,
     ) -> Upload:
-        """A new upload, or one that goes on with a kept `draft`. `declared` is its size in bytes if
-        that is known; `coding` is how `Upload.write` gets the bytes.
-        """
+        """A new upload, or one that goes on with a `draft`; the arguments are those of `Upload`."""
         return Upload(
             self.store,
             self.limits,
@@ -130,7 +131,9 @@ class Library:
             source,
             declared=declared,
             coding=coding,
+            replacing=replacing,
             draft=draft,
+            finish_inspection=finish_inspection,
         )
 
     async def publish(
@@ -141,7 +144,7 @@ class Library:
         are `stored`. `turn` is awaited between two of them.
         """
         for upload in uploads:
-            upload.publishing = True
+            upload.begin_publishing()
         await self.run_shielded(self._publish(uploads, turn), _Publish(uploads))
 
     # Fetching
@@ -301,7 +304,7 @@ class Library:
                     failed.setdefault(str(upload.failure), []).append(upload)
         finally:
             for upload in uploads:
-                upload.let_go()
+                upload.discard()
             for first, *others in failed.values():
                 first.report_failure(first.failure, len(others))
 

@@ -38,12 +38,11 @@ from twistedmedia.library.caller import Caller
 from twistedmedia.library.events import Source, UploadExpired, UploadInterrupted, UploadResumed
 from twistedmedia.library.library import Library
 from twistedmedia.library.quota import UploadQuota
+from twistedmedia.library.resumption import Resumption
 from twistedmedia.library.takeover import TakeoverLock
-from twistedmedia.library.upload import Upload
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import (
-    ResumableDraft,
     ResumableDrafts,
     UploadSpec,
     UploadState,
@@ -54,7 +53,7 @@ from twistedmedia.store.interface import (
 _EXPIRED_FOR_S = 60
 # A power failure takes at most so much of what was acknowledged. To sync more often costs as much
 # time as some MiB more.
-_SYNC_BYTES = 64 << 20
+SYNC_BYTES = 64 << 20
 _MOST_BETWEEN_SWEEPS_S = 600
 
 
@@ -105,10 +104,12 @@ class ResumableUploads:
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: token_hex(16),
+        sync_bytes: int = SYNC_BYTES,
     ) -> None:
         """An upload that nobody adds to for `expiry_s` seconds is dropped. One caller may have
         `max_unfinished` of them. `now_s` is seconds since the epoch, which may be set at any time;
-        `monotonic_s` is a clock that is never set. `new_id` makes 32 hexadecimal digits.
+        `monotonic_s` is a clock that is never set. `new_id` makes 32 hexadecimal digits. At
+        most about `sync_bytes` of acknowledged content are not on stable storage.
         """
         self.library = library
         self._expiry_s = expiry_s
@@ -117,6 +118,7 @@ class ResumableUploads:
         self._now_s = now_s
         self._monotonic_s = monotonic_s
         self._new_id = new_id
+        self._sync_bytes = sync_bytes
         self._takeover = TakeoverLock()
         self._is_counted = False
         self._adjusted_s: float | None = None  # wall time less monotonic time, at the last sweep
@@ -263,10 +265,10 @@ class ResumableUploads:
             draft = self._drafts.resume(
                 upload_id, None, provisional=False, caller=state.spec.caller
             )
-            upload = self.library.begin(Source(request.caller), draft=draft)
+            resumption = Resumption(self.library, request.caller, draft, self._sync_bytes)
             try:
-                await upload.resume(state.spec.name)
-                return await self._publish(state.spec, upload, draft, request)
+                await resumption.start(state.spec.name)
+                return await self._publish(state.spec, resumption, request)
             finally:
                 await draft.release(undo=False)
 
@@ -300,21 +302,22 @@ class ResumableUploads:
         draft = self._drafts.resume(
             upload_id, part.body.length, provisional=provisional, caller=spec.caller
         )
-        upload = self.library.begin(Source(caller), draft=draft)
+        resumption = Resumption(self.library, caller, draft, self._sync_bytes)
+        upload = resumption.upload
         if part.checksum is not None:
-            upload.checksum = part.checksum.new_hash()
+            upload.inspection.checksum = part.checksum.new_hash()
         undo = False
         try:
-            if await upload.resume(spec.name) != part.offset:
+            if await resumption.start(spec.name) != part.offset:
                 raise WrongOffset(part.offset)
             if part.offset:
                 self.library.events.publish(
                     UploadResumed(upload_id, spec.name, part.offset, caller)
                 )
-            broke = await _read(upload, part.body, spec.length, provisional=provisional)
+            broke = await resumption.receive(part.body, spec.length, provisional=provisional)
             upload.raise_failure()
             if part.checksum is not None and broke is None:
-                broke = part.checksum.error(upload.checksum)
+                broke = part.checksum.error(upload.inspection.checksum)
             undo = isinstance(broke, TooLarge) or (provisional and broke is not None)
             if broke is not None:
                 size = part.offset if undo else upload.size
@@ -324,11 +327,11 @@ class ResumableUploads:
             if spec.length is not None and spec.length != before.length:
                 await self._drafts.declare(upload_id, spec.length, caller=caller.key)
             if upload.size == spec.length:
-                progress = await self._publish(spec, upload, draft, request)
+                progress = await self._publish(spec, resumption, request)
             else:
                 # A client that records while it sends may not have acknowledged bytes any more.
-                synced = spec.length is None or upload.size - upload.synced >= _SYNC_BYTES
-                await upload.keep(synced=synced)
+                synced = spec.length is None or upload.size - resumption.synced >= self._sync_bytes
+                await resumption.keep(synced=synced)
                 progress = self._unfinished(upload_id, spec, upload.size, self._now_s())
             if broke is not None:
                 raise broke
@@ -338,12 +341,13 @@ class ResumableUploads:
             await draft.release(undo=undo)
 
     async def _publish(
-        self, spec: UploadSpec, upload: Upload, draft: ResumableDraft, request: _Request
+        self, spec: UploadSpec, resumption: Resumption, request: _Request
     ) -> UploadProgress:
         upload_id, caller = request.upload_id, request.caller.key
+        upload = resumption.upload
         upload.sha256 = spec.sha256
         await self.library.publish([upload])
-        await draft.release(undo=False)
+        await resumption.draft.release(undo=False)
         if upload.stored is not None:
             if upload.identical:  # another upload's file, with the same content
                 await self._drafts.settle(upload_id, upload.stored.etag, caller=caller)
@@ -408,27 +412,6 @@ class _Request:
 
 # After one of these failures an upload that is complete can be published at another time.
 _PASSING = (NoSpace, StorageFailed, Busy, InternalError)
-
-
-async def _read(
-    upload: Upload, body: Body, length: int | None, *, provisional: bool
-) -> Exception | None:
-    """Write the received bytes. Returns why they ended early, None if they did not."""
-    size = upload.size
-    try:
-        async for chunks in body:
-            size += sum(map(len, chunks))
-            if length is not None and size > length:
-                raise TooLarge(length, "the upload")
-            await upload.write(chunks)
-            if size - upload.synced >= _SYNC_BYTES and not provisional:
-                await upload.sync()
-            upload.raise_failure()
-    except Exception as error:  # noqa: BLE001  # it is returned
-        return error
-    finally:
-        await upload.end()
-    return None
 
 
 def _stored(upload_id: str, spec: UploadSpec) -> UploadProgress:

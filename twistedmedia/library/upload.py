@@ -1,19 +1,19 @@
 """One file on its way in, from the first byte to its name or its failure.
 
-It never knows how the bytes came. What docs/http.md says under "Storing" of one file is decided
-here and in the store, and nowhere else.
+It does not know how the bytes arrive. The rules of docs/http.md for storing a file are decided here
+and in the store, and nowhere else.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -28,7 +28,6 @@ from twistedmedia.errors import (
     PreconditionFailed,
     TooLarge,
 )
-from twistedmedia.formats import MEDIA_TYPES
 from twistedmedia.library.events import (
     Events,
     FileStored,
@@ -37,26 +36,26 @@ from twistedmedia.library.events import (
     UploadBegun,
     UploadRefused,
 )
-from twistedmedia.limits import ByteBudget
+from twistedmedia.library.inspection import Inspection
+from twistedmedia.library.upload_limits import AudioCheckMode, UploadLimits
 from twistedmedia.logs.incidents import report_incident
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.store.interface import Condition, Draft, ResumableDraft, Store, StoredFile
+from twistedmedia.store.interface import Condition, Draft, Store, StoredFile
 
 T = TypeVar("T")
 
-# To look first whether a file can be stored costs as much as to write a small one.
-WORTH_PREPARING_BYTES = 1 << 20
-# A job for each small piece would cost the disk's threads more than the bytes do: pieces wait in
-# memory until they are so many bytes together. Of tiny ones the objects are larger than the bytes.
-WORTH_WRITING_BYTES = 16 << 10
-_MANY_PIECES = 256
+# Checking first whether a file can be stored costs as much as writing a small file.
+MIN_PREPARED_BYTES = 1 << 20
+# Jobs for small pieces would cost the disk's threads more than the bytes do. So pieces wait in
+# memory until they have this size together. The objects of tiny pieces are larger than their bytes.
+MIN_WRITE_BYTES = 16 << 10
+_MAX_PIECES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class ContentCoding:
-    """How a front end's bytes become the file's: `decode` one piece, or `measure` what it gives.
-
-    `decode` runs where the store writes, off the event loop.
+    """How the received bytes become the file's. `decode` decodes one piece; it runs where the store
+    writes, off the event loop. `measure` gives the size of a decoded piece.
     """
 
     decode: Callable[[bytes], bytes]
@@ -66,54 +65,25 @@ class ContentCoding:
 PLAIN = ContentCoding(decode=lambda piece: piece, measure=len)
 
 
-class AudioCheckMode(Enum):
-    """What is done about bytes that are not the audio that the name promises."""
-
-    OFF = "off"
-    FLAG = "flag"  # they are stored, and the answer says it
-    REJECT = "reject"
+class _Phase(Enum):
+    RECEIVING = "receiving"
+    PUBLISHING = "publishing"  # `Library.publish` discards the draft
 
 
-@dataclass(frozen=True, slots=True)
-class UploadLimits:
-    """`formats` are extensions in lower case, `max_upload` is in bytes, `max_form` too, and
-    `max_uploads` is how many requests may upload at once. `checking` is about audio. `media_types`
-    are those of files, by extension, whether they may be stored or are only served. `max_imports`
-    of the uploads may be imports, half of them unless given. `busy_rate` is how many bytes a second
-    keep a place while there is none for others.
-    """
-
-    formats: frozenset[str] = frozenset({"mp3", "wav"})
-    max_upload: int = 2 << 30
-    max_form: int = 8 << 30
-    max_uploads: int = 64
-    checking: AudioCheckMode = AudioCheckMode.FLAG
-    media_types: Mapping[str, str] = field(default_factory=lambda: MEDIA_TYPES)
-    max_imports: int | None = None
-    busy_rate: int = 16 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """What one arrival has made of the bytes, for the next one to go on from."""
-
-    check: AudioCheck | None
+async def no_inspection() -> None:
+    """Nothing has to be inspected before a publish."""
 
 
 class Upload:
-    """One file on its way in. Use it as a context manager: at the end of that nothing is left of it
-    but what was published.
+    """One file on its way in. As a context manager it discards everything but a published file.
 
-    `sha256` is the digest in hex that was declared, if one was, and `replacing` the condition under
-    which it takes the place of the file that has its name; set both before the first byte is
-    written, the digest before `publish` at the latest.
+    `sha256` is the declared digest in hex, None if none was declared. Set it before the first byte
+    is written if it is known then, before `publish` at the latest.
 
-    `failure` is why it will not be stored: of several reasons the one that is judged first. An
-    arrival that has failed has no draft. It still takes bytes, counts them and drops them. `stored`
-    is set once it is published, or found `identical`: the name has the declared content already, so
-    a client that lost its answer tries again. `problem` is what is wrong with it as audio.
-    `checksum`, a hash of `hashlib`, if it is set, is kept up with what is written. `synced` bytes
-    of one that goes on survive the machine already.
+    `failure` is why the file is not stored: of several reasons the one with the lowest rank. After
+    a failure there is no draft, and further bytes are counted and dropped. `stored` is the file
+    once it is published. It is also set when the name has the declared content already, as after a
+    lost response: then the upload is `identical`, and its bytes are not written.
     """
 
     _log = Logger()
@@ -127,41 +97,66 @@ class Upload:
         *,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
-        draft: ResumableDraft | None = None,
+        replacing: Condition | None = None,
+        draft: Draft | None = None,
+        finish_inspection: Callable[[], Awaitable[None]] = no_inspection,
     ) -> None:
         """`declared` is the size in bytes, if it is known. The file counts in the share that the
-        caller of `source` has of the space, and is written in its turns of the store. With a
-        `draft` the upload goes on with that, once it was `resume`d.
+        caller of `source` has of the space, and is written in its turns of the store. With
+        `replacing` it replaces the file that has its name, if the condition holds.
+
+        A `draft` that has bytes already, as that of a resumable upload, gets all further bytes at
+        once. `finish_inspection` is awaited before its content is judged.
         """
         self.name: MediaName | None = None
         self.directory = ""
         self.filename = ""
         self.sha256: str | None = None
-        self.replacing: Condition | None = None
         self.failure: MediaError | None = None
         self.stored: StoredFile | None = None
-        self.identical = False
-        self.problem: str | None = None
-        self.checksum: Any = None
-        self.synced = 0
+        self.replacing = replacing
+        self.inspection = Inspection(limits.max_upload, self._new_check)
         self._store = store
         self._limits = limits
         self._events = events
         self._source = source
         self._declared = declared
         self._coding = coding
-        self._budget = ByteBudget(limits.max_upload)
-        self._kept = draft
         self._draft: Draft | None = draft  # else made when it is needed first
-        self._check = self._new_check() if draft else None  # else made with the draft
-        self._reviewed = True  # all that was written has been looked at
+        self._min_write_bytes = 0 if draft else MIN_WRITE_BYTES
+        self._finish_inspection = finish_inspection
         self._batch: deque[bytes] = deque()  # pieces that are not written yet
         self._batch_bytes = 0
-        self._writing: Deferred[None] | None = None
-        self.publishing = False  # and no longer ours to let go of
+        self._writing: Deferred[None] = succeed(None)
+        self._how = Storing.REPLACED if replacing else Storing.NEW
+        self._phase = _Phase.RECEIVING
+
+    @property
+    def size(self) -> int:
+        """The bytes so far."""
+        return self.inspection.size
+
+    @property
+    def identical(self) -> bool:
+        """Whether the name had the declared content already."""
+        return self._how is Storing.IDENTICAL
+
+    @property
+    def is_publishing(self) -> bool:
+        """Whether it was given to `Library.publish`."""
+        return self._phase is _Phase.PUBLISHING
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the stored file as audio, None if nothing is known to be."""
+        if self.stored is None or self.size != self.stored.size:
+            return None
+        return self.inspection.problem(self.stored.name.extension)
+
+    # The name
 
     def named(self, directory: str, filename: str) -> None:
-        """The name is known; it may turn out not to be allowed, which is a `failure`."""
+        """Set the name. If it is not allowed, that is a `failure`."""
         self.directory, self.filename = directory, filename
         try:
             self.accepted(media_name(directory, filename))
@@ -169,7 +164,7 @@ class Upload:
             self.fail(error)
 
     def accepted(self, name: MediaName) -> None:
-        """The name is known and valid; its format may not be supported, which is a `failure`."""
+        """Set a valid name. If its format is not supported, that is a `failure`."""
         self.directory, self.filename = name.directory, name.filename
         try:
             self.check_format(name)
@@ -179,182 +174,136 @@ class Upload:
         self.name = name
         self._events.publish(UploadBegun(name, self._source))
 
-    def check_format(self, name: MediaName) -> None:
-        """Look whether a file of that name may be stored.
+    def resumed(self, name: MediaName) -> None:
+        """Set the name of an upload that began in an earlier request."""
+        self.name, self.directory, self.filename = name, name.directory, name.filename
 
-        :raises FormatNotSupported: when it may not.
+    def check_format(self, name: MediaName) -> None:
+        """Check that a file with that name may be stored.
+
+        :raises FormatNotSupported: if not.
         """
         if name.extension not in self._limits.formats:
             raise FormatNotSupported(self._limits.formats)
 
-    async def resume(self, name: MediaName) -> int:
-        """Go on with the draft, which is to become `name`. Comes back with how many bytes are here.
-
-        :raises MediaError: when that cannot be.
-        """
-        assert self._kept is not None
-        self.name, self.directory, self.filename = name, name.directory, name.filename
-        resumed = await self._kept.resume()
-        self._budget.spend(resumed.size)
-        self.synced = resumed.synced
-        if isinstance(resumed.inspection, _Looked):
-            self._check = resumed.inspection.check
-        elif resumed.size:
-            self._check, self._reviewed = None, False
-        return resumed.size
-
-    @property
-    def size(self) -> int:
-        """In bytes, so far."""
-        return self._budget.spent
-
-    async def sync(self) -> None:
-        """Bring what was written to stable storage."""
-        assert self._kept is not None
-        await self._outcome(self._kept.sync())
-        self.synced = self.size
-
-    async def keep(self, *, synced: bool) -> None:
-        """What was written counts, and is on stable storage if it is to be `synced`; another
-        arrival will go on with it.
-
-        :raises MediaError: when the storage fails.
-        """
-        assert self._kept is not None
-        await self._kept.keep(_Looked(self._check) if self._reviewed else None, synced=synced)
+    # Failing
 
     def fail(self, error: MediaError) -> None:
-        """This file will not be stored."""
+        """Do not store this file, because of `error`."""
         if self.failure is None or error.rank < self.failure.rank:
             self.failure = error
-        drop_traceback(error)  # it is kept here, and its frames refer to this arrival
-        self.let_go()
-
-    async def prepare(self, *, awaited: bool = False) -> None:
-        """Judge what can be judged before the first byte: the declared size always, space and the
-        name where looking is worth its cost, as it is when the client waits for it, `awaited`.
-        """
-        if self._declared is not None and self._declared > self._budget.limit:
-            self.fail(TooLarge(self._budget.limit))
-        worthwhile = (
-            awaited
-            or self.replacing is not None
-            or self._declared is None
-            or self._declared >= WORTH_PREPARING_BYTES
-        )
-        if self.failure is None and self.name is not None and worthwhile:
-            await self._outcome(self._ensure_draft().prepare(self.name, self.replacing))
-
-    async def declare(self, size: int) -> None:
-        """It turns out that `size` bytes will come, of which none has: judge that as well."""
-        self._declared = size
-        self.let_go()
-        self._draft = None
-        await self.prepare(awaited=True)
+        drop_traceback(error)  # it is kept here, and its frames refer to this upload
+        self.discard()
 
     def raise_failure(self) -> None:
         """Raise the failure, if there is one."""
         if self.failure is not None:
             raise self.failure
 
-    async def write(self, pieces: list[bytes]) -> None:
-        """More of the file, coded as the arrival's coding says. Comes back when the bytes before
-        these are written, so that these are written while the next ones are received. Fewer than
-        `WORTH_WRITING_BYTES` are only kept in memory, until `end` or more of them; those of a
-        resumable upload are always written.
+    def report_failure(self, error: BaseException | None, others: int = 0) -> None:
+        """Publish the event that this file is not stored because of `error`, if there is one, nor
+        `others` of the same form.
         """
-        await self._written()
+        if error is not None:
+            self._events.publish(
+                UploadRefused(self.directory, self.filename, self._source, error, others)
+            )
+
+    # The content
+
+    async def prepare(self, *, awaited: bool = False) -> None:
+        """Check before the first byte what can be checked: the declared size always; the name and
+        the free space if that is worth its cost, or if the client has `awaited` it.
+        """
+        if self._declared is not None and self._declared > self.inspection.max_bytes:
+            self.fail(TooLarge(self.inspection.max_bytes))
+        is_worthwhile = (
+            awaited
+            or self.replacing is not None
+            or self._declared is None
+            or self._declared >= MIN_PREPARED_BYTES
+        )
+        if self.failure is None and self.name is not None and is_worthwhile:
+            await self.attempt(self._ensure_draft().prepare(self.name, self.replacing))
+
+    async def declare(self, size: int) -> None:
+        """Set the declared size, before the first byte, and check it."""
+        self._declared = size
+        self.discard()
+        self._draft = None
+        await self.prepare(awaited=True)
+
+    async def write(self, pieces: list[bytes]) -> None:
+        """Take more received bytes. Comes back when the bytes before these are written, so that
+        these are written while the next ones are received. A batch of fewer than `MIN_WRITE_BYTES`
+        stays in memory until more bytes arrive or `end` is called.
+        """
+        await self._wait_until_written()
         self._batch.extend(pieces)
         self._batch_bytes += sum(map(len, pieces))
-        if self._kept is not None or self._batch_bytes >= WORTH_WRITING_BYTES:
+        if self._batch_bytes >= self._min_write_bytes:
             self._write_batch()
-        elif len(self._batch) > _MANY_PIECES:
+        elif len(self._batch) > _MAX_PIECES:
             self._batch = deque([b"".join(self._batch)])
 
     async def end(self) -> None:
-        """The last byte has come, and is written."""
-        await self._written()
+        """Write what is left after the last byte."""
+        await self._wait_until_written()
         self._write_batch()
-        await self._written()
-
-    def _write_batch(self) -> None:
-        self._batch_bytes = 0
-        if not self._wanted:
-            self._drop_batch()
-        elif self._batch:
-            self._writing = self._ensure_draft().append(self._counted())
+        await self._wait_until_written()
 
     async def seal(self) -> None:
-        """Bring the content to stable storage now, where the publish will not follow at once."""
-        if self._wanted:
-            await self._outcome(self._ensure_draft().seal())
+        """Bring the content to stable storage now, if the publish does not follow at once."""
+        if self._is_wanted:
+            await self.attempt(self._ensure_draft().seal())
 
-    def leave(self) -> None:
-        """Nobody waits for the file any more: nothing of it is left but what is published."""
-        if self._writing is not None:
-            self._writing.addErrback(lambda _: None)  # what it says no longer matters
-        if not self.publishing:
-            self.let_go()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.leave()
-        if not self.publishing:
-            self.report_failure(self.failure if error is None else error)
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether its bytes are still written."""
+        return self.failure is None and not self.identical
 
     def _ensure_draft(self) -> Draft:
         if self._draft is None:
             self._draft = self._store.begin(self._declared, self._caller)
-            self._check = self._new_check()
+            self.inspection.start()
         return self._draft
 
-    def _counted(self) -> Iterable[bytes]:
+    def _write_batch(self) -> None:
+        self._batch_bytes = 0
+        if not self._is_wanted:
+            self._drop_batch()
+        elif self._batch:
+            self._writing = self._ensure_draft().append(self.inspection.feed(self._decoded()))
+
+    def _decoded(self) -> Iterable[bytes]:
         while self._batch:
-            decoded = self._coding.decode(self._batch.popleft())
-            self._budget.spend(len(decoded))
-            if self._check is not None:
-                self._check.feed(decoded)
-            if self.checksum is not None:
-                self.checksum.update(decoded)
-            yield decoded
+            yield self._coding.decode(self._batch.popleft())
 
     def _drop_batch(self) -> None:
-        """Count what will not be written, if that may still matter: too large is judged before
-        space, and after what is wrong with the request or the name. Look at what is stored already.
+        """Drop bytes that are not written. The bytes of a stored file are inspected all the same.
+        They are counted if that can still matter: TooLarge has a lower rank than NoSpace, and a
+        higher one than a bad request or name.
         """
         pieces = list(self._batch)
         self._batch.clear()
-        if self.identical and self._check is not None:
+        if self.identical:
             for piece in pieces:
-                self._check.feed(self._coding.decode(piece))
+                self.inspection.look_at(self._coding.decode(piece))
         if self.failure is None or self.failure.rank > TooLarge.rank:
             try:
-                self._budget.spend(sum(map(self._coding.measure, pieces)))
+                self.inspection.count(sum(map(self._coding.measure, pieces)))
             except TooLarge as error:
                 self.fail(error)
 
-    async def _written(self) -> None:
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            await self._outcome(writing)
-            if not self._wanted:
-                self._drop_batch()
+    async def _wait_until_written(self) -> None:
+        writing, self._writing = self._writing, succeed(None)
+        await self.attempt(writing)
+        if self._batch and not self._is_wanted:
+            self._drop_batch()
 
-    @property
-    def _wanted(self) -> bool:
-        """Whether its bytes are still of use."""
-        return self.failure is None and not self.identical
-
-    async def _outcome(self, work: Deferred[T]) -> T | None:
-        """What `work` for this file fires with, or None when it fails: then that is the file's
-        failure, and no other's, unless the file turns out to be stored already.
+    async def attempt(self, work: Deferred[T]) -> T | None:
+        """The result of `work` for this file, None if it fails. Then that is the failure of this
+        file and of no other one, unless the file is stored already.
         """
         try:
             try:
@@ -367,7 +316,7 @@ class Upload:
             raise
         except MediaError as error:
             self.fail(error)
-        except Exception:  # noqa: BLE001  # logged and answered as a fault of ours
+        except Exception:  # noqa: BLE001  # logged, and reported as an internal error
             doing = f"storing {self.directory}/{self.filename}"
             self.fail(report_incident(self._log, repr(doing), Failure()))
         return None
@@ -376,72 +325,53 @@ class Upload:
         """Find out whether the name has the declared content already."""
         if self.name is not None and self.sha256 is not None:
             self.stored = await self._store.recognise(self.name, self.sha256, caller=self._caller)
-            self.identical = self.stored is not None
+            if self.stored is not None:
+                self._how = Storing.IDENTICAL
+
+    # Publishing
+
+    def begin_publishing(self) -> None:
+        """Leave the draft to `Library.publish`, even if nobody waits any more."""
+        self._phase = _Phase.PUBLISHING
 
     async def publish(self) -> None:
-        """Called by `Library.publish`, in its turn."""
-        if self._kept is not None and not self._reviewed:
-            await self._review(self._kept)
-        if self._wanted and self.name is not None:
-            self._ensure_draft()  # also of a file without a byte
+        """Give the file its name. Called by `Library.publish`."""
+        if self._is_wanted:
+            await self._finish_inspection()
+        if self._is_wanted and self.name is not None:
+            self._ensure_draft()  # also for an empty file
             await self._judge_content(self.name)
-        elif self.stored is not None and self._budget.spent == self.stored.size:
-            self._audio_error(self.stored.name)  # to be told; for a refusal it is too late
-        if self._wanted and self.name is not None:
-            stored = await self._outcome(self._ensure_draft().publish(self.name, self.replacing))
+        if self._is_wanted and self.name is not None:
+            stored = await self.attempt(self._ensure_draft().publish(self.name, self.replacing))
             self.stored = self.stored or stored
         if self.stored is not None:
             self._report_stored(self.stored)
 
-    async def _review(self, draft: ResumableDraft) -> None:
-        """Look at what earlier arrivals have written, which nobody remembers."""
-        check = self._check = self._new_check()
-
-        def take(piece: bytes) -> None:
-            if check is not None:
-                check.feed(piece)
-
-        while self._wanted and not self._reviewed:
-            self._reviewed = await self._outcome(draft.review(take)) is True
-
-    def _new_check(self) -> AudioCheck | None:
-        return None if self._limits.checking is AudioCheckMode.OFF else AudioCheck()
-
     async def _judge_content(self, name: MediaName) -> None:
-        """What is judged when the content is whole, and after whether the name is free."""
+        """Judge the whole content. A name that is taken is reported rather than bad content."""
         error = await self._digest_error() or self._audio_error(name)
-        if error is not None and self._wanted:
-            await self._outcome(self._ensure_draft().prepare(name, self.replacing))
-            if self._wanted:
+        if error is not None and self._is_wanted:
+            await self.attempt(self._ensure_draft().prepare(name, self.replacing))
+            if self._is_wanted:
                 self.fail(error)
 
     async def _digest_error(self) -> MediaError | None:
         if self.sha256 is not None:
-            sealed = await self._outcome(self._ensure_draft().seal())
+            sealed = await self.attempt(self._ensure_draft().seal())
             if sealed is not None and sealed.sha256 != self.sha256:
                 return DigestMismatch()
         return None
 
     def _audio_error(self, name: MediaName) -> MediaError | None:
-        if self._check is not None:
-            self.problem = self._check.problem(name.extension)
-            if self.problem is not None and self._limits.checking is AudioCheckMode.REJECT:
-                return NotAudio(self.problem)
-        return None
-
-    def let_go(self) -> None:
-        """Keep nothing but what is published. Idempotent."""
-        if self._draft is not None:
-            self._draft.discard()
+        if self._limits.checking is not AudioCheckMode.REJECT:
+            return None
+        problem = self.inspection.problem(name.extension)
+        return None if problem is None else NotAudio(problem)
 
     def _report_stored(self, stored: StoredFile) -> None:
-        if self.identical:
-            how = Storing.IDENTICAL
-        else:
-            how = Storing.REPLACED if self.replacing else Storing.NEW
         self._events.publish(
             FileStored(
-                how,
+                self._how,
                 stored.name,
                 stored.size,
                 stored.sha256,
@@ -451,15 +381,35 @@ class Upload:
             )
         )
 
-    def report_failure(self, error: BaseException | None, others: int = 0) -> None:
-        """Tell that this file is not stored, because of `error` if there is one, and `others` of
-        the same form.
-        """
-        if error is not None:
-            self._events.publish(
-                UploadRefused(self.directory, self.filename, self._source, error, others)
-            )
+    # Ending
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+        if not self.is_publishing:
+            self.report_failure(self.failure if error is None else error)
+
+    def leave(self) -> None:
+        """End the upload, unless it is being published: nobody waits for it any more."""
+        self._writing.addErrback(lambda _: None)  # its failure no longer matters
+        if not self.is_publishing:
+            self.discard()
+
+    def discard(self) -> None:
+        """Drop everything but a published file. Idempotent."""
+        if self._draft is not None:
+            self._draft.discard()
 
     @property
     def _caller(self) -> str:
         return self._source.caller.key
+
+    def _new_check(self) -> AudioCheck | None:
+        return None if self._limits.checking is AudioCheckMode.OFF else AudioCheck()

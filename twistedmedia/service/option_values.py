@@ -18,7 +18,7 @@ from twisted.internet.endpoints import serverFromString
 from twistedmedia.fetch.fetcher import Upstream
 from twistedmedia.fetch.policy import AllowRule, parse_allow_rule
 from twistedmedia.fetch.urls import parse_url, split_credentials
-from twistedmedia.library.upload import AudioCheckMode
+from twistedmedia.library.upload_limits import AudioCheckMode
 from twistedmedia.limits import parse_duration, parse_size
 from twistedmedia.logs.access_log import STDOUT
 

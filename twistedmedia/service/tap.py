@@ -22,7 +22,7 @@ from twistedmedia.http.timeouts import Timeouts
 from twistedmedia.library.importing import Fetches
 from twistedmedia.library.library import Library
 from twistedmedia.library.resumable import ResumableUploads
-from twistedmedia.library.upload import UploadLimits
+from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.logs.access_log import AccessLog
 from twistedmedia.logs.event_log import EventLog
 from twistedmedia.service.endpoints import BACKLOG, endpoint_from

@@ -8,7 +8,7 @@ from twistedmedia.errors import BadRequest, Malformed, MediaError, UnsupportedCo
 from twistedmedia.fairness.loop_queue import PIECE_BYTES
 from twistedmedia.http.forms import FormEvent, PartBegins, PartEnds
 from twistedmedia.http.header_fields import declared_sha256, parse_content_type, parse_sha256
-from twistedmedia.library.upload import WORTH_PREPARING_BYTES, Upload
+from twistedmedia.library.upload import MIN_PREPARED_BYTES, Upload
 from twistedmedia.names import media_name
 from twistedmedia.web.arguments import ARGUMENTS, MAX_FIELD_BYTES, Arguments
 
@@ -99,7 +99,7 @@ class FormParts:
     async def leave(self, error: Exception) -> None:
         """The form ends by `error`. Nothing of its files is left but what is published."""
         files = [*self.files] if self._file is None else [*self.files, self._file]
-        left = [file for file in files if not file.publishing]
+        left = [file for file in files if not file.is_publishing]
         if left:
             left[0].report_failure(error, len(left) - 1)
         for file in self._begun:
@@ -168,7 +168,7 @@ class FormParts:
         file = self._file
         if file is not None:
             await file.end()
-            if file.size >= WORTH_PREPARING_BYTES:  # a smaller one is sealed when it is published
+            if file.size >= MIN_PREPARED_BYTES:  # a smaller one is sealed when it is published
                 await file.seal()
             self._file = None
             if not self._is_untouched:

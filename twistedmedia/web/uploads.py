@@ -77,9 +77,11 @@ class UploadRoutes:
         caller = caller_of(request)
         with (
             await self._library.admit_upload(caller, body),
-            self._library.begin(Source(caller), declared=body.length) as upload,
+            self._library.begin(
+                Source(caller), declared=body.length, replacing=replacing
+            ) as upload,
         ):
-            upload.sha256, upload.replacing = sha256, replacing
+            upload.sha256 = sha256
             upload.accepted(name)
             waits = header(request, "expect") is not None
             await upload.prepare(awaited=waits)
