@@ -77,19 +77,21 @@ class Closing:
         self.lingering.shorten(LAST_LINGER_S)
         self.timeout.shorten(LAST_LINGER_S)
 
-    def close_after_response(self, body: Body, lacks_continue: bool) -> bool:
-        """Whether the connection has to be closed after a response that begins now. `body` is the
-        content of its request. `lacks_continue` is whether the client waits for `100 Continue`.
+    def response_begins(self, body: Body) -> None:
+        """Decide whether the connection is kept after a response that is about to be written.
+        `body` is the content of its request.
         """
         connection = self._connection
+        lacks_continue = self._reading.end_expect()  # to send it would be too late
         if body.is_complete:
-            return self.is_half_closed and not connection.input.buffer
+            if self.is_half_closed and not connection.input.buffer:
+                connection.persistent = False  # there will not be another request
+            return
         rest = LINGER_BYTES + 1 if body.length is None else body.length - body.received
         if not connection.input.is_open or lacks_continue or rest > LINGER_BYTES:
-            return True
-        if rest > PIECE_BYTES and connection.persistent:
-            return not self.lingering.keep(connection.client_key)
-        return False
+            connection.persistent = False
+        elif rest > PIECE_BYTES and connection.persistent:
+            connection.persistent = self.lingering.keep(connection.client_key)
 
     def abort(self) -> None:
         """End the connection now, and also a request that outlives it."""

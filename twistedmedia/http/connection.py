@@ -10,7 +10,6 @@ private members of `HTTPChannel` (see `twisted_privates`).
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,11 +35,13 @@ from twistedmedia.http.input import Input
 from twistedmedia.http.interfaces import Expected, Site
 from twistedmedia.http.reading import Reading
 from twistedmedia.http.request import SAFE_METHODS, StreamingRequest
-from twistedmedia.http.transport import ResponseBuffer, progress_of, tcp_socket_of, unread_bytes
-
-# Bytes of a response that the kernel buffers besides those in flight. By default it buffers 4 MiB
-# for each slow reader (tcp(7), TCP_NOTSENT_LOWAT).
-UNSENT_BYTES = 256 << 10
+from twistedmedia.http.transport import (
+    ResponseBuffer,
+    progress_of,
+    set_tcp_options,
+    tcp_socket_of,
+    unread_bytes,
+)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -69,9 +70,7 @@ class MediaChannel(http.HTTPChannel):
 
     @property
     def plain_socket(self) -> Any | None:
-        """The TCP socket, if written data goes to it unchanged. None under TLS, for other sockets,
-        or if the connection is lost.
-        """
+        """The TCP socket, None under TLS, for other sockets, or if the connection is lost."""
         return tcp_socket_of(self.transport) if self.is_plain_tcp and not self.is_lost else None
 
     @property
@@ -129,9 +128,7 @@ class MediaChannel(http.HTTPChannel):
         return self.site.request_timeouts.pace(self)
 
     def give_way(self) -> None:
-        """End the request whose content is to come, otherwise the connection: another client gets
-        its place.
-        """
+        """End the request whose content is expected, otherwise the connection."""
         if self.site.request_timeouts.awaits_content(self):
             self.site.request_timeouts.settle(self)
             self.break_content(GaveWay())
@@ -176,9 +173,7 @@ class MediaChannel(http.HTTPChannel):
         self.break_content(TooSlow("the content"))
 
     def _has_unseen_input(self) -> bool:
-        """Whether the peer has sent something that waits for its turn, or in the kernel because
-        the event loop was busy.
-        """
+        """Whether input waits for its turn, or in the kernel because the event loop was busy."""
         return self.input.is_queued or (self.is_idle and unread_bytes(self.transport) > 0)
 
     # Reading and writing
@@ -203,9 +198,7 @@ class MediaChannel(http.HTTPChannel):
         self._output.send()
 
     def watch_for_stall(self) -> None:
-        """Cut the connection off if the peer takes nothing of the response for too long.
-        Idempotent.
-        """
+        """Cut the connection off if the peer reads nothing for too long. Idempotent."""
         if not self.closing.is_over:
             self.site.stall_detector.watch(self)
 
@@ -234,9 +227,7 @@ class MediaChannel(http.HTTPChannel):
         self._local_address = super().getHost()
         plain_socket = self.plain_socket
         if plain_socket is not None:
-            # The end of a response must not wait for the acknowledgement of its beginning.
-            plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            set_tcp_options(plain_socket)
         self.peer_host = peer_host(getattr(self.getPeer(), "host", None))
         self._client_host = self.peer_host
         site.request_timeouts.await_head(self)
@@ -351,12 +342,6 @@ class MediaChannel(http.HTTPChannel):
             self._end_request(self.requests[0])
 
     # Responses
-
-    def response_begins(self, body: Body) -> None:
-        """Decide whether the connection is kept after a response that is about to be written."""
-        lacks_continue = self.reading.end_expect()  # it would be too late
-        if self.closing.close_after_response(body, lacks_continue):
-            self.persistent = False
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         lines = [

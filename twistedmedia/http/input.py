@@ -24,7 +24,7 @@ from twistedmedia.http.reading import Reading
 PIPELINED_BYTES = 16 << 10
 # Received at a time from a peer that sends tiny chunks, because it waits in memory for its turn.
 DENSE_BYTES = 4 << 10
-_SMALL_CHUNKS = "many small chunks come from you; send larger chunks, or fewer requests at a time"
+_SMALL_CHUNKS = "you send many small chunks; send larger chunks, or fewer requests at a time"
 
 # BROKEN: the end of the content cannot be found. CLOSED: all input is dropped.
 _State = Enum("_State", "OPEN BROKEN CLOSED")

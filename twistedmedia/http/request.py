@@ -91,7 +91,7 @@ class StreamingRequest(server.Request):
         if begins:
             self.setHeader(b"server", SERVER)
             if self.body is not None:
-                self.channel.response_begins(self.body)
+                self.channel.closing.response_begins(self.body)
             if not self.channel.persistent:
                 self.setHeader(b"connection", b"close")
         super().write(data)

@@ -39,6 +39,9 @@ _COLLECTED_BYTES = 64 << 10  # of one connection
 # megabytes. Linux doubles this, up to net.core.rmem_max. With less than is in flight, the kernel
 # drops packets, and the peer waits seconds to send them again.
 LINGER_BUFFER_BYTES = 512 << 10
+# Bytes of a response that the kernel buffers besides those in flight. By default it buffers 4 MiB
+# for each slow reader (tcp(7), TCP_NOTSENT_LOWAT).
+UNSENT_BYTES = 256 << 10
 # struct tcp_info since Linux 4.6 (include/uapi/linux/tcp.h): tcpi_unacked, which counts segments,
 # tcpi_bytes_acked and tcpi_notsent_bytes.
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
@@ -344,6 +347,13 @@ def descriptor_of(transport: Any) -> int | None:
     """Return the file descriptor of the socket of `transport`, or None if there is none."""
     handle = socket_of(transport)
     return None if handle is None else int(handle.fileno())
+
+
+def set_tcp_options(tcp_socket: Any) -> None:
+    """Send every response promptly, and buffer little of it in the kernel."""
+    # The end of a response must not wait for the acknowledgement of its beginning.
+    tcp_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def limit_buffer(transport: Any) -> None:
