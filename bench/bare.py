@@ -59,7 +59,7 @@ def media(port: int, heads: str, log: str | None) -> None:
         dataReceived = HTTPChannel.dataReceived
 
         def checkPersistence(self, request: Any, version: bytes) -> bool:
-            self.site.senders.settle(self)
+            self.site.request_timeouts.settle(self)
             return bool(HTTPChannel.checkPersistence(self, request, version))
 
     resource = klein_resource()

@@ -14,15 +14,9 @@ MODULES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.
 MOST_LINES = 400
 MOST_FLAGS = 5
 MOST_PARAMETERS = 6
-# The connection of the server extends Twisted's, which has flags of its own.
-MANY_FLAGS = {
-    "http/connection.py: MediaChannel",
-}
+MANY_FLAGS: set[str] = set()
 MANY_PARAMETERS: set[str] = set()
 LONG = {
-    "http/connection.py",
-    "library/resumable.py",
-    "library/upload.py",
     "web/listing_pages.py",
 }
 

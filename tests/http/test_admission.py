@@ -165,11 +165,11 @@ def test_connections_leave_descriptors_for_files(limit: list[int], soft: int) ->
     """
     limit[0] = soft
     admission = Door(ConnectionLimits()).admission
-    connections, refused = admission.shares.total, admission.bounds.refused
+    connections, refused = admission.shares.total, admission.limits.refused
     assert 1 <= connections <= 10_000
     assert connections + admission.shares.reserve + refused <= soft * 3 // 4
     assert refused <= max(soft // 32, 8)
-    assert admission.bounds.per_address <= soft // 2
+    assert admission.limits.per_address <= soft // 2
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_the_limit_is_the_one_of_now(limit: list[int]) -> None:
 def test_of_few_descriptors_few_are_taken_by_refused_connections(limit: list[int]) -> None:
     """Case 90: those that linger must not use up what is reserved."""
     limit[0] = 256
-    serving = Serving(bounds=ConnectionLimits(connections=1))
+    serving = Serving(connection_limits=ConnectionLimits(connections=1))
     inside = serving.connect()
     crowd = [serving.connect() for _ in range(300)]
     serving.clock.advance(0)
@@ -247,7 +247,7 @@ def test_the_socket_of_a_connection_that_is_refused_without_a_word_is_closed_at_
     """Case 90: in one turn of the event loop hundreds may come."""
     limit[0] = 256
     clock = Clock()
-    site = MediaSite(Resource(), reactor=clock, bounds=ConnectionLimits(connections=1))
+    site = MediaSite(Resource(), reactor=clock, connection_limits=ConnectionLimits(connections=1))
     crowd = [SocketConnection(site, clock) for _ in range(300)]
     assert sum(each.connected for each in crowd) == 1 + 8
     clock.advance(0)
@@ -328,7 +328,7 @@ def test_others_give_way_to_a_proxy() -> None:
 
 def test_on_a_site_an_idle_connection_of_the_largest_share_is_closed_for_a_newcomer() -> None:
     """Case 86: and one that has sent half a head; one that has just come is not."""
-    serving = Serving(bounds=ConnectionLimits(connections=4))
+    serving = Serving(connection_limits=ConnectionLimits(connections=4))
     here, there = (IPv4Address("TCP", host, 1) for host in (HERE, THERE))
     silent, half, idle = (serving.connect(peer=here) for _ in range(3))
     half.send(b"GET / HT")
@@ -350,7 +350,7 @@ def test_on_a_site_an_idle_connection_of_the_largest_share_is_closed_for_a_newco
 
 def test_on_a_site_a_slow_request_of_the_largest_share_ends_for_a_newcomer() -> None:
     """Case 86."""
-    serving = Serving(bounds=ConnectionLimits(connections=2))
+    serving = Serving(connection_limits=ConnectionLimits(connections=2))
     here, there = (IPv4Address("TCP", host, 1) for host in (HERE, THERE))
     slow, fast = (serving.connect(peer=here) for _ in range(2))
     for each in (slow, fast):
@@ -387,7 +387,7 @@ def busy(serving: Serving, connection: Connection, status: int, code: int) -> No
 def test_who_cannot_stay_is_told_when_to_come_back_and_goes(
     bounds: ConnectionLimits, status: int, code: int
 ) -> None:
-    serving = Serving(bounds=bounds)
+    serving = Serving(connection_limits=bounds)
     inside = [serving.connect(), serving.connect()]
     turned_away = serving.connect()
     turned_away.send(GET)
@@ -410,7 +410,7 @@ def test_who_cannot_stay_is_told_when_to_come_back_and_goes(
 
 def test_of_many_who_cannot_stay_most_are_turned_away_without_a_word() -> None:
     """An answer costs more than it, and five seconds of a descriptor."""
-    serving = Serving(bounds=ConnectionLimits(connections=1))
+    serving = Serving(connection_limits=ConnectionLimits(connections=1))
     inside = serving.connect()
     crowd = [serving.connect() for _ in range(SILENTLY + 10)]
     serving.clock.advance(0)
@@ -429,14 +429,14 @@ def test_of_many_who_cannot_stay_most_are_turned_away_without_a_word() -> None:
 
 def test_more_of_an_address_at_its_bound_are_turned_away_before_they_cost_much() -> None:
     """Case 91. A port can ask for it before it makes anything. Other addresses are let in."""
-    serving = Serving(bounds=ConnectionLimits(per_address=1))
+    serving = Serving(connection_limits=ConnectionLimits(per_address=1))
     here, there = (IPv4Address("TCP", host, 1) for host in (HERE, THERE))
     crowd = [serving.connect(peer=here) for _ in range(1 + SILENTLY)]
-    assert serving.site.turns_away(here)
-    assert not serving.site.turns_away(there)
+    assert serving.site.would_drop(here)
+    assert not serving.site.would_drop(there)
     crowd.append(serving.connect(peer=there))
     serving.clock.advance(LINGER_S)
-    assert not serving.site.turns_away(here)
+    assert not serving.site.would_drop(here)
     crowd.append(serving.connect(peer=here))
     serving.clock.advance(0)
     assert crowd[-1].statuses() == [429], "as soon as there is room, they are told again"
@@ -446,7 +446,7 @@ def test_more_of_an_address_at_its_bound_are_turned_away_before_they_cost_much()
 
 
 def test_addresses_are_counted_as_they_come_and_go() -> None:
-    serving = Serving(bounds=ConnectionLimits(per_address=1))
+    serving = Serving(connection_limits=ConnectionLimits(per_address=1))
     peers = [IPv4Address("TCP", host, 1) for host in (HERE, THERE)]
     connections = [serving.connect(peer=peer) for peer in (*peers, *peers)]
     serving.clock.advance(0)
@@ -463,7 +463,9 @@ def test_addresses_are_counted_as_they_come_and_go() -> None:
 
 @pytest.mark.parametrize("peer", [NO_ADDRESS, IPv4Address("TCP", "10.0.0.1", 1)])
 def test_proxies_are_many_on_a_site(peer: object) -> None:
-    serving = Serving(bounds=ConnectionLimits(per_address=1), proxies=parse_proxies(["10.0.0.1"]))
+    serving = Serving(
+        connection_limits=ConnectionLimits(per_address=1), proxies=parse_proxies(["10.0.0.1"])
+    )
     connections = [serving.connect(peer=peer) for _ in range(10)]
     for connection in connections:
         connection.send(GET)

@@ -22,7 +22,7 @@ from tests.http.test_site import (
     refuse,
 )
 from twistedmedia.http.lingering import LINGER_S
-from twistedmedia.http.site import LAST_CALL_S
+from twistedmedia.http.site import IDLE_GRACE_S
 from twistedmedia.http.timeouts import Timeouts
 
 HEADER_S = Timeouts().header_s
@@ -140,7 +140,7 @@ def test_a_request_that_comes_within_the_last_call_is_answered(before: bytes) ->
     connection = serving.connect()
     connection.send(before)
     serving.close()
-    serving.clock.advance(LAST_CALL_S * 0.9)
+    serving.clock.advance(IDLE_GRACE_S * 0.9)
     assert connection.connected
     connection.send(GET)
     assert_last(connection, GOT)
@@ -153,7 +153,7 @@ def test_a_request_that_begins_within_the_last_call_may_take_its_time() -> None:
     connection = serving.connect()
     serving.close()
     connection.send(put(3))
-    serving.clock.advance(LAST_CALL_S * 10)
+    serving.clock.advance(IDLE_GRACE_S * 10)
     connection.send(b"abc")
     gate.opened.callback(None)
     serving.clock.advance(0)
@@ -168,10 +168,10 @@ def test_a_connection_without_a_request_is_closed_after_the_last_call(before: by
     connection.send(before)
     received = connection.received
     serving.close()
-    serving.clock.advance(LAST_CALL_S * 0.9)
+    serving.clock.advance(IDLE_GRACE_S * 0.9)
     assert connection.connected
     assert serving.closed == []
-    serving.clock.advance(LAST_CALL_S * 0.1)
+    serving.clock.advance(IDLE_GRACE_S * 0.1)
     assert (connection.connected, connection.aborted) == (False, False)
     assert connection.received == received
     serving.assert_closed()
@@ -238,7 +238,7 @@ def test_who_is_refused_already_is_waited_for_no_longer_than_ever() -> None:
     malformed.send(b"\0")
     early.send(put(10))
     serving.close()
-    serving.clock.advance(LAST_CALL_S)
+    serving.clock.advance(IDLE_GRACE_S)
     assert malformed.connected
     assert early.connected
     early.send(bytes(10) + GET)
@@ -260,7 +260,7 @@ def test_the_last_connection_is_waited_for() -> None:
     busy.send(put(3) + b"abc")
     leaving.send(GET[:5])
     serving.close()
-    serving.clock.advance(LAST_CALL_S)
+    serving.clock.advance(IDLE_GRACE_S)
     assert not idle.connected
     leaving.leave()
     assert serving.closed == []

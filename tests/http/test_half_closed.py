@@ -590,7 +590,7 @@ def test_a_site_that_disconnects_ends_what_is_carried_out() -> None:
 def test_what_is_carried_out_counts_as_a_connection_of_its_client() -> None:
     """So that nobody can leave behind any number of requests."""
     gate = Gate()
-    serving = Serving(gate, bounds=ConnectionLimits(per_address=1))
+    serving = Serving(gate, connection_limits=ConnectionLimits(per_address=1))
     left(serving, put(3) + b"abc")
     second = serving.connect()
     serving.clock.advance(0)

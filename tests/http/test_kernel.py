@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
 from tests.http.connection import SocketConnection, Streaming
-from twistedmedia.http.sending import TURN_BYTES, WORTH_THE_KERNEL_BYTES, send
+from twistedmedia.http.sending import SENDFILE_BYTES, TURN_BYTES, send
 from twistedmedia.http.site import MediaSite
 from twistedmedia.store.interface import KernelMedia
 
@@ -118,7 +118,7 @@ class Sending:
     ("offset", "length"),
     [
         (0, SIZE),
-        (0, WORTH_THE_KERNEL_BYTES + 1),
+        (0, SENDFILE_BYTES + 1),
         (17, TURN_BYTES),
         (17, TURN_BYTES + 1),
         (SIZE - 100_000, 100_000),
@@ -144,7 +144,7 @@ def test_a_span_is_sent_whole_and_nothing_beyond_it(
     assert sending.connection.connected
 
 
-@pytest.mark.parametrize("length", [0, 1, WORTH_THE_KERNEL_BYTES])
+@pytest.mark.parametrize("length", [0, 1, SENDFILE_BYTES])
 def test_little_is_read_and_goes_out_with_its_headers(length: int) -> None:
     """Case 7."""
     sending = Sending(SocketMedia(), 5, length)

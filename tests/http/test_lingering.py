@@ -22,19 +22,18 @@ from twistedmedia.fairness.loop_queue import PIECE_BYTES
 from twistedmedia.fairness.pace import RECENT_S
 from twistedmedia.http.admission import ConnectionLimits
 from twistedmedia.http.body import IStreamsBody
-from twistedmedia.http.connection import DROP_TURNS
+from twistedmedia.http.closing import DROP_TURNS
 from twistedmedia.http.lingering import (
     LAST_LINGER_S,
-    LINGER_BUFFER_BYTES,
     LINGER_S,
     MOST_LINGERING,
     MOST_WAITING,
+    CloseTimeout,
     Lingering,
     LingeringConnections,
-    Parting,
-    unread_bytes,
 )
-from twistedmedia.http.site import LAST_CALL_S
+from twistedmedia.http.site import IDLE_GRACE_S
+from twistedmedia.http.transport import LINGER_BUFFER_BYTES, unread_bytes
 
 LARGE = 16 << 20
 
@@ -88,7 +87,7 @@ def test_so_many_connections_of_one_client_are_read_and_further_ones_wait(sent: 
 
 def test_one_that_has_sent_much_already_waits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the system keeps for it is not read."""
-    monkeypatch.setattr("twistedmedia.http.connection.unread_bytes", lambda _: PIECE_BYTES)
+    monkeypatch.setattr("twistedmedia.http.closing.unread_bytes", lambda _: PIECE_BYTES)
     serving = Serving(refuse)
     crowd = [serving.connect() for _ in range(MOST_LINGERING + 1)]
     for connection in crowd:
@@ -103,7 +102,7 @@ def test_one_that_sends_small_pieces_waits_when_the_system_keeps_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """TLS hands over no piece of more than 16 KiB."""
-    monkeypatch.setattr("twistedmedia.http.connection.unread_bytes", lambda _: PIECE_BYTES // 2)
+    monkeypatch.setattr("twistedmedia.http.closing.unread_bytes", lambda _: PIECE_BYTES // 2)
     serving = Serving(refuse)
     crowd = [serving.connect() for _ in range(MOST_LINGERING + 1)]
     for connection in crowd:
@@ -143,7 +142,7 @@ def test_connections_that_send_little_behind_the_response_do_not_count() -> None
 
 def test_those_that_were_turned_away_do_not_count() -> None:
     """They have a bound of their own."""
-    serving = Serving(refuse, bounds=ConnectionLimits(per_address=1))
+    serving = Serving(refuse, connection_limits=ConnectionLimits(per_address=1))
     crowd = [serving.connect() for _ in range(2 * MOST_LINGERING)]
     for connection in crowd[1:]:
         connection.send(PIECE)
@@ -158,7 +157,7 @@ def test_those_that_were_turned_away_do_not_count() -> None:
 @pytest.mark.parametrize("sent", [put(LARGE), b"GET", MALFORMED])
 def test_one_too_many_is_told_so_over_tls_when_it_has_sent_something(sent: bytes) -> None:
     """Before the handshake nothing can be said."""
-    serving = Serving(refuse, bounds=ConnectionLimits(per_address=1))
+    serving = Serving(refuse, connection_limits=ConnectionLimits(per_address=1))
     first = serving.connect()
     connection = Encrypted(serving.site, serving.clock)
     assert connection.received == b""
@@ -225,7 +224,7 @@ def test_one_that_is_closed_for_the_next_has_its_response(
     monkeypatch: pytest.MonkeyPatch, takes_later: bool
 ) -> None:
     """All responses are written in one turn of the loop, and the transport sends in the next."""
-    monkeypatch.setattr("twistedmedia.http.connection.unread_bytes", lambda _: PIECE_BYTES)
+    monkeypatch.setattr("twistedmedia.http.closing.unread_bytes", lambda _: PIECE_BYTES)
     decided: Deferred[bytes] = Deferred()
 
     async def decide_later(request: Any) -> bytes:
@@ -263,7 +262,7 @@ def test_when_the_site_closes_those_that_wait_end_like_the_others() -> None:
     serving.site.close()
     serving.clock.advance(LAST_LINGER_S)
     assert not any(connection.connected for connection in crowd)
-    serving.clock.advance(LAST_CALL_S)
+    serving.clock.advance(IDLE_GRACE_S)
     serving.assert_nothing_stays()
 
 
@@ -409,7 +408,7 @@ def test_when_the_site_closes_a_peer_has_less_time_to_agree_to_the_end(closes_fi
     """RFC 8446, 6.1: under TLS both sides say that they close, and many clients do not."""
     serving = Serving()
     connection = serving.connect()
-    parting = Parting(serving.clock.callLater)
+    parting = CloseTimeout(serving.clock.callLater)
     if not closes_first:
         parting.begin(connection.channel)
     parting.shorten(LAST_LINGER_S)

@@ -461,7 +461,7 @@ class Sender:
     def on_head_timeout(self) -> None:
         self.told.append("head")
 
-    def content_is_late(self) -> None:
+    def on_content_timeout(self) -> None:
         self.told.append("content")
 
 
@@ -648,7 +648,7 @@ def test_those_who_are_told_may_go_or_begin_anew_meanwhile() -> None:
             for each in everybody:
                 senders.forget(each)
 
-        on_head_timeout = content_is_late = on_idle_timeout
+        on_head_timeout = on_content_timeout = on_idle_timeout
 
     class Staying(Sender):
         def on_idle_timeout(self) -> None:

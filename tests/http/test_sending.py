@@ -230,8 +230,8 @@ def test_whoever_waits_for_the_end_may_stop_waiting(media: HeldMedia) -> None:
 def test_thousands_of_reads_that_come_at_once_are_no_recursion(
     media: HeldMedia, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("sending.BLOCK_BYTES", "readers.BLOCK_BYTES", "readers.LEAST_BLOCK_BYTES"):
-        monkeypatch.setattr(f"twistedmedia.wire.{name}", 16)
+    for name in ("sending.BLOCK_BYTES", "timeouts.BLOCK_BYTES", "timeouts.LEAST_BLOCK_BYTES"):
+        monkeypatch.setattr(f"twistedmedia.http.{name}", 16)
     sending = Sending(media, length=100_000)
     assert sending.content == CONTENT[:100_000]
     assert len(media.spans) == 6250

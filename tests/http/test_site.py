@@ -82,7 +82,7 @@ class Serving:
     def assert_nothing_stays(self) -> None:
         """Nothing is left of connections that are gone."""
         assert self.site.channels == set()
-        assert not any(vars(self.site.lingerers).values())
+        assert not any(vars(self.site.lingering).values())
         assert self.memory.allowance == EACH_BYTES
         assert self.clock.getDelayedCalls() == []
 

@@ -15,7 +15,7 @@ from tests.turning import TurningClock
 from twistedmedia.fairness.loop_queue import PAUSE_S, PIECE_BYTES, TURN_S
 from twistedmedia.fairness.pace import MAX_BURST
 from twistedmedia.http.addresses import parse_proxies
-from twistedmedia.http.connection import DENSE_BYTES
+from twistedmedia.http.input import DENSE_BYTES
 from twistedmedia.http.lingering import MOST_LINGERING
 from twistedmedia.http.timeouts import Timeouts
 
@@ -411,7 +411,9 @@ def test_a_fault_in_a_step_of_the_queue_ends_its_connection(
     def broken(data: bytes) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(channel, "_framing", type("Broken", (), {"feed": broken, "is_dense": True}))
+    monkeypatch.setattr(
+        channel.input, "_decoder", type("Broken", (), {"feed": broken, "is_dense": True})
+    )
     with pytest.raises(ZeroDivisionError):
         clock.turn()
     for _ in range(10):

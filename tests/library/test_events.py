@@ -30,8 +30,9 @@ from twistedmedia.library.events import (
 )
 from twistedmedia.library.importing import Fetches
 from twistedmedia.library.library import Library
-from twistedmedia.library.resumable import UploadPart
+from twistedmedia.library.resumption import UploadPart
 from twistedmedia.library.upload_limits import UploadLimits
+from twistedmedia.store.interface import StoredFile
 from twistedmedia.store.memory import MemoryStore
 
 HELLO_SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -52,8 +53,8 @@ async def test_a_stored_file_is_an_event_with_all_that_is_known_of_it() -> None:
     begun, stored = events
     assert begun == UploadBegun(HELLO, SOURCE)
     assert isinstance(stored, FileStored)
-    assert (stored.how, stored.name, stored.size) == (Storing.NEW, HELLO, 5)
-    assert (stored.sha256, stored.etag) == (HELLO_SHA256, upload.stored.etag)
+    assert (stored.how, stored.file) == (Storing.NEW, upload.stored)
+    assert stored.file == StoredFile(HELLO, 5, HELLO_SHA256, upload.stored.etag)
     assert (stored.source, stored.problem) == (SOURCE, upload.problem)
     assert upload.problem is not None, "it is not an MP3"
 

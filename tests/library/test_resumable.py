@@ -48,7 +48,8 @@ from twistedmedia.http.body import Body, BodyMemory
 from twistedmedia.http.tus import Checksum
 from twistedmedia.library.caller import Caller
 from twistedmedia.library.library import Library
-from twistedmedia.library.resumable import SYNC_BYTES, ResumableUploads, UploadPart, UploadProgress
+from twistedmedia.library.resumable import SYNC_BYTES, ResumableUploads
+from twistedmedia.library.resumption import UploadPart, UploadProgress
 from twistedmedia.library.upload_limits import AudioCheckMode, UploadLimits
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import Condition, UploadSpec

@@ -576,7 +576,9 @@ def test_a_refused_head_is_logged_without_a_request(sent: bytes, status: int) ->
 
 
 def test_a_late_head_and_a_refused_connection_are_logged() -> None:
-    serving, log = logging(bounds=ConnectionLimits(connections=1), timeouts=Timeouts(header_s=1))
+    serving, log = logging(
+        connection_limits=ConnectionLimits(connections=1), timeouts=Timeouts(header_s=1)
+    )
     late, too_many = serving.connect(), serving.connect()
     late.send(b"GET")
     serving.clock.pump([0.5] * 4)

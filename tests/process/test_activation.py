@@ -33,7 +33,7 @@ from tests.process.running import (
     run_to_its_end,
 )
 from tests.process.test_starting import assert_one_line
-from twistedmedia.http.site import LAST_CALL_S
+from twistedmedia.http.site import IDLE_GRACE_S
 
 # What systemd does between fork and exec: the first descriptor is 3, and meant for this process.
 PASS_SOCKET = """
@@ -269,7 +269,7 @@ class Clients:
             connection.send(request("GET", "/media/a/b.wav"))
             # On a busy machine a client may send its request so late that the service takes the
             # connection for an idle one.
-            in_time = time.monotonic() - began_s < LAST_CALL_S / 2
+            in_time = time.monotonic() - began_s < IDLE_GRACE_S / 2
             try:
                 self._check(connection.answer())
             except ConnectionError:

@@ -424,7 +424,7 @@ from twistedmedia.web.tree import media_resource
 from twistedmedia.http.site import MediaSite
 
 class FullSite(MediaSite):
-    def turns_away(self, addr):
+    def would_drop(self, addr):
         return True
 
 store = DirectoryStore(reactor, "media")

@@ -277,6 +277,6 @@ def test_a_client_that_takes_nothing_has_one_large_answer_kept_for_it() -> None:
     for _ in range(100):
         clock.advance(0)
     assert len(connection._outgoing) < 200 << 10
-    assert connection.unread + len(connection.channel._buffer) > len(request) * 900
-    assert len(connection.channel._buffer) < 128 << 10
+    assert connection.unread + len(connection.channel.input.buffer) > len(request) * 900
+    assert len(connection.channel.input.buffer) < 128 << 10
     connection.leave()

@@ -1,10 +1,9 @@
-"""Which connections may stay: so many in all and from one address, as long as descriptors last.
+"""Admission of connections: limits in all and for each address, within the limit of descriptors.
 
-The limit of descriptors lowers these bounds, so that connections leave some for files and fetches.
-
-When they are used up, an idle one of the address that has most is closed for one of an address that
-has fewer. Of its idle ones that is the one that connected first. If every address has one, an idle
-one is closed for one of a new address.
+The limit of descriptors lowers these limits, so that enough is left for files and fetches. When all
+connections are used, an idle connection of the address with the most is closed for an address with
+fewer: the one that connected first. If every address has one, an idle connection is closed for a
+new address.
 """
 
 from __future__ import annotations
@@ -20,30 +19,31 @@ from twistedmedia.fairness import descriptors
 from twistedmedia.fairness.pace import RECENT_S, RecentRate
 from twistedmedia.fairness.shares import Holder, Share, Shares
 from twistedmedia.http.addresses import LOCAL, Proxies, rate_limit_key
-from twistedmedia.http.timeouts import progress_of
+from twistedmedia.http.transport import progress_of
 
-# So much of the descriptors is left to those who are in already: for the files that they store and
-# read, and what they fetch.
+# The part of the descriptors that is kept for admitted connections: for the files that they store
+# and read, and for fetches.
 _RESERVED_PART = 16
 _LEAST_RESERVED = 16
-# Of the descriptors, connections may take three quarters, refused ones included. Forms may take the
-# other quarter. One address may take half.
+# Connections may take three quarters of the descriptors, refused ones included. Forms may take the
+# rest. One address may take half.
 _CONNECTIONS_PART = 3, 4
 _ADDRESS_PART = 2
-# Shares keep an eighth on top of a total.
+# `Shares` adds an eighth to a total.
 _TOTAL_PART = 8, 9
-# A connection gives way when it has sent fewer bytes a second lately, while content of it is to
-# come; and when no request has come for some seconds.
+# A connection may have to give way if its content arrives at fewer bytes a second, or if no request
+# has arrived for some seconds.
 _BUSY_RATE = 1024
-_BETWEEN_LINES_S = 10.0  # of the log
-# After so long a time it may be another response that a peer takes.
+_LOG_INTERVAL_S = 10.0
+# After this time the peer may be reading another response.
 _ANOTHER_RESPONSE_S = 10 * RECENT_S
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Connections that there may be, in all and from one address, and refused ones that are told
-    why: each of these keeps its descriptor for some seconds. More are closed without an answer.
+    """How many connections are allowed, in all and from one address, and how many are refused with
+    a response at a time. Such a connection keeps its descriptor for some seconds. More of them are
+    closed without a response.
     """
 
     connections: int = 10_000
@@ -51,7 +51,7 @@ class ConnectionLimits:
     refused: int = 128
 
     def within(self, limit: int | None) -> ConnectionLimits:
-        """These bounds, lowered for a process that may have `limit` descriptors."""
+        """Return these limits, lowered for a process that may have `limit` descriptors."""
         if limit is None:
             return self
         refused = min(self.refused, _reserved(limit) // 2)
@@ -64,7 +64,7 @@ class ConnectionLimits:
 
     @property
     def descriptors(self) -> int:
-        """A limit of descriptors that allows so many connections, in all and from one address."""
+        """The limit of descriptors that these limits need."""
         room = -(-self.connections * _TOTAL_PART[1] // _TOTAL_PART[0]) + self.refused
         return max(
             -(-room * _CONNECTIONS_PART[1] // _CONNECTIONS_PART[0]),
@@ -73,43 +73,41 @@ class ConnectionLimits:
 
 
 class Admission:
-    """The shares of connections, and who may have one. `shares` are the figures."""
+    """Gives each admitted connection a share. `limits` are those that hold for now."""
 
     _log = Logger()
 
     def __init__(
-        self, bounds: ConnectionLimits, proxies: Proxies, now_s: Callable[[], float]
+        self, limits: ConnectionLimits, proxies: Proxies, now_s: Callable[[], float]
     ) -> None:
-        """Trusted `proxies`, and peers on UNIX sockets, may have as many connections as there are:
-        each of those counts as a caller of its own, so none gives way.
+        """Trusted `proxies`, and peers on UNIX sockets, may have all connections: each connection
+        counts as a caller of its own, so none gives way.
         """
-        self.shares = Shares(bounds.connections, _BUSY_RATE, now_s)
-        self.wanted = bounds
-        self.bounds = bounds
-        self._limit: int | None = None
+        self.shares = Shares(limits.connections, _BUSY_RATE, now_s)
+        self.limits = limits
+        self.configured = limits
+        self._descriptors: int | None = None  # their limit
         self._proxies = proxies
         self.now_s = now_s
-        self._told_s: float | None = None
+        self._logged_s: float | None = None
         self._exempt = 0
         self.divide_descriptors()
 
     def divide_descriptors(self) -> None:
-        """The limit of descriptors may have changed: set `bounds`, and the total of `shares`, to
-        what it allows of the `wanted` ones.
-        """
+        """Set `limits`, and the total of `shares`, to what the limit of descriptors allows now."""
         limit = descriptors.limit()
-        if limit != self._limit:
-            self._limit = limit
-            self.bounds = self.wanted.within(limit)
-            self.shares.total = self.bounds.connections
+        if limit != self._descriptors:
+            self._descriptors = limit
+            self.limits = self.configured.within(limit)
+            self.shares.total = self.limits.connections
 
     def enter(self, host: str, descriptor: int | None, connection: Holder) -> Share:
-        """The share of one more connection, from `host`, to be released when it is gone.
-        `descriptor` is its own: since the kernel gives the lowest that is free, at least as many
-        are in use.
+        """Return the share of a new connection from `host`. Release it when the connection ends.
+        `descriptor` is that of the connection: the kernel assigns the lowest free one, so at least
+        as many are in use.
 
-        :raises TooManyConnections: when its address has as many as it may.
-        :raises Busy: when there are as many as there may be, and none of a larger share is idle.
+        :raises TooManyConnections: if its address is at its limit.
+        :raises Busy: if all connections are used, and no larger share has an idle one.
         """
         self.divide_descriptors()
         is_exempt = self._is_exempt(host)
@@ -118,76 +116,77 @@ class Admission:
             caller = f"{host} {self._exempt}"
         else:
             caller = rate_limit_key(host)
-            if self.is_at_its_bound(host):
+            if self.is_at_limit(host):
                 raise TooManyConnections(RETRY_AFTER_S)
-        guest = _Guest(self, host, connection, is_exempt)
-        return self.shares.take(caller, guest, is_used_up=self._is_near_the_limit(descriptor))
+        holder = _AdmittedConnection(self, host, connection, is_exempt)
+        return self.shares.take(caller, holder, is_used_up=self._is_near_limit(descriptor))
 
-    def _is_near_the_limit(self, descriptor: int | None) -> bool:
-        if descriptor is None or self._limit is None:
+    def _is_near_limit(self, descriptor: int | None) -> bool:
+        limit = self._descriptors
+        if descriptor is None or limit is None:
             return False
-        return descriptor >= self._limit - _reserved(self._limit)
+        return descriptor >= limit - _reserved(limit)
 
-    def is_at_its_bound(self, host: str) -> bool:
-        """Whether the address `host` has as many connections as it may."""
+    def is_at_limit(self, host: str) -> bool:
+        """Whether the address `host` has all the connections that one address may have."""
         held = self.shares.held_by(rate_limit_key(host))
-        return held >= self.bounds.per_address and not self._is_exempt(host)
+        return held >= self.limits.per_address and not self._is_exempt(host)
 
     def _is_exempt(self, host: str) -> bool:
         return host == LOCAL or self._proxies.trusts(host)
 
-    def tell(self, host: str) -> None:
+    def log_gave_way(self, host: str) -> None:
         """Log that a connection of `host` gave way, unless such a line was written lately."""
         now_s = self.now_s()
-        if self._told_s is None or now_s - self._told_s >= _BETWEEN_LINES_S:
-            self._told_s = now_s
+        if self._logged_s is None or now_s - self._logged_s >= _LOG_INTERVAL_S:
+            self._logged_s = now_s
             self._log.warn(
                 "gave way: idle connections of {host}, to addresses that have fewer", host=host
             )
 
 
-class _Guest:
-    """A connection that may have to give way: a `shares.Holder`."""
+class _AdmittedConnection:
+    """An admitted connection, as a `shares.Holder`."""
 
-    __slots__ = ("_admission", "_asked_s", "_connection", "_host", "_is_exempt", "_taking")
+    __slots__ = ("_admission", "_connection", "_host", "_is_exempt", "_measured_s", "_read_rate")
 
     def __init__(
         self, admission: Admission, host: str, connection: Holder, is_exempt: bool
     ) -> None:
-        """One that `is_exempt` never gives way."""
+        """A connection that `is_exempt` never gives way."""
         self._admission = admission
         self._host = host
         self._connection = connection
         self._is_exempt = is_exempt
-        self._taking: RecentRate | None = None  # while a response is taken
-        self._asked_s = 0.0
+        self._read_rate: RecentRate | None = None  # while the peer reads a response
+        self._measured_s = 0.0
 
     def pace(self) -> float | None:
         if self._is_exempt:
             return math.inf
         pace = self._connection.pace()
-        return self._taking_pace() if pace == 0 else pace
+        return self._read_pace() if pace == 0 else pace
 
-    def _taking_pace(self) -> float | None:
-        """How fast the peer takes the last response: the kernel may still be sending it. It is
-        measured from one question to the next.
+    def _read_pace(self) -> float | None:
+        """Return how fast the peer reads the last response, which the kernel may still be sending.
+        It is measured from one call to the next.
         """
         taken, lags = progress_of(self._connection)
         if not lags:
-            self._taking = None
+            self._read_rate = None
             return 0.0
         now_s = self._admission.now_s()
-        if self._taking is None or now_s - self._asked_s > _ANOTHER_RESPONSE_S:
-            self._taking = RecentRate(now_s, taken)
-        self._asked_s = now_s
-        self._taking.update(now_s, taken)
-        return self._taking.bytes_per_s(taken)
+        if self._read_rate is None or now_s - self._measured_s > _ANOTHER_RESPONSE_S:
+            self._read_rate = RecentRate(now_s, taken)
+        self._measured_s = now_s
+        self._read_rate.update(now_s, taken)
+        return self._read_rate.bytes_per_s(taken)
 
     def give_way(self) -> None:
-        self._admission.tell(self._host)
+        self._admission.log_gave_way(self._host)
         self._connection.give_way()
 
 
 def _reserved(limit: int) -> int:
-    """How many of `limit` descriptors are left to those who are in."""
+    """Return how many of `limit` descriptors are kept for admitted connections."""
     return max(limit // _RESERVED_PART, _LEAST_RESERVED)

@@ -1,52 +1,44 @@
-"""The last seconds of a connection: reading on after an early answer, to drop what comes.
+"""Lingering: after an early response, a connection reads on for a while, and drops the input.
 
-Closing a socket with unread data resets it, and the reset can overtake the answer (RFC 9112, 9.6).
-So what a client still sends is read for a while: not for long, and not without end.
+To close a socket with unread data resets the connection, and the reset can overtake the response
+(RFC 9112, 9.6). The time and the amount of dropped input are limited.
 """
 
 from __future__ import annotations
 
-import fcntl
-import socket
-import sys
-import termios
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from twistedmedia.http.timeouts import descriptor_of, progress_of, socket_of
+from twistedmedia.http.transport import progress_of
 
 LINGER_BYTES = 4 << 20
 LINGER_S = 5.0
-LINGER_RATE = 100_000  # a second more for so many bytes that were dropped
+LINGER_RATE = 100_000  # bytes that are dropped for each second more
 LAST_LINGER_S = 0.5  # when the site closes
-# What the system may keep of a connection that is read to drop it, of the megabytes that it would
-# take; Linux doubles this, and takes no more than net.core.rmem_max for it. With less than what is
-# on its way it drops packets, and the peer waits seconds to send them again.
-LINGER_BUFFER_BYTES = 512 << 10
-# Connections of one client of which much is dropped at the same time: so many that will be closed,
-# and so many that are kept.
+# Connections of one client that drop much input at the same time: this many that will be closed,
+# and as many that are kept open.
 MOST_LINGERING = 32
-# Connections of one client that wait until others have ended. For each of these 128 to 160 the
-# systems at both ends keep what is still on its way, and a system has one bound for the memory of
-# all connections (tcp(7), tcp_mem): at that bound every transfer slows down. With fewer, programs
-# that send many uploads at once which are refused would lose responses.
+# Connections of one client that wait until others have ended. For each of these 128 to 160
+# connections, the kernels of both hosts buffer what is in flight. A kernel limits the memory of all
+# connections (tcp(7), tcp_mem), and every transfer slows down at that limit. With a lower number,
+# programs that send many refused uploads at once would lose responses.
 MOST_WAITING = 96
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """What to call when a connection that waits may be read, or is one too many."""
+    """What to call when a waiting connection may be read, or has to be closed."""
 
-    go_on: Callable[[], None]
-    hang_up: Callable[[], None]
+    resume: Callable[[], None]
+    close: Callable[[], None]
 
 
 @dataclass
 class _Client:
-    """Connections of a client that linger, and of which much is dropped."""
+    """The lingering connections of a client that drop much input."""
 
     kept: set[Lingering] = field(default_factory=set)
     read: set[Lingering] = field(default_factory=set)
@@ -54,17 +46,18 @@ class _Client:
 
 
 class LingeringConnections:
-    """The connections that linger and of which much is dropped, by client. When too many of a
-    client will be closed, the last ones are not read until others have ended. When too many wait,
-    the one that has waited longest is closed.
+    """The lingering connections of a site that drop much input, by client.
+
+    If a client has too many that will be closed, the newest ones wait until others have ended. If
+    too many wait, the one that has waited longest is closed.
     """
 
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
 
     def keep(self, client: str, lingering: Lingering) -> bool:
-        """Much is to be dropped of a connection of `client` that serves another request then.
-        Returns False if too many such connections linger, or will: then it does not count.
+        """Add a connection that serves more requests later. Returns False, and does not add it, if
+        the client has too many.
         """
         of_client = self._clients.setdefault(client, _Client())
         if len(of_client.kept) >= MOST_LINGERING:
@@ -73,8 +66,8 @@ class LingeringConnections:
         return True
 
     def enter(self, client: str, lingering: Lingering, waiting: _Waiting) -> bool:
-        """Much is dropped of a connection of `client` that is closed then. Returns whether it may
-        be read now. If not, it waits as `waiting` says.
+        """Add a connection that will be closed. Returns whether it may be read now; otherwise it
+        waits.
         """
         of_client = self._clients.setdefault(client, _Client())
         may_read = lingering in of_client.read or len(of_client.read) < MOST_LINGERING
@@ -83,11 +76,11 @@ class LingeringConnections:
         else:
             of_client.waiting[lingering] = waiting
             if len(of_client.waiting) > MOST_WAITING:
-                of_client.waiting.pop(next(iter(of_client.waiting))).hang_up()
+                of_client.waiting.pop(next(iter(of_client.waiting))).close()
         return may_read
 
     def leave(self, client: str, lingering: Lingering) -> None:
-        """It does not linger any more. Idempotent."""
+        """Remove a connection, and let the next one of the client be read. Idempotent."""
         of_client = self._clients.get(client)
         if of_client is None:
             return
@@ -98,107 +91,108 @@ class LingeringConnections:
             following = next(iter(of_client.waiting))
             waiting = of_client.waiting.pop(following)
             of_client.read.add(following)
-            waiting.go_on()
+            waiting.resume()
         if not (of_client.kept or of_client.read or of_client.waiting):
             del self._clients[client]
 
 
 class Lingering:
-    """The time in which a connection lingers. It does not pass while the connection waits to be
-    read: a peer that sends all it has before it reads the response finds no reset connection.
+    """The time during which one connection lingers. It stands still while the connection waits to
+    be read, so a peer that sends everything before it reads the response is not reset.
     """
 
-    def __init__(self, clock: IReactorTime, lingerers: LingeringConnections) -> None:
+    def __init__(self, clock: IReactorTime, connections: LingeringConnections) -> None:
         self._clock = clock
-        self._lingerers = lingerers
+        self._connections = connections
         self._client = ""
-        self._end: IDelayedCall | None = None
+        self._timer: IDelayedCall | None = None
         self._began_s = 0.0
-        self._dropped = 0
+        self._discarded = 0  # bytes
         self._is_last = False
         self._waits_since_s: float | None = None
 
     @property
     def is_on(self) -> bool:
         """Whether the connection lingers."""
-        return self._end is not None
+        return self._timer is not None
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether the connection waits to be read."""
         return self._waits_since_s is not None
 
     @property
-    def lasts_s(self) -> float:
-        """For how long the connection has lingered, and has waited to be read; 0 if it does not."""
-        return 0.0 if self._end is None else self._clock.seconds() - self._began_s
+    def elapsed_s(self) -> float:
+        """For how long the connection has lingered, waits included; 0 if it does not linger."""
+        return 0.0 if self._timer is None else self._clock.seconds() - self._began_s
 
-    def begin(self, give_up: Callable[[], None]) -> None:
-        """From now on. `give_up` is called when enough was waited for, or dropped."""
+    def begin(self, on_limit: Callable[[], None]) -> None:
+        """Start to linger. `on_limit` is called when the time is over, or too much was dropped."""
         self._began_s = self._clock.seconds()
-        self._dropped = 0
-        # Not for longer than it is on: it is the connection's own, and would keep that in memory.
-        self._end = self._clock.callLater(LINGER_S, self._time_is_over)
-        self._give_up = give_up
+        self._discarded = 0
+        self._timer = self._clock.callLater(LINGER_S, self._on_timeout)
+        self._on_limit = on_limit  # deleted by `end`: it refers to the connection
 
     def keep(self, client: str) -> bool:
-        """The connection counts as one of `client` that is kept, until `end`. Returns False if
+        """Count the connection as one of `client` that is kept open, until `end`. Returns False if
         there are too many.
         """
         self._client = client
-        return self._lingerers.keep(client, self)
+        return self._connections.keep(client, self)
 
-    def enter(self, client: str, go_on: Callable[[], None], hang_up: Callable[[], None]) -> None:
-        """The connection counts as one of `client` that will be closed. If that has too many, it
-        waits, and `go_on` is called when it is its turn. `hang_up` has to close it, once its
-        response is sent, if too many wait. Idempotent.
+    def enter(self, client: str, resume: Callable[[], None], close: Callable[[], None]) -> None:
+        """Count the connection as one of `client` that will be closed. If there are too many, it
+        waits, and `resume` is called when it may be read. If too many wait, `close` is called,
+        which has to close it once the response is sent. Idempotent.
         """
         self._client = client
-        if not self._lingerers.enter(client, self, _Waiting(go_on, hang_up)):
+        if not self._connections.enter(client, self, _Waiting(resume, close)):
             self.wait()
 
     def wait(self) -> None:
-        """The connection waits to be read: until `go_on` no time passes."""
+        """Stop the time until `resume`."""
         self._waits_since_s = self._clock.seconds()
 
-    def go_on(self) -> None:
-        """The connection is read again."""
+    def resume(self) -> None:
+        """Let the time go on: the connection is read again."""
         waited_s = self._stop_waiting()
-        if self._end is not None and not self._is_last:
-            self._end.delay(waited_s)
+        if self._timer is not None and not self._is_last:
+            self._timer.delay(waited_s)
 
-    def shorten(self, lasts_s: float) -> None:
-        """If it is on, no longer than that from now on, whether it waits or not."""
+    def shorten(self, seconds: float) -> None:
+        """Linger for at most `seconds` from now on, waits included."""
         self._is_last = True
-        if self._end is not None:
-            self._end.reset(lasts_s)
+        if self._timer is not None:
+            self._timer.reset(seconds)
 
     def end(self) -> None:
-        """Not any more. Idempotent."""
-        if self._end is not None:
-            if self._end.active():
-                self._end.cancel()
-            self._end = None
+        """Stop to linger. Idempotent."""
+        if self._timer is not None:
+            if self._timer.active():
+                self._timer.cancel()
+            self._timer = None
             self._waits_since_s = None
-            del self._give_up
+            del self._on_limit
         if self._client:
             client, self._client = self._client, ""
-            self._lingerers.leave(client, self)
+            self._connections.leave(client, self)
 
-    def drop(self, size: int) -> None:
-        """If it is on, `size` bytes more were received and are of no use to anybody."""
-        if self._end is not None:
-            before, self._dropped = self._dropped, self._dropped + size
-            if self._dropped > LINGER_BYTES:
-                self._give_up()
+    def count(self, size: int) -> None:
+        """Count `size` dropped bytes, if the connection lingers. Each `LINGER_RATE` of them add a
+        second.
+        """
+        if self._timer is not None:
+            before, self._discarded = self._discarded, self._discarded + size
+            if self._discarded > LINGER_BYTES:
+                self._on_limit()
             elif not self._is_last:
-                self._end.delay(self._dropped // LINGER_RATE - before // LINGER_RATE)
+                self._timer.delay(self._discarded // LINGER_RATE - before // LINGER_RATE)
 
-    def _time_is_over(self) -> None:
-        if self._is_last or not self.waits:
-            self._give_up()
-        else:  # there is as much of it left as was waited for
-            self._end = self._clock.callLater(self._stop_waiting(), self._time_is_over)
+    def _on_timeout(self) -> None:
+        if self._is_last or not self.is_waiting:
+            self._on_limit()
+        else:  # the time of the wait is left
+            self._timer = self._clock.callLater(self._stop_waiting(), self._on_timeout)
             self.wait()
 
     def _stop_waiting(self) -> float:
@@ -206,55 +200,34 @@ class Lingering:
         return 0.0 if since_s is None else self._clock.seconds() - since_s
 
 
-def limit_buffer(transport: Any) -> None:
-    """Have the system keep little of what is still received by `transport`, if it has a socket."""
-    handle = socket_of(transport)
-    if handle is not None:
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LINGER_BUFFER_BYTES)
-
-
-def unread_bytes(transport: Any) -> int:
-    """How many bytes the socket of `transport` has received that nobody has read; 0 where that is
-    not known.
-    """
-    descriptor = descriptor_of(transport)
-    if descriptor is None:
-        return 0
-    try:
-        size = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(size, sys.byteorder)
-
-
-class Parting:
-    """The end of a connection that is closed when its peer agrees, as under TLS. Many peers do not
-    (RFC 8446, 6.1): the connection is aborted when it has taken everything.
+class CloseTimeout:
+    """Aborts a connection that is being closed and whose peer does not agree. Under TLS both sides
+    have to close, and many peers do not (RFC 8446, 6.1). The peer may take all data before.
     """
 
     def __init__(self, call_later: Callable[..., IDelayedCall]) -> None:
         self._call_later = call_later
-        self._lasts_s = LINGER_S
-        self._next: IDelayedCall | None = None
+        self._seconds = LINGER_S
+        self._timer: IDelayedCall | None = None
 
     def begin(self, channel: Any) -> None:
-        """The connection of `channel` is being closed. Idempotent."""
-        if self._next is None:
-            self._next = self._call_later(self._lasts_s, self._part, channel)
+        """Start the timeout for the connection `channel`. Idempotent."""
+        if self._timer is None:
+            self._timer = self._call_later(self._seconds, self._on_timeout, channel)
 
-    def shorten(self, lasts_s: float) -> None:
-        """No longer than that, from now on."""
-        self._lasts_s = lasts_s
-        if self._next is not None and self._next.active():
-            self._next.reset(lasts_s)
+    def shorten(self, seconds: float) -> None:
+        """Abort after `seconds` from now on, or from `begin`."""
+        self._seconds = seconds
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(seconds)
 
     def end(self) -> None:
-        """The connection is gone. Idempotent."""
-        if self._next is not None and self._next.active():
-            self._next.cancel()
+        """The connection is closed. Idempotent."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
 
-    def _part(self, channel: Any) -> None:
+    def _on_timeout(self, channel: Any) -> None:
         if progress_of(channel).lags:
-            self._next = self._call_later(self._lasts_s, self._part, channel)
+            self._timer = self._call_later(self._seconds, self._on_timeout, channel)
         else:
             channel.transport.abortConnection()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -24,10 +24,6 @@ from twistedmedia.http.addresses import LOCAL
 from twistedmedia.http.body import Body, IStreamsBody
 from twistedmedia.json_response import error_response
 
-if TYPE_CHECKING:
-    from twistedmedia.http.connection import MediaChannel
-
-
 # RFC 9110, 9.2.1: they change nothing, so nothing is lost if the response cannot be sent.
 SAFE_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 SERVER = b"twistedmedia"  # without a version, which would only help attackers
@@ -40,13 +36,13 @@ PHRASES = {  # Twisted lacks some of them
 class StreamingRequest(server.Request):
     """A request. `body` is None if it has content that its resource does not stream."""
 
-    channel: MediaChannel
+    channel: Any  # a `MediaChannel`, whose module imports this one
     content: Any
     body: Body | None = None
     _streams = False  # the resource reads `body`
     _is_render_scheduled = False  # or it has been rendered
 
-    def __init__(self, channel: MediaChannel) -> None:
+    def __init__(self, channel: Any) -> None:
         super().__init__(channel)
         self.started_s = channel.site.reactor.seconds()
 
@@ -58,7 +54,7 @@ class StreamingRequest(server.Request):
             super().gotLength(length)
             return
         self.content = BytesIO()  # stays empty, so that the base class parses no form
-        self.body = channel.content_begins(length)
+        self.body = channel.new_body(length)
         # Chunked content may turn out to be empty, which the resource has to know. With `Expect`
         # there is content (RFC 9110, 10.1.1), and the client waits for a response.
         if length is not None or self.requestHeaders.hasHeader(b"expect"):
@@ -95,7 +91,7 @@ class StreamingRequest(server.Request):
         if begins:
             self.setHeader(b"server", SERVER)
             if self.body is not None:
-                self.channel.answering(self.body)
+                self.channel.closing.response_begins(self.body)
             if not self.channel.persistent:
                 self.setHeader(b"connection", b"close")
         super().write(data)
@@ -142,13 +138,13 @@ class StreamingRequest(server.Request):
     def _end_unread_response(self) -> None:
         """End a response that cannot be sent, if its handler did not finish it within one turn."""
         if not (self.finished or self._disconnected):
-            self.channel.cut()
+            self.channel.closing.abort()
 
     def _render_soon(self) -> None:
         if not self._is_render_scheduled:
             self._is_render_scheduled = True
             # Not now: the channel has yet to change from lines to content.
-            self.channel.begin_soon(self._render_now)
+            self.channel.render_soon(self._render_now)
 
     def _render_now(self) -> None:
         if not self._disconnected:
@@ -159,7 +155,7 @@ class StreamingRequest(server.Request):
         body.end()
         return body
 
-    def _resource_streams(self, channel: MediaChannel) -> bool:
+    def _resource_streams(self, channel: Any) -> bool:
         """Whether the resource that will render this request provides `IStreamsBody`."""
         self.args = {}
         self.path = self.uri.split(b"?", 1)[0]

@@ -1,4 +1,4 @@
-"""The Site: a resource tree on connections whose requests stream. HTTP/1.1, no HTTP/2."""
+"""The Site: serves a resource tree whose requests stream. It speaks HTTP/1.1 only."""
 
 from __future__ import annotations
 
@@ -21,21 +21,25 @@ from twistedmedia.http.connection import MediaChannel
 from twistedmedia.http.heads import forwarded_for_lines
 from twistedmedia.http.lingering import LingeringConnections
 from twistedmedia.http.request import StreamingRequest
-from twistedmedia.http.timeouts import RequestTimeouts, StallDetector, Timeouts, descriptor_of
-from twistedmedia.http.transport import WriteCoalescer, below_tls
+from twistedmedia.http.timeouts import RequestTimeouts, StallDetector, Timeouts
+from twistedmedia.http.transport import WriteCoalescer, below_tls, descriptor_of
+from twistedmedia.http.twisted_privates import check_twisted
 from twistedmedia.logs.access_log import AccessLog
 
-_NOTHING = (b"",)
-_CLOSED_UNANSWERED = 499  # what nginx writes of a request whose client left before its answer
-# How long a connection without a request is kept when the site closes: a request may be on its way.
-LAST_CALL_S = 0.25
+check_twisted()
+
+_NO_VALUE = (b"",)
+# The status in the log if the client disconnected before the response (from nginx).
+_CLIENT_CLOSED_REQUEST = 499
+# How long an idle connection is kept when the site closes: a request may be in flight.
+IDLE_GRACE_S = 0.25
 
 
 class MediaSite(server.Site):
-    """A Site over any resource tree, in which those who provide `IStreamsBody` stream."""
+    """Serves any resource tree. Resources that provide `IStreamsBody` read streaming content."""
 
     noisy = False
-    protocol = MediaChannel  # type: ignore[assignment]  # without the detour for HTTP/2
+    protocol = MediaChannel  # type: ignore[assignment]  # not the wrapper for HTTP/2
 
     def __init__(
         self,
@@ -44,53 +48,50 @@ class MediaSite(server.Site):
         *,
         memory: BodyMemory | None = None,
         timeouts: Timeouts | None = None,
-        bounds: ConnectionLimits | None = None,
+        connection_limits: ConnectionLimits | None = None,
         proxies: Proxies | None = None,
         access_log: AccessLog | None = None,
         queue: LoopQueue | None = None,
     ) -> None:
-        """`reactor` is the global one unless given. `proxies` are trusted to say whom they ask for.
-        `access_log` is opened and closed by whoever made it. `queue` has the turns of the clients;
-        a `Fetcher` may share it.
+        """`reactor` is the global one unless given. `proxies` are trusted to report the address of
+        their client. The caller opens and closes `access_log`. `queue` shares the event loop among
+        clients, also with a `Fetcher` that has the same queue.
         """
         timeouts = timeouts or Timeouts()
-        # The base class's timeout is a timer for each connection, which every request moves.
+        # Without the base class's timeout: it resets a timer of the connection for every request.
         super().__init__(resource, StreamingRequest, reactor=reactor, timeout=None)
-        self.slow_readers = StallDetector(self.reactor, timeouts.stall_s)
-        self.senders = RequestTimeouts(self.reactor, timeouts)
-        self.outbox = WriteCoalescer(self.reactor)
+        self.stall_detector = StallDetector(self.reactor, timeouts.stall_s)
+        self.request_timeouts = RequestTimeouts(self.reactor, timeouts)
+        self.coalescer = WriteCoalescer(self.reactor)
         self.queue = queue or LoopQueue(self.reactor)
-        self.dropping = DiscardQueue(self.reactor)
-        self.lingerers = LingeringConnections()
+        self.discard_queue = DiscardQueue(self.reactor)
+        self.lingering = LingeringConnections()
         self.body_memory = memory or BodyMemory()
         self.channels: set[MediaChannel] = set()
         self.is_closing = False
         self._proxies = NO_PROXIES if proxies in (None, NO_PROXIES) else proxies
-        self.admission = Admission(
-            bounds or ConnectionLimits(), self._proxies, self.reactor.seconds
-        )
-        self._places: dict[MediaChannel, Share] = {}  # of those that were not turned away
-        self._turned_away = 0
+        limits = connection_limits or ConnectionLimits()
+        self.admission = Admission(limits, self._proxies, self.reactor.seconds)
+        self._shares: dict[MediaChannel, Share] = {}  # of admitted connections
+        self._refused = 0  # connections that were not admitted
         self._access_log = access_log
-        self._dismissing: IDelayedCall | None = None
-        self._emptied: list[Deferred[None]] = []
+        self._idle_timer: IDelayedCall | None = None  # when the site closes
+        self._waiting: list[Deferred[None]] = []  # for the last connection to end
 
     def acceptableProtocols(self) -> list[bytes]:
-        """For TLS. Without HTTP/2: Twisted's ends a connection when an answer comes early."""
+        """Called for TLS. Twisted's HTTP/2 ends a connection after an early response."""
         return [b"http/1.1"]
 
     def client_host(self, request: Any) -> str:
-        """The address that a request comes from: its peer's, or the one that a trusted proxy
-        reports.
-        """
+        """Return the client's address: the peer's, or the one that a trusted proxy reports."""
         peer: str = request.channel.peer_host
         if self._proxies is NO_PROXIES:
             return peer
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for", ())
         return self._proxies.client_host(peer, forwarded)
 
-    def client_of_head(self, peer: str, received: bytes) -> str:
-        """As `client_host`, of the request whose head `received` begins with."""
+    def client_host_of_head(self, peer: str, received: bytes) -> str:
+        """Return the same for the request from `peer` whose head `received` begins with."""
         if self._proxies is NO_PROXIES:
             return peer
         return self._proxies.client_host(peer, forwarded_for_lines(received))
@@ -98,16 +99,16 @@ class MediaSite(server.Site):
     # The access log
 
     def log(self, request: Any) -> None:
-        """A request has been answered, or its client has gone."""
+        """Log a request that has its response, or whose client has disconnected."""
         if self._access_log is not None:
-            answered = request.finished or request.startedWriting
-            status = request.code if answered else _CLOSED_UNANSWERED
+            has_response = request.finished or request.startedWriting
+            status = request.code if has_response else _CLIENT_CLOSED_REQUEST
             self._log_request(self._access_log, request, status, request.sentLength)
 
     def log_refused(
         self, channel: MediaChannel, request: Any | None, status: int, sent_bytes: int
     ) -> None:
-        """What has come on `channel` was no request, or not the whole of `request`."""
+        """Log a response without a handler: to input that is not a request, or to `request`."""
         if self._access_log is None:
             return
         if request is None:
@@ -122,98 +123,98 @@ class MediaSite(server.Site):
             b"%b %b %b" % (request.method, request.uri, request.clientproto),
             status,
             sent_bytes,
-            get(b"Referer", _NOTHING)[0],
-            get(b"User-Agent", _NOTHING)[0],
+            get(b"Referer", _NO_VALUE)[0],
+            get(b"User-Agent", _NO_VALUE)[0],
             self.reactor.seconds() - request.started_s,
         )
 
-    # Connections that come and go
+    # Connections
 
-    def turns_away(self, addr: Any) -> bool:
-        """Whether a connection from `addr` would be closed without an answer: its address has as
-        many as it may, and enough of those that are too many are being told.
+    def would_drop(self, addr: Any) -> bool:
+        """Whether a connection from `addr` would be closed without a response: its address has too
+        many, and enough connections are being refused with a response.
         """
-        return self._turned_away >= self.admission.bounds.refused and (
-            self.admission.is_at_its_bound(peer_host(getattr(addr, "host", None)))
+        return self._refused >= self.admission.limits.refused and (
+            self.admission.is_at_limit(peer_host(getattr(addr, "host", None)))
         )
 
-    def welcome(self, channel: MediaChannel) -> None:
-        """`channel` is connected: it stays, or is turned away."""
+    def add(self, channel: MediaChannel) -> None:
+        """Admit a new connection, or refuse it."""
         self.channels.add(channel)
         descriptor = descriptor_of(channel.transport)
         try:
-            self._places[channel] = self.admission.enter(channel.peer_host, descriptor, channel)
+            self._shares[channel] = self.admission.enter(channel.peer_host, descriptor, channel)
         except MediaError as refusal:
-            self._turned_away += 1
-            if self._turned_away <= self.admission.bounds.refused:
-                channel.turn_away(refusal)
+            self._refused += 1
+            if self._refused <= self.admission.limits.refused:
+                channel.closing.refuse_connection(refusal)
             else:
                 _close_now(channel.transport)
 
-    def has_place(self, channel: MediaChannel) -> bool:
-        """Whether `channel` is connected, and was not turned away."""
-        return channel in self._places
+    def is_admitted(self, channel: MediaChannel) -> bool:
+        """Whether the connection is there, and was not refused."""
+        return channel in self._shares
 
-    def forget(self, channel: MediaChannel) -> None:
-        """`channel` has lost its connection."""
+    def remove(self, channel: MediaChannel) -> None:
+        """Forget a lost connection. Idempotent."""
         if channel in self.channels:
             self.channels.discard(channel)
-            place = self._places.pop(channel, None)
-            if place is None:
-                self._turned_away -= 1
+            share = self._shares.pop(channel, None)
+            if share is None:
+                self._refused -= 1
             else:
-                place.release()
-        self.slow_readers.forget(channel)
-        self.senders.forget(channel)
+                share.release()
+        self.stall_detector.forget(channel)
+        self.request_timeouts.forget(channel)
 
     def close(self) -> Deferred[None]:
-        """Answer the requests that have begun, each as the last of its connection, and those that
-        are on their way. Fires when the last connection is gone.
+        """Close each connection after its request in progress, or the one in flight. Fires when the
+        last connection has ended.
         """
         if self.is_closing:
             return self._when_empty()
         self.is_closing = True
         for channel in self.channels:
-            channel.last_call()
-        self._dismissing = self.reactor.callLater(LAST_CALL_S, self._end_last_call)
+            channel.closing.close_after_request()
+        self._idle_timer = self.reactor.callLater(IDLE_GRACE_S, self._on_idle_timeout)
         return self._when_empty()
 
     def disconnect(self) -> Deferred[None]:
-        """Cut every connection, and end what is still carried out for lost ones. Fires when the
-        last one is gone.
+        """Abort all connections, and requests that outlive theirs. Fires when the last one has
+        ended.
         """
         for channel in list(self.channels):
-            channel.cut()
+            channel.closing.abort()
         return self._when_empty()
 
-    def tell_emptied(self) -> None:
-        """Tell those who wait for the last connection to be gone, if it is."""
+    def notify_if_empty(self) -> None:
+        """Fire the Deferreds of `close` and `disconnect` if there is no connection."""
         if not self.channels:
-            if self._dismissing is not None and self._dismissing.active():
-                self._dismissing.cancel()
-            emptied, self._emptied = self._emptied, []
-            for each in emptied:
+            if self._idle_timer is not None and self._idle_timer.active():
+                self._idle_timer.cancel()
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
                 each.callback(None)
 
-    def _end_last_call(self) -> None:
-        # Not before the loop has read what has come, should it have been busy with something else.
-        self._dismissing = self.reactor.callLater(0, self._dismiss_idle)
+    def _on_idle_timeout(self) -> None:
+        # In the next turn: if the event loop was busy, it first has to read what has arrived.
+        self._idle_timer = self.reactor.callLater(0, self._close_idle)
 
-    def _dismiss_idle(self) -> None:
+    def _close_idle(self) -> None:
         for channel in list(self.channels):
             if channel.is_idle:
                 channel.loseConnection()
 
     def _when_empty(self) -> Deferred[None]:
-        emptied: Deferred[None] = Deferred()
-        self._emptied.append(emptied)
-        self.tell_emptied()
-        return emptied
+        is_empty: Deferred[None] = Deferred()
+        self._waiting.append(is_empty)
+        self.notify_if_empty()
+        return is_empty
 
 
 def _close_now(transport: Any) -> None:
-    """Abort a connection in this turn of the event loop. Twisted waits for the next one, and in one
-    turn it accepts hundreds of connections: they would use up the descriptors.
+    """Abort a connection in this turn of the event loop. Twisted would close it in the next turn,
+    and accepts hundreds of connections in one turn, which could use up the file descriptors.
     """
     transport.abortConnection()
     bare: Any = below_tls(transport)
@@ -221,4 +222,4 @@ def _close_now(transport: Any) -> None:
         bare.connectionLost(Failure(ConnectionAborted()))
 
 
-media_site = MediaSite  # as others call what makes one
+media_site = MediaSite  # the public name of the factory

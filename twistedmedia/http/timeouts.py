@@ -1,131 +1,124 @@
-"""How long a slow peer is waited for.
+"""Timeouts for peers that are slow to send a request, or to read a response.
 
-Rounds in which somebody looks at all who are waited for.
+A peer that sends nothing costs a connection and some memory, so it may not do so for long. But slow
+content over a bad line is welcome, and so is a player that reads a file at 8 kB/s for minutes. A
+peer that reads nothing at all is cut off in the end. What counts is what the peer acknowledged: the
+kernel buffers megabytes, so a writable socket says little, and its next event may be a minute away.
 
-One timer for thousands of connections costs less than one for each, and is late by a round at most.
-
-Those who let us wait for a request: for its beginning, the rest of its head, its content.
-
-A connection and some memory are all that it costs to hold a peer's place while it says nothing, so
-nobody may say nothing for long; but a recording that comes in over a bad line is welcome.
-
-Those who let an answer wait.
-
-A player drains a prompt at 8 kB/s for minutes and is welcome; a peer that takes nothing at all is
-cut off in the end. What counts is what the peer took: the kernel buffers megabytes, so a writable
-socket says little about it, and an event on it may be a minute away while the player plays.
+All peers are examined periodically. One timer for thousands of connections costs less than one for
+each, and is late by one period at most.
 """
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISystemHandle
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from twistedmedia.fairness.pace import RECENT_S, LeastRate, RecentRate
-from twistedmedia.http.transport import below_tls
+from twistedmedia.http.transport import progress_of
 
-# Content is judged by what came in a window of this length, or of `stall_s` if that is shorter:
-# long enough for a phone that changes its network.
+# The rate of content is measured over this time, or over `stall_s` if that is shorter: long enough
+# for a phone that changes its network.
 _WINDOW_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """What is asked of a peer.
+    """The limits for slow peers.
 
-    `header_s`: within that the whole head of a request has to come, counted from its first byte;
-    that of the first has to begin within as much. `idle_s`: so long a kept connection may be
-    without a request. `stall_s`: so long a reader may take nothing of its answer. `min_rate`: the
-    bytes a second in which content has to come, while it is the peer that is slow.
+    `header_s`: the time for the head of a request, from its first byte. The first head of a
+    connection also has to begin within this time. `idle_s`: how long a connection may be without a
+    request. `stall_s`: how long the peer may read nothing of a response. `min_rate`: the least rate
+    of content, in bytes a second, while the peer is the slow side.
     """
 
     header_s: float = 15.0
-    idle_s: float = 75.0  # load balancers keep theirs for 60 s, and must be the first to close
+    idle_s: float = 75.0  # load balancers have 60 s, and must be the first to close
     stall_s: float = 300.0
     min_rate: int = 64
 
     @property
     def window_s(self) -> float:
-        """Over how long the rate is measured."""
+        """The time over which the rate is measured."""
         return min(_WINDOW_S, self.stall_s)
 
 
-# Of those whose time is over in one round so many are sent away in a turn of the loop.
+# How many peers are timed out in one turn of the event loop.
 MOST_A_TURN = 50
 
 
 class PeriodicScan:
-    """Has somebody look, again and again, for as long as there is anything to see."""
+    """Calls a function periodically, while there is something to examine."""
 
-    def __init__(self, clock: IReactorTime, every_s: float, look: Callable[[float], bool]) -> None:
-        """`look` is called with the time every `every_s`, and says whether it is to be called again
-        in the next turn of the loop, as it has not seen all.
+    def __init__(self, clock: IReactorTime, every_s: float, scan: Callable[[float], bool]) -> None:
+        """`scan` is called every `every_s` seconds with the time. It returns True to be called
+        again in the next turn of the event loop, because it has not examined everything.
         """
         self._clock = clock
         self._every_s = every_s
-        self._look = look
+        self._scan = scan
         self._next: IDelayedCall | None = None
 
     def begin(self) -> None:
-        """There is something to see. Idempotent."""
+        """Start the scans. Idempotent."""
         if self._next is None:
-            self._next = self._clock.callLater(self._every_s, self._go_round)
+            self._next = self._clock.callLater(self._every_s, self._on_timer)
 
     def end(self) -> None:
-        """There is nothing to see any more. Idempotent."""
+        """Stop the scans. Idempotent."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
 
-    def _go_round(self) -> None:
+    def _on_timer(self) -> None:
         self._next = None
-        self.begin()  # before, so that what is seen can end it
-        if self._look(self._clock.seconds()) and self._next is not None:
+        self.begin()  # before the scan, which may call `end`
+        if self._scan(self._clock.seconds()) and self._next is not None:
             self._next.reset(0)
 
 
-_LOOKS = 10  # in the shortest of the times: nobody is told more than a tenth of it too late
-_LONGEST_ROUND_S = RECENT_S / 3
+# In the shortest time limit: a peer is timed out at most a tenth of it too late.
+_SCANS = 10
+_LONGEST_PERIOD_S = RECENT_S / 3
 
 
 class Sender(Protocol):
-    """A connection that may owe us something; it is told once, and watched no more then."""
+    """A connection whose peer has to send something. A timeout is reported once, and ends it."""
 
-    content_received: int  # bytes of all content on this connection so far, as they came
+    @property
+    def content_received(self) -> int:
+        """The bytes of all content on this connection, as it is coded."""
 
     def waited_s(self) -> float:
-        """How many seconds it had to wait for us since this was asked last."""
+        """Return how many seconds the peer had to wait for this side since the last call."""
 
     def was_full(self) -> bool:
-        """Whether it did not take its answers since this was asked last. Nothing was read then."""
+        """Whether the peer did not take its responses since the last call: nothing was read."""
 
     def on_idle_timeout(self) -> None:
-        """No request has begun."""
+        """Called if no request has begun."""
 
     def on_head_timeout(self) -> None:
-        """The head is not complete."""
+        """Called if the head is incomplete."""
 
-    def content_is_late(self) -> None:
-        """Content does not come, or not fast enough."""
+    def on_content_timeout(self) -> None:
+        """Called if content does not arrive, or too slowly."""
 
 
 @dataclass(slots=True)
 class _Content:
     rate: LeastRate
-    ends_s: float  # this window's end; time in which the sender waits for us moves it
+    ends_s: float  # the end of this window; it moves while the peer has to wait
     recent: RecentRate
-    excused: bool = False  # in this window
+    is_excused: bool = False  # in this window the peer was not the slow side
 
 
 class RequestTimeouts:
-    """Whom we wait for, and since when."""
+    """The connections whose peers have to send something, and since when."""
 
     def __init__(self, clock: IReactorTime, timeouts: Timeouts) -> None:
         self._clock = clock
@@ -134,43 +127,43 @@ class RequestTimeouts:
         self._heads: dict[Sender, float] = {}
         self._contents: dict[Sender, _Content] = {}
         shortest_s = min(timeouts.header_s, timeouts.idle_s, timeouts.window_s)
-        every_s = min(shortest_s / _LOOKS, _LONGEST_ROUND_S)
-        self._rounds = PeriodicScan(clock, every_s, self._look_at_all)
+        every_s = min(shortest_s / _SCANS, _LONGEST_PERIOD_S)
+        self._scans = PeriodicScan(clock, every_s, self._scan)
 
     def await_request(self, sender: Sender) -> None:
-        """`sender` may begin a request."""
+        """Wait for a request on a connection that has had one."""
         self._idle[sender] = self._clock.seconds()
-        self._rounds.begin()
+        self._scans.begin()
 
     def await_head(self, sender: Sender) -> None:
-        """`sender` has begun a request, or has to begin its first."""
+        """Wait for the rest of a head, or for the first head."""
         self._idle.pop(sender, None)
         self._heads[sender] = self._clock.seconds()
-        self._rounds.begin()
+        self._scans.begin()
 
     def await_content(self, sender: Sender) -> None:
-        """The content of `sender`'s request is to come."""
+        """Wait for the content of a request."""
         window_s = self._timeouts.window_s
         rate = LeastRate(self._timeouts.min_rate, window_s)
         rate.is_met(sender.content_received, excused=True)
         now_s = self._clock.seconds()
-        sender.waited_s()  # before this content
+        sender.waited_s()  # drops the time before this content
         recent = RecentRate(now_s, sender.content_received)
         self._contents[sender] = _Content(rate, now_s + window_s, recent)
-        self._rounds.begin()
+        self._scans.begin()
 
     def awaits_content(self, sender: Sender) -> bool:
-        """Whether content of `sender` is to come."""
+        """Whether content is expected from `sender`."""
         return sender in self._contents
 
     def pace(self, sender: Sender) -> float | None:
-        """How many bytes a second `sender` sent lately, None if that is not known, or if it owes
-        nothing. One that has let us wait for a request for some seconds sends none.
+        """Return how many bytes of content a second arrived lately: 0 if no request has begun for
+        some seconds, None if the rate is unknown or nothing is expected.
         """
         now_s = self._clock.seconds()
         content = self._contents.get(sender)
         if content is not None:
-            _note(sender, content, now_s)  # the last round may be a second ago
+            _measure(sender, content, now_s)  # the last scan may be a second ago
             return content.recent.bytes_per_s(sender.content_received)
         since_s = self._idle.get(sender, self._heads.get(sender))
         if since_s is None or now_s - since_s < RECENT_S:
@@ -178,24 +171,24 @@ class RequestTimeouts:
         return 0.0
 
     def settle(self, sender: Sender) -> None:
-        """`sender` owes nothing: its request is there, or it has gone. Idempotent."""
+        """Wait for nothing: the request is complete, or was ended. Idempotent."""
         self._idle.pop(sender, None)
         self._heads.pop(sender, None)
         self._contents.pop(sender, None)
 
     def forget(self, sender: Sender) -> None:
-        """The connection is gone. Idempotent."""
+        """Forget a lost connection. Idempotent."""
         self.settle(sender)
         if not (self._idle or self._heads or self._contents):
-            self._rounds.end()
+            self._scans.end()
 
-    def _look_at_all(self, now_s: float) -> bool:
+    def _scan(self, now_s: float) -> bool:
         idle = _overdue(self._idle, now_s - self._timeouts.idle_s)
         late = _overdue(self._heads, now_s - self._timeouts.header_s)
         for sender, content in self._contents.items():
-            _note(sender, content, now_s)
+            _measure(sender, content, now_s)
         due = [sender for sender, content in self._contents.items() if now_s >= content.ends_s]
-        # Some may have left meanwhile, because of what another was told.
+        # A timeout of one connection may have ended another.
         for sender in idle[:MOST_A_TURN]:
             if self._idle.pop(sender, None) is not None:
                 sender.on_idle_timeout()
@@ -203,50 +196,36 @@ class RequestTimeouts:
             if self._heads.pop(sender, None) is not None:
                 sender.on_head_timeout()
         for sender in due[:MOST_A_TURN]:
-            self._judge(sender, now_s)
+            self._end_window(sender, now_s)
         return max(len(idle), len(late), len(due)) > MOST_A_TURN
 
-    def _judge(self, sender: Sender, now_s: float) -> None:
+    def _end_window(self, sender: Sender, now_s: float) -> None:
         content = self._contents.get(sender)
         if content is None:
             return
         content.ends_s = now_s + self._timeouts.window_s
-        excused, content.excused = content.excused, False
-        if not content.rate.is_met(sender.content_received, excused):
+        is_excused, content.is_excused = content.is_excused, False
+        if not content.rate.is_met(sender.content_received, is_excused):
             del self._contents[sender]
-            sender.content_is_late()
+            sender.on_content_timeout()
 
 
-def _note(sender: Sender, content: _Content, now_s: float) -> None:
-    """Note how much `sender` sent, and what was not its fault, since the last time."""
+def _measure(sender: Sender, content: _Content, now_s: float) -> None:
+    """Add what `sender` sent since the last call, and whether it had to wait."""
     waited_s = sender.waited_s()
     content.ends_s += waited_s
     content.recent.update(now_s, sender.content_received, waited_s)
-    content.excused |= sender.was_full()
+    content.is_excused |= sender.was_full()
 
 
 def _overdue(since: dict[Sender, float], latest_s: float) -> list[Sender]:
     return [sender for sender, since_s in since.items() if since_s <= latest_s]
 
 
-_LOOKS_IN_STALL = (
-    10  # in the time that a peer may take nothing: it is cut off at most a tenth too late
-)
-
-# A read costs a hop through a thread, so it should bring more than the kernel takes at once.
+# Read from a file at a time. Each read is a job in a thread, so it should be more than the kernel
+# takes at once.
 BLOCK_BYTES, LEAST_BLOCK_BYTES = 128 << 10, 16 << 10
-_ALL_BYTES = 32 << 20  # what is read for all of them, unless they are more than 2,000
-
-# Of struct tcp_info, since Linux 4.6 (include/uapi/linux/tcp.h): tcpi_unacked, which counts
-# segments, tcpi_bytes_acked and tcpi_notsent_bytes.
-_TCP_INFO = struct.Struct("=24xI92xQ16xI")
-
-
-class TcpProgress(NamedTuple):
-    """A number that grows when a peer takes bytes, and whether there are any that it could take."""
-
-    taken: int
-    lags: bool
+_ALL_BYTES = 32 << 20  # the blocks of all slow readers together, up to 2,000 of them
 
 
 @dataclass(slots=True)
@@ -256,7 +235,7 @@ class _Reader:
 
 
 class StallDetector:
-    """The connections that let an answer wait, each cut off when it takes nothing for too long."""
+    """Watches connections whose peers are slow to read, and cuts them off if they read nothing."""
 
     _log = Logger()
 
@@ -264,34 +243,34 @@ class StallDetector:
         self._clock = clock
         self._stall_s = stall_s
         self._readers: dict[Any, _Reader] = {}
-        self._rounds = PeriodicScan(clock, stall_s / _LOOKS_IN_STALL, self._look_at_all)
+        self._scans = PeriodicScan(clock, stall_s / _SCANS, self._scan)
 
     def watch(self, channel: Any) -> None:
-        """`channel` has more to send than its peer takes now. May be called again."""
+        """Watch `channel`, which has more to send than its peer takes now. Idempotent."""
         if channel not in self._readers:
             self._readers[channel] = _Reader(progress_of(channel).taken, self._clock.seconds())
-            self._rounds.begin()
+            self._scans.begin()
 
     def forget(self, channel: Any) -> None:
-        """The answer is sent, or the connection gone. Idempotent."""
+        """Stop watching: the response is sent, or the connection lost. Idempotent."""
         if self._readers.pop(channel, None) is not None and not self._readers:
-            self._rounds.end()
+            self._scans.end()
 
     @property
     def block(self) -> int:
-        """Bytes to read for one of them at a time: fewer when many wait, since each of them keeps
-        in memory what its peer does not take.
+        """The bytes to read from a file at a time: fewer for many slow readers, because each keeps
+        a block in memory.
         """
         return max(LEAST_BLOCK_BYTES, min(BLOCK_BYTES, _ALL_BYTES // max(1, len(self._readers))))
 
-    def _look_at_all(self, now_s: float) -> bool:
+    def _scan(self, now_s: float) -> bool:
         cut = 0
         for channel, reader in list(self._readers.items()):
             taken, lags = progress_of(channel)
-            # Without anything to take it is we who are slow; but one that is told to go, and has
-            # taken all, goes.
-            is_waited_for = lags or getattr(channel.transport, "disconnecting", False)
-            if taken != reader.taken or not is_waited_for:
+            # If there is nothing to read, this side is the slow one. But a connection that is being
+            # closed has to end.
+            must_act = lags or getattr(channel.transport, "disconnecting", False)
+            if taken != reader.taken or not must_act:
                 reader.taken, reader.since_s = taken, now_s
             elif now_s - reader.since_s >= self._stall_s:
                 self._log.warn(
@@ -305,34 +284,3 @@ class StallDetector:
                 if cut == MOST_A_TURN:
                     return True
         return False
-
-
-def progress_of(channel: Any) -> TcpProgress:
-    """How the peer of `channel` gets on: on TCP by what it has acknowledged, elsewhere by what was
-    handed to the transport, which is paused by a peer that takes nothing.
-    """
-    handle = socket_of(channel.transport)
-    if handle is not None:
-        try:
-            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-            unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
-            return TcpProgress(acknowledged, bool(unacknowledged or unsent))
-        except (OSError, struct.error):
-            pass  # a UNIX socket, or an old kernel
-    transport = below_tls(channel.transport)
-    taken = sum(request.sentLength for request in channel.requests)
-    if isinstance(transport, FileDescriptor):  # what was written comes in blocks; some of it waits
-        taken -= len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-    return TcpProgress(taken, channel.is_full)
-
-
-def socket_of(transport: Any) -> Any | None:
-    """The socket of a connection, below TLS if it is encrypted; None if it has none."""
-    bare = below_tls(transport)
-    return bare.getHandle() if ISystemHandle.providedBy(bare) else None
-
-
-def descriptor_of(transport: Any) -> int | None:
-    """The descriptor of a connection's socket, if it has one."""
-    handle = socket_of(transport)
-    return None if handle is None else int(handle.fileno())

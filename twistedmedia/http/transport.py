@@ -1,26 +1,28 @@
-"""Answers on their way to the kernel, some at a time.
+"""The transports of connections: coalesced writes, TLS input in turns, and what a socket reports.
 
-A transport of Twisted's sends in the next turn of the loop, and has the loop told before that it
-wants to write, and after that it does no more. An answer that goes at once is sooner there, but it
-wakes its reader each time. Sent together, at the end of the turn, they cost least.
+Twisted's transports write in the next turn of the event loop, after a call that asks for it and
+before one that ends it. A response that is written at once arrives sooner, but each write wakes the
+peer. The cheapest way is to write all responses together, at the end of the turn.
 
-This leans on what Twisted's transports have besides their interface: `writeSomeData`, `dataBuffer`
-and `_tempDataBuffer`.
+A TLS handshake takes the event loop about a millisecond, most of it for one signature. A small
+record takes as long as a large one, and 64 KiB can hold thousands of them. So handshakes and small
+records wait for the client's turn in the queue of the site. Other content does not wait.
 
-What comes on encrypted connections is decrypted in turns.
-
-A handshake takes the event loop about a millisecond, most of it for one signature. A small record
-takes as long as a large one, and 64 KiB can hold thousands of them. So handshakes and small records
-wait for their turn in the fair queue. Usual content does not.
+This module uses private attributes of Twisted's transports (see `twisted_privates`).
 """
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
+import sys
+import termios
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, ISystemHandle
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Connection
 from twisted.protocols.policies import ProtocolWrapper
@@ -30,55 +32,64 @@ from twisted.python.failure import Failure
 from twistedmedia.fairness.loop_queue import LoopQueue
 from twistedmedia.http.addresses import peer_host, rate_limit_key
 
-_AT_ONCE = 64  # the first one of a long turn must not wait for its end
+# So many buffers are sent without waiting for the end of the turn, which may be long.
+_MOST_BUFFERS = 64
 _COLLECTED_BYTES = 64 << 10  # of one connection
+# Bytes that are dropped by a lingering connection and that the kernel may buffer, instead of
+# megabytes. Linux doubles this, up to net.core.rmem_max. With less than is in flight, the kernel
+# drops packets, and the peer waits seconds to send them again.
+LINGER_BUFFER_BYTES = 512 << 10
+# Bytes of a response that the kernel buffers besides those in flight. By default it buffers 4 MiB
+# for each slow reader (tcp(7), TCP_NOTSENT_LOWAT).
+UNSENT_BYTES = 256 << 10
+# struct tcp_info since Linux 4.6 (include/uapi/linux/tcp.h): tcpi_unacked, which counts segments,
+# tcpi_bytes_acked and tcpi_notsent_bytes.
+_TCP_INFO = struct.Struct("=24xI92xQ16xI")
 
 
 class WriteCoalescer:
-    """The connections that have something to send in this turn of the loop."""
+    """Sends the buffers of all connections at the end of a turn of the event loop."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._due: list[ResponseBuffer] = []
+        self._buffers: list[ResponseBuffer] = []
 
-    def add(self, outgoing: ResponseBuffer) -> None:
-        """It has something to send now, and had nothing before. It may be told at once."""
-        if not self._due:
+    def add(self, buffer: ResponseBuffer) -> None:
+        """Send `buffer`, which was empty until now. It may be sent at once."""
+        if not self._buffers:
             self._clock.callLater(0, self._send_all)
-        self._due.append(outgoing)
-        if len(self._due) >= _AT_ONCE:
-            due, self._due[:] = self._due[:], []
-            _send(due)
+        self._buffers.append(buffer)
+        if len(self._buffers) >= _MOST_BUFFERS:
+            buffers, self._buffers[:] = self._buffers[:], []
+            _send(buffers)
 
     def _send_all(self) -> None:
-        due, self._due = self._due, []
-        _send(due)
+        buffers, self._buffers = self._buffers, []
+        _send(buffers)
 
 
 class ResponseBuffer:
-    """What one connection has to send. Nothing else may write to its transport, unless `send` was
-    called before.
+    """The buffered responses of one connection. Call `send` before anything else writes to the
+    transport.
     """
 
-    def __init__(self, transport: Any, outbox: WriteCoalescer) -> None:
+    def __init__(self, transport: Any, coalescer: WriteCoalescer) -> None:
         self._transport = transport
-        self._outbox = outbox
+        self._coalescer = coalescer
         self._head = b""
         self._collected = b""
 
     def begin(self, head: bytes) -> None:
-        """The head of an answer, which goes out with the content that is written next."""
+        """Buffer the head of a response. It is sent together with the next content."""
         self._head = head
 
     def end_head(self) -> None:
-        """Whatever comes after it, the head goes out now."""
+        """Send the buffered head, even if no content follows yet."""
         if self._head:
             self.write(b"")
 
     def write(self, data: bytes, collect: bool = False) -> None:
-        """Send `data`, at the end of the turn where it may `collect`; in any case after what was
-        written before.
-        """
+        """Send `data` after all earlier data: at the end of the turn, if it may `collect`."""
         data, self._head = self._head + data, b""
         if not (collect and self._may_collect()):
             self.send()
@@ -87,26 +98,26 @@ class ResponseBuffer:
         is_first = not self._collected
         self._collected += data
         if is_first:
-            self._outbox.add(self)
+            self._coalescer.add(self)
         if len(self._collected) > _COLLECTED_BYTES:
             self.send()
 
     def send(self) -> None:
-        """Give what was collected to the kernel, and to the transport what that does not take."""
+        """Write the buffer to the kernel, and what the kernel does not take to the transport."""
         data, self._collected = self._collected, b""
         transport = self._transport
         if not (data and transport.connected):
             return
         if not (transport.dataBuffer or transport._tempDataBuffer):
             taken = transport.writeSomeData(data)
-            if isinstance(taken, int):  # what fails here fails there again
+            if isinstance(taken, int):  # an error happens again in `transport.write`
                 data = data[taken:]
         if data:
             transport.write(data)
 
     def drop(self) -> None:
-        """The connection is lost, and so is what its peer has not taken. Twisted's transports keep
-        that, and TLS keeps its transport in a reference cycle.
+        """Drop unsent data after the connection was lost. Twisted's transports keep their data, and
+        TLS keeps its transport in a reference cycle.
         """
         self._head = self._collected = b""
         transport = below_tls(self._transport)
@@ -115,84 +126,74 @@ class ResponseBuffer:
             transport._tempDataBuffer.clear()
 
     def _may_collect(self) -> bool:
-        """Whether it is a socket's own transport, in which nothing waits. Those of TLS, and others
-        that wrap one, have its methods, too: by them what is written would go past what they do to
-        it.
+        """Whether this is the transport of a socket, without unsent data. Transports that wrap
+        another one have `writeSomeData` too, but it would bypass TLS, for example.
         """
         transport = self._transport
         if not isinstance(transport, Connection) or transport.TLS or transport.disconnecting:
             return False
-        # Behind what waits for the peer nothing is collected: the transport counts what waits, and
-        # no next response begins when it is too much.
+        # Unsent data must be in the transport: it pauses its producer when there is too much.
         return not (transport.dataBuffer or transport._tempDataBuffer)
 
 
-def below_tls(transport: Any) -> Any:
-    """The transport of the socket, if `transport` is one of TLS; else that itself."""
-    while isinstance(transport, ProtocolWrapper):
-        transport = transport.transport
-    return transport
+def _send(buffers: list[ResponseBuffer]) -> None:
+    for buffer in buffers:
+        buffer.send()
 
 
-def _send(due: list[ResponseBuffer]) -> None:
-    for outgoing in due:
-        outgoing.send()
-
-
-# Records that one step decrypts: with what they cause, up to a sixth of a millisecond.
+# Records in one step. Decrypting and handling them takes up to a sixth of a millisecond.
 RECORDS_AT_ONCE = 16
-# Records that are smaller on average are small ones. A few of them are usual: a request is one.
+# Records are small if their average size is less. A few of them are normal: a request is one.
 _SMALL_BYTES = 512
 _FEW_RECORDS = 4
-# RFC 8446, 5.1: a type, a version, and the length of what follows.
-_HEADER_BYTES = 5
+_HEADER_BYTES = 5  # type, version and length (RFC 8446, 5.1)
 _HANDSHAKE = 22
-# After each step of a handshake so many turns belong to everything else.
+# Turns of the loop without steps from the queue, after each step of a handshake.
 _REST_TURNS = 4
 
 
 def decrypt_in_turns(port: Any, queue: LoopQueue) -> None:
-    """Have `port` decrypt what comes on its connections in the turns of `queue`, if it uses TLS.
-    It must have accepted none yet.
+    """Make `port`, if it uses TLS, decrypt the input of its connections in the turns of `queue`.
+    Call this before the port accepts a connection.
     """
     factory = getattr(port, "factory", None)
     if isinstance(factory, TLSMemoryBIOFactory):
-        made: Any = partial(_Decrypting, queue=queue)
-        factory.protocol = made
+        protocol: Any = partial(_QueuedTLS, queue=queue)
+        factory.protocol = protocol
 
 
 class Records:
-    """Finds where TLS records end, in input that is cut anywhere. Pure."""
+    """Finds the ends of TLS records in input that is split anywhere. Pure."""
 
     def __init__(self) -> None:
-        self.is_handshake = False  # those that were taken last: one of them belongs to one
-        self.are_small = False  # they are many and small
-        self._left = 0  # bytes of the record that has begun
-        self._header = b""  # the beginning of a header whose end has not come
-        self._begun_is_handshake = False  # the record that has begun
+        self.is_handshake = False  # one of the records taken last belongs to a handshake
+        self.are_small = False  # the records taken last are many and small
+        self._left = 0  # missing bytes of an incomplete record
+        self._header = b""  # the received part of an incomplete header
+        self._incomplete_is_handshake = False
 
     def take(self, data: bytes) -> int:
-        """Returns how many bytes of `data` the next records fill: `RECORDS_AT_ONCE`, or as many as
-        there are. The rest is for the next call.
+        """Return the size in bytes of the next `RECORDS_AT_ONCE` records of `data`, or of all if
+        there are fewer. The caller passes the rest again.
         """
-        begun = len(self._header)
+        header_bytes = len(self._header)
         data = self._header + data
         at, records = self._left, 0
-        self.is_handshake = self._left > 0 and self._begun_is_handshake
+        self.is_handshake = self._left > 0 and self._incomplete_is_handshake
         while len(data) - at >= _HEADER_BYTES and records < RECORDS_AT_ONCE:
             records += 1
-            self._begun_is_handshake = data[at] == _HANDSHAKE
-            self.is_handshake = self.is_handshake or self._begun_is_handshake
+            self._incomplete_is_handshake = data[at] == _HANDSHAKE
+            self.is_handshake = self.is_handshake or self._incomplete_is_handshake
             at += _HEADER_BYTES + int.from_bytes(data[at + 3 : at + _HEADER_BYTES])
         end = at if records == RECORDS_AT_ONCE and at < len(data) else len(data)
         self._header = data[at:end]
         self._left = max(0, at - end)
         self.are_small = records > _FEW_RECORDS and end < records * _SMALL_BYTES
-        return end - begun
+        return end - header_bytes
 
 
-class _Decrypting(BufferingTLSTransport):
-    """The TLS of one connection."""
+class _QueuedTLS(BufferingTLSTransport):
+    """The TLS of one connection, whose input is decrypted in turns."""
 
     transport: Any
 
@@ -200,15 +201,15 @@ class _Decrypting(BufferingTLSTransport):
         super().__init__(factory, protocol)
         self._queue = queue
         self._records = Records()
-        self._input = b""  # what waits for its turn
-        self._step_bytes = 0  # of it, in the next step
+        self._input = b""  # waits for the client's turn
+        self._step_bytes = 0  # the part of the input for the next step
         self._is_paused = False  # by the protocol
-        self._is_open = False  # the first step has run
+        self._has_begun = False  # the first step has run
         self._is_in_step = False
-        self._lost: Failure | None = None  # what was received before is decrypted first
+        self._lost: Failure | None = None  # reported when the input is decrypted
 
     def dataReceived(self, data: bytes) -> None:
-        """Decrypt it, or let it wait."""
+        """Decrypt `data` now, or when it is the client's turn."""
         if self._input:
             self._input += data
             return
@@ -227,9 +228,9 @@ class _Decrypting(BufferingTLSTransport):
         self.transport.pauseProducing()
         peer: Any = self.transport.getPeer()
         client = rate_limit_key(peer_host(getattr(peer, "host", None)))
-        self._queue.add(client, self._go_on, is_first=not self._is_open)
+        self._queue.add(client, self._on_turn, is_first=not self._has_begun)
 
-    def _go_on(self) -> None:
+    def _on_turn(self) -> None:
         if self._input:
             self._step()
         if not self._input:
@@ -239,7 +240,7 @@ class _Decrypting(BufferingTLSTransport):
                 self.transport.resumeProducing()
 
     def _step(self) -> None:
-        self._is_open = True
+        self._has_begun = True
         if self._records.is_handshake:
             self._queue.rest(_REST_TURNS)
         data, self._input = self._input[: self._step_bytes], self._input[self._step_bytes :]
@@ -251,31 +252,31 @@ class _Decrypting(BufferingTLSTransport):
             super().dataReceived(data)  # type: ignore[no-untyped-call]
         except BaseException:
             self._is_in_step = False
-            self.abortConnection()  # as Twisted does with what a protocol raises
+            self.abortConnection()  # as Twisted does after an exception in a protocol
             raise
         finally:
             self._is_in_step = False
 
     def pauseProducing(self) -> None:
-        """The protocol takes no more for now. What waits may still come."""
+        """Stop reading. The protocol may still receive input that waits."""
         self._is_paused = True
         self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The protocol takes more."""
+        """Resume reading."""
         self._is_paused = False
         if not self._input:
             self.transport.resumeProducing()
 
     def abortConnection(self) -> None:
-        """Cut it. What waits is dropped."""
+        """Abort the connection, and drop the input that waits."""
         self._input = b""
         super().abortConnection()  # type: ignore[no-untyped-call]
         if self._lost is not None and not self._is_in_step:
             self._end()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Decrypt what was received before, then tell the protocol."""
+        """Decrypt the input that waits, then report the loss to the protocol."""
         self._lost = reason
         if self.disconnecting or not self._input:
             self._end()
@@ -284,7 +285,91 @@ class _Decrypting(BufferingTLSTransport):
         if self._lost is not None:
             reason, self._lost = self._lost, None
             self._input = b""
-            # Else Twisted would look for more input, and keep this object in a reference cycle with
-            # the error that there is none.
+            # Otherwise Twisted would try to read more, and keep this object in a reference cycle
+            # with the resulting error.
             self._lostTLSConnection = True
             super().connectionLost(reason)
+
+
+# Of struct tcp_info, since Linux 4.6 (include/uapi/linux/tcp.h): tcpi_unacked, which counts
+# segments, tcpi_bytes_acked and tcpi_notsent_bytes.
+_TCP_INFO = struct.Struct("=24xI92xQ16xI")
+
+
+class TcpProgress(NamedTuple):
+    """`taken` grows when the peer takes bytes; `lags` is whether there are more for it to take."""
+
+    taken: int
+    lags: bool
+
+
+def progress_of(channel: Any) -> TcpProgress:
+    """Return how far the peer of `channel` has read: on TCP the acknowledged bytes, elsewhere the
+    bytes written to the socket, which blocks if the peer reads nothing.
+    """
+    handle = socket_of(channel.transport)
+    if handle is not None:
+        try:
+            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            unacknowledged, acknowledged, unsent = _TCP_INFO.unpack(info)
+            return TcpProgress(acknowledged, bool(unacknowledged or unsent))
+        except (OSError, struct.error):
+            pass  # a UNIX socket, or a kernel before 4.6
+    transport = below_tls(channel.transport)
+    taken = sum(request.sentLength for request in channel.requests)
+    if isinstance(transport, FileDescriptor):  # it buffers some of what was written
+        taken -= len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    return TcpProgress(taken, channel.is_full)
+
+
+def below_tls(transport: Any) -> Any:
+    """Return the transport below TLS, or `transport` itself if it does not use TLS."""
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport
+
+
+def socket_of(transport: Any) -> Any | None:
+    """Return the socket of `transport`, also below TLS, or None if there is none."""
+    bare = below_tls(transport)
+    return bare.getHandle() if ISystemHandle.providedBy(bare) else None
+
+
+def tcp_socket_of(transport: Any) -> Any | None:
+    """Return the socket of `transport`, which is one of Twisted's for TCP, or None."""
+    handle: Any = transport.getHandle() if ISystemHandle.providedBy(transport) else None
+    # Twisted's transports of UNIX sockets provide `ITCPTransport` as well.
+    is_tcp = handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6)
+    return handle if is_tcp else None
+
+
+def descriptor_of(transport: Any) -> int | None:
+    """Return the file descriptor of the socket of `transport`, or None if there is none."""
+    handle = socket_of(transport)
+    return None if handle is None else int(handle.fileno())
+
+
+def set_tcp_options(tcp_socket: Any) -> None:
+    """Send every response promptly, and buffer little of it in the kernel."""
+    # The end of a response must not wait for the acknowledgement of its beginning.
+    tcp_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+def limit_buffer(transport: Any) -> None:
+    """Limit the kernel's receive buffer to `LINGER_BUFFER_BYTES`, if `transport` has a socket."""
+    handle = socket_of(transport)
+    if handle is not None:
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, LINGER_BUFFER_BYTES)
+
+
+def unread_bytes(transport: Any) -> int:
+    """Return how many bytes wait in the kernel to be read from `transport`, 0 if unknown."""
+    descriptor = descriptor_of(transport)
+    if descriptor is None:
+        return 0
+    try:
+        size = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(size, sys.byteorder)

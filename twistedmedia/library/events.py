@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from twistedmedia.library.caller import Caller
 from twistedmedia.names import MediaName
+from twistedmedia.store.interface import StoredFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,12 @@ class Storing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FileStored:
-    """A file was published, or was there already. `size` is in bytes, `sha256` in hex. `problem`
-    says what is wrong with it as audio, None if nothing was found.
+    """A file was published, or was there already. `problem` says what is wrong with it as audio,
+    None if nothing was found.
     """
 
+    file: StoredFile
     how: Storing
-    name: MediaName
-    size: int
-    sha256: str
-    etag: str
     source: Source
     problem: str | None
 

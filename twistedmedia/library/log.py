@@ -29,8 +29,8 @@ def log_event(event: Event) -> None:
             _log.info(
                 "{how}: {name!r}, {size} bytes, from {source}{problem}",
                 how=event.how.value,
-                name=str(event.name),
-                size=event.size,
+                name=str(event.file.name),
+                size=event.file.size,
                 source=event.source,
                 problem=f": {event.problem}" if event.problem else "",
             )

@@ -32,13 +32,11 @@ from twistedmedia.errors import (
     TooLarge,
     WrongOffset,
 )
-from twistedmedia.http.body import Body
-from twistedmedia.http.tus import Checksum
 from twistedmedia.library.caller import Caller
 from twistedmedia.library.events import Source, UploadExpired, UploadInterrupted, UploadResumed
 from twistedmedia.library.library import Library
 from twistedmedia.library.quota import UploadQuota
-from twistedmedia.library.resumption import Resumption
+from twistedmedia.library.resumption import Resumption, UploadPart, UploadProgress
 from twistedmedia.library.takeover import TakeoverLock
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName
@@ -55,33 +53,6 @@ _EXPIRED_FOR_S = 60
 # time as some MiB more.
 SYNC_BYTES = 64 << 20
 _MOST_BETWEEN_SWEEPS_S = 600
-
-
-@dataclass(frozen=True, slots=True)
-class UploadProgress:
-    """How far an upload is: `offset` of `length` bytes, None while the length is unknown. An
-    unfinished upload is dropped at `expires_s`, in seconds since the epoch. `stored` is its name
-    once it is stored. `note` is its spec's.
-    """
-
-    upload_id: str
-    offset: int
-    length: int | None
-    note: str
-    expires_s: float | None = None
-    stored: MediaName | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UploadPart:
-    """What one request adds, from `offset` on. `length` is that of the whole upload, if the request
-    tells it.
-    """
-
-    offset: int
-    body: Body
-    length: int | None = None
-    checksum: Checksum | None = None
 
 
 class ResumableUploads:

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from twistedmedia.errors import TooLarge
 from twistedmedia.http.body import Body
+from twistedmedia.http.tus import Checksum
 from twistedmedia.library.caller import Caller
 from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import ResumableDraft
+
+
+@dataclass(frozen=True, slots=True)
+class UploadProgress:
+    """How far an upload is: `offset` of `length` bytes, None while the length is unknown. An
+    unfinished upload is dropped at `expires_s`, in seconds since the epoch. `stored` is its name
+    once it is stored. `note` is its spec's.
+    """
+
+    upload_id: str
+    offset: int
+    length: int | None
+    note: str
+    expires_s: float | None = None
+    stored: MediaName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPart:
+    """What one request adds, from `offset` on. `length` is that of the whole upload, if the request
+    tells it.
+    """
+
+    offset: int
+    body: Body
+    length: int | None = None
+    checksum: Checksum | None = None
 
 
 class Resumption:

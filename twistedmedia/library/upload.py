@@ -105,8 +105,8 @@ class Upload:
         caller of `source` has of the space, and is written in its turns of the store. With
         `replacing` it replaces the file that has its name, if the condition holds.
 
-        A `draft` that has bytes already, as that of a resumable upload, gets all further bytes at
-        once. `finish_inspection` is awaited before its content is judged.
+        A given `draft` gets all bytes at once. `finish_inspection` is awaited before the content is
+        judged.
         """
         self.name: MediaName | None = None
         self.directory = ""
@@ -234,9 +234,8 @@ class Upload:
         await self.prepare(awaited=True)
 
     async def write(self, pieces: list[bytes]) -> None:
-        """Take more received bytes. Comes back when the bytes before these are written, so that
-        these are written while the next ones are received. A batch of fewer than `MIN_WRITE_BYTES`
-        stays in memory until more bytes arrive or `end` is called.
+        """Take more received bytes. Returns when the bytes before these are written, so these are
+        written while the next ones are received. Fewer than `MIN_WRITE_BYTES` wait in memory.
         """
         await self._wait_until_written()
         self._batch.extend(pieces)
@@ -280,15 +279,13 @@ class Upload:
             yield self._coding.decode(self._batch.popleft())
 
     def _drop_batch(self) -> None:
-        """Drop bytes that are not written. The bytes of a stored file are inspected all the same.
-        They are counted if that can still matter: TooLarge has a lower rank than NoSpace, and a
-        higher one than a bad request or name.
+        """Drop bytes that are not written. Those of a stored file are inspected. They are counted
+        if TooLarge would have a lower rank than the failure.
         """
         pieces = list(self._batch)
         self._batch.clear()
-        if self.identical:
-            for piece in pieces:
-                self.inspection.look_at(self._coding.decode(piece))
+        for piece in pieces if self.identical else ():
+            self.inspection.look_at(self._coding.decode(piece))
         if self.failure is None or self.failure.rank > TooLarge.rank:
             try:
                 self.inspection.count(sum(map(self._coding.measure, pieces)))
@@ -302,8 +299,8 @@ class Upload:
             self._drop_batch()
 
     async def attempt(self, work: Deferred[T]) -> T | None:
-        """The result of `work` for this file, None if it fails. Then that is the failure of this
-        file and of no other one, unless the file is stored already.
+        """The result of `work` on this file, None if it fails. Then that is the `failure`, unless
+        the file is stored already.
         """
         try:
             try:
@@ -369,17 +366,7 @@ class Upload:
         return None if problem is None else NotAudio(problem)
 
     def _report_stored(self, stored: StoredFile) -> None:
-        self._events.publish(
-            FileStored(
-                self._how,
-                stored.name,
-                stored.size,
-                stored.sha256,
-                stored.etag,
-                self._source,
-                self.problem,
-            )
-        )
+        self._events.publish(FileStored(stored, self._how, self._source, self.problem))
 
     # Ending
 

@@ -146,7 +146,7 @@ class MediaService(Service):
                 self._fail(configured.option, "this kind of endpoint does not listen on a port")
             self._ports.append(port)
             decrypt_in_turns(port, self._site.queue)
-            filter_connections(port, self._site.turns_away)
+            filter_connections(port, self._site.would_drop)
             if not has_declared_domain(port):
                 self._fail(configured.option, "the inherited socket is of another domain")
             host = getattr(port.getHost(), "host", None)
@@ -194,7 +194,7 @@ class MediaService(Service):
         """Raise the limit of descriptors and divide them. Warn if the options need more."""
         uploads = self._library.limits.max_uploads
         admission = self._site.admission
-        wanted = max(uploads * _DESCRIPTORS_PER_UPLOAD, admission.wanted.descriptors)
+        wanted = max(uploads * _DESCRIPTORS_PER_UPLOAD, admission.configured.descriptors)
         raise_descriptor_limit(wanted)
         self._library.on_descriptor_limit()
         admission.divide_descriptors()
@@ -208,10 +208,10 @@ class MediaService(Service):
                 "a shell), or lower these options",
                 limit=limit,
                 uploads=uploads,
-                connections=admission.wanted.connections,
+                connections=admission.configured.connections,
                 wanted=wanted,
-                total=admission.bounds.connections,
-                per_address=admission.bounds.per_address,
+                total=admission.limits.connections,
+                per_address=admission.limits.per_address,
                 files=self._library.form_files.total,
             )
 

@@ -94,7 +94,7 @@ def makeService(options: Options) -> IService:
             stall_s=options["stall"],
             min_rate=options["min-rate"],
         ),
-        bounds=ConnectionLimits(options["max-connections"], options["max-per-address"]),
+        connection_limits=ConnectionLimits(options["max-connections"], options["max-per-address"]),
         proxies=proxies,
         access_log=access_log,
         queue=queue,

@@ -20,7 +20,8 @@ from twistedmedia.fairness.shares import Share, Shares
 from twistedmedia.fairness.slots import grow
 from twistedmedia.http.connection import MediaChannel
 from twistedmedia.http.sending import send
-from twistedmedia.http.timeouts import PeriodicScan, progress_of
+from twistedmedia.http.timeouts import PeriodicScan
+from twistedmedia.http.transport import progress_of
 from twistedmedia.packed import pack
 from twistedmedia.store.memory import MemoryMedia
 from twistedmedia.web.arguments import caller_of

@@ -484,4 +484,4 @@ class _Sizes:
 
 def _is_closed(channel: Any) -> bool:
     """Whether the peer closed its sending side."""
-    return isinstance(channel, MediaChannel) and channel.is_half_closed
+    return isinstance(channel, MediaChannel) and channel.closing.is_half_closed

@@ -28,7 +28,8 @@ from twistedmedia.http.tus import (
     parse_metadata,
 )
 from twistedmedia.json_response import OK, Response, json_response
-from twistedmedia.library.resumable import ResumableUploads, UploadPart, UploadProgress
+from twistedmedia.library.resumable import ResumableUploads
+from twistedmedia.library.resumption import UploadPart, UploadProgress
 from twistedmedia.names import MediaName, decode, is_upload, media_name, media_name_from_path
 from twistedmedia.store.interface import UploadSpec
 from twistedmedia.web.arguments import (
