@@ -201,9 +201,7 @@ class Upload:
             raise self.failure
 
     def report_failure(self, error: BaseException | None, others: int = 0) -> None:
-        """Publish the event that this file is not stored because of `error`, if there is one, nor
-        `others` of the same form.
-        """
+        """Publish why this file is not stored, if there is an `error`, and `others` of its form."""
         if error is not None:
             self._events.publish(
                 UploadRefused(self.directory, self.filename, self._source, error, others)
@@ -212,8 +210,8 @@ class Upload:
     # The content
 
     async def prepare(self, *, awaited: bool = False) -> None:
-        """Check before the first byte what can be checked: the declared size always; the name and
-        the free space if that is worth its cost, or if the client has `awaited` it.
+        """Check before the first byte: the declared size always, the name and the free space if
+        that is worth its cost, or if the client has `awaited` it.
         """
         if self._declared is not None and self._declared > self.inspection.max_bytes:
             self.fail(TooLarge(self.inspection.max_bytes))
