@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from twistedmedia.audio.verdict import AudioCheck
@@ -14,11 +14,10 @@ class Inspection:
     feeds the audio check, and the checksum of tus if there is one.
     """
 
-    def __init__(self, max_bytes: int, new_check: Callable[[], AudioCheck | None]) -> None:
-        """`new_check` makes the audio check, None if the content is not checked."""
+    def __init__(self, max_bytes: int, *, checks_audio: bool) -> None:
         self.checksum: Any = None  # a hash of `hashlib`, of what is fed from now on
         self._budget = ByteBudget(max_bytes)
-        self._new_check = new_check
+        self._checks_audio = checks_audio
         self._check: AudioCheck | None = None
         self._is_complete = True  # all bytes so far were fed to the check
 
@@ -34,7 +33,7 @@ class Inspection:
 
     def start(self) -> None:
         """Begin with the first byte."""
-        self._check = self._new_check()
+        self._check = AudioCheck() if self._checks_audio else None
 
     def resume(self, size: int, state: object | None) -> None:
         """Go on behind `size` bytes, with the `state` that an earlier inspection of these has left.

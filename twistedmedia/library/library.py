@@ -31,7 +31,13 @@ from twistedmedia.library.caller import Caller
 from twistedmedia.library.events import Events, FetchRefused, FileDeleted, Source
 from twistedmedia.library.importing import Fetches, Transfer
 from twistedmedia.library.log import log_event
-from twistedmedia.library.upload import PLAIN, ContentCoding, Upload, no_inspection
+from twistedmedia.library.upload import (
+    PLAIN,
+    ContentCoding,
+    FinishInspection,
+    Upload,
+    no_inspection,
+)
 from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.library.upload_slots import UploadSlot
 from twistedmedia.names import MediaName
@@ -121,7 +127,7 @@ class Library:
         coding: ContentCoding = PLAIN,
         replacing: Condition | None = None,
         draft: ResumableDraft | None = None,
-        finish_inspection: Callable[[], Awaitable[None]] = no_inspection,
+        finish_inspection: FinishInspection = no_inspection,
     ) -> Upload:
         """A new upload, or one that goes on with a `draft`; the arguments are those of `Upload`."""
         return Upload(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from twistedmedia.errors import TooLarge
 from twistedmedia.http.body import Body
@@ -10,6 +11,7 @@ from twistedmedia.http.tus import Checksum
 from twistedmedia.library.caller import Caller
 from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
+from twistedmedia.library.upload import Upload
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import ResumableDraft
 
@@ -54,7 +56,7 @@ class Resumption:
         self.synced = 0
         self._sync_bytes = sync_bytes
         self.upload = library.begin(
-            Source(caller), draft=draft, finish_inspection=self._inspect_earlier_bytes
+            Source(caller), draft=draft, finish_inspection=partial(_inspect_earlier_bytes, draft)
         )
 
     async def start(self, name: MediaName) -> int:
@@ -99,14 +101,15 @@ class Resumption:
         """
         await self.draft.keep(self.upload.inspection.state, synced=synced)
 
-    async def _inspect_earlier_bytes(self) -> None:
-        """Inspect the bytes of earlier requests whose inspection the store has forgotten."""
-        upload, inspection = self.upload, self.upload.inspection
-        if inspection.is_complete:
-            return
-        inspection.start()
-        is_read = False
-        while not is_read and upload.failure is None:
-            is_read = await upload.attempt(self.draft.review(inspection.look_at)) is True
-        if is_read:
-            inspection.catch_up()
+
+async def _inspect_earlier_bytes(draft: ResumableDraft, upload: Upload) -> None:
+    """Inspect the bytes of earlier requests whose inspection the store has forgotten."""
+    inspection = upload.inspection
+    if inspection.is_complete:
+        return
+    inspection.start()
+    is_read = False
+    while not is_read and upload.failure is None:
+        is_read = await upload.attempt(draft.review(inspection.look_at)) is True
+    if is_read:
+        inspection.catch_up()

@@ -17,7 +17,6 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twistedmedia.audio.verdict import AudioCheck
 from twistedmedia.deferreds import drop_traceback
 from twistedmedia.errors import (
     AlreadyExists,
@@ -65,13 +64,17 @@ class ContentCoding:
 PLAIN = ContentCoding(decode=lambda piece: piece, measure=len)
 
 
+# Inspects what the upload has not inspected, before its content is judged.
+FinishInspection = Callable[["Upload"], Awaitable[None]]
+
+
 class _Phase(Enum):
     RECEIVING = "receiving"
     PUBLISHING = "publishing"  # `Library.publish` discards the draft
 
 
-async def no_inspection() -> None:
-    """Nothing has to be inspected before a publish."""
+async def no_inspection(upload: Upload) -> None:
+    """Inspect nothing before a publish: all bytes were inspected as they passed."""
 
 
 class Upload:
@@ -99,7 +102,7 @@ class Upload:
         coding: ContentCoding = PLAIN,
         replacing: Condition | None = None,
         draft: Draft | None = None,
-        finish_inspection: Callable[[], Awaitable[None]] = no_inspection,
+        finish_inspection: FinishInspection = no_inspection,
     ) -> None:
         """`declared` is the size in bytes, if it is known. The file counts in the share that the
         caller of `source` has of the space, and is written in its turns of the store. With
@@ -115,7 +118,9 @@ class Upload:
         self.failure: MediaError | None = None
         self.stored: StoredFile | None = None
         self.replacing = replacing
-        self.inspection = Inspection(limits.max_upload, self._new_check)
+        self.inspection = Inspection(
+            limits.max_upload, checks_audio=limits.checking is not AudioCheckMode.OFF
+        )
         self._store = store
         self._limits = limits
         self._events = events
@@ -332,7 +337,7 @@ class Upload:
     async def publish(self) -> None:
         """Give the file its name. Called by `Library.publish`."""
         if self._is_wanted:
-            await self._finish_inspection()
+            await self._finish_inspection(self)
         if self._is_wanted and self.name is not None:
             self._ensure_draft()  # also for an empty file
             await self._judge_content(self.name)
@@ -395,6 +400,3 @@ class Upload:
     @property
     def _caller(self) -> str:
         return self._source.caller.key
-
-    def _new_check(self) -> AudioCheck | None:
-        return None if self._limits.checking is AudioCheckMode.OFF else AudioCheck()
