@@ -134,6 +134,11 @@ def test_every_module_is_in_a_room_and_imports_only_allowed_modules(module: str)
     assert not upwards
 
 
+def test_modules_of_http_do_not_import_each_other_in_circles() -> None:
+    modules = {module for module in MODULES if room(module) == "http"}
+    TopologicalSorter({module: ours(module) & modules for module in modules}).prepare()
+
+
 def test_every_module_in_the_list_of_pure_ones_exists() -> None:
     assert set(PURE) <= MODULES.keys()
 

@@ -29,18 +29,18 @@ RECEIVE_BYTES = 1 << 16  # what Twisted's own transports receive at once
 PEER = IPv4Address("TCP", "192.0.2.1", 54321)
 HERE = IPv4Address("TCP", "192.0.2.2", 80)
 DESCRIPTOR = 5  # of a socket; nothing is read from it or written to it
-NO_ADDRESS = UNIXAddress(None)  # of whoever connects to a UNIX socket
+NO_ADDRESS = UNIXAddress(None)  # the peer of a UNIX socket
 
 
 def outcome(deferred: Deferred[T]) -> list[T | Failure]:
-    """What `deferred` fires with, once it does; a failure counts as handled."""
+    """The result of `deferred`, as soon as there is one; a failure counts as handled."""
     outcomes: list[T | Failure] = []
     deferred.addBoth(outcomes.append)
     return outcomes
 
 
 def result(deferred: Deferred[T]) -> T:
-    """What `deferred` has fired with; its failure is raised."""
+    """The result of `deferred`; its failure is raised."""
     outcomes = outcome(deferred)
     assert outcomes, "it is still waiting"
     if isinstance(outcomes[0], Failure):
@@ -71,14 +71,14 @@ class Connection:
         peer: Any = PEER,
         here: Any = HERE,
     ) -> None:
-        """`window` is how many bytes the client takes until it is told to `take` more; None is no
-        end of them. `peer` is the client's address, `here` the one that it has connected to.
+        """`window` is how many bytes the client takes until `take` allows more; None is no
+        limit. `peer` is the client's address, `here` the one that it has connected to.
         """
         self.bufferSize = RECEIVE_BYTES
         self.connected = True
         self.disconnecting = False
         self.reading = True
-        self.half_closed = False  # the client has seen the end of what is sent
+        self.half_closed = False  # the client has received the end of all data
         self.aborted = False
         self.received = b""
         self._clock = clock
@@ -105,7 +105,7 @@ class Connection:
         self._clock.advance(0)
 
     def take(self, size: int | None = None) -> None:
-        """The client takes `size` bytes more, or all that ever come."""
+        """The client takes `size` bytes more, or all from now on."""
         self._window = None if size is None or self._window is None else self._window + size
         self._soon(self._do_write)
         self._clock.advance(0)
@@ -117,17 +117,17 @@ class Connection:
         self._clock.advance(0)
 
     def leave(self) -> None:
-        """The client is gone: a reset."""
+        """The client resets the connection."""
         self._lost(ConnectionLost())
         self._clock.advance(0)
 
     @property
     def unread(self) -> int:
-        """How much of what the client has sent waits outside the process."""
+        """The bytes that the client has sent and that wait outside the process."""
         return len(self._incoming)
 
     def answers(self) -> list[Answer]:
-        """The responses that have come, each of them whole."""
+        """The received responses, each of them complete."""
         found, rest = [], self.received
         while rest:
             answer, rest = _parse(rest)
@@ -299,7 +299,7 @@ class SocketConnection(Connection):
 
     def getHandle(self) -> Socket:
         assert self.connected, "Twisted's transports have no socket any more"
-        self.socket.unsent = int(self._window == 0)  # what was sent last waits for the client
+        self.socket.unsent = int(self._window == 0)  # the last data waits for the client
         return self.socket
 
     def fileno(self) -> int:
@@ -307,7 +307,7 @@ class SocketConnection(Connection):
         return self.socket.descriptor
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket now, as Twisted's transports do; not again, if they are told twice."""
+        """Close the socket now, as Twisted's transports do. Idempotent."""
         assert reason.value is not None
         self._lost(reason.value)
 
@@ -339,7 +339,7 @@ class SocketConnection(Connection):
 
 @implementer(IStreamsBody)
 class Streaming(Resource):
-    """Answers 200 with what `handler(request)` comes to, and a `MediaError` with its status. The
+    """Responds with the result of `handler(request)`, or to a `MediaError` with its status. The
     handler is cancelled when the client goes, as Klein does it.
     """
 
@@ -376,7 +376,7 @@ class Streaming(Resource):
 
 
 class Plain(Resource):
-    """Says what stock Twisted has made of a request."""
+    """Responds with what stock Twisted has parsed."""
 
     isLeaf = True
 

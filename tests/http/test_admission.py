@@ -1,4 +1,4 @@
-"""How many may come in, and what those are told who may not."""
+"""The limits of connections, and the responses to refused ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twistedmedia.http.lingering import LINGER_S
 from twistedmedia.http.site import MediaSite
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
-SILENTLY = 128  # so many are turned away with an answer at a time
+SILENTLY = 128  # connections that are refused with a response at a time
 IDLE_FOR_S = RECENT_S + 0.1
 
 
@@ -34,7 +34,7 @@ class Peer:
     def __init__(self, pace: float | None = None) -> None:
         self.told = 0
         self.is_full = False  # it has not taken all of the response
-        self.sentLength = 0  # what it has taken
+        self.sentLength = 0  # bytes that the peer has taken
         self.requests = [self]
         self._pace = pace
 
@@ -45,8 +45,8 @@ class Peer:
         self.told += 1
 
 
-class Door:
-    """An admission, and the shares of those inside."""
+class Entrance:
+    """An admission, and the shares of admitted connections."""
 
     def __init__(self, bounds: ConnectionLimits, proxies: Proxies = NO_PROXIES) -> None:
         self.clock = Clock()
@@ -56,7 +56,7 @@ class Door:
     def enter(
         self, host: str, descriptor: int | None = None, peer: Peer | None = None
     ) -> type[MediaError] | None:
-        """One more connection; the kind of its refusal, or None."""
+        """Add a connection. Returns the kind of its refusal, or None."""
         try:
             share = self.admission.enter(host, descriptor, peer or Peer())
         except MediaError as refusal:
@@ -65,30 +65,30 @@ class Door:
         return None
 
     def kinds(self, *hosts: str) -> list[type[MediaError] | None]:
-        """What those are told who come one after the other."""
+        """The responses to connections that are made one after the other."""
         return [self.enter(host) for host in hosts]
 
     def leave(self, host: str) -> None:
-        """One that had entered is gone."""
+        """An admitted connection ends."""
         self._inside[host].pop().release()
 
 
-def test_the_bounds_are_wide_unless_given() -> None:
+def test_the_default_limits_are_high() -> None:
     assert ConnectionLimits() == ConnectionLimits(connections=10_000, per_address=2_000)
 
 
-def test_as_many_come_in_as_may_and_no_more() -> None:
-    door = Door(ConnectionLimits(connections=3))
+def test_connections_are_admitted_up_to_the_limit() -> None:
+    door = Entrance(ConnectionLimits(connections=3))
     assert door.kinds("a", "b", "c", "d", LOCAL) == [None] * 3 + [Busy] * 2
 
 
-def test_as_many_come_in_from_one_address_as_may_and_others_do_not_suffer() -> None:
-    door = Door(ConnectionLimits(per_address=2))
+def test_connections_of_one_address_are_admitted_up_to_its_limit() -> None:
+    door = Entrance(ConnectionLimits(per_address=2))
     assert door.kinds(HERE, HERE, HERE, THERE) == [None, None, TooManyConnections, None]
 
 
-def test_whoever_leaves_makes_room() -> None:
-    door = Door(ConnectionLimits(connections=3, per_address=2))
+def test_a_connection_that_ends_makes_room() -> None:
+    door = Entrance(ConnectionLimits(connections=3, per_address=2))
     assert door.kinds(HERE, HERE, THERE) == [None] * 3
     door.leave(HERE)
     assert door.kinds(HERE, HERE, "a") == [None, TooManyConnections, Busy]
@@ -97,15 +97,15 @@ def test_whoever_leaves_makes_room() -> None:
     assert door.kinds(HERE, THERE, "a") == [None, None, Busy]
 
 
-def test_one_that_is_told_to_go_takes_no_place() -> None:
-    door = Door(ConnectionLimits(connections=2))
+def test_a_refused_connection_takes_no_place() -> None:
+    door = Entrance(ConnectionLimits(connections=2))
     assert door.kinds("a", "b", "c") == [None, None, Busy]
     door.leave("a")
     assert door.kinds("a") == [None]
 
 
-def test_nothing_is_kept_of_those_who_have_left() -> None:
-    door = Door(ConnectionLimits())
+def test_nothing_is_kept_of_connections_that_ended() -> None:
+    door = Entrance(ConnectionLimits())
     for host in (HERE, "2001:db8::1", LOCAL):
         assert door.enter(host) is None
         door.leave(host)
@@ -127,11 +127,11 @@ def test_nothing_is_kept_of_those_who_have_left() -> None:
         ("192.0.2.1", "192.0.2.2", False),
     ],
 )
-def test_an_address_is_what_a_provider_gives_to_one_customer(
+def test_an_address_is_the_range_that_a_provider_assigns_to_one_customer(
     one: str, other: str, are_one: bool
 ) -> None:
     second = TooManyConnections if are_one else None
-    door = Door(ConnectionLimits(per_address=1))
+    door = Entrance(ConnectionLimits(per_address=1))
     assert door.kinds(one, other) == [None, second]
     door.leave(one)
     if not are_one:
@@ -140,10 +140,10 @@ def test_an_address_is_what_a_provider_gives_to_one_customer(
 
 
 @pytest.mark.parametrize("host", ["10.1.2.3", "::ffff:10.1.2.3", "fd00::1", LOCAL])
-def test_proxies_and_those_on_unix_sockets_are_many(host: str) -> None:
+def test_proxies_and_peers_on_unix_sockets_have_no_limit_of_their_own(host: str) -> None:
     """Although the latter are not trusted in what they say; but in all there are no more."""
     proxies = parse_proxies(["10.0.0.0/8", "fd00::/8"])
-    door = Door(ConnectionLimits(connections=4, per_address=1), proxies)
+    door = Entrance(ConnectionLimits(connections=4, per_address=1), proxies)
     assert door.kinds(*[host] * 5) == [None] * 4 + [Busy]
 
 
@@ -164,7 +164,7 @@ def test_connections_leave_descriptors_for_files(limit: list[int], soft: int) ->
     ones included, take at most three quarters, and refused ones half of what is reserved.
     """
     limit[0] = soft
-    admission = Door(ConnectionLimits()).admission
+    admission = Entrance(ConnectionLimits()).admission
     connections, refused = admission.shares.total, admission.limits.refused
     assert 1 <= connections <= 10_000
     assert connections + admission.shares.reserve + refused <= soft * 3 // 4
@@ -182,7 +182,7 @@ def test_connections_leave_descriptors_for_files(limit: list[int], soft: int) ->
         ConnectionLimits(1_000_000),
     ],
 )
-def test_a_limit_that_suffices_lowers_no_bound(bounds: ConnectionLimits) -> None:
+def test_a_sufficient_limit_of_descriptors_lowers_nothing(bounds: ConnectionLimits) -> None:
     limit = bounds.descriptors
     lowered = bounds.within(limit)
     assert lowered.connections == bounds.connections
@@ -195,7 +195,7 @@ def test_a_limit_that_suffices_lowers_no_bound(bounds: ConnectionLimits) -> None
 def test_one_address_leaves_places_to_others_when_descriptors_are_few(limit: list[int]) -> None:
     """Case 90."""
     limit[0] = 256
-    door = Door(ConnectionLimits())
+    door = Entrance(ConnectionLimits())
     told = [door.enter(HERE) for _ in range(300)]
     assert told == [None] * 128 + [TooManyConnections] * 172
     assert door.kinds(*[THERE] * 35) == [None] * 35
@@ -205,12 +205,12 @@ def test_one_address_leaves_places_to_others_when_descriptors_are_few(limit: lis
     ("soft", "first_refused"),
     [(1024, 960), (256, 240), (64, 48), (65536, 61440), (20, 4), (resource.RLIM_INFINITY, None)],
 )
-def test_near_the_limit_of_descriptors_nobody_comes_in(
+def test_no_connection_is_admitted_near_the_limit_of_descriptors(
     limit: list[int], soft: int, first_refused: int | None
 ) -> None:
-    """Case 25. The rest is for the files of those who are in."""
+    """Case 25. The rest is for the files of admitted connections."""
     limit[0] = soft
-    door = Door(ConnectionLimits())
+    door = Entrance(ConnectionLimits())
     if first_refused is None:
         assert door.enter(HERE, 1 << 30) is None
     else:
@@ -220,8 +220,8 @@ def test_near_the_limit_of_descriptors_nobody_comes_in(
 
 
 def test_the_limit_is_the_one_of_now(limit: list[int]) -> None:
-    """`prlimit` may have changed it."""
-    door = Door(ConnectionLimits())
+    """`prlimit` may change it."""
+    door = Entrance(ConnectionLimits())
     assert door.enter(HERE, 1000) is Busy
     limit[0] = 2048
     assert door.enter(HERE, 1000) is None
@@ -229,7 +229,7 @@ def test_the_limit_is_the_one_of_now(limit: list[int]) -> None:
 
 
 def test_of_few_descriptors_few_are_taken_by_refused_connections(limit: list[int]) -> None:
-    """Case 90: those that linger must not use up what is reserved."""
+    """Case 90: lingering connections must not use the reserved descriptors."""
     limit[0] = 256
     serving = Serving(connection_limits=ConnectionLimits(connections=1))
     inside = serving.connect()
@@ -244,7 +244,7 @@ def test_of_few_descriptors_few_are_taken_by_refused_connections(limit: list[int
 def test_the_socket_of_a_connection_that_is_refused_without_a_word_is_closed_at_once(
     limit: list[int],
 ) -> None:
-    """Case 90: in one turn of the event loop hundreds may come."""
+    """Case 90: hundreds may arrive in one turn of the event loop."""
     limit[0] = 256
     clock = Clock()
     site = MediaSite(Resource(), reactor=clock, connection_limits=ConnectionLimits(connections=1))
@@ -262,7 +262,7 @@ def test_the_socket_of_a_connection_that_is_refused_without_a_word_is_closed_at_
 
 def test_when_connections_are_used_up_an_idle_one_of_the_largest_share_is_closed() -> None:
     """Case 86."""
-    door = Door(ConnectionLimits(connections=4))
+    door = Entrance(ConnectionLimits(connections=4))
     busy, idle, other = Peer(None), Peer(0.0), Peer(0.0)
     for host, peer in ((HERE, busy), (HERE, idle), (HERE, Peer()), (THERE, other)):
         assert door.enter(host, peer=peer) is None
@@ -272,7 +272,7 @@ def test_when_connections_are_used_up_an_idle_one_of_the_largest_share_is_closed
 
 def test_near_the_limit_of_descriptors_one_is_closed_for_the_next(limit: list[int]) -> None:
     """Case 90."""
-    door = Door(ConnectionLimits())
+    door = Entrance(ConnectionLimits())
     peers = [Peer(0.0) for _ in range(10)]
     for descriptor, peer in enumerate(peers, start=950):
         assert door.enter(HERE, descriptor, peer) is None
@@ -283,7 +283,7 @@ def test_near_the_limit_of_descriptors_one_is_closed_for_the_next(limit: list[in
 
 @pytest.mark.parametrize("host", ["10.1.2.3", LOCAL])
 def test_proxies_do_not_give_way(host: str) -> None:
-    door = Door(ConnectionLimits(connections=3), parse_proxies(["10.0.0.0/8"]))
+    door = Entrance(ConnectionLimits(connections=3), parse_proxies(["10.0.0.0/8"]))
     peers = [Peer(0.0) for _ in range(3)]
     assert [door.enter(host, peer=peer) for peer in peers] == [None] * 3
     assert door.enter(HERE) is Busy
@@ -292,7 +292,7 @@ def test_proxies_do_not_give_way(host: str) -> None:
 
 def test_when_every_address_has_one_an_idle_one_is_closed_for_a_newcomer() -> None:
     """Case 86."""
-    door = Door(ConnectionLimits(connections=4), parse_proxies(["10.0.0.0/8"]))
+    door = Entrance(ConnectionLimits(connections=4), parse_proxies(["10.0.0.0/8"]))
     proxy, busy, idle, other = Peer(0.0), Peer(None), Peer(0.0), Peer(0.0)
     for host, peer in (("10.1.2.3", proxy), (HERE, busy), (THERE, idle), ("192.0.2.3", other)):
         assert door.enter(host, peer=peer) is None
@@ -302,8 +302,8 @@ def test_when_every_address_has_one_an_idle_one_is_closed_for_a_newcomer() -> No
 
 @pytest.mark.parametrize(("bytes_per_s", "told"), [(8000, 0), (10, 1), (0, 1)])
 def test_a_connection_that_takes_a_response_is_not_idle(bytes_per_s: int, told: int) -> None:
-    """Case 86. The kernel sends on after the last byte was written."""
-    door, peer = Door(ConnectionLimits(connections=2)), Peer(0.0)
+    """Case 86. The kernel continues to send after the last byte was written."""
+    door, peer = Entrance(ConnectionLimits(connections=2)), Peer(0.0)
     peer.is_full = True
     assert door.enter(HERE, peer=peer) is None
     assert door.enter(HERE) is None
@@ -316,7 +316,7 @@ def test_a_connection_that_takes_a_response_is_not_idle(bytes_per_s: int, told: 
 
 
 def test_others_give_way_to_a_proxy() -> None:
-    door = Door(ConnectionLimits(connections=3), parse_proxies(["10.0.0.0/8"]))
+    door = Entrance(ConnectionLimits(connections=3), parse_proxies(["10.0.0.0/8"]))
     peers = [Peer(0.0) for _ in range(3)]
     assert [door.enter(HERE, peer=peer) for peer in peers] == [None] * 3
     assert door.kinds("10.1.2.3", "10.1.2.3") == [None, None]
@@ -327,7 +327,7 @@ def test_others_give_way_to_a_proxy() -> None:
 
 
 def test_on_a_site_an_idle_connection_of_the_largest_share_is_closed_for_a_newcomer() -> None:
-    """Case 86: and one that has sent half a head; one that has just come is not."""
+    """Case 86: also one that has sent half a head, but not a new one."""
     serving = Serving(connection_limits=ConnectionLimits(connections=4))
     here, there = (IPv4Address("TCP", host, 1) for host in (HERE, THERE))
     silent, half, idle = (serving.connect(peer=here) for _ in range(3))
@@ -384,7 +384,7 @@ def busy(serving: Serving, connection: Connection, status: int, code: int) -> No
     [(ConnectionLimits(connections=2), 503, 514), (ConnectionLimits(per_address=2), 429, 429)],
     ids=["in all", "from one address"],
 )
-def test_who_cannot_stay_is_told_when_to_come_back_and_goes(
+def test_a_refused_connection_gets_a_response_with_retry_after_and_is_closed(
     bounds: ConnectionLimits, status: int, code: int
 ) -> None:
     serving = Serving(connection_limits=bounds)
@@ -408,8 +408,8 @@ def test_who_cannot_stay_is_told_when_to_come_back_and_goes(
     serving.assert_nothing_stays()
 
 
-def test_of_many_who_cannot_stay_most_are_turned_away_without_a_word() -> None:
-    """An answer costs more than it, and five seconds of a descriptor."""
+def test_most_of_many_refused_connections_are_closed_without_a_word() -> None:
+    """A response costs more, and keeps a descriptor for five seconds."""
     serving = Serving(connection_limits=ConnectionLimits(connections=1))
     inside = serving.connect()
     crowd = [serving.connect() for _ in range(SILENTLY + 10)]
@@ -427,7 +427,9 @@ def test_of_many_who_cannot_stay_most_are_turned_away_without_a_word() -> None:
     serving.assert_nothing_stays()
 
 
-def test_more_of_an_address_at_its_bound_are_turned_away_before_they_cost_much() -> None:
+def test_more_connections_of_an_address_at_its_limit_are_turned_away_before_they_cost_much() -> (
+    None
+):
     """Case 91. A port can ask for it before it makes anything. Other addresses are let in."""
     serving = Serving(connection_limits=ConnectionLimits(per_address=1))
     here, there = (IPv4Address("TCP", host, 1) for host in (HERE, THERE))
@@ -445,7 +447,7 @@ def test_more_of_an_address_at_its_bound_are_turned_away_before_they_cost_much()
     serving.assert_nothing_stays()
 
 
-def test_addresses_are_counted_as_they_come_and_go() -> None:
+def test_connections_of_addresses_are_counted() -> None:
     serving = Serving(connection_limits=ConnectionLimits(per_address=1))
     peers = [IPv4Address("TCP", host, 1) for host in (HERE, THERE)]
     connections = [serving.connect(peer=peer) for peer in (*peers, *peers)]
@@ -462,7 +464,7 @@ def test_addresses_are_counted_as_they_come_and_go() -> None:
 
 
 @pytest.mark.parametrize("peer", [NO_ADDRESS, IPv4Address("TCP", "10.0.0.1", 1)])
-def test_proxies_are_many_on_a_site(peer: object) -> None:
+def test_proxies_have_no_limit_of_their_own_on_a_site(peer: object) -> None:
     serving = Serving(
         connection_limits=ConnectionLimits(per_address=1), proxies=parse_proxies(["10.0.0.1"])
     )

@@ -1,4 +1,4 @@
-"""The end of a Site: who has begun is answered, who is idle goes, the last one is waited for."""
+"""The end of a Site: requests in progress get responses, and idle connections are closed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEADER_S = Timeouts().header_s
 
 
 class Closing(Serving):
-    """A Site that closes when it is told to."""
+    """A Site that the test closes."""
 
     closed: list[Failure | None]
 
@@ -37,13 +37,13 @@ class Closing(Serving):
         self.closed = outcome(self.site.close())
 
     def assert_closed(self) -> None:
-        """The last connection is gone, and nothing is left of any."""
+        """The last connection has ended, and nothing is left of any."""
         assert self.closed == [None]
         self.assert_nothing_stays()
 
 
 def assert_last(connection: Connection, content: bytes) -> None:
-    """The connection has ended with a whole answer that says so."""
+    """The connection has ended with a complete response that says so."""
     answer = connection.answers()[-1]
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert answer.content == content
@@ -57,7 +57,7 @@ def test_a_site_without_connections_is_closed_at_once() -> None:
 
 
 @pytest.mark.parametrize("begin", [put(3), CHUNKED, put(3) + b"a", head(method="GET")])
-def test_a_request_in_progress_ends_whole_and_is_the_last_of_its_connection(begin: bytes) -> None:
+def test_a_request_in_progress_is_completed_and_is_the_last_of_its_connection(begin: bytes) -> None:
     """Case 47."""
     gate = Gate(content_of)
     serving = Closing(gate)
@@ -76,8 +76,8 @@ def test_a_request_in_progress_ends_whole_and_is_the_last_of_its_connection(begi
     serving.assert_closed()
 
 
-def test_an_answer_that_has_begun_ends_whole() -> None:
-    """Case 47. It did not say that it would be the last."""
+def test_a_response_that_has_begun_is_completed() -> None:
+    """Case 47. Its head did not say that it would be the last."""
     gate = Gate(content_of)
 
     async def begin(request: Any) -> bytes:
@@ -98,7 +98,7 @@ def test_an_answer_that_has_begun_ends_whole() -> None:
     serving.assert_closed()
 
 
-def test_an_answer_that_is_taken_slowly_is_taken_whole() -> None:
+def test_a_response_that_is_read_slowly_is_completed() -> None:
     async def answer(request: Any) -> bytes:
         return b"a" * MIB
 
@@ -116,7 +116,7 @@ def test_an_answer_that_is_taken_slowly_is_taken_whole() -> None:
     serving.assert_closed()
 
 
-def test_a_large_upload_that_is_held_goes_on() -> None:
+def test_a_large_upload_that_is_paused_continues() -> None:
     """Case 47."""
     gate = Gate(length_of)
     serving = Closing(gate)
@@ -131,11 +131,11 @@ def test_a_large_upload_that_is_held_goes_on() -> None:
     serving.assert_closed()
 
 
-# Requests that are on their way
+# Requests in flight
 
 
 @pytest.mark.parametrize("before", [b"", GET], ids=["fresh", "kept"])
-def test_a_request_that_comes_within_the_last_call_is_answered(before: bytes) -> None:
+def test_a_request_within_the_grace_period_gets_its_response(before: bytes) -> None:
     serving = Closing()
     connection = serving.connect()
     connection.send(before)
@@ -147,7 +147,7 @@ def test_a_request_that_comes_within_the_last_call_is_answered(before: bytes) ->
     serving.assert_closed()
 
 
-def test_a_request_that_begins_within_the_last_call_may_take_its_time() -> None:
+def test_a_request_that_begins_within_the_grace_period_may_take_longer() -> None:
     gate = Gate(content_of)
     serving = Closing(gate)
     connection = serving.connect()
@@ -162,7 +162,7 @@ def test_a_request_that_begins_within_the_last_call_may_take_its_time() -> None:
 
 
 @pytest.mark.parametrize("before", [b"", GET, GET + b"\r\n"], ids=["fresh", "kept", "a line"])
-def test_a_connection_without_a_request_is_closed_after_the_last_call(before: bytes) -> None:
+def test_a_connection_without_a_request_is_closed_after_the_grace_period(before: bytes) -> None:
     serving = Closing()
     connection = serving.connect()
     connection.send(before)
@@ -178,7 +178,7 @@ def test_a_connection_without_a_request_is_closed_after_the_last_call(before: by
 
 
 @pytest.mark.parametrize("before", [b"", GET], ids=["fresh", "kept"])
-def test_a_head_that_has_begun_has_its_time_and_is_answered(before: bytes) -> None:
+def test_a_head_that_has_begun_has_its_time_and_gets_a_response(before: bytes) -> None:
     serving = Closing()
     connection = serving.connect()
     connection.send(before + GET[:7])
@@ -190,7 +190,7 @@ def test_a_head_that_has_begun_has_its_time_and_is_answered(before: bytes) -> No
     serving.assert_closed()
 
 
-def test_a_head_that_has_begun_and_does_not_end_is_late_as_ever() -> None:
+def test_a_head_that_has_begun_and_does_not_end_times_out() -> None:
     """Case 24."""
     serving = Closing()
     connection = serving.connect()
@@ -203,11 +203,11 @@ def test_a_head_that_has_begun_and_does_not_end_is_late_as_ever() -> None:
     serving.assert_closed()
 
 
-# Requests that come too late
+# Requests that arrive too late
 
 
 def test_requests_behind_the_one_in_progress_are_not_begun() -> None:
-    """Their client sees that it was the last, and asks somebody else."""
+    """The client sees that it was the last, and uses another server."""
     gate = Gate(content_of)
     serving = Closing(gate)
     connection = serving.connect()
@@ -222,7 +222,7 @@ def test_requests_behind_the_one_in_progress_are_not_begun() -> None:
     serving.assert_closed()
 
 
-def test_of_requests_that_come_together_in_the_last_call_the_first_is_answered() -> None:
+def test_the_first_of_pipelined_requests_in_the_grace_period_gets_its_response() -> None:
     serving = Closing()
     connection = serving.connect()
     serving.close()
@@ -232,7 +232,7 @@ def test_of_requests_that_come_together_in_the_last_call_the_first_is_answered()
     serving.assert_closed()
 
 
-def test_who_is_refused_already_is_waited_for_no_longer_than_ever() -> None:
+def test_refused_connections_linger_no_longer_than_usual() -> None:
     serving = Closing(refuse)
     malformed, early = serving.connect(), serving.connect()
     malformed.send(b"\0")
@@ -250,10 +250,10 @@ def test_who_is_refused_already_is_waited_for_no_longer_than_ever() -> None:
     serving.assert_closed()
 
 
-# Those who wait
+# Waiting for the last connection
 
 
-def test_the_last_connection_is_waited_for() -> None:
+def test_closing_waits_for_the_last_connection() -> None:
     gate = Gate(content_of)
     serving = Closing(gate)
     idle, busy, leaving = (serving.connect() for _ in range(3))
@@ -270,7 +270,7 @@ def test_the_last_connection_is_waited_for() -> None:
     serving.assert_closed()
 
 
-def test_those_who_take_too_long_are_cut() -> None:
+def test_connections_that_take_too_long_are_aborted() -> None:
     """Case 47."""
     serving = Closing(Gate())
     uploading, idle = serving.connect(), serving.connect()
@@ -286,7 +286,7 @@ def test_those_who_take_too_long_are_cut() -> None:
     serving.assert_closed()
 
 
-def test_to_cut_those_who_are_gone_already_is_done_at_once() -> None:
+def test_disconnect_fires_at_once_without_connections() -> None:
     serving = Closing()
     connection = serving.connect()
     serving.close()

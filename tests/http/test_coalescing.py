@@ -1,4 +1,4 @@
-"""Answers that are collected: sent once a turn, in their order, and none of them twice."""
+"""Coalesced responses are sent once a turn, in their order, and none of them twice."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Transport(TCPConnection):
         return self.sent + self.dataBuffer
 
 
-def test_what_is_due_is_sent_at_the_end_of_the_turn_in_one_piece() -> None:
+def test_collected_data_is_sent_at_the_end_of_the_turn_in_one_piece() -> None:
     clock = Clock()
     transport = Transport()
     outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
@@ -50,7 +50,7 @@ def test_what_is_due_is_sent_at_the_end_of_the_turn_in_one_piece() -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_what_may_not_be_collected_comes_after_what_was() -> None:
+def test_data_that_may_not_be_collected_follows_collected_data() -> None:
     clock = Clock()
     transport = Transport()
     outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
@@ -63,7 +63,7 @@ def test_what_may_not_be_collected_comes_after_what_was() -> None:
 
 
 @pytest.mark.parametrize("room", [0, 1, 5, ConnectionError()])
-def test_what_the_kernel_does_not_take_waits_with_the_transport(room: int | Exception) -> None:
+def test_data_that_the_kernel_does_not_take_waits_in_the_transport(room: int | Exception) -> None:
     clock = Clock()
     transport = Transport(room)
     outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
@@ -74,8 +74,8 @@ def test_what_the_kernel_does_not_take_waits_with_the_transport(room: int | Exce
     assert transport.all == b"0123456789abc"
 
 
-def test_behind_what_waits_nothing_is_collected() -> None:
-    """Case 87. The transport has to know how much waits, to say when that is too much."""
+def test_nothing_is_collected_behind_unsent_data() -> None:
+    """Case 87. The transport has to know how much waits, to pause its producer."""
     clock = Clock()
     transport = Transport(5)
     outgoing = ResponseBuffer(transport, WriteCoalescer(clock))
@@ -104,7 +104,7 @@ def test_much_is_not_collected() -> None:
 
 
 @pytest.mark.parametrize("many", [1, 63, 64, 65, 200])
-def test_of_many_in_one_turn_each_is_sent_whole_and_the_first_do_not_wait(many: int) -> None:
+def test_many_buffers_in_one_turn_are_sent_completely_and_the_first_do_not_wait(many: int) -> None:
     clock = Clock()
     outbox = WriteCoalescer(clock)
     transports = [Transport() for _ in range(many)]
@@ -116,7 +116,7 @@ def test_of_many_in_one_turn_each_is_sent_whole_and_the_first_do_not_wait(many: 
     assert clock.getDelayedCalls() == []
 
 
-def test_nothing_is_sent_to_who_has_gone() -> None:
+def test_nothing_is_sent_after_the_connection_is_lost() -> None:
     clock = Clock()
     transport = Transport()
     ResponseBuffer(transport, WriteCoalescer(clock)).write(b"answer", collect=True)
@@ -125,8 +125,8 @@ def test_nothing_is_sent_to_who_has_gone() -> None:
     assert transport.all == b""
 
 
-def test_nothing_goes_past_what_wraps_a_transport() -> None:
-    """As TLS does, it has the methods of what is below it."""
+def test_no_data_bypasses_a_wrapper_of_a_transport() -> None:
+    """Like TLS, it has the methods of the transport below it."""
     wrapper = ProtocolWrapper(WrappingFactory(Factory()), Protocol())
     below = Transport()
     wrapper.transport = below

@@ -1,4 +1,4 @@
-"""What comes on encrypted connections takes turns (case 85)."""
+"""The input of encrypted connections is decrypted in turns (case 85)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from twistedmedia.http.transport import RECORDS_AT_ONCE, Records, decrypt_in_tur
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
 
 CROWD, NORMAL = "192.0.2.1", "192.0.2.2"
-HANDSHAKES_TURNS = 5  # one with a handshake, and those that follow it without one
+HANDSHAKES_TURNS = 5  # one with a handshake, and the next ones without
 
 
 def record(size: int, kind: int = 23) -> bytes:
@@ -37,7 +37,7 @@ def record(size: int, kind: int = 23) -> bytes:
 
 
 def steps(records: Records, pieces: list[bytes]) -> Iterator[int]:
-    """Where the steps end in which `pieces` are taken, in bytes from the beginning."""
+    """The ends of the steps that take `pieces`, in bytes from the beginning."""
     end = 0
     for piece in pieces:
         while piece:
@@ -70,7 +70,7 @@ def test_steps_end_with_records_wherever_the_input_is_cut(
     assert begin == len(wire)
 
 
-def test_many_small_records_are_told_from_a_few_and_from_large_ones() -> None:
+def test_many_small_records_are_distinguished_from_few_and_from_large_ones() -> None:
     def are_small(wire: bytes) -> bool:
         records = Records()
         records.take(wire)
@@ -82,7 +82,7 @@ def test_many_small_records_are_told_from_a_few_and_from_large_ones() -> None:
 
 
 class Server:
-    """TLS connections that share a queue, whose turns a test takes."""
+    """TLS connections that share a queue, whose turns the test runs."""
 
     def __init__(self, authority: Authority) -> None:
         self.clock = TurningClock()
@@ -129,7 +129,7 @@ class Recording(Protocol):
 
 
 class Wire(StringTransport):
-    """The transport of the socket. It may be used when it is lost, as Twisted's may."""
+    """The transport of the socket. It may be used after it is lost, like Twisted's."""
 
     connected = True
 
@@ -218,7 +218,7 @@ def test_handshakes_wait_for_their_turns_and_leave_turns_to_others(server: Serve
     assert sum(client.is_answered for client in crowd) - answered == 10
 
 
-def test_a_handshake_that_comes_in_pieces_waits_as_well(server: Server) -> None:
+def test_a_handshake_in_pieces_waits_as_well(server: Server) -> None:
     client = server.connect()
     for piece in client.hello_in_pieces(9):
         client.tls.dataReceived(piece)
@@ -257,7 +257,7 @@ def test_tiny_records_of_a_crowd_leave_time_to_others(server: Server) -> None:
     assert all(client.wire.producerState == "producing" for client in crowd)
 
 
-def test_what_comes_meanwhile_is_behind_what_waits(server: Server) -> None:
+def test_later_input_is_behind_input_that_waits(server: Server) -> None:
     client = server.connect()
     client.shake_hands()
     content = bytes(range(256)) * 4
@@ -268,7 +268,7 @@ def test_what_comes_meanwhile_is_behind_what_waits(server: Server) -> None:
     assert client.protocol.content == content
 
 
-def test_what_was_received_before_the_end_comes_before_it(server: Server) -> None:
+def test_input_before_the_end_is_delivered_before_it(server: Server) -> None:
     client = server.connect()
     client.shake_hands()
     client.tls.dataReceived(client.records_of(bytes(1000), 1))
@@ -279,7 +279,9 @@ def test_what_was_received_before_the_end_comes_before_it(server: Server) -> Non
 
 
 @pytest.mark.parametrize("abort_first", [False, True])
-def test_a_connection_that_is_cut_drops_what_waits(server: Server, abort_first: bool) -> None:
+def test_a_connection_that_is_aborted_drops_waiting_input(
+    server: Server, abort_first: bool
+) -> None:
     client = server.connect()
     client.shake_hands()
     client.tls.dataReceived(client.records_of(bytes(1000), 1))
@@ -293,7 +295,7 @@ def test_a_connection_that_is_cut_drops_what_waits(server: Server, abort_first: 
     assert len(client.protocol.content) == received
 
 
-def test_a_protocol_may_cut_the_connection_while_it_gets_what_came_before_its_end(
+def test_a_protocol_may_abort_the_connection_while_it_receives_the_last_input(
     server: Server,
 ) -> None:
     client = server.connect()
@@ -307,7 +309,7 @@ def test_a_protocol_may_cut_the_connection_while_it_gets_what_came_before_its_en
 
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_connection_whose_protocol_fails_in_its_turn_ends(server: Server, is_lost: bool) -> None:
-    """As Twisted ends one whose protocol fails at once."""
+    """As Twisted ends a connection whose protocol fails in `dataReceived`."""
     client = server.connect()
     client.shake_hands()
     client.tls.dataReceived(client.records_of(bytes(1000), 1))
@@ -320,7 +322,7 @@ def test_a_connection_whose_protocol_fails_in_its_turn_ends(server: Server, is_l
     assert client.wire.disconnecting
 
 
-def test_the_protocol_that_pauses_is_not_resumed_by_its_turn(server: Server) -> None:
+def test_a_protocol_that_pauses_is_not_resumed_by_its_turn(server: Server) -> None:
     client = server.connect()
     client.shake_hands()
     client.tls.dataReceived(client.records_of(bytes(1000), 1))
@@ -331,7 +333,7 @@ def test_the_protocol_that_pauses_is_not_resumed_by_its_turn(server: Server) -> 
     assert client.wire.producerState == "producing"
 
 
-def test_what_resumes_waits_for_the_turn_of_what_was_received(server: Server) -> None:
+def test_reading_resumes_after_the_turn_of_the_received_input(server: Server) -> None:
     client = server.connect()
     client.shake_hands()
     client.tls.dataReceived(client.records_of(bytes(1000), 1))
@@ -344,7 +346,7 @@ def test_what_resumes_waits_for_the_turn_of_what_was_received(server: Server) ->
 def test_a_lost_connection_leaves_nothing_to_the_collector(
     server: Server, shakes_hands: bool
 ) -> None:
-    """Case 87. Twisted keeps it in a reference cycle, with the error that nothing follows."""
+    """Case 87. Twisted would keep it in a reference cycle with an error."""
     client = server.connect()
     client.shake_hands() if shakes_hands else client.hello()
     server.turn_until(lambda: bool(client.wire.value()), HANDSHAKES_TURNS)

@@ -1,4 +1,4 @@
-"""Case 51: peers that close their sending side, or the connection, after whole requests."""
+"""Case 51: peers that close their sending side, or the connection, after complete requests."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ WHOLE = {
 whole = pytest.mark.parametrize(("request_bytes", "content"), WHOLE.values(), ids=WHOLE)
 
 
-class Noting:
-    """A handler that notes what it has read."""
+class Recording:
+    """A handler that records the content that it reads."""
 
     def __init__(self) -> None:
         self.contents: list[bytes] = []
@@ -44,7 +44,7 @@ class Noting:
 
 
 def half_closed(serving: Serving, sent: bytes, window: int | None = None) -> Connection:
-    """A connection whose peer has sent this, and has closed its sending side."""
+    """A connection whose peer has sent `sent`, and has closed its sending side."""
     connection = serving.connect(window)
     connection.send(sent)
     connection.half_close()
@@ -52,7 +52,7 @@ def half_closed(serving: Serving, sent: bytes, window: int | None = None) -> Con
 
 
 def left(serving: Serving, sent: bytes, window: int | None = None) -> Connection:
-    """A connection that was lost after its peer had sent this."""
+    """A connection that was lost after its peer had sent `sent`."""
     connection = serving.connect(window)
     connection.send(sent)
     connection.leave()
@@ -157,7 +157,7 @@ def test_a_head_that_is_cut_and_a_connection_without_one_end_at_once(begin: byte
     serving.assert_nothing_stays()
 
 
-def test_what_is_cut_off_behind_a_whole_request_does_not_harm_it() -> None:
+def test_an_incomplete_request_behind_a_complete_one_does_not_harm_it() -> None:
     gate = Gate()
     serving = Serving(gate)
     connection = half_closed(serving, put(3) + b"abc" + put(9) + b"cut")
@@ -168,7 +168,7 @@ def test_what_is_cut_off_behind_a_whole_request_does_not_harm_it() -> None:
     serving.assert_nothing_stays()
 
 
-def test_what_is_malformed_before_the_close_is_refused() -> None:
+def test_malformed_input_before_the_close_is_refused() -> None:
     serving = Serving()
     connection = half_closed(serving, put(3) + b"abc" + b"nonsense\r\n\r\n")
     assert connection.statuses() == [200, 400]
@@ -195,7 +195,7 @@ def test_an_idle_connection_ends_when_its_peer_closes() -> None:
     serving.assert_nothing_stays()
 
 
-def test_a_plain_resource_answers_a_half_closed_client_too() -> None:
+def test_a_plain_resource_responds_to_a_half_closed_client_too() -> None:
     serving = Serving()
     connection = half_closed(serving, put(3, path="/plain") + b"abc")
     assert connection.statuses() == [200]
@@ -210,7 +210,7 @@ def test_a_plain_resource_answers_a_half_closed_client_too() -> None:
 def test_a_request_is_carried_out_though_its_connection_is_lost(
     request_bytes: bytes, content: bytes, kind: type[Connection]
 ) -> None:
-    noting = Noting()
+    noting = Recording()
     gate = Gate(noting)
     serving = Serving(gate)
     connection = kind(serving.site, serving.clock)
@@ -225,8 +225,8 @@ def test_a_request_is_carried_out_though_its_connection_is_lost(
     serving.assert_nothing_stays()
 
 
-def test_one_that_half_closed_first_is_carried_out_as_well() -> None:
-    noting = Noting()
+def test_a_request_is_carried_out_also_if_its_client_half_closed_first() -> None:
+    noting = Recording()
     gate = Gate(noting)
     serving = Serving(gate)
     connection = half_closed(serving, put(3) + b"abc")
@@ -238,9 +238,9 @@ def test_one_that_half_closed_first_is_carried_out_as_well() -> None:
 
 
 @pytest.mark.parametrize("rest", [head(method="GET"), put(3) + b"def", CHUNKED + chunked(b"g", 1)])
-def test_requests_behind_it_are_dropped(rest: bytes) -> None:
+def test_requests_behind_a_request_that_is_carried_out_are_dropped(rest: bytes) -> None:
     """Their client repeats them (RFC 9112, 9.3.2)."""
-    noting = Noting()
+    noting = Recording()
     gate = Gate(noting)
     serving = Serving(gate)
     left(serving, put(3) + b"abc" + rest + put(3) + b"def")
@@ -256,7 +256,7 @@ def test_requests_behind_it_are_dropped(rest: bytes) -> None:
 def test_of_the_requests_that_wait_for_a_lost_peer_only_the_first_is_carried_out(
     first: bytes,
 ) -> None:
-    """They waited for it to take the response before them."""
+    """They waited until the peer had read an earlier response."""
     methods: list[bytes] = []
 
     async def large_or_note(request: Any) -> bytes:
@@ -310,7 +310,7 @@ def test_a_response_without_end_that_begins_after_the_connection_is_lost_is_ende
 @pytest.mark.parametrize(
     "sent", [put(3, path="/slow") + b"abc", head(path="/slow", method="DELETE")]
 )
-def test_a_plain_resource_is_told_of_a_lost_connection_as_always(sent: bytes) -> None:
+def test_a_plain_resource_is_notified_of_a_lost_connection(sent: bytes) -> None:
     lost: list[Failure] = []
 
     class Slow(Resource):
@@ -328,7 +328,7 @@ def test_a_plain_resource_is_told_of_a_lost_connection_as_always(sent: bytes) ->
 
 
 def test_a_whole_request_behind_one_that_only_reads_is_carried_out() -> None:
-    noting = Noting()
+    noting = Recording()
 
     async def wait_or_note(request: Any) -> bytes:
         if request.method == b"GET":
@@ -343,8 +343,8 @@ def test_a_whole_request_behind_one_that_only_reads_is_carried_out() -> None:
     serving.assert_nothing_stays()
 
 
-def test_what_is_behind_the_last_request_of_a_connection_is_not_one() -> None:
-    noting = Noting()
+def test_input_behind_the_last_request_of_a_connection_is_not_a_request() -> None:
+    noting = Recording()
 
     async def wait_or_note(request: Any) -> bytes:
         if request.method == b"GET":
@@ -358,8 +358,8 @@ def test_what_is_behind_the_last_request_of_a_connection_is_not_one() -> None:
     serving.assert_nothing_stays()
 
 
-def test_a_whole_request_behind_a_response_that_was_not_taken_is_carried_out() -> None:
-    noting = Noting()
+def test_a_whole_request_behind_an_unread_response_is_carried_out() -> None:
+    noting = Recording()
 
     async def large_or_note(request: Any) -> bytes:
         return bytes(MIB) if request.method == b"GET" else await noting(request)
@@ -371,8 +371,8 @@ def test_a_whole_request_behind_a_response_that_was_not_taken_is_carried_out() -
     serving.assert_nothing_stays()
 
 
-def test_the_content_of_a_request_that_is_passed_over_is_not_a_request() -> None:
-    noting = Noting()
+def test_the_content_of_a_dropped_request_is_not_a_request() -> None:
+    noting = Recording()
     gate = Gate(noting)
     serving = Serving(gate)
     connection = serving.connect()
@@ -385,7 +385,7 @@ def test_the_content_of_a_request_that_is_passed_over_is_not_a_request() -> None
     serving.assert_nothing_stays()
 
 
-def test_what_is_malformed_behind_a_request_that_is_carried_out_ends_the_connection() -> None:
+def test_malformed_input_behind_a_request_that_is_carried_out_ends_the_connection() -> None:
     gate = Gate()
     serving = Serving(gate)
     left(serving, put(3) + b"abc" + b"nonsense\r\n\r\n")
@@ -394,7 +394,7 @@ def test_what_is_malformed_behind_a_request_that_is_carried_out_ends_the_connect
     serving.assert_nothing_stays()
 
 
-def test_what_is_malformed_behind_a_response_that_was_not_taken_ends_with_the_connection() -> None:
+def test_malformed_input_behind_an_unread_response_ends_with_the_connection() -> None:
     async def large(request: Any) -> bytes:
         return bytes(MIB)
 
@@ -404,7 +404,7 @@ def test_what_is_malformed_behind_a_response_that_was_not_taken_ends_with_the_co
     serving.assert_nothing_stays()
 
 
-def test_a_fault_in_what_is_behind_a_lost_connection_does_not_keep_it() -> None:
+def test_an_exception_in_the_input_of_a_lost_connection_does_not_keep_it() -> None:
     class Faulty:
         def add(self, host: str, line: bytes, *rest: Any) -> None:
             assert line, "a fault"
@@ -420,8 +420,8 @@ def test_a_fault_in_what_is_behind_a_lost_connection_does_not_keep_it() -> None:
     serving.assert_nothing_stays()
 
 
-def test_nobody_waits_for_a_peer_whose_connection_is_lost() -> None:
-    """It had let a response wait, and its request is still carried out."""
+def test_no_timeout_runs_for_a_peer_whose_connection_is_lost() -> None:
+    """It did not read a response, and its request is still carried out."""
     gate = Gate()
 
     async def large_or_wait(request: Any) -> bytes:
@@ -440,7 +440,7 @@ def test_nobody_waits_for_a_peer_whose_connection_is_lost() -> None:
     serving.assert_nothing_stays()
 
 
-def test_a_file_that_nobody_receives_is_not_sent_by_the_kernel() -> None:
+def test_a_file_is_not_sent_by_the_kernel_after_the_connection_is_lost() -> None:
     class File:
         size, modified_ns, etag, sha256 = MIB, 0, '"x"', None
 
@@ -515,7 +515,7 @@ def test_the_producer_of_a_response_that_ends_early_is_stopped_once(
 
 @implementer(ISSLTransport)
 class Encrypted(Connection):
-    """As far as anybody can tell."""
+    """A connection that looks encrypted."""
 
     def getPeerCertificate(self) -> None:
         """It has none."""
@@ -532,7 +532,7 @@ def test_nothing_waits_for_a_lost_connection_that_was_ending_over_tls() -> None:
 
 @pytest.mark.parametrize("sent", [b"GET /cut", b""])
 def test_an_ending_connection_has_no_other_response(sent: bytes) -> None:
-    """Though its peer takes the one before for long."""
+    """Although its peer reads the earlier one slowly."""
     serving = Serving(Gate())
     connection = half_closed(serving, GET + sent, window=100)
     serving.clock.pump([1] * 60)
@@ -543,7 +543,7 @@ def test_an_ending_connection_has_no_other_response(sent: bytes) -> None:
 
 
 def test_a_transport_that_was_aborted_ends_its_requests_whatever_reason_it_gives() -> None:
-    """TLS says ConnectionLost of a connection that this side has aborted."""
+    """TLS reports `ConnectionLost` for a connection that this side has aborted."""
     serving = Serving(Gate())
     connection = serving.connect()
     connection.send(put(3) + b"abc")
@@ -553,7 +553,7 @@ def test_a_transport_that_was_aborted_ends_its_requests_whatever_reason_it_gives
     serving.assert_nothing_stays()
 
 
-def test_what_is_cut_by_the_site_is_not_carried_out() -> None:
+def test_requests_of_connections_that_the_site_aborts_are_not_carried_out() -> None:
     serving = Serving(Gate())
     connection = serving.connect()
     connection.send(put(3) + b"abc")
@@ -564,7 +564,7 @@ def test_what_is_cut_by_the_site_is_not_carried_out() -> None:
     serving.assert_nothing_stays()
 
 
-def test_a_closing_site_waits_for_what_is_carried_out() -> None:
+def test_a_closing_site_waits_for_requests_that_outlive_their_connections() -> None:
     gate = Gate()
     serving = Serving(gate)
     left(serving, put(3) + b"abc")
@@ -577,7 +577,7 @@ def test_a_closing_site_waits_for_what_is_carried_out() -> None:
     serving.assert_nothing_stays()
 
 
-def test_a_site_that_disconnects_ends_what_is_carried_out() -> None:
+def test_disconnect_ends_requests_that_outlive_their_connections() -> None:
     serving = Serving(Gate())
     left(serving, put(3) + b"abc")
     closed = outcome(serving.site.close())
@@ -588,7 +588,7 @@ def test_a_site_that_disconnects_ends_what_is_carried_out() -> None:
 
 
 def test_what_is_carried_out_counts_as_a_connection_of_its_client() -> None:
-    """So that nobody can leave behind any number of requests."""
+    """Otherwise a client could leave any number of requests behind."""
     gate = Gate()
     serving = Serving(gate, connection_limits=ConnectionLimits(per_address=1))
     left(serving, put(3) + b"abc")
@@ -610,8 +610,8 @@ def test_a_request_that_is_not_whole_ends_with_its_connection(begin: bytes) -> N
     serving.assert_nothing_stays()
 
 
-def test_connections_share_nothing_of_this() -> None:
-    """Of two clients one leaves and one stays."""
+def test_connections_do_not_affect_each_other() -> None:
+    """One client disconnects, another one stays."""
     gate = Gate()
     serving = Serving(gate)
     leaving, staying = serving.connect(), serving.connect()

@@ -1,4 +1,4 @@
-"""A file that the kernel sends by itself: whole, in its turn, and never ahead of the disk."""
+"""Files that the kernel sends: complete, in order, and without waiting for the disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GONE = [BrokenPipeError(errno.EPIPE, "gone"), ConnectionResetError(errno.ECONNRE
 
 
 class SocketMedia:
-    """A media that a `SocketConnection` takes as the kernel would give it. What is cold has to be
+    """A media that is sent to a `SocketConnection`, as by sendfile. A cold part has to be
     fetched, which takes until the test fires it.
     """
 
@@ -57,7 +57,7 @@ class SocketMedia:
         return fetching
 
     def fetched(self) -> None:
-        """The fetch that is under way has brought its bytes."""
+        """Complete the current fetch."""
         self._fetched, fetching = self.fetching.pop()
         fetching.callback(None)
 
@@ -72,7 +72,7 @@ class SocketMedia:
 
 
 class Sending:
-    """Requests for `length` bytes of a media from `offset`, one answer after the other."""
+    """Requests for `length` bytes of a media from `offset`, one response after the other."""
 
     def __init__(
         self,
@@ -103,11 +103,11 @@ class Sending:
 
     @property
     def content(self) -> bytes:
-        """What the client has of the content."""
+        """The content that the client has received."""
         return self.connection.received.partition(HEAD)[2]
 
     def assert_cut_off(self) -> None:
-        """The client can tell that it has not got the whole."""
+        """Check that the client can tell that the content is incomplete."""
         assert not self.connection.connected
         assert len(self.content) < SIZE
         assert (self.sent, self.stream.cancelled) == (0, 1)
@@ -145,7 +145,7 @@ def test_a_span_is_sent_whole_and_nothing_beyond_it(
 
 
 @pytest.mark.parametrize("length", [0, 1, SENDFILE_BYTES])
-def test_little_is_read_and_goes_out_with_its_headers(length: int) -> None:
+def test_a_small_span_is_read_and_sent_with_its_head(length: int) -> None:
     """Case 7."""
     sending = Sending(SocketMedia(), 5, length)
     assert sending.content == CONTENT[5 : 5 + length]
@@ -153,7 +153,7 @@ def test_little_is_read_and_goes_out_with_its_headers(length: int) -> None:
 
 
 def test_one_turn_of_the_loop_is_short() -> None:
-    """Case 29. Twisted calls again in the next one."""
+    """Case 29. Twisted calls again in the next turn."""
     sending = Sending(SocketMedia())
     assert sending.media.asked == [
         (0, TURN_BYTES),
@@ -163,7 +163,7 @@ def test_one_turn_of_the_loop_is_short() -> None:
 
 
 @pytest.mark.parametrize("most", [1000, TURN_BYTES - 1])
-def test_what_the_kernel_takes_only_a_part_of_is_continued(most: int) -> None:
+def test_a_span_that_the_kernel_takes_in_parts_is_continued(most: int) -> None:
     media = SocketMedia()
     media.most = most
     sending = Sending(media)
@@ -172,7 +172,7 @@ def test_what_the_kernel_takes_only_a_part_of_is_continued(most: int) -> None:
 
 
 def test_a_socket_that_takes_nothing_is_waited_for() -> None:
-    """Case 24. Nothing is tried until it takes something, and who it is, is noted."""
+    """Case 24. Nothing is sent until it reads, and the connection is watched."""
     sending = Sending(SocketMedia(), window=0)
     assert sending.media.asked == []
     sending.connection.take(500)  # the headers, and a little
@@ -185,7 +185,7 @@ def test_a_socket_that_takes_nothing_is_waited_for() -> None:
     assert len(sending.clock.getDelayedCalls()) == 1, "for senders: no reader is waited for"
 
 
-def test_a_socket_that_is_ready_and_takes_nothing_all_the_same_is_asked_again() -> None:
+def test_a_socket_that_is_ready_and_takes_nothing_is_tried_again() -> None:
     media = SocketMedia()
     media.errors = [BlockingIOError(errno.EAGAIN, "not now") for _ in range(3)]
     sending = Sending(media)
@@ -216,7 +216,7 @@ def test_what_is_cold_is_fetched_and_the_loop_waits_for_nothing() -> None:
 def test_a_file_that_became_shorter_cuts_the_connection(
     kept: int, cold: bool, nothing_left_behind: list[LogEvent]
 ) -> None:
-    """A short file never looks whole."""
+    """A short file never looks complete."""
     media = SocketMedia(CONTENT[:kept], cold=cold)
     sending = Sending(media)
     while media.fetching:
@@ -273,7 +273,7 @@ def test_a_fetch_that_fails_cuts_the_connection(
 
 
 @pytest.mark.parametrize("error", GONE, ids=lambda error: type(error).__name__)
-def test_a_client_that_is_gone_when_the_kernel_sends_is_nobodys_fault(error: OSError) -> None:
+def test_a_client_that_disconnects_when_the_kernel_sends_is_not_an_error(error: OSError) -> None:
     """Case 25. Nothing is logged."""
     media = SocketMedia()
     sending = Sending(media, window=500_000)
@@ -301,7 +301,7 @@ def test_a_connection_that_ends_at_any_moment_ends_the_sending(window: int, leav
 
 @pytest.mark.parametrize("end", ["bytes", "failure"])
 @pytest.mark.parametrize("aborted", [False, True])
-def test_what_a_fetch_brings_after_the_connection_has_ended_is_nobodys(
+def test_the_result_of_a_fetch_after_the_connection_has_ended_is_dropped(
     end: str, aborted: bool
 ) -> None:
     """Case 25."""
@@ -324,7 +324,7 @@ def test_what_a_fetch_brings_after_the_connection_has_ended_is_nobodys(
 
 @pytest.mark.parametrize("window", [None, 0])
 @pytest.mark.parametrize("cold", [False, True])
-def test_pipelined_requests_are_answered_in_turn(window: int | None, cold: bool) -> None:
+def test_pipelined_requests_get_their_responses_in_order(window: int | None, cold: bool) -> None:
     """Case 46."""
     media = SocketMedia(cold=cold)
     sending = Sending(media, 3, 300_000, window, requests=3)
@@ -338,8 +338,8 @@ def test_pipelined_requests_are_answered_in_turn(window: int | None, cold: bool)
     assert sending.connection.connected
 
 
-def test_answers_that_were_read_and_answers_of_the_kernel_keep_their_order() -> None:
-    """Case 46. The kernel sends when what was written before has gone, and writing goes on when
+def test_responses_that_are_read_and_responses_of_the_kernel_keep_their_order() -> None:
+    """Case 46. The kernel sends after earlier data was written, and writing continues when
     the kernel has sent.
     """
     media = SocketMedia()
@@ -370,8 +370,8 @@ def test_a_connection_that_is_to_be_closed_is_closed_behind_the_last_byte() -> N
     assert not sending.connection.aborted
 
 
-def test_content_that_comes_with_a_request_does_not_disturb_its_answer() -> None:
-    """Nobody reads it; the peer is held while the kernel sends, and let go afterwards."""
+def test_the_content_of_a_request_does_not_disturb_its_response() -> None:
+    """It is not read; the peer is paused while the kernel sends, and resumed afterwards."""
     sending = Sending(SocketMedia(), window=0, header=b"Content-Length: 3000000\r\n")
     sending.connection.send(bytes(2_000_000))
     sending.connection.take(1_000_000)

@@ -1,4 +1,4 @@
-"""Connections that are read on behind an early response: how many at the same time (case 85)."""
+"""Lingering connections: how many of them are read at the same time (case 85)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PIECE = bytes(PIECE_BYTES)
 
 @implementer(ISystemHandle)
 class Held:
-    """What of a transport has a socket."""
+    """A transport with a socket."""
 
     def __init__(self, held: socket.socket) -> None:
         self._held = held
@@ -54,13 +54,13 @@ class Held:
 
 
 def drop(serving: Serving) -> None:
-    """Have all that was sent dropped, as far as it is."""
+    """Run the turns that drop the sent data."""
     for _ in range(1000):
         serving.clock.advance(0.001)
 
 
 @pytest.mark.parametrize("sent", [put(LARGE), MALFORMED])
-def test_so_many_connections_of_one_client_are_read_and_further_ones_wait(sent: bytes) -> None:
+def test_some_connections_of_one_client_are_read_and_further_ones_wait(sent: bytes) -> None:
     serving = Serving(refuse)
     other = serving.connect(peer=type(PEER)("TCP", "192.0.2.99", 1))
     crowd = [serving.connect() for _ in range(MOST_LINGERING + 3)]
@@ -85,8 +85,8 @@ def test_so_many_connections_of_one_client_are_read_and_further_ones_wait(sent: 
     serving.assert_nothing_stays()
 
 
-def test_one_that_has_sent_much_already_waits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the system keeps for it is not read."""
+def test_a_connection_that_has_sent_much_waits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its data in the kernel is not read."""
     monkeypatch.setattr("twistedmedia.http.closing.unread_bytes", lambda _: PIECE_BYTES)
     serving = Serving(refuse)
     crowd = [serving.connect() for _ in range(MOST_LINGERING + 1)]
@@ -98,10 +98,10 @@ def test_one_that_has_sent_much_already_waits_at_once(monkeypatch: pytest.Monkey
     serving.assert_nothing_stays()
 
 
-def test_one_that_sends_small_pieces_waits_when_the_system_keeps_more(
+def test_a_connection_that_sends_small_pieces_waits_if_the_kernel_has_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """TLS hands over no piece of more than 16 KiB."""
+    """TLS delivers pieces of at most 16 KiB."""
     monkeypatch.setattr("twistedmedia.http.closing.unread_bytes", lambda _: PIECE_BYTES // 2)
     serving = Serving(refuse)
     crowd = [serving.connect() for _ in range(MOST_LINGERING + 1)]
@@ -115,7 +115,7 @@ def test_one_that_sends_small_pieces_waits_when_the_system_keeps_more(
     serving.assert_nothing_stays()
 
 
-def test_the_system_tells_how_much_was_received_and_not_read() -> None:
+def test_the_kernel_reports_unread_bytes() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert unread_bytes(Held(ours)) == 0
@@ -126,8 +126,8 @@ def test_the_system_tells_how_much_was_received_and_not_read() -> None:
     assert unread_bytes(StringTransport()) == 0
 
 
-def test_connections_that_send_little_behind_the_response_do_not_count() -> None:
-    """They cost nothing. To cut them would have them come again."""
+def test_connections_that_send_little_after_the_response_do_not_count() -> None:
+    """They cost nothing, and would connect again if they were closed."""
     serving = Serving(refuse)
     crowd = [serving.connect() for _ in range(2 * MOST_LINGERING + MOST_WAITING)]
     for connection in crowd:
@@ -140,8 +140,8 @@ def test_connections_that_send_little_behind_the_response_do_not_count() -> None
     serving.assert_nothing_stays()
 
 
-def test_those_that_were_turned_away_do_not_count() -> None:
-    """They have a bound of their own."""
+def test_refused_connections_do_not_count() -> None:
+    """They have a limit of their own."""
     serving = Serving(refuse, connection_limits=ConnectionLimits(per_address=1))
     crowd = [serving.connect() for _ in range(2 * MOST_LINGERING)]
     for connection in crowd[1:]:
@@ -155,8 +155,10 @@ def test_those_that_were_turned_away_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("sent", [put(LARGE), b"GET", MALFORMED])
-def test_one_too_many_is_told_so_over_tls_when_it_has_sent_something(sent: bytes) -> None:
-    """Before the handshake nothing can be said."""
+def test_a_refused_connection_gets_its_response_over_tls_after_it_has_sent_something(
+    sent: bytes,
+) -> None:
+    """Nothing can be sent before the handshake."""
     serving = Serving(refuse, connection_limits=ConnectionLimits(per_address=1))
     first = serving.connect()
     connection = Encrypted(serving.site, serving.clock)
@@ -175,7 +177,7 @@ def test_one_too_many_is_told_so_over_tls_when_it_has_sent_something(sent: bytes
     serving.assert_nothing_stays()
 
 
-def test_one_that_leaves_while_it_waits_takes_nobodys_turn() -> None:
+def test_a_connection_that_ends_while_it_waits_takes_no_turn() -> None:
     serving = Serving(refuse)
     crowd = [serving.connect() for _ in range(MOST_LINGERING + 2)]
     for connection in crowd:
@@ -190,7 +192,7 @@ def test_one_that_leaves_while_it_waits_takes_nobodys_turn() -> None:
     serving.assert_nothing_stays()
 
 
-def test_one_that_has_lingered_for_long_gives_way_to_newcomers() -> None:
+def test_a_connection_that_has_lingered_for_long_gives_way_to_new_ones() -> None:
     """It has its response."""
     serving = Serving(refuse)
     connection = serving.connect()
@@ -204,7 +206,7 @@ def test_one_that_has_lingered_for_long_gives_way_to_newcomers() -> None:
     serving.assert_nothing_stays()
 
 
-def test_of_those_that_wait_the_one_that_has_waited_longest_is_closed_for_the_next() -> None:
+def test_the_connection_that_has_waited_longest_is_closed_for_the_next() -> None:
     serving = Serving(refuse)
     read = [serving.connect() for _ in range(MOST_LINGERING)]
     waiting = [serving.connect() for _ in range(MOST_WAITING + 3)]
@@ -220,7 +222,7 @@ def test_of_those_that_wait_the_one_that_has_waited_longest_is_closed_for_the_ne
 
 
 @pytest.mark.parametrize("takes_later", [False, True])
-def test_one_that_is_closed_for_the_next_has_its_response(
+def test_a_connection_that_is_closed_for_the_next_has_its_response(
     monkeypatch: pytest.MonkeyPatch, takes_later: bool
 ) -> None:
     """All responses are written in one turn of the loop, and the transport sends in the next."""
@@ -253,7 +255,7 @@ def test_one_that_is_closed_for_the_next_has_its_response(
     serving.assert_nothing_stays()
 
 
-def test_when_the_site_closes_those_that_wait_end_like_the_others() -> None:
+def test_when_the_site_closes_waiting_connections_end_like_the_others() -> None:
     serving = Serving(refuse)
     crowd = [serving.connect() for _ in range(2 * MOST_LINGERING)]
     for connection in crowd:
@@ -267,7 +269,7 @@ def test_when_the_site_closes_those_that_wait_end_like_the_others() -> None:
 
 
 @pytest.mark.parametrize("size", [3, LARGE])
-def test_those_that_have_lingered_do_not_count(size: int) -> None:
+def test_connections_that_have_lingered_do_not_count(size: int) -> None:
     serving = Serving(refuse)
     for _ in range(2 * MOST_LINGERING):
         connection = serving.connect()
@@ -279,8 +281,8 @@ def test_those_that_have_lingered_do_not_count(size: int) -> None:
     serving.assert_nothing_stays()
 
 
-def test_so_many_that_are_kept_linger_long_and_further_ones_are_told_to_close() -> None:
-    """What was said to be kept is not cut."""
+def test_some_kept_connections_drop_much_and_further_ones_are_closed() -> None:
+    """A connection that was promised to be kept is not closed."""
     serving = Serving(refuse)
 
     def is_kept(connection: Connection) -> bool:
@@ -310,7 +312,7 @@ def test_so_many_that_are_kept_linger_long_and_further_ones_are_told_to_close() 
 
 
 class Begins(Resource):
-    """Begins its responses, and ends them when it is told."""
+    """Begins its responses; the test ends them."""
 
     isLeaf = True
 
@@ -324,9 +326,9 @@ class Begins(Resource):
         return NOT_DONE_YET
 
 
-@pytest.mark.parametrize("comes", [True, False])
-def test_those_whose_responses_have_begun_count_among_the_kept(comes: bool) -> None:
-    """Until the content has come all the same, or the connection is lost."""
+@pytest.mark.parametrize("arrives", [True, False])
+def test_connections_whose_responses_have_begun_count_as_kept(arrives: bool) -> None:
+    """Until the content has arrived, or the connection is lost."""
     serving = Serving()
     serving.stream = implementer(IStreamsBody)(Begins)()
     serving.site.resource.putChild(b"begins", serving.stream)
@@ -340,7 +342,7 @@ def test_those_whose_responses_have_begun_count_among_the_kept(comes: bool) -> N
         connection.send(ask)
     assert is_kept() == [True] * MOST_LINGERING + [False]
     first = crowd.pop(0)
-    if comes:
+    if arrives:
         first.send(PIECE + b"x")
         serving.stream.requests[0].finish()
     else:
@@ -348,13 +350,13 @@ def test_those_whose_responses_have_begun_count_among_the_kept(comes: bool) -> N
     crowd.append(serving.connect())
     crowd[-1].send(ask)
     assert is_kept()[-1]
-    for connection in [first, *crowd] if comes else crowd:
+    for connection in [first, *crowd] if arrives else crowd:
         connection.leave()
     serving.assert_nothing_stays()
 
 
 def test_the_time_to_linger_does_not_pass_while_a_connection_waits_for_its_turn() -> None:
-    """A peer that sends all of its content before it reads finds the response, however many do."""
+    """A peer that sends all content before it reads gets the response, also in a crowd."""
     clock = TurningClock()
     serving = Serving(refuse, clock=clock)
     content = bytes(16 * PIECE_BYTES)
@@ -362,7 +364,7 @@ def test_the_time_to_linger_does_not_pass_while_a_connection_waits_for_its_turn(
     for connection in crowd:
         connection.send(put(len(content)) + content)
     while any(connection.unread for connection in crowd):
-        clock.spend(0.1)  # so long that much is left after LINGER_S
+        clock.spend(0.1)  # much is left after LINGER_S
         clock.turn()
     assert clock.seconds() > 5 * LINGER_S
     assert [connection.statuses() for connection in crowd] == [[413]] * MOST_LINGERING
@@ -377,7 +379,7 @@ def test_the_time_to_linger_does_not_pass_while_a_connection_waits_for_its_turn(
     serving.assert_nothing_stays()
 
 
-def test_a_connection_is_kept_whose_content_comes_slowly() -> None:
+def test_a_connection_with_slow_content_is_kept() -> None:
     """Clients that send all they have before they read the response are seldom fast."""
     serving = Serving(refuse)
     connection = serving.connect()
@@ -392,7 +394,7 @@ def test_a_connection_is_kept_whose_content_comes_slowly() -> None:
     serving.assert_nothing_stays()
 
 
-def test_the_system_keeps_little_of_what_is_dropped_unless_the_connection_is_kept() -> None:
+def test_the_kernel_buffers_little_dropped_content_unless_the_connection_is_kept() -> None:
     serving = Serving(refuse)
     for size, buffer_bytes in ((LARGE, LINGER_BUFFER_BYTES), (3, None)):
         connection = SocketConnection(serving.site, serving.clock)
@@ -405,7 +407,7 @@ def test_the_system_keeps_little_of_what_is_dropped_unless_the_connection_is_kep
 
 @pytest.mark.parametrize("closes_first", [True, False])
 def test_when_the_site_closes_a_peer_has_less_time_to_agree_to_the_end(closes_first: bool) -> None:
-    """RFC 8446, 6.1: under TLS both sides say that they close, and many clients do not."""
+    """RFC 8446, 6.1: under TLS both sides have to close, and many clients do not."""
     serving = Serving()
     connection = serving.connect()
     parting = CloseTimeout(serving.clock.callLater)
@@ -426,7 +428,7 @@ class Unwilling(Encrypted):
         """Wait for the peer to close as well."""
 
 
-def test_when_the_site_closes_a_tls_peer_is_not_waited_for_long() -> None:
+def test_when_the_site_closes_a_tls_peer_has_less_time_to_close() -> None:
     serving = Serving()
     connection = Unwilling(serving.site, serving.clock)
     connection.send(head("Connection: close", method="GET", path="/plain"))
@@ -440,7 +442,7 @@ def test_when_the_site_closes_a_tls_peer_is_not_waited_for_long() -> None:
     serving.assert_nothing_stays()
 
 
-def test_one_that_waits_ends_as_soon_as_the_others_when_the_site_closes() -> None:
+def test_a_waiting_connection_ends_as_soon_as_the_others_when_the_site_closes() -> None:
     clock, ended = Clock(), []
     lingering = Lingering(clock, LingeringConnections())
     lingering.begin(lambda: ended.append(clock.seconds()))
@@ -453,8 +455,8 @@ def test_one_that_waits_ends_as_soon_as_the_others_when_the_site_closes() -> Non
     lingering.end()
 
 
-def test_who_drops_makes_room_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those whose content is dropped would have all turns of the queue besides."""
+def test_dropping_makes_room_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise clients whose content is dropped would have turns of the queue as well."""
     serving = Serving(refuse)
     turns: list[int] = []
     monkeypatch.setattr(serving.site.queue, "make_room", turns.append)

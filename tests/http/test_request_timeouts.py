@@ -1,4 +1,4 @@
-"""Whoever sends slowly is welcome, whoever sends next to nothing is not."""
+"""Timeouts of slow senders: slow content is accepted, next to nothing is not."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from twistedmedia.http.lingering import LINGER_S
 from twistedmedia.http.timeouts import RequestTimeouts, Timeouts
 
 HEADER_S, IDLE_S, WINDOW_S, RATE = 15, 75, 30, 64
-LATE_S = 3  # so much later than it may be, somebody has been seen
+LATE_S = 3  # every timeout is noticed within this time
 
 
 def advance(clock: Clock, seconds: float) -> None:
-    """In small steps, as time goes."""
+    """Advance the clock in small steps."""
     for _ in range(int(seconds * 2)):
         clock.advance(0.5)
 
 
 def drip(serving: Serving, connection: Connection, data: bytes, seconds: int) -> None:
-    """The client sends `data` each second, for so many."""
+    """The client sends `data` each second, for `seconds`."""
     for _ in range(seconds):
         connection.send(data)
         advance(serving.clock, 1)
@@ -54,7 +54,7 @@ def serving() -> Serving:
     return Serving()
 
 
-def test_the_patience_is_what_these_tests_take_it_for() -> None:
+def test_the_default_timeouts_are_those_of_these_tests() -> None:
     """Case 67: an idle connection is kept for longer than a load balancer keeps it."""
     assert Timeouts() == Timeouts(header_s=HEADER_S, idle_s=IDLE_S, stall_s=300, min_rate=RATE)
     assert Timeouts().window_s == WINDOW_S
@@ -64,7 +64,7 @@ def test_the_patience_is_what_these_tests_take_it_for() -> None:
 # Silence
 
 
-def test_a_fresh_connection_that_says_nothing_is_closed_without_a_word(serving: Serving) -> None:
+def test_a_fresh_connection_that_sends_nothing_is_closed_without_a_word(serving: Serving) -> None:
     """Case 24."""
     connection = serving.connect()
     advance(serving.clock, HEADER_S - 1)
@@ -75,7 +75,7 @@ def test_a_fresh_connection_that_says_nothing_is_closed_without_a_word(serving: 
     serving.assert_nothing_stays()
 
 
-def test_an_empty_line_is_no_beginning(serving: Serving) -> None:
+def test_an_empty_line_does_not_begin_a_head(serving: Serving) -> None:
     """Case 24."""
     connection = serving.connect()
     advance(serving.clock, HEADER_S - 1)
@@ -115,7 +115,7 @@ def test_a_kept_connection_is_idle_after_a_content(size: int) -> None:
 
 
 def test_a_client_that_takes_nothing_when_it_is_told_to_go_is_cut(serving: Serving) -> None:
-    """Case 24. As one on a UNIX socket: on TCP the kernel says what is not acknowledged."""
+    """Case 24. For example on a UNIX socket: on TCP the kernel reports what is acknowledged."""
     connection = serving.connect(window=0)
     connection.send(GET)
     advance(serving.clock, IDLE_S + LATE_S)
@@ -129,7 +129,7 @@ def test_a_client_that_takes_nothing_when_it_is_told_to_go_is_cut(serving: Servi
 
 
 @pytest.mark.parametrize("beginning", [b"G", b"GET / HTTP/1.1\r\nHost: x\r\n\r", b"\r\nGET"])
-def test_a_head_that_does_not_end_is_answered_once_and_the_connection_closed(
+def test_a_head_that_does_not_end_gets_one_response_and_the_connection_is_closed(
     serving: Serving, beginning: bytes
 ) -> None:
     """Case 24."""
@@ -163,7 +163,7 @@ def test_a_first_head_has_its_time_from_its_first_byte_however_it_drips(
 
 
 def test_the_head_of_a_later_request_has_as_much_time_and_ends_no_sooner(serving: Serving) -> None:
-    """Case 24. Although the connection was idle for nearly as long as it may be."""
+    """Case 24. Although the connection was idle for nearly `idle_s`."""
     connection = serving.connect()
     connection.send(GET)
     advance(serving.clock, IDLE_S - 1)
@@ -179,7 +179,7 @@ def test_the_head_of_a_later_request_has_as_much_time_and_ends_no_sooner(serving
     serving.assert_nothing_stays()
 
 
-def test_a_head_that_comes_in_time_is_served_however_slowly(serving: Serving) -> None:
+def test_a_slow_head_within_the_time_limit_is_served(serving: Serving) -> None:
     connection = serving.connect()
     for at in range(len(GET)):
         connection.send(GET[at : at + 1])
@@ -189,8 +189,8 @@ def test_a_head_that_comes_in_time_is_served_however_slowly(serving: Serving) ->
     assert connection.connected
 
 
-def test_a_head_that_we_do_not_read_is_not_late() -> None:
-    """Its client takes an answer before it slowly, and until it has we take no more from it."""
+def test_a_head_that_this_side_does_not_read_is_not_late() -> None:
+    """Its client reads an earlier response slowly, and until then its input is not read."""
     gate = Gate(a_mebibyte)
     serving = Serving(gate)
     connection = serving.connect(window=0)
@@ -210,7 +210,7 @@ def test_a_head_that_we_do_not_read_is_not_late() -> None:
 
 @pytest.mark.parametrize("begin", [put(1 << 20), CHUNKED], ids=["length", "chunked"])
 @pytest.mark.parametrize("every_s", [0, 1], ids=["nothing", "a byte a second"])
-def test_content_that_hardly_comes_fails_its_handler_which_answers(
+def test_content_that_hardly_arrives_fails_its_handler_which_responds(
     serving: Serving, begin: bytes, every_s: int
 ) -> None:
     """Case 24."""
@@ -230,7 +230,7 @@ def test_content_that_hardly_comes_fails_its_handler_which_answers(
 
 
 @pytest.mark.parametrize("begin", [put(1 << 20, path="/plain"), head("Transfer-Encoding: chunked")])
-def test_content_for_a_plain_resource_that_hardly_comes_is_refused_for_it(begin: bytes) -> None:
+def test_content_that_hardly_arrives_is_refused_for_a_plain_resource(begin: bytes) -> None:
     """Case 24."""
     serving = Serving()
     connection = serving.connect()
@@ -246,7 +246,7 @@ def test_content_for_a_plain_resource_that_hardly_comes_is_refused_for_it(begin:
     serving.assert_nothing_stays()
 
 
-def test_content_that_comes_at_the_least_rate_is_waited_for() -> None:
+def test_content_at_the_least_rate_is_accepted() -> None:
     serving = Serving(length_of)
     connection = serving.connect()
     size = 20 * WINDOW_S * RATE
@@ -256,7 +256,7 @@ def test_content_that_comes_at_the_least_rate_is_waited_for() -> None:
     assert connection.connected
 
 
-def test_content_that_comes_a_little_slower_is_not() -> None:
+def test_content_at_a_slightly_lower_rate_is_not() -> None:
     serving = Serving(length_of)
     connection = serving.connect()
     connection.send(put(1 << 20))
@@ -265,7 +265,7 @@ def test_content_that_comes_a_little_slower_is_not() -> None:
 
 
 def test_content_may_come_in_bursts() -> None:
-    """What counts is a window, not a second of it."""
+    """The rate is measured over a window, not over a second."""
     serving = Serving(length_of)
     connection = serving.connect()
     burst = bytes(WINDOW_S * RATE)
@@ -277,7 +277,7 @@ def test_content_may_come_in_bursts() -> None:
     assert connection.statuses() == [200]
 
 
-def test_content_that_stops_in_the_middle_is_late_although_much_had_come() -> None:
+def test_content_that_stops_in_the_middle_is_late_although_much_has_arrived() -> None:
     serving = Serving(length_of)
     connection = serving.connect()
     connection.send(put(2 * MIB) + bytes(MIB))
@@ -290,7 +290,7 @@ def test_content_that_stops_in_the_middle_is_late_although_much_had_come() -> No
     serving.assert_nothing_stays()
 
 
-def test_a_content_that_is_small_has_a_window_all_the_same(serving: Serving) -> None:
+def test_small_content_has_a_window_too(serving: Serving) -> None:
     connection = serving.connect()
     connection.send(put(2) + b"a")
     advance(serving.clock, WINDOW_S - 1)
@@ -312,12 +312,12 @@ def test_each_content_of_a_connection_is_measured_by_itself() -> None:
 
 
 def hold(serving: Serving, connection: Connection, size: int = 2 * MIB) -> None:
-    """Have a body of `size` come until its client is paused."""
+    """Send content of `size` bytes until its client is paused."""
     connection.send(put(size) + bytes(size))
     assert not connection.reading
 
 
-def test_a_client_that_we_hold_is_not_slow() -> None:
+def test_a_client_that_is_paused_is_not_slow() -> None:
     gate = Gate(length_of)
     serving = Serving(gate)
     connection = serving.connect()
@@ -377,8 +377,8 @@ def test_a_client_that_was_told_to_continue_and_does_not_is_late(serving: Servin
     assert connection.statuses() == [100, 408]
 
 
-def test_content_that_we_do_not_read_is_not_late() -> None:
-    """Its client takes the answer before it slowly, and until it has we take no more from it."""
+def test_content_that_this_side_does_not_read_is_not_late() -> None:
+    """Its client reads the earlier response slowly, and until then its input is not read."""
     gate = Gate(a_mebibyte)
     serving = Serving(lambda request: (gate if request.method == b"GET" else length_of)(request))
     connection = serving.connect(window=0)
@@ -405,8 +405,8 @@ def test_a_slow_handler_has_its_time_once_the_content_is_there() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"12345"])
-def test_the_rest_of_a_content_that_is_answered_already_is_not_late_as_well(sent: bytes) -> None:
-    """It has its own time, here a longer one."""
+def test_the_rest_of_content_does_not_time_out_after_the_response(sent: bytes) -> None:
+    """Lingering has its own time, here a longer one."""
     serving = Serving(refuse, timeouts=Timeouts(stall_s=1))
     connection = serving.connect()
     connection.send(put(10) + sent)
@@ -416,7 +416,7 @@ def test_the_rest_of_a_content_that_is_answered_already_is_not_late_as_well(sent
     assert connection.statuses() == [413, 200]
 
 
-def test_a_content_that_is_late_and_then_goes_on_is_dropped(serving: Serving) -> None:
+def test_content_after_its_timeout_is_dropped(serving: Serving) -> None:
     connection = serving.connect()
     connection.send(put(100))
     advance(serving.clock, WINDOW_S + LATE_S)
@@ -430,7 +430,7 @@ def test_a_content_that_is_late_and_then_goes_on_is_dropped(serving: Serving) ->
 @pytest.mark.parametrize(
     "sent", [b"", b"GE", GET, GET + b"GE", put(10) + b"a", CHUNKED + chunked(b"abc", 1), b"\0"]
 )
-def test_nothing_is_left_of_whoever_leaves(serving: Serving, sent: bytes) -> None:
+def test_nothing_is_left_of_clients_that_disconnect(serving: Serving, sent: bytes) -> None:
     connection = serving.connect()
     connection.send(sent)
     connection.leave()
@@ -441,7 +441,7 @@ def test_nothing_is_left_of_whoever_leaves(serving: Serving, sent: bytes) -> Non
 
 
 class Sender:
-    """Writes down what it is told."""
+    """Records the timeouts."""
 
     def __init__(self) -> None:
         self.content_received = 0
@@ -476,7 +476,7 @@ kinds = pytest.mark.parametrize(
 
 
 @kinds
-def test_a_sender_is_told_once_and_in_time(
+def test_a_timeout_is_reported_once_and_in_time(
     await_it: Callable[[RequestTimeouts, Sender], None], word: str, time_s: int
 ) -> None:
     clock = Clock()
@@ -494,7 +494,7 @@ def test_a_sender_is_told_once_and_in_time(
 
 
 @kinds
-def test_a_sender_that_has_settled_is_not_told(
+def test_a_sender_that_has_settled_has_no_timeout(
     await_it: Callable[[RequestTimeouts, Sender], None], word: str, time_s: int
 ) -> None:
     clock = Clock()
@@ -578,7 +578,7 @@ def test_the_pace_of_a_sender_is_that_of_the_last_seconds() -> None:
 
 
 def test_the_pace_of_a_sender_is_known_as_soon_as_it_may_be() -> None:
-    """Case 86: whenever the last round was."""
+    """Case 86: independent of the time of the last scan."""
     clock = Clock()
     senders, early, late = RequestTimeouts(clock, Timeouts()), Sender(), Sender()
     senders.await_content(early)
@@ -592,8 +592,8 @@ def test_the_pace_of_a_sender_is_known_as_soon_as_it_may_be() -> None:
     assert senders.pace(late) == pytest.approx(65 / RECENT_S, rel=0.01)
 
 
-def test_a_sender_that_waits_for_us_now_and_then_is_slow_all_the_same() -> None:
-    """Cases 24 and 86. A moment in each window is no excuse for the rest of it."""
+def test_a_sender_that_has_to_wait_now_and_then_is_slow_all_the_same() -> None:
+    """Cases 24 and 86. A short wait in each window does not excuse the rest of it."""
     clock = Clock()
     senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
     senders.await_content(sender)
@@ -611,7 +611,7 @@ def test_a_sender_that_waits_for_us_now_and_then_is_slow_all_the_same() -> None:
     assert senders.pace(sender) == pytest.approx(RATE, rel=0.05)
 
 
-def test_the_time_in_which_a_sender_waits_for_us_is_no_part_of_its_window() -> None:
+def test_the_time_in_which_a_sender_has_to_wait_is_no_part_of_its_window() -> None:
     """Case 24."""
     clock = Clock()
     senders, sender = RequestTimeouts(clock, Timeouts()), Sender()
@@ -622,7 +622,7 @@ def test_the_time_in_which_a_sender_waits_for_us_is_no_part_of_its_window() -> N
 
 
 @pytest.mark.parametrize("await_it", [RequestTimeouts.await_request, RequestTimeouts.await_head])
-def test_one_that_lets_us_wait_for_a_request_sends_nothing(
+def test_a_sender_without_a_request_sends_nothing(
     await_it: Callable[[RequestTimeouts, Sender], None],
 ) -> None:
     """Case 86."""
@@ -638,7 +638,7 @@ def test_one_that_lets_us_wait_for_a_request_sends_nothing(
     senders.forget(sender)
 
 
-def test_those_who_are_told_may_go_or_begin_anew_meanwhile() -> None:
+def test_senders_may_end_or_begin_anew_in_a_timeout() -> None:
     clock = Clock()
     senders = RequestTimeouts(clock, Timeouts(header_s=10, idle_s=10, stall_s=10))
 

@@ -1,4 +1,4 @@
-"""A media on its way to a client: at the client's pace, and never short without a sign of it."""
+"""Sending files by paused reads: at the client's pace, and never short without a sign of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD = b"\r\n\r\n"
 
 
 class HeldMedia:
-    """A media whose reads wait until the test fires them, and which can be too short or broken."""
+    """A media whose reads wait until the test fires them, and which can be too short or fail."""
 
     def __init__(self, content: bytes = CONTENT) -> None:
         self.content = content
@@ -37,13 +37,13 @@ class HeldMedia:
         return fail(self.error) if self.error else succeed(self.content[offset : offset + size])
 
     def fire(self) -> None:
-        """Let the read that waits come back."""
+        """Complete the current read."""
         waiting, (offset, size) = self.waiting.pop(), self.spans[-1]
         waiting.callback(self.content[offset : offset + size])
 
 
 class Sending:
-    """One request that is answered with `length` bytes from `offset` of a media."""
+    """One request whose response is `length` bytes from `offset` of a media."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Sending:
 
     @property
     def content(self) -> bytes:
-        """What the client has of the content."""
+        """The content that the client has received."""
         return self.connection.received.partition(HEAD)[2]
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_read_ahead_for_a_client_that_takes_nothing(media: HeldMedia)
     assert sending.content == CONTENT
 
 
-def test_a_pause_while_a_read_is_under_way_is_kept(media: HeldMedia) -> None:
+def test_a_pause_during_a_read_is_kept(media: HeldMedia) -> None:
     media.held = True
     request = Recorder()
     sending = PausedReads(request, media, 0, SIZE)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def test_a_pause_while_a_read_is_under_way_is_kept(media: HeldMedia) -> None:
     assert (len(request.written), len(media.spans)) == (1, 2)
 
 
-def test_one_read_at_a_time_is_under_way(media: HeldMedia) -> None:
+def test_there_is_one_read_at_a_time(media: HeldMedia) -> None:
     media.held = True
     sending = Sending(media)
     for _ in range(3):
@@ -160,7 +160,7 @@ def test_one_read_at_a_time_is_under_way(media: HeldMedia) -> None:
 def test_a_file_that_became_shorter_cuts_the_connection(
     kept: int, nothing_left_behind: list[LogEvent]
 ) -> None:
-    """A short file never looks whole."""
+    """A short file never looks complete."""
     sending = Sending(HeldMedia(CONTENT[:kept]))
     assert sending.connection.aborted
     assert not sending.connection.connected
@@ -199,7 +199,7 @@ def test_a_client_that_leaves_ends_the_reading(media: HeldMedia) -> None:
 
 
 @pytest.mark.parametrize("end", ["data", "nothing", "failure"])
-def test_what_a_read_brings_after_the_client_has_left_is_nobodys(
+def test_the_result_of_a_read_after_the_client_has_left_is_dropped(
     media: HeldMedia, end: str
 ) -> None:
     """Case 25."""
@@ -217,7 +217,7 @@ def test_what_a_read_brings_after_the_client_has_left_is_nobodys(
     assert sending.sent == []
 
 
-def test_whoever_waits_for_the_end_may_stop_waiting(media: HeldMedia) -> None:
+def test_waiting_for_the_end_can_be_cancelled(media: HeldMedia) -> None:
     media.held = True
     request = Recorder()
     sending = PausedReads(request, media, 0, SIZE)  # type: ignore[arg-type]
@@ -227,7 +227,7 @@ def test_whoever_waits_for_the_end_may_stop_waiting(media: HeldMedia) -> None:
     assert (stopped, request.written) == ([], [])
 
 
-def test_thousands_of_reads_that_come_at_once_are_no_recursion(
+def test_thousands_of_reads_that_end_at_once_do_not_recurse(
     media: HeldMedia, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("sending.BLOCK_BYTES", "timeouts.BLOCK_BYTES", "timeouts.LEAST_BLOCK_BYTES"):
@@ -237,8 +237,8 @@ def test_thousands_of_reads_that_come_at_once_are_no_recursion(
     assert len(media.spans) == 6250
 
 
-def test_nothing_is_read_for_a_client_that_has_not_taken_the_answer_before() -> None:
-    """Case 24. Of a hundred requests that are sent ahead as of one."""
+def test_nothing_is_read_for_a_client_that_has_not_read_the_response_before() -> None:
+    """Case 24. This holds for a hundred pipelined requests as for one."""
     media = HeldMedia()
     sending = Sending(media, length=100_000, window=0, requests=100)
     read = len(media.spans)
@@ -250,7 +250,7 @@ def test_nothing_is_read_for_a_client_that_has_not_taken_the_answer_before() -> 
 
 
 class Recorder:
-    """A request that is written to and no more."""
+    """A request that records what is written to it."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A slow reader is welcome, one that takes nothing is cut off."""
+"""Slow readers are served, and readers that take nothing are cut off."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from twistedmedia.http.timeouts import (
 )
 
 STALL_S = 300.0
-LATEST_S = STALL_S * 1.2  # by when one that takes nothing is gone
+LATEST_S = STALL_S * 1.2  # a peer that reads nothing is cut off by then
 
 
 class Taking:
-    """A request of which so much was written."""
+    """A request with the number of written bytes."""
 
     def __init__(self, sent: int) -> None:
         self.sentLength = sent
 
 
 class Reader:
-    """A connection without a socket: what its peer takes is what was written to it."""
+    """A connection without a socket: the peer takes everything that is written to it."""
 
     def __init__(self) -> None:
         self.requests = [Taking(0)]
@@ -65,7 +65,7 @@ class Reader:
 
 
 def advance(clock: Clock, seconds: float) -> None:
-    """In small steps, as time goes."""
+    """Advance the clock in small steps."""
     for _ in range(int(seconds)):
         clock.advance(1)
 
@@ -136,7 +136,7 @@ def test_a_reader_that_has_all_is_forgotten() -> None:
 
 
 def test_a_reader_may_come_back_after_it_was_forgotten() -> None:
-    """The next answer on its connection."""
+    """The next response on its connection."""
     clock = Clock()
     readers, reader = StallDetector(clock, STALL_S), Reader()
     readers.watch(reader)
@@ -186,7 +186,7 @@ def test_over_tcp_counts_what_the_peer_acknowledged() -> None:
         there.recv(1)
         latest_s = time.monotonic() + TIMEOUT_S
         while progress_of(channel).taken == before and time.monotonic() < latest_s:
-            time.sleep(0.01)  # the kernel acknowledges what it has behind the reader's back
+            time.sleep(0.01)  # the kernel acknowledges data without the reader
         assert before < progress_of(channel).taken < buffered
         assert progress_of(channel).lags
 
@@ -205,7 +205,7 @@ def test_under_another_protocol_counts_what_goes_over_its_socket() -> None:
 
 
 def test_elsewhere_counts_what_was_written() -> None:
-    """A UNIX socket, which knows of no acknowledgements, or something that is no socket."""
+    """A UNIX socket, which has no acknowledgements, or a transport without a socket."""
     here, there = socket.socketpair()
     with here, there:
         assert progress_of(Channel(Handle(here))).taken == 42
@@ -215,8 +215,8 @@ def test_elsewhere_counts_what_was_written() -> None:
     assert progress_of(channel) == (42, True)
 
 
-def test_what_waits_in_the_transport_is_not_taken() -> None:
-    """A peer on a UNIX socket that takes some of each block is not a peer that takes nothing."""
+def test_data_that_waits_in_the_transport_is_not_taken() -> None:
+    """A peer on a UNIX socket that takes a part of each block is slow, but not stalled."""
     transport = FileDescriptor(Clock())
     transport.dataBuffer, transport.offset, transport._tempDataLen = b"x" * 100, 30, 5
     request = SimpleNamespace(sentLength=1000)
@@ -240,7 +240,7 @@ def test_an_old_kernel_that_does_not_count_is_helped_out() -> None:
 
 
 def test_a_reader_that_could_take_nothing_is_not_to_blame() -> None:
-    """It is the disk that is slow."""
+    """The disk is slow then."""
     clock = Clock()
     readers, reader = StallDetector(clock, STALL_S), Reader()
     readers.watch(reader)
@@ -257,8 +257,8 @@ def test_a_reader_that_could_take_nothing_is_not_to_blame() -> None:
 # Through a Site
 
 
-class Answering:
-    """A Site that answers with so many bytes, and a client that has taken some of them."""
+class Responding:
+    """A Site whose responses have `size` bytes, and a client that has read some of them."""
 
     def __init__(
         self,
@@ -294,15 +294,15 @@ class Large(Resource):
 
 
 @pytest.mark.parametrize("kind", [Connection, SocketConnection])
-def test_a_client_that_stops_in_the_middle_of_an_answer_is_cut_off(
+def test_a_client_that_stops_in_the_middle_of_a_response_is_cut_off(
     kind: type[Connection], warnings: list[LogEvent]
 ) -> None:
     """Cases 24 and 25."""
-    answering = Answering(kind)
-    advance(answering.clock, LATEST_S)
-    assert answering.connection.aborted
-    assert not answering.connection.connected
-    assert answering.clock.getDelayedCalls() == []
+    serving = Responding(kind)
+    advance(serving.clock, LATEST_S)
+    assert serving.connection.aborted
+    assert not serving.connection.connected
+    assert serving.clock.getDelayedCalls() == []
     assert [event["peer"] for event in warnings] == ["192.0.2.1"]
 
 
@@ -312,41 +312,41 @@ def test_a_client_that_stops_in_the_middle_of_an_answer_is_cut_off(
 def test_a_client_that_asks_for_more_and_takes_nothing_is_cut_off(
     kind: type[Connection], length: int, window: int
 ) -> None:
-    """Case 24. It waits for answers that wait for those before them."""
-    answering = Answering(kind, length, requests=10, taken=window, idle_s=60)
-    advance(answering.clock, LATEST_S)
-    assert not answering.connection.connected
-    assert answering.clock.getDelayedCalls() == []
+    """Case 24. Its responses wait for earlier ones."""
+    serving = Responding(kind, length, requests=10, taken=window, idle_s=60)
+    advance(serving.clock, LATEST_S)
+    assert not serving.connection.connected
+    assert serving.clock.getDelayedCalls() == []
 
 
 def test_a_client_whose_kernel_acknowledges_is_not_cut_off() -> None:
-    """Although no more fits into our own kernel's buffer."""
-    answering = Answering(SocketConnection)
+    """Although the buffer of this side's kernel is full."""
+    serving = Responding(SocketConnection)
     for _ in range(10):
-        advance(answering.clock, STALL_S - 1)
-        answering.connection.socket.acknowledged += 1
-    assert answering.connection.connected
-    answering.connection.take()
-    (answer,) = answering.connection.answers()
+        advance(serving.clock, STALL_S - 1)
+        serving.connection.socket.acknowledged += 1
+    assert serving.connection.connected
+    serving.connection.take()
+    (answer,) = serving.connection.answers()
     assert len(answer.content) == 1_000_000
 
 
-def test_once_the_answer_is_taken_nobody_is_waited_for() -> None:
-    """What ends an idle connection is another time, and a client may be idle for a while."""
-    answering = Answering(SocketConnection, idle_s=2 * LATEST_S)
-    answering.connection.take()
-    advance(answering.clock, LATEST_S)
-    assert answering.connection.connected
-    advance(answering.clock, 2 * LATEST_S)
-    assert (answering.connection.connected, answering.connection.aborted) == (False, False)
-    assert answering.clock.getDelayedCalls() == []
+def test_a_connection_is_not_watched_after_the_response() -> None:
+    """Idle connections have another, longer timeout."""
+    serving = Responding(SocketConnection, idle_s=2 * LATEST_S)
+    serving.connection.take()
+    advance(serving.clock, LATEST_S)
+    assert serving.connection.connected
+    advance(serving.clock, 2 * LATEST_S)
+    assert (serving.connection.connected, serving.connection.aborted) == (False, False)
+    assert serving.clock.getDelayedCalls() == []
 
 
 IDLE_S = Timeouts().idle_s * 1.1  # by when a connection without a request is closed
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-def test_who_is_still_taking_an_answer_is_not_idle(connection: str) -> None:
+def test_a_peer_that_is_still_reading_a_response_is_not_idle(connection: str) -> None:
     """All of it went to the kernel long ago; a player that is paused does not take it from there,
     and a socket that is closed too early would lose it.
     """
@@ -366,7 +366,7 @@ def test_who_is_still_taking_an_answer_is_not_idle(connection: str) -> None:
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-def test_who_takes_nothing_of_an_answer_that_has_ended_is_cut_off(connection: str) -> None:
+def test_a_peer_that_reads_nothing_of_a_finished_response_is_cut_off(connection: str) -> None:
     """Case 24."""
     clock = Clock()
     site = MediaSite(Large(SocketMedia(), 1000), reactor=clock, timeouts=Timeouts(stall_s=STALL_S))
@@ -381,7 +381,7 @@ def test_who_takes_nothing_of_an_answer_that_has_ended_is_cut_off(connection: st
 
 
 def test_many_slow_readers_are_each_read_less_for() -> None:
-    """Case 24. What they do not take is kept in memory."""
+    """Case 24. Unread data is kept in memory."""
     clock = Clock()
     readers = StallDetector(clock, STALL_S)
     assert readers.block == BLOCK_BYTES

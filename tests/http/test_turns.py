@@ -1,5 +1,5 @@
-"""Input that costs the event loop a lot of time is spread over its turns, so that no client holds
-up another (case 85).
+"""Expensive input is spread over turns of the event loop, so that no client holds up others
+(case 85).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.http.connection import PEER, RECEIVE_BYTES, Connection, chunked
-from tests.http.test_half_closed import Noting
+from tests.http.test_half_closed import Recording
 from tests.http.test_site import CHUNKED, GET, GOT, Gate, Serving, head, length_of, put, refuse
 from tests.turning import TurningClock
 from twistedmedia.fairness.loop_queue import PAUSE_S, PIECE_BYTES, TURN_S
@@ -50,7 +50,7 @@ def clock() -> TurningClock:
     return TurningClock(LOOK_S)
 
 
-def turns_until_answered(clock: TurningClock, connection: Connection) -> int:
+def turns_until_response(clock: TurningClock, connection: Connection) -> int:
     """How many turns of the loop it takes until there is a response."""
     for turns in range(1, 1000):
         clock.turn()
@@ -75,12 +75,10 @@ def test_tiny_chunks_take_a_bounded_part_of_each_turn(clock: TurningClock, count
     assert 0 < most < TURN_CHUNKS
     normal = serving.connect()
     normal.send(GET)
-    assert turns_until_answered(clock, normal) <= SOON_TURNS
+    assert turns_until_response(clock, normal) <= SOON_TURNS
 
 
-def patiently_connected(
-    serving: Serving, clock: TurningClock, asks_again: bool
-) -> tuple[Connection, float]:
+def connected(serving: Serving, clock: TurningClock, asks_again: bool) -> tuple[Connection, float]:
     """A connection that has had a response if it `asks_again`, and for how long the site waits for
     its next request.
     """
@@ -88,7 +86,7 @@ def patiently_connected(
     if not asks_again:
         return connection, timeouts.header_s
     connection.send(GET)
-    turns_until_answered(clock, connection)
+    turns_until_response(clock, connection)
     connection.received = b""
     return connection, timeouts.idle_s
 
@@ -97,31 +95,31 @@ def patiently_connected(
 def test_a_request_that_waits_for_its_turn_is_not_late(
     clock: TurningClock, asks_again: bool
 ) -> None:
-    """It was received in time, whole."""
+    """It was received completely and in time."""
     serving = Serving(clock=clock)
-    connection, wait_s = patiently_connected(serving, clock, asks_again)
+    connection, wait_s = connected(serving, clock, asks_again)
     queue = serving.site.queue
     queue.add(PEER.host, lambda: queue.do(lambda: clock.spend(1.0)), is_first=True)
     for _ in range(3):
         queue.add(PEER.host, lambda: clock.spend(1.1 * wait_s), is_first=True)
     connection.send(GET)
-    assert turns_until_answered(clock, connection) > 3
+    assert turns_until_response(clock, connection) > 3
     assert connection.statuses() == [200]
     assert connection.connected
 
 
 @pytest.mark.parametrize("asks_again", [False, True])
-def test_a_request_is_not_late_that_waits_in_the_system_for_a_loop_that_was_held_up(
+def test_a_request_that_waits_in_the_kernel_for_a_busy_loop_is_not_late(
     clock: TurningClock, monkeypatch: pytest.MonkeyPatch, asks_again: bool
 ) -> None:
     serving = Serving(clock=clock)
     monkeypatch.setattr(
         "twistedmedia.http.connection.unread_bytes", lambda transport: transport.unread
     )
-    connection, wait_s = patiently_connected(serving, clock, asks_again)
+    connection, wait_s = connected(serving, clock, asks_again)
     clock.spend(1.1 * wait_s)
     connection.send(GET)  # the loop looks at the time before it reads
-    turns_until_answered(clock, connection)
+    turns_until_response(clock, connection)
     assert connection.statuses() == [200]
     assert connection.connected
 
@@ -129,7 +127,7 @@ def test_a_request_is_not_late_that_waits_in_the_system_for_a_loop_that_was_held
 def test_tiny_chunks_behind_an_early_response_are_dropped_without_a_look_at_them(
     clock: TurningClock,
 ) -> None:
-    """Case 85. The connection ends anyway, wherever the content does."""
+    """Case 85. The connection ends anyway, so the end of the content does not matter."""
     serving = Serving(refuse, clock=clock)
     crowd = Crowd(serving, MOST_LINGERING, CHUNKED + 10 * TINY)
     for _ in range(1000):
@@ -141,11 +139,11 @@ def test_tiny_chunks_behind_an_early_response_are_dropped_without_a_look_at_them
     assert all(connection.bufferSize == PIECE_BYTES for connection in crowd.connections)
     normal = serving.connect()
     normal.send(GET)
-    assert turns_until_answered(clock, normal) <= SOON_TURNS
+    assert turns_until_response(clock, normal) <= SOON_TURNS
 
 
 def test_content_behind_an_early_response_is_dropped_in_turns(clock: TurningClock) -> None:
-    """Case 85. To read from all at once would take the loop longer than anything else does."""
+    """Case 85. To read from all at once would take the event loop too long."""
     serving = Serving(refuse, clock=clock)
     crowd = Crowd(serving, MOST_LINGERING, put(3 << 20) + bytes(10 * RECEIVE_BYTES))
     while crowd.responses < MOST_LINGERING:
@@ -160,7 +158,7 @@ def test_content_behind_an_early_response_is_dropped_in_turns(clock: TurningCloc
     assert 0 < most <= 2 * PIECE_BYTES
     normal = serving.connect()
     normal.send(GET)
-    assert turns_until_answered(clock, normal) <= SOON_TURNS
+    assert turns_until_response(clock, normal) <= SOON_TURNS
 
 
 @pytest.mark.parametrize(
@@ -180,7 +178,7 @@ def test_pipelined_requests_take_a_bounded_part_of_each_turn(
     assert 0 < most < TURN_REQUESTS
     normal = serving.connect()
     normal.send(GET)
-    assert turns_until_answered(clock, normal) <= SOON_TURNS
+    assert turns_until_response(clock, normal) <= SOON_TURNS
     assert crowd.responses < 16 * count
     while crowd.responses < 16 * count:
         before = crowd.responses
@@ -198,13 +196,13 @@ def test_all_clients_have_their_share_of_the_turns(clock: TurningClock) -> None:
         clock.turn()
     normal = serving.connect(peer=other)
     normal.send(CHUNKED + chunked(bytes(2_000), 1))
-    assert turns_until_answered(clock, normal) < 40
+    assert turns_until_response(clock, normal) < 40
     assert normal.received.endswith(b"2000")
     assert crowd.responses == 0
 
 
 def test_tiny_chunks_are_read_in_small_pieces_until_they_are_large_again() -> None:
-    """Case 85. What is read waits in memory."""
+    """Case 85. Input waits in memory."""
     serving = Serving(length_of)
     connection = serving.connect()
     assert connection.bufferSize == RECEIVE_BYTES
@@ -253,7 +251,7 @@ def whole(content: bytes) -> bytes:
 
 
 def waiting(clock: TurningClock, serving: Serving, sent: bytes) -> Connection:
-    """A connection that has sent all of this, of which a part still waits for its turn."""
+    """A connection that has sent `sent`, of which a part still waits for its turn."""
     connection = serving.connect()
     connection.send(sent)
     while connection.unread:
@@ -264,24 +262,24 @@ def waiting(clock: TurningClock, serving: Serving, sent: bytes) -> Connection:
 CONTENT = bytes(range(256)) * 20
 
 
-def test_a_request_that_was_received_whole_is_carried_out_when_its_connection_is_lost(
+def test_a_request_that_was_received_completely_is_carried_out_when_its_connection_is_lost(
     clock: TurningClock,
 ) -> None:
     """Cases 51 and 85."""
-    noting = Noting()
+    noting = Recording()
     serving = Serving(noting, clock=clock)
     connection = waiting(clock, serving, whole(CONTENT) + whole(b"second"))
     assert received(serving) < len(CONTENT)
     connection.leave()
     for _ in range(100):
         clock.turn()
-    assert noting.contents == [CONTENT]  # what is pipelined behind it is dropped
+    assert noting.contents == [CONTENT]  # the pipelined request is dropped
     assert serving.stream.cancelled == 0
     assert connection.received == b""
     assert serving.site.channels == set()
 
 
-def test_a_request_that_was_received_whole_is_answered_when_its_connection_is_half_closed(
+def test_a_request_that_was_received_completely_is_answered_when_its_connection_is_half_closed(
     clock: TurningClock,
 ) -> None:
     """Cases 51 and 85."""
@@ -301,7 +299,7 @@ def test_a_connection_may_be_lost_before_the_first_head_has_its_turn(
     clock: TurningClock, sent: bytes
 ) -> None:
     """Cases 51 and 85."""
-    noting = Noting()
+    noting = Recording()
     serving = Serving(noting, clock=clock)
     Crowd(serving, 100, GET)
     connections = [serving.connect() for _ in range(10)]
@@ -319,11 +317,11 @@ def test_a_connection_may_be_lost_before_the_first_head_has_its_turn(
 
 
 @pytest.mark.parametrize("is_reset", [True, False])
-def test_a_request_that_was_not_received_whole_is_not_carried_out(
+def test_a_request_that_was_not_received_completely_is_not_carried_out(
     clock: TurningClock, is_reset: bool
 ) -> None:
     """Cases 1 and 85."""
-    noting = Noting()
+    noting = Recording()
     serving = Serving(noting, clock=clock)
     connection = waiting(clock, serving, whole(CONTENT)[:-2])
     assert received(serving) < len(CONTENT)
@@ -340,10 +338,8 @@ def test_a_request_that_was_not_received_whole_is_not_carried_out(
 
 
 @pytest.mark.parametrize("handler", [refuse, Gate()], ids=["answered", "safe"])
-def test_the_rest_of_a_content_is_not_waited_for_when_nobody_needs_it(
-    clock: TurningClock, handler: Any
-) -> None:
-    """Case 85. The request is answered already, or it only reads."""
+def test_unneeded_content_is_not_waited_for(clock: TurningClock, handler: Any) -> None:
+    """Case 85. The request has its response already, or it only reads."""
     serving = Serving(handler, clock=clock)
     method = "PUT" if handler is refuse else "GET"
     request_head = head("Transfer-Encoding: chunked", method=method)
@@ -355,8 +351,8 @@ def test_the_rest_of_a_content_is_not_waited_for_when_nobody_needs_it(
     assert serving.site.channels == set()
 
 
-def test_connections_that_are_cut_leave_no_work(clock: TurningClock) -> None:
-    serving = Serving(Noting(), clock=clock)
+def test_aborted_connections_leave_no_work(clock: TurningClock) -> None:
+    serving = Serving(Recording(), clock=clock)
     waiting(clock, serving, whole(CONTENT))
     gone = serving.site.disconnect()
     for _ in range(100):
@@ -386,7 +382,7 @@ def test_an_early_response_to_a_connection_that_is_lost_leaves_nothing() -> None
 def test_a_head_that_waits_for_its_turn_when_its_connection_is_lost_leaves_nothing(
     sent: bytes,
 ) -> None:
-    """Case 85. There is no socket any more that a request could ask for its address."""
+    """Case 85. The request cannot get its address from a closed socket."""
     clock = TurningClock(2 * TURN_S)
     serving = Serving(clock=clock)
     first, connection = serving.connect(), serving.connect()
@@ -401,7 +397,7 @@ def test_a_head_that_waits_for_its_turn_when_its_connection_is_lost_leaves_nothi
     assert len(serving.site.channels) == 1
 
 
-def test_a_fault_in_a_step_of_the_queue_ends_its_connection(
+def test_an_exception_in_a_step_of_the_queue_ends_its_connection(
     clock: TurningClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serving = Serving(length_of, clock=clock)
@@ -422,7 +418,7 @@ def test_a_fault_in_a_step_of_the_queue_ends_its_connection(
 
 
 def test_behind_a_proxy_a_head_waits_for_the_turn_of_its_own_client() -> None:
-    """Case 85. Not for the turns of the client before it on the same connection."""
+    """Case 85. It does not wait for the turns of another client of the same connection."""
     clock = TurningClock(2 * TURN_S)
     serving = Serving(clock=clock, proxies=parse_proxies([PEER.host]))
     of_many = GET[:-2] + b"X-Forwarded-For: 192.0.2.7\r\n\r\n"
@@ -434,13 +430,13 @@ def test_behind_a_proxy_a_head_waits_for_the_turn_of_its_own_client() -> None:
     connection = crowd.connections[-1]
     connection.received = b""
     connection.send(GET[:-2] + b"x-forwarded-for:192.0.2.8\r\n\r\n")
-    assert turns_until_answered(clock, connection) <= 2 * SOON_TURNS
+    assert turns_until_response(clock, connection) <= 2 * SOON_TURNS
 
 
 # Chunks that are too small for their number
 
 
-def test_tiny_chunks_that_come_faster_than_speech_are_refused() -> None:
+def test_tiny_chunks_that_arrive_faster_than_speech_are_refused() -> None:
     """Case 85."""
     serving = Serving(length_of)
     connection = serving.connect()
@@ -454,7 +450,7 @@ def test_tiny_chunks_that_come_faster_than_speech_are_refused() -> None:
 
 
 @pytest.mark.parametrize("size", [13, 33, 160])
-def test_live_speech_may_come_for_hours_a_frame_in_each_chunk(size: int) -> None:
+def test_live_speech_may_arrive_for_hours_with_one_frame_in_each_chunk(size: int) -> None:
     serving = Serving(length_of)
     connection = serving.connect()
     a_second = chunked(bytes(50 * size), size)[: -len(b"0\r\n\r\n")]

@@ -88,7 +88,7 @@ def half_close_then_close(connection: Connection) -> None:
 
 
 def reset(connection: Connection) -> None:
-    """After the kernel has taken everything."""
+    """Reset the connection after the kernel has taken everything."""
     eventually("the kernel has everything", lambda: unacknowledged(connection.socket) == 0)
     connection.reset()
 
@@ -108,7 +108,7 @@ def test_a_half_closed_client_has_its_upload_stored_and_answered(
 
 @pytest.mark.parametrize("leave", [close, half_close_then_close, reset])
 @uploads
-def test_an_upload_that_was_sent_whole_is_stored_though_its_client_leaves(
+def test_a_completely_sent_upload_is_stored_although_its_client_disconnects(
     service: Process,
     folder: str,
     upload: Callable[[str, str], bytes],
@@ -162,8 +162,10 @@ def test_a_large_file_arrives_whole_at_a_half_closed_client(service: Process, fo
         assert connection.is_ended()
 
 
-def test_a_reader_that_closes_both_sides_is_not_read_for(service: Process, folder: str) -> None:
-    """What the kernel took for it before its reset is all that is read."""
+def test_files_are_not_read_for_a_client_that_closes_both_sides(
+    service: Process, folder: str
+) -> None:
+    """Only what the kernel took before the reset is read."""
     path = service.root / folder / "a.wav"
     path.parent.mkdir()
     with path.open("wb") as file:
@@ -205,7 +207,7 @@ ROUTES = {
 
 
 @pytest.mark.parametrize(("sent", "status"), ROUTES.values(), ids=ROUTES)
-def test_every_route_answers_a_half_closed_client(
+def test_every_route_responds_to_a_half_closed_client(
     service: Process, folder: str, sent: bytes, status: int
 ) -> None:
     service.ask("PUT", f"/media/{folder}/a.wav", CONTENT)
@@ -225,12 +227,12 @@ def test_several_requests_before_the_close_are_all_answered(service: Process, fo
         assert connection.is_ended()
 
 
-def test_of_uploads_whose_responses_nobody_reads_the_first_is_stored_and_the_last_is_not(
+def test_the_first_upload_whose_response_is_not_read_is_stored_and_the_last_is_not(
     service: Process, folder: str
 ) -> None:
-    """The first response resets the connection. When that is noticed, the others are dropped."""
+    """The first response resets the connection. Then the other requests are dropped."""
     names = [f"{n}.wav" for n in range(40)]
-    service.signal(signal.SIGSTOP)  # it sees the requests and the close together
+    service.signal(signal.SIGSTOP)  # so that it sees the requests and the close together
     try:
         connection = service.connect()
         connection.send(b"".join(request("PUT", f"/media/{folder}/{name}", b"x") for name in names))
@@ -266,12 +268,12 @@ def encrypted(folder: Path, *options: str) -> Iterator[tuple[Process, Callable[[
         yield service, connect
 
 
-def test_an_upload_over_tls_is_stored_though_its_client_leaves(tmp_path: Path) -> None:
+def test_an_upload_over_tls_is_stored_although_its_client_disconnects(tmp_path: Path) -> None:
     with encrypted(tmp_path) as (service, connect):
         for n in range(10):
             connection = connect()
             connection.sendall(put("tls", f"{n}.wav"))
-            # It closes with session tickets unread, so its kernel drops what is on the way.
+            # It closes with session tickets unread, so its kernel drops data in flight.
             eventually("the kernel has everything", lambda tls=connection: unacknowledged(tls) == 0)
             connection.close()
         for n in range(10):
@@ -281,10 +283,10 @@ def test_an_upload_over_tls_is_stored_though_its_client_leaves(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("leaves", [False, True])
-def test_the_grace_ends_what_is_carried_out_over_tls(
+def test_the_grace_period_ends_requests_that_outlive_connections_over_tls(
     tmp_path: Path, nasty: Nasty, leaves: bool
 ) -> None:
-    """TLS does not say that a connection was aborted by this side."""
+    """TLS does not report that this side has aborted a connection."""
     with encrypted(tmp_path, "--grace=1s", "--fetch-allow=127.0.0.1") as (service, connect):
         with connect() as connection:
             fields = [("url", nasty.url("/hangs")), ("directory", "a"), ("filename", "a.wav")]

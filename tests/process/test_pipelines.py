@@ -1,5 +1,5 @@
-"""Requests that come before the answers to those before them: they wait with the peer, and make no
-other wait (cases 24 and 46).
+"""Pipelined requests: they wait in the peer's kernel, and other clients do not wait (cases 24 and
+46).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.process.running import NOWHERE, TWISTD, Process, eventually
 
 LARGE_BYTES = 20 << 20
 FLOOD_BYTES = 64 << 20
-# What may be on its way: what the kernel buffers on either side, and what we do.
+# Bytes that may be in flight: buffered by both kernels and by the service.
 TAKEN_BYTES = 16 << 20
 MEMORY_BYTES = 24 << 20
 ROUNDS = 5  # on a busy machine a single wait says little
@@ -33,7 +33,7 @@ def resident(service: Process) -> int:
 
 
 def flood(client: socket.socket, data: bytes) -> int:
-    """Send `data` again and again, until the peer takes no more for a while; how much it took."""
+    """Send `data` repeatedly until the peer takes no more for a while. Returns the size sent."""
     client.settimeout(1.0)
     sent = 0
     try:
@@ -46,7 +46,7 @@ def flood(client: socket.socket, data: bytes) -> int:
 
 @pytest.fixture
 def on_a_path(tmp_path: Path) -> Iterator[tuple[Process, str]]:
-    """A service that also listens on a UNIX socket, and the path of that."""
+    """A service that also listens on a UNIX socket, and the path of the socket."""
     path = str(tmp_path / "socket")
     root = tmp_path / "area" / "media"
     root.parent.mkdir()
@@ -56,9 +56,7 @@ def on_a_path(tmp_path: Path) -> Iterator[tuple[Process, str]]:
     service.kill()
 
 
-def test_what_is_sent_behind_an_answer_that_nobody_reads_stays_with_the_peer(
-    service: Process, folder: str
-) -> None:
+def test_input_behind_an_unread_response_stays_with_the_peer(service: Process, folder: str) -> None:
     url = f"/media/{folder}/large.wav"
     assert service.ask("PUT", url, bytes(LARGE_BYTES)).status == 201
     with service.connect() as client:
@@ -68,7 +66,7 @@ def test_what_is_sent_behind_an_answer_that_nobody_reads_stays_with_the_peer(
         assert resident(service) - before < MEMORY_BYTES
 
 
-def test_nor_is_it_taken_on_a_unix_socket(on_a_path: tuple[Process, str]) -> None:
+def test_so_does_input_on_a_unix_socket(on_a_path: tuple[Process, str]) -> None:
     service, path = on_a_path
     assert service.ask("PUT", "/api/media/a/large.wav", bytes(LARGE_BYTES)).status == 201
     with socket.socket(socket.AF_UNIX) as client:
@@ -79,7 +77,7 @@ def test_nor_is_it_taken_on_a_unix_socket(on_a_path: tuple[Process, str]) -> Non
         assert resident(service) - before < MEMORY_BYTES
 
 
-def test_many_requests_whose_answers_nobody_reads_cost_little(
+def test_many_requests_whose_responses_are_not_read_cost_little(
     service: Process, folder: str
 ) -> None:
     url = f"/media/{folder}/small.wav"
@@ -89,7 +87,7 @@ def test_many_requests_whose_answers_nobody_reads_cost_little(
         assert flood(client.socket, request("GET", url) * 100) < TAKEN_BYTES
         assert resident(service) - before < MEMORY_BYTES
         client.socket.settimeout(20)
-        assert client.answer().status == 200  # and they are answered, once they are taken
+        assert client.answer().status == 200  # they get responses once these are read
 
 
 @pytest.mark.parametrize("target", [NOWHERE, "/openapi.json"])
@@ -112,10 +110,10 @@ def test_a_thousand_requests_in_one_piece_do_not_keep_others_waiting(
     assert sorted(took)[ROUNDS // 2] < 0.15, took  # all of them take twice that at least
 
 
-def test_pipelined_requests_of_all_kinds_are_answered_in_their_order(
+def test_pipelined_requests_of_all_kinds_get_their_responses_in_order(
     service: Process, folder: str
 ) -> None:
-    """Those that wait for a thread, those that do not, and those with content."""
+    """Requests that wait for a thread, that do not, and that have content."""
     kinds: list[tuple[bytes, str, int]] = []
     for n in range(30):
         url = f"/media/{folder}/{n}.wav"
@@ -132,7 +130,7 @@ def test_pipelined_requests_of_all_kinds_are_answered_in_their_order(
             assert connection.answer(method).status == status
 
 
-def test_names_of_headers_are_not_remembered_without_end(serve: Callable[..., Process]) -> None:
+def test_the_cache_of_header_names_is_limited(serve: Callable[..., Process]) -> None:
     service = serve()
     with service.connect() as connection:
         connection.ask("GET", NOWHERE)
@@ -150,7 +148,7 @@ def test_names_of_headers_are_not_remembered_without_end(serve: Callable[..., Pr
 def test_a_step_of_stopping_that_fails_does_not_keep_the_others_from_being_taken(
     tmp_path: Path,
 ) -> None:
-    """Case 47. Somebody has removed the path of a UNIX socket."""
+    """Case 47. The path of a UNIX socket was removed."""
     path, log = tmp_path / "socket", tmp_path / "access.log"
     root = tmp_path / "area" / "media"
     root.parent.mkdir()
@@ -174,7 +172,7 @@ def test_a_step_of_stopping_that_fails_does_not_keep_the_others_from_being_taken
 
 
 def test_tls_that_does_not_agree_to_end_is_cut(tmp_path: Path) -> None:
-    """RFC 8446, 6.1: nobody has to wait for the other's close_notify."""
+    """RFC 8446, 6.1: neither side has to wait for the other's close_notify."""
     root = tmp_path / "area" / "media"
     root.parent.mkdir()
     command = [sys.executable, embedded.__file__, "MediaSite", str(root), "api", "--tls"]
@@ -184,7 +182,7 @@ def test_tls_that_does_not_agree_to_end_is_cut(tmp_path: Path) -> None:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         plain = socket.create_connection(("127.0.0.1", port), 20)
-        # A client that never reads what TLS says: of a Connection: close it sees nothing.
+        # A client that never reads, so it does not see `Connection: close`.
         with context.wrap_socket(plain) as client:
             client.sendall(request("GET", "/api/health", headers={"Connection": "close"}))
             assert Connection(client).answer().status == 200

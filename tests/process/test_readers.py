@@ -1,5 +1,5 @@
-"""Readers at a pace of their own: players, phones, those who stop, go, never come back. Over TCP,
-where the kernel sends, and over TLS and a UNIX socket, where pieces are read in threads.
+"""Slow readers: players, phones, clients that stop reading or disconnect. Over TCP, where the
+kernel sends, and over TLS and a UNIX socket, where pieces are read in threads.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ RATE = 8_000  # bytes a second: what a phone drains of a prompt
 DRAINING_S = 3.0
 TICK_S = 0.25
 PEAK_GROWTH = 2 << 20  # while all of them read
-PROCESSOR_SHARE = 0.15  # of one, while all of them read: the loop has nothing to do
+PROCESSOR_SHARE = 0.15  # of one core, while all of them read
 SMALL_GET_S = 0.1
 
 STALL_S = 3.0  # a busy machine pauses for less
-NARROW_BYTES = 4096  # of a receive buffer, so that the service sees how slow a reader is
+NARROW_BYTES = 4096  # a small receive buffer, so that the service notices a slow reader
 
 SMALL_BYTES, BLOCK_BYTES, TURN_BYTES = 64 << 10, 128 << 10, 1 << 20
 SIZES = [1, *(edge + off for edge in (SMALL_BYTES, BLOCK_BYTES, TURN_BYTES) for off in (-1, 0, 1))]
@@ -41,7 +41,7 @@ Connect = Callable[[], Connection]
 
 
 def narrow(port: int, timeout_s: float = 20.0) -> Connection:
-    """A connection whose end here takes a few kB before it is read."""
+    """A connection whose receive buffer in this process has a few kB."""
     end = socket.socket()
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW_BYTES)
     end.settimeout(timeout_s)
@@ -55,7 +55,7 @@ def content_of(size: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """A program that serves by TCP, TLS and a UNIX socket, and waits for a reader for a second."""
+    """A program that serves over TCP, TLS and a UNIX socket, with a short `stall_s`."""
     folder = tmp_path_factory.mktemp("readers")
     root = folder / "area" / "media"
     root.mkdir(parents=True)
@@ -82,7 +82,7 @@ def connect(request: pytest.FixtureRequest, program: Process) -> Connect:
 
 
 def by_tls(program: Process) -> Connection:
-    """As `narrow`, by TLS."""
+    """As `narrow`, over TLS."""
     match = re.search(r"\(TLS\) starting on (\d+)", program.log)
     assert match is not None
     context = ssl.create_default_context()
@@ -105,8 +105,8 @@ def _by_unix(program: Process) -> Connection:
 def test_200_players_that_drain_8_kb_a_second_cost_next_to_nothing(
     serve: Callable[..., Process],
 ) -> None:
-    """Cases 24 and 26: none is cut off, memory stays as it is, the loop idles, and others are
-    served beside them at once.
+    """Cases 24 and 26: none is cut off, memory does not grow, the event loop idles, and other
+    clients are served at once.
     """
     service = serve()
     large = content_of(2 << 20)
@@ -140,14 +140,14 @@ def test_200_players_that_drain_8_kb_a_second_cost_next_to_nothing(
         assert share < PROCESSOR_SHARE
         assert sorted(took)[ticks // 2] < SMALL_GET_S
         assert "cut off" not in service.log
-        rest = players[0].read(len(large) - ticks * step)  # and who hurries on, gets the rest
+        rest = players[0].read(len(large) - ticks * step)  # a fast player gets the rest
         assert rest == large[ticks * step :]
 
 
 def test_a_reader_that_takes_nothing_is_cut_off_and_a_slow_one_is_not(
     program: Process, connect: Connect
 ) -> None:
-    """Case 24: after as long as nothing was taken, and not before."""
+    """Case 24: the timeout counts from the last byte that was read."""
     cuts = program.log.count("took nothing")
     with program.unchanged_descriptors(), connect() as slow, connect() as stopped:
         for reader in (slow, stopped):
@@ -189,7 +189,7 @@ def test_a_connection_with_nothing_under_way_is_not_a_slow_reader(
 def test_a_file_of_any_size_is_whole_and_so_is_every_part_of_it(
     program: Process, connect: Connect, size: int
 ) -> None:
-    """Around the sizes at which another way is taken: read with the headers, in pieces, or by the
+    """Around the sizes that choose the method: read with the head, read in pieces, or sent by the
     kernel.
     """
     content = content_of(size)
@@ -230,8 +230,8 @@ def test_a_reader_in_small_steps_gets_every_byte_once(connect: Connect) -> None:
         assert connection.ask("GET", "/api/media/a/small.wav").content == b"small"
 
 
-def test_requests_that_were_sent_behind_each_other_are_answered_in_turn(connect: Connect) -> None:
-    """Case 46: pipelined requests while a body is pending, which the reader takes late."""
+def test_pipelined_requests_get_their_responses_in_order(connect: Connect) -> None:
+    """Case 46: pipelined requests while the reader reads a response late."""
     large, small = "/api/media/a/large.wav", "/api/media/a/small.wav"
     part = {"Range": f"bytes=1000-{1000 + TURN_BYTES}"}
     rounds = [
@@ -250,7 +250,7 @@ def test_requests_that_were_sent_behind_each_other_are_answered_in_turn(connect:
         assert connection.answer().brief == (404, 404)
 
 
-def test_readers_that_go_in_the_middle_leave_nothing_open(
+def test_readers_that_disconnect_in_the_middle_leave_nothing_open(
     program: Process, connect: Connect
 ) -> None:
     """Case 25."""
@@ -268,7 +268,7 @@ def test_readers_that_go_in_the_middle_leave_nothing_open(
 def test_a_file_that_shrinks_while_it_is_sent_ends_the_connection(
     program: Process, connect: Connect, start: int
 ) -> None:
-    """Not padded, and not short without a sign of it."""
+    """It is not padded, and the client notices that it is short."""
     path = program.root / "a" / "shrinks.wav"
     path.write_bytes(LARGE)
     with connect() as connection, program.unchanged_descriptors():
@@ -287,7 +287,7 @@ def test_a_file_that_shrinks_while_it_is_sent_ends_the_connection(
     assert "the file became shorter" in program.log
 
 
-def test_a_file_that_nobody_has_in_memory_is_fetched(program: Process, connect: Connect) -> None:
+def test_a_file_outside_the_page_cache_is_sent(program: Process, connect: Connect) -> None:
     path = program.root / "a" / "cold.wav"
     path.write_bytes(LARGE)
     with path.open("rb") as file, connect() as connection:
@@ -298,9 +298,9 @@ def test_a_file_that_nobody_has_in_memory_is_fetched(program: Process, connect: 
             assert answer.content == expected
 
 
-def test_downloads_wait_for_no_upload(serve: Callable[..., Process]) -> None:
-    """Case 26: as many uploads as there may be, replacements of the very file among them, hold
-    whatever uploads hold, and never end.
+def test_downloads_do_not_wait_for_uploads(serve: Callable[..., Process]) -> None:
+    """Case 26: the maximum of uploads, replacements of the same file among them, hold all that
+    uploads hold, and never end.
     """
     service = serve("--max-uploads", "20", "--disk-threads", "2")
     content = content_of(1 << 20)
@@ -345,7 +345,7 @@ def test_a_descriptor_is_held_while_a_large_file_is_sent_and_no_longer(
         eventually("the file is closed", lambda: opened() == 0)
 
 
-def test_a_connection_of_any_kind_is_taken_without_complaint(
+def test_a_connection_of_any_kind_is_accepted_without_a_log_line(
     program: Process, connect: Connect
 ) -> None:
     before = program.log.count("Traceback")

@@ -27,21 +27,21 @@ from tests.process.malformed import (
 )
 from tests.process.running import NOWHERE, Process, drafts_in, eventually
 
-# Requests that an attacker would like to smuggle past a proxy.
+# Requests that an attacker would try to smuggle past a proxy.
 SMUGGLING = request("PUT", SMUGGLED, b"x") + request("DELETE", VICTIM)
 SINGLE_BYTES = 400  # at the end of a request, sent one by one
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_descriptor_is_left(service: Process) -> Iterator[None]:
-    """After all of them."""
+    """No descriptor is left after all tests."""
     with service.unchanged_descriptors():
         yield
 
 
 @pytest.fixture(autouse=True)
 def victim(service: Process) -> Iterator[None]:
-    """A file that is there before each request."""
+    """A file that exists before each request."""
     folder = service.root / DIRECTORY
     folder.mkdir()
     (folder / "victim.wav").write_bytes(VICTIM_CONTENT)
@@ -65,7 +65,7 @@ def send_byte_by_byte(connection: Connection, data: bytes) -> None:
 
 
 def refusal(connection: Connection, row: Row) -> None:
-    """The next answer is the row's, and the last one: then the connection ends, without a reset."""
+    """The next response is the row's, and the last one: the connection ends without a reset."""
     answer = connection.answer()
     assert answer.brief == (row.status, row.code)
     assert answer.headers["Connection"] == "close"
@@ -75,14 +75,14 @@ def refusal(connection: Connection, row: Row) -> None:
 
 
 def nothing_has_happened(service: Process) -> None:
-    """A fresh connection works, and the files are as they were."""
+    """Check that a new connection works, and that no file has changed."""
     assert service.ask("GET", VICTIM).content == VICTIM_CONTENT
     assert os.listdir(service.root / DIRECTORY) == ["victim.wav"]
     eventually("no draft is left", lambda: drafts_in(service.root) == [])
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=str)
-def test_what_is_malformed_is_refused_and_nothing_behind_it_is_a_request(
+def test_malformed_requests_are_refused_and_nothing_behind_them_is_a_request(
     service: Process, row: Row
 ) -> None:
     with service.connect() as connection:
@@ -92,7 +92,7 @@ def test_what_is_malformed_is_refused_and_nothing_behind_it_is_a_request(
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=str)
-def test_what_is_malformed_is_refused_byte_by_byte_without_waiting_for_more(
+def test_malformed_requests_are_refused_byte_by_byte_without_waiting_for_more(
     service: Process, row: Row
 ) -> None:
     with service.connect() as connection:
@@ -103,7 +103,7 @@ def test_what_is_malformed_is_refused_byte_by_byte_without_waiting_for_more(
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=str)
-def test_what_is_malformed_is_refused_behind_a_good_request(service: Process, row: Row) -> None:
+def test_malformed_requests_are_refused_behind_a_valid_request(service: Process, row: Row) -> None:
     with service.connect() as connection:
         send_at_once(connection, request("GET", NOWHERE) + row.sent + SMUGGLING)
         assert connection.answer().brief == (404, 404)
@@ -113,7 +113,7 @@ def test_what_is_malformed_is_refused_behind_a_good_request(service: Process, ro
 
 @pytest.mark.parametrize("send", [send_at_once, send_byte_by_byte])
 @pytest.mark.parametrize("row", ACCEPTED, ids=str)
-def test_what_is_only_odd_is_understood_and_what_follows_it_is_the_next_request(
+def test_unusual_requests_are_understood_and_followed_by_the_next_request(
     service: Process, row: Row, send: Callable[[Connection, bytes], None]
 ) -> None:
     with service.connect() as connection:

@@ -21,10 +21,10 @@ from tests.process.uploading import PART, TUS
 
 REQUESTS = 1000
 UPLOADS, EACH = 1000, 10
-PIECE = bytes(100_000)  # of content: more than is worth counting
+PIECE = bytes(100_000)  # content that counts in the memory of bodies
 STOPS_S = 10.0  # far less than the grace
 SPARE = 100  # descriptors besides those of connections
-RSS_BYTES = 16 << 20  # that more or less may be resident for other reasons
+RSS_BYTES = 16 << 20  # how much resident memory may change for other reasons
 
 HEAD = head("HEAD", "{upload}", [TUS])
 DELETE = head("DELETE", "{upload}", [TUS])
@@ -36,7 +36,7 @@ PATCH = (
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Call it for a service on a disk whose writes can be made to hang. It has to stop at once."""
+    """Starts a service on a disk whose writes can be made to hang. It has to stop at once."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 3 * UPLOADS + SPARE), hard))
     processes = []
@@ -65,12 +65,12 @@ def resident(service: Process) -> int:
 
 
 def connections(service: Process) -> int:
-    """Of others."""
+    """The connections of other clients."""
     return int(service.ask("GET", "/health").json["connections"]) - 1
 
 
 def answered(asking: list[tuple[bytes, Connection]]) -> list[tuple[int, int]]:
-    """What poll(2) says of the connections that have a response."""
+    """The results of poll(2) for the connections that have a response."""
     ready = select.poll()
     for _, connection in asking:
         ready.register(connection.socket, select.POLLIN)
@@ -79,7 +79,7 @@ def answered(asking: list[tuple[bytes, Connection]]) -> list[tuple[int, int]]:
 
 @contextmanager
 def a_part_hangs(service: Process, upload: str) -> Iterator[Connection]:
-    """A PATCH is at work and its write hangs, until the context ends."""
+    """The write of a PATCH hangs until the context ends."""
     fields = [TUS, PART, ("Upload-Offset", "0"), ("Content-Length", str(len(CONTENT)))]
     blocked.hang(service)
     with service.connect() as part:
@@ -91,10 +91,10 @@ def a_part_hangs(service: Process, upload: str) -> Iterator[Connection]:
 
 
 @pytest.mark.parametrize("kinds", [(HEAD,), (HEAD, PATCH, DELETE)], ids=["HEAD", "all"])
-def test_a_thousand_requests_for_one_upload_are_all_answered(
+def test_a_thousand_requests_for_one_upload_all_get_responses(
     serve: Callable[..., Process], kinds: tuple[bytes, ...]
 ) -> None:
-    """Case 84: all but the last one at once, though the disk hangs; what they sent is not kept."""
+    """Case 84: all but the last one at once, though the disk hangs. Their content is dropped."""
     service = serve()
     upload = created(service, "a/b.wav", len(CONTENT))
     before = resident(service)
@@ -106,8 +106,8 @@ def test_a_thousand_requests_for_one_upload_are_all_answered(
                 connection = open_.enter_context(service.connect())
                 connection.send(kind.replace(b"{upload}", upload.encode()))
                 asking.append((kind, connection))
-            # A busy service does not look at requests in the order in which they came on several
-            # connections: which of them is the newest is known when all others were answered.
+            # A busy service does not handle requests in their order of arrival on several
+            # connections: the newest is known when all others have responses.
             eventually("others are told", lambda: len(answered(asking)) == REQUESTS - 1)
             last = open_.enter_context(service.connect())
             last.send(HEAD.replace(b"{upload}", upload.encode()))
@@ -130,10 +130,10 @@ def test_a_thousand_requests_for_one_upload_are_all_answered(
     assert service.ask("GET", "/media/a/b.wav").content == CONTENT
 
 
-def test_who_waits_and_leaves_is_gone_at_once_whatever_it_has_sent(
+def test_a_waiting_client_that_disconnects_is_forgotten_at_once(
     serve: Callable[..., Process],
 ) -> None:
-    """Case 84: content of a request that has no use for it is dropped while that waits."""
+    """Case 84: unneeded content is dropped while its request waits."""
     service = serve()
     upload = created(service, "a/b.wav", len(CONTENT))
     before = resident(service)
@@ -150,10 +150,10 @@ def test_who_waits_and_leaves_is_gone_at_once_whatever_it_has_sent(
     assert offset_of(service, upload) > 0
 
 
-def test_a_thousand_uploads_with_ten_requests_each_are_all_answered(
+def test_a_thousand_uploads_with_ten_requests_each_all_get_responses(
     serve: Callable[..., Process],
 ) -> None:
-    """Case 84: of ten the first is at work, and the last waits; the others are told at once."""
+    """Case 84: of ten the first is handled, and the last waits; the others are refused at once."""
     service = serve("--max-per-address", "4000", "--disk-threads", "2")
     uploads = [created(service, f"a/{number}.wav", 5) for number in range(UPLOADS)]
     heads = [HEAD.replace(b"{upload}", upload.encode()) for upload in uploads]
@@ -167,9 +167,8 @@ def test_a_thousand_uploads_with_ten_requests_each_are_all_answered(
                 connection.send(sent)
 
         def superseded(asked: list[Connection]) -> Connection:
-            """The one of these requests for one upload that is told so at once. It is not always
-            the second of them: a busy service does not look at requests in the order in which they
-            came on several connections.
+            """The request for one upload that is refused at once. It is not always the second: a
+            busy service does not handle requests on several connections in the order of arrival.
             """
             ready = select.poll()
             for each in asked:

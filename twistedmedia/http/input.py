@@ -100,7 +100,7 @@ class Input:
             else:
                 self.queue(is_first=expected is Expected.HEAD)
         if self._has_enough():
-            self._reading.is_queued = True
+            self._reading.input_waits = True
             self._reading.pause()
 
     def take(self) -> None:
@@ -130,8 +130,8 @@ class Input:
             self.is_busy = False
         if self.is_closed:
             self.buffer = b""
-        if self._reading.is_queued and not self._has_enough():
-            self._reading.is_queued = False
+        if self._reading.input_waits and not self._has_enough():
+            self._reading.input_waits = False
             self._reading.resume()
         if self._closing.is_half_closed:
             self._closing.end_when_done()
@@ -161,12 +161,14 @@ class Input:
 
     def _has_enough(self) -> bool:
         """Whether the peer has to wait until more of the buffer is parsed."""
+        is_long = len(self.buffer) > PIPELINED_BYTES
+        if not (self.is_queued or is_long):
+            return False
         connection = self._connection
         expected = connection.expected
-        if self.is_queued and expected is Expected.CONTENT:
-            return True
-        waits = expected is Expected.NEXT_REQUEST or connection.is_full or self.is_queued
-        return waits and len(self.buffer) > PIPELINED_BYTES
+        if self.is_queued:
+            return is_long or expected is Expected.CONTENT
+        return expected is Expected.NEXT_REQUEST or connection.is_full
 
     def _take_head(self) -> bool:
         """Take a head, or an empty line before it. Returns whether there was a complete head."""

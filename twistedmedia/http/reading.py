@@ -19,7 +19,7 @@ class Reading:
         """`producer` is the transport, if that can be paused."""
         self.peer_wait = PeerWait(connection.site.reactor.seconds)  # for this side
         self.lingering = Lingering(connection.site.reactor, connection.site.lingering)
-        self.is_queued = False  # input waits for its turn, and is enough for now
+        self.input_waits = False  # enough input waits for its turn
         self._connection = ref(connection)
         self._producer = producer
         self._is_held = False
@@ -29,7 +29,7 @@ class Reading:
     @property
     def is_paused(self) -> bool:
         """Whether there is a reason not to read, besides a peer that does not take responses."""
-        return self._is_held or self.is_queued or self.lingering.is_waiting
+        return self._is_held or self.input_waits or self.lingering.is_waiting
 
     def pause(self) -> None:
         """Do not read until `resume`."""
@@ -62,7 +62,7 @@ class Reading:
 
     def end(self) -> None:
         """Forget all reasons: the connection is lost."""
-        self._is_held = self.is_queued = False
+        self._is_held = self.input_waits = False
 
     def expect_continue(self) -> None:
         """The peer waits for `100 Continue`."""

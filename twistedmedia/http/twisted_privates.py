@@ -18,6 +18,8 @@ from twisted.web.http import HTTPChannel, Request
 
 from twisted import __version__
 
+TESTED_VERSION = "26.10"
+
 
 class Private(NamedTuple):
     """A member of a class of Twisted, why it is needed, and the modules of `http` that use it."""
@@ -68,5 +70,5 @@ def check_twisted(privates: Iterable[Private] = PRIVATES) -> None:
     if missing:
         raise ImportError(
             f"twistedmedia does not work with Twisted {__version__}, which lacks "
-            f"{', '.join(missing)}; install a version that twistedmedia's requirements allow"
+            f"{', '.join(missing)}; install Twisted {TESTED_VERSION}"
         )
