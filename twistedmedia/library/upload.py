@@ -64,7 +64,6 @@ class ContentCoding:
 PLAIN = ContentCoding(decode=lambda piece: piece, measure=len)
 
 
-# Inspects what the upload has not inspected, before its content is judged.
 FinishInspection = Callable[["Upload"], Awaitable[None]]
 
 
@@ -74,7 +73,7 @@ class _Phase(Enum):
 
 
 async def no_inspection(upload: Upload) -> None:
-    """Inspect nothing before a publish: all bytes were inspected as they passed."""
+    """Do nothing: all bytes were inspected as they passed."""
 
 
 class Upload:
@@ -118,9 +117,8 @@ class Upload:
         self.failure: MediaError | None = None
         self.stored: StoredFile | None = None
         self.replacing = replacing
-        self.inspection = Inspection(
-            limits.max_upload, checks_audio=limits.checking is not AudioCheckMode.OFF
-        )
+        checks_audio = limits.checking is not AudioCheckMode.OFF
+        self.inspection = Inspection(limits.max_upload, checks_audio=checks_audio)
         self._store = store
         self._limits = limits
         self._events = events
@@ -143,7 +141,7 @@ class Upload:
 
     @property
     def identical(self) -> bool:
-        """Whether the name had the declared content already."""
+        """The name had the declared content already."""
         return self._how is Storing.IDENTICAL
 
     @property
