@@ -56,6 +56,7 @@ PURE = [
     "twistedmedia.fairness",
     "twistedmedia.store",
     "twistedmedia.store.clock_steps",
+    "twistedmedia.store.preconditions",
     "twistedmedia.store.validators",
     *(f"twistedmedia.fairness.{name}" for name in ("pace", "shares")),
     "twistedmedia.audio",

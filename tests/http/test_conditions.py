@@ -149,6 +149,12 @@ def outcome(conditions: Conditions, etag: str = ETAG) -> int:
         return error.status
 
 
+def allows_change(conditions: Conditions, etag: str = ETAG, modified_s: int = MODIFIED_S) -> bool:
+    """Whether a file modified at the end of that second may be changed."""
+    precondition = conditions.precondition(NOW_S)
+    return precondition is None or precondition.allows(etag, modified_s * 10**9 + 999_999_999)
+
+
 @pytest.mark.parametrize(("size", "header", "start", "stop"), SPANS, ids=short)
 def test_one_range_is_a_206_with_those_of_its_bytes_that_exist(
     size: int, header: str, start: int, stop: int
@@ -285,7 +291,7 @@ def test_a_range_selects_the_same_bytes_as_a_simple_parser(size: int, header: st
 
 def test_the_whole_is_sent_without_conditions() -> None:
     assert plan_response(Conditions(), 10, ETAG, MODIFIED_S, NOW_S) == ResponsePlan(200, 0, 10)
-    assert Conditions().allow_change(ETAG, MODIFIED_S, NOW_S)
+    assert allows_change(Conditions())
 
 
 def test_a_file_that_the_client_has_is_not_sent() -> None:
@@ -348,7 +354,7 @@ def test_tags_are_compared_strongly_or_weakly(header: str, strong: bool, weak: b
     """13.1.1 and 13.1.2."""
     assert outcome(Conditions(if_match=header)) == (200 if strong else 412)
     assert outcome(Conditions(if_none_match=header)) == (304 if weak else 200)
-    assert Conditions(if_match=header).allow_change(ETAG, MODIFIED_S, NOW_S) == strong
+    assert allows_change(Conditions(if_match=header)) == strong
 
 
 @pytest.mark.parametrize(
@@ -368,7 +374,7 @@ def test_tags_are_compared_strongly_or_weakly(header: str, strong: bool, weak: b
 def test_a_change_requires_a_valid_if_none_match_without_this_tag(
     header: str, allowed: bool
 ) -> None:
-    assert Conditions(if_none_match=header).allow_change(ETAG, MODIFIED_S, NOW_S) == allowed
+    assert allows_change(Conditions(if_none_match=header)) == allowed
 
 
 def test_a_weak_tag_of_the_file_matches_weakly_only() -> None:
@@ -469,8 +475,8 @@ def test_a_date_is_parsed_in_each_of_its_forms(header: str, seconds: int) -> Non
     assert known_since(header, seconds)
     assert not known_since(header, seconds + 1)
     unmodified = Conditions(if_unmodified_since=header)
-    assert unmodified.allow_change(ETAG, seconds, NOW_S)
-    assert not unmodified.allow_change(ETAG, seconds + 1, NOW_S)
+    assert allows_change(unmodified, ETAG, seconds)
+    assert not allows_change(unmodified, ETAG, seconds + 1)
     assert plan_response(unmodified, 10, ETAG, seconds, NOW_S).status == 200
     with pytest.raises(PreconditionFailed):
         plan_response(unmodified, 10, ETAG, seconds + 1, NOW_S)
@@ -486,7 +492,7 @@ def test_an_invalid_date_is_ignored(header: str) -> None:
     assert outcome(Conditions(if_modified_since=header)) == 200
     assert outcome(Conditions(if_unmodified_since=header)) == 200
     assert outcome(Conditions(if_range=header, range="bytes=0-1")) == 200
-    assert Conditions(if_unmodified_since=header).allow_change(ETAG, MODIFIED_S, NOW_S)
+    assert allows_change(Conditions(if_unmodified_since=header))
 
 
 def test_a_two_digit_year_is_at_most_fifty_years_ahead() -> None:
@@ -578,7 +584,7 @@ def test_conditions_are_evaluated_in_order(conditions: Conditions, status: int) 
     ids=str,
 )
 def test_a_change_must_satisfy_all_conditions(conditions: Conditions, allowed: bool) -> None:
-    assert conditions.allow_change(ETAG, MODIFIED_S, NOW_S) == allowed
+    assert allows_change(conditions) == allowed
 
 
 def test_a_failed_precondition_does_not_reveal_the_size() -> None:
@@ -625,13 +631,13 @@ def test_a_list_contains_its_tags(listed: list[str], etag: str) -> None:
         weak = etag in [tag.removeprefix("W/") for tag in listed]
         assert (outcome(Conditions(if_none_match=header), etag) == 304) == weak
         unless = Conditions(if_none_match=header)
-        assert unless.allow_change(etag, MODIFIED_S, NOW_S) == (not weak)
+        assert allows_change(unless, etag) == (not weak)
 
 
 @quick
 @given(st.builds(Conditions, *[headers] * 5, st.none() | ranges), st.integers(0, 30))
 def test_any_headers_have_a_response(conditions: Conditions, size: int) -> None:
-    conditions.allow_change(ETAG, MODIFIED_S, NOW_S)
+    allows_change(conditions)
     try:
         what = plan_response(conditions, size, ETAG, MODIFIED_S, NOW_S)
     except (PreconditionFailed, RangeNotSatisfiable):
@@ -654,7 +660,7 @@ def cost_s(header: str) -> float:
             Conditions(range=header),
         ):
             outcome(conditions)
-            conditions.allow_change(ETAG, MODIFIED_S, NOW_S)
+            allows_change(conditions)
         spent.append(time.thread_time() - begun)
     return min(spent)
 
@@ -676,6 +682,7 @@ LONG: list[Callable[[int], str]] = [
     lambda size: '"' * size + ETAG,
     lambda size: "W/" * (size // 2) + ETAG,
     lambda size: '"",' * (size // 3) + ETAG,
+    lambda size: ", ".join(f'"{n:06x}"' for n in range(size // 10)),
     lambda size: "*" * size,
     lambda size: DATE + " " * size + "x",
     lambda size: "Sun, " * (size // 5),

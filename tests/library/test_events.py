@@ -34,6 +34,7 @@ from twistedmedia.library.resumption import UploadPart
 from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.store.interface import StoredFile
 from twistedmedia.store.memory import MemoryStore
+from twistedmedia.store.preconditions import Precondition
 
 HELLO_SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
@@ -64,8 +65,8 @@ async def test_how_a_file_was_stored_is_in_its_event() -> None:
     library = a_library(MemoryStore())
     await taken(library, [b"hello"])
     events = heard_by(library)
-    for sha256, condition in ((HELLO_SHA256, None), (None, lambda *_: True)):
-        with library.begin(SOURCE, replacing=condition) as upload:
+    for sha256, precondition in ((HELLO_SHA256, None), (None, Precondition())):
+        with library.begin(SOURCE, replacing=precondition) as upload:
             upload.accepted(HELLO)
             upload.sha256 = sha256
             await upload.prepare(awaited=True)
@@ -93,7 +94,7 @@ async def test_only_a_file_that_was_there_is_told_as_deleted() -> None:
     await taken(library, [b"hello"])
     events = heard_by(library)
     with pytest.raises(PreconditionFailed):
-        await library.delete(CALLER, HELLO, lambda *_: False)
+        await library.delete(CALLER, HELLO, Precondition(if_match=frozenset()))
     assert await library.delete(CALLER, HELLO)
     assert not await library.delete(CALLER, HELLO)
     assert events == [FileDeleted(HELLO, CALLER)]

@@ -52,9 +52,10 @@ from twistedmedia.library.resumable import SYNC_BYTES, ResumableUploads
 from twistedmedia.library.resumption import UploadPart, UploadProgress
 from twistedmedia.library.upload_limits import AudioCheckMode, UploadLimits
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Condition, UploadSpec
+from twistedmedia.store.interface import UploadSpec
 from twistedmedia.store.local.directory import DirectoryStore
 from twistedmedia.store.memory import MemoryMedia, MemoryStore
+from twistedmedia.store.preconditions import Precondition
 
 HELLO = named("prompts/en/hello.mp3")
 WHOLE = b"hello world"
@@ -956,7 +957,9 @@ class FailingStore(MemoryStore):
 
     error: Exception | None = None
 
-    def publish(self, name: MediaName, content: bytes, replacing: Condition | None) -> MemoryMedia:
+    def publish(
+        self, name: MediaName, content: bytes, replacing: Precondition | None
+    ) -> MemoryMedia:
         error, self.error = self.error, None
         if error is not None:
             raise error

@@ -24,6 +24,7 @@ from twistedmedia.library.library import Library
 from twistedmedia.library.upload import MIN_PREPARED_BYTES
 from twistedmedia.library.upload_limits import AudioCheckMode
 from twistedmedia.names import MediaName
+from twistedmedia.store.preconditions import Precondition
 
 TONE = named("prompts/en/tone.wav")
 MP3 = frames(3)
@@ -39,7 +40,7 @@ async def sent(
     name: MediaName = HELLO,
     *,
     digest: str | None = None,
-    replacing: Any = None,
+    replacing: Precondition | None = None,
     declared: int | None = None,
 ) -> Any:
     """An arrival of `content` as a front end makes it, which may know the size before."""
@@ -117,11 +118,16 @@ async def test_that_a_name_is_taken_is_judged_before_the_digest() -> None:
 # Replacing
 
 
+def only(etag: str) -> Precondition:
+    """The precondition that a file has this tag."""
+    return Precondition(if_match=frozenset({etag}))
+
+
 @asynchronous
 async def test_a_file_takes_the_place_of_the_one_that_is_meant() -> None:
     library = a_library()
     first = await sent(library, MP3)
-    arrival = await sent(library, frames(4), replacing=lambda etag, _: etag == first.stored.etag)
+    arrival = await sent(library, frames(4), replacing=only(first.stored.etag))
     assert arrival.failure is None
     assert arrival.stored.etag != first.stored.etag
     assert library.store.content(HELLO) == frames(4)
@@ -131,7 +137,7 @@ async def test_a_file_takes_the_place_of_the_one_that_is_meant() -> None:
 async def test_another_file_than_the_one_that_is_meant_stays() -> None:
     library = a_library()
     await sent(library, MP3)
-    arrival = await sent(library, frames(4), replacing=lambda *_: False)
+    arrival = await sent(library, frames(4), replacing=only('"another"'))
     assert isinstance(arrival.failure, PreconditionFailed)
     assert library.store.asked.count("append") == 1  # of the first
     assert library.store.content(HELLO) == MP3
@@ -142,10 +148,7 @@ async def test_a_replacement_of_which_the_answer_was_lost_is_recognised() -> Non
     """The file that was meant is gone: what has its name is what came then."""
     library = a_library()
     first = await sent(library, MP3)
-
-    def is_first(etag: str | None, _: int) -> bool:
-        return etag == first.stored.etag
-
+    is_first = only(first.stored.etag)
     replaced = await sent(library, frames(4), replacing=is_first, digest=sha256(frames(4)))
     again = await sent(library, frames(4), replacing=is_first, digest=sha256(frames(4)))
     assert (again.failure, again.identical, again.stored) == (None, True, replaced.stored)
@@ -155,7 +158,7 @@ async def test_a_replacement_of_which_the_answer_was_lost_is_recognised() -> Non
 async def test_a_replacement_with_another_digest_leaves_the_file() -> None:
     library = a_library()
     await sent(library, MP3)
-    arrival = await sent(library, frames(4), replacing=lambda *_: True, digest=sha256(b""))
+    arrival = await sent(library, frames(4), replacing=Precondition(), digest=sha256(b""))
     assert isinstance(arrival.failure, DigestMismatch)
     assert library.store.content(HELLO) == MP3
 
@@ -204,7 +207,7 @@ async def test_what_is_cut_off_never_gets_its_name_where_it_is_to_be_rejected() 
 async def test_a_replacement_that_is_no_audio_leaves_the_file() -> None:
     library = a_library(checking=AudioCheckMode.REJECT)
     await sent(library, wav(1), TONE)
-    arrival = await sent(library, MP3, TONE, replacing=lambda *_: True)
+    arrival = await sent(library, MP3, TONE, replacing=Precondition())
     assert isinstance(arrival.failure, NotAudio)
     assert library.store.content(TONE) == wav(1)
 

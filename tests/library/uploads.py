@@ -16,8 +16,9 @@ from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
 from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Condition, Draft, Listed, Media, Sealed, StoredFile
+from twistedmedia.store.interface import Draft, Listed, Media, Sealed, StoredFile
 from twistedmedia.store.memory import MemoryStore
+from twistedmedia.store.preconditions import Precondition
 
 HELLO = named("prompts/en/hello.mp3")
 CALLER = Caller.at("192.0.2.1")
@@ -49,9 +50,9 @@ class WatchedStore:
         return self.ask("recognise", lambda: self._store.recognise(name, sha256, caller=caller))
 
     def delete(
-        self, name: MediaName, condition: Condition | None = None, *, caller: str
+        self, name: MediaName, precondition: Precondition | None = None, *, caller: str
     ) -> Deferred[bool]:
-        return self._store.delete(name, condition, caller=caller)
+        return self._store.delete(name, precondition, caller=caller)
 
     def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str) -> Listed:
         return self._store.list(folders, after, limit, caller=caller)
@@ -86,7 +87,7 @@ class WatchedDraft:
         self._draft = draft
         self._gone = False
 
-    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+    def prepare(self, name: MediaName, replacing: Precondition | None = None) -> Deferred[None]:
         return self._store.ask("prepare", lambda: self._draft.prepare(name, replacing))
 
     def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
@@ -95,7 +96,9 @@ class WatchedDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._store.ask("seal", self._draft.seal)
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
+    def publish(
+        self, name: MediaName, replacing: Precondition | None = None
+    ) -> Deferred[StoredFile]:
         return self._store.ask("publish", lambda: self._draft.publish(name, replacing))
 
     def discard(self) -> None:

@@ -25,8 +25,9 @@ from twistedmedia.http.site import MediaSite
 from twistedmedia.library.library import Library
 from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Batch, Condition, Draft, Listed, Media, Sealed, StoredFile
+from twistedmedia.store.interface import Batch, Draft, Listed, Media, Sealed, StoredFile
 from twistedmedia.store.memory import MemoryStore
+from twistedmedia.store.preconditions import Precondition
 from twistedmedia.web.tree import media_resource
 
 T = TypeVar("T")
@@ -66,9 +67,9 @@ class HeldStore:
         return self.do("recognise", lambda: self._inner.recognise(name, sha256, caller=caller))
 
     def delete(
-        self, name: MediaName, condition: Condition | None = None, *, caller: str
+        self, name: MediaName, precondition: Precondition | None = None, *, caller: str
     ) -> Deferred[bool]:
-        return self.do("delete", lambda: self._inner.delete(name, condition, caller=caller))
+        return self.do("delete", lambda: self._inner.delete(name, precondition, caller=caller))
 
     def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str) -> Listed:
         return HeldListed(self, self._inner.list(folders, after, limit, caller=caller))
@@ -124,7 +125,7 @@ class HeldDraft:
         self._inner = inner
         self._under_way = 0
 
-    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+    def prepare(self, name: MediaName, replacing: Precondition | None = None) -> Deferred[None]:
         return self._do("prepare", lambda: self._inner.prepare(name, replacing))
 
     def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
@@ -133,7 +134,9 @@ class HeldDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._do("seal", lambda: self._inner.seal())
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
+    def publish(
+        self, name: MediaName, replacing: Precondition | None = None
+    ) -> Deferred[StoredFile]:
         return self._do("publish", lambda: self._inner.publish(name, replacing))
 
     def discard(self) -> None:

@@ -14,6 +14,7 @@ from email.utils import formatdate
 from functools import lru_cache
 
 from twistedmedia.errors import PreconditionFailed, RangeNotSatisfiable
+from twistedmedia.store.preconditions import ANY, Precondition
 
 _OWS = " \t"  # RFC 9110, 5.6.3
 
@@ -64,22 +65,29 @@ class Conditions:
     if_range: str | None = None
     range: str | None = None
 
-    def allow_change(self, etag: str, modified_s: int, now_s: int) -> bool:
-        """Whether the file with these validators may be changed or deleted.
+    def precondition(self, now_s: int) -> Precondition | None:
+        """The precondition of a change, None if no header states one.
 
-        `modified_s` and `now_s` are seconds since the epoch, rounded down. A malformed If-Match or
-        If-None-Match allows no change. If-Modified-Since does not apply to changes (13.1.3).
+        `now_s` is the current time in seconds since the epoch; two-digit years depend on it. A
+        malformed If-Match or If-None-Match allows no change of a file. An invalid date is ignored,
+        and so is If-Unmodified-Since beside If-Match (13.2.2). If-Modified-Since does not apply to
+        changes (13.1.3).
         """
-        if not self._preconditions_hold(etag, modified_s, now_s):
-            return False
-        if self.if_none_match is None:
-            return True
-        return _is_tag_list(self.if_none_match) and not _contains_weakly(self.if_none_match, etag)
+        if self.if_match is self.if_none_match is self.if_unmodified_since is None:
+            return None
+        if_match = if_none_match = since_s = None
+        if self.if_match is not None:
+            if_match = _parse_if_match(self.if_match)
+        elif self.if_unmodified_since is not None:
+            since_s = _parse_date_s(self.if_unmodified_since, now_s)
+        if self.if_none_match is not None:
+            if_none_match = _parse_if_none_match(self.if_none_match)
+        return Precondition(if_match, if_none_match, since_s)
 
     def _preconditions_hold(self, etag: str, modified_s: int, now_s: int) -> bool:
         """13.2.2, steps 1 and 2: If-Match and If-Unmodified-Since."""
         if self.if_match is not None:
-            return _contains_strongly(self.if_match, etag)
+            return not _parse_if_match(self.if_match).isdisjoint((ANY, etag))
         if self.if_unmodified_since is not None:
             since_s = _parse_date_s(self.if_unmodified_since, now_s)
             return since_s is None or modified_s <= since_s
@@ -192,19 +200,23 @@ def _is_strong(etag: str) -> bool:
     return not etag.startswith("W/")
 
 
-def _is_tag_list(header: str) -> bool:
-    header = header.strip(_OWS)
-    return header == "*" or _TAGS.fullmatch(header) is not None
-
-
-def _contains_strongly(header: str, etag: str) -> bool:
-    """8.8.3.2, strong comparison. A malformed header has no tags."""
+def _parse_tags(header: str) -> list[str] | None:
+    """The tags of a list, `ANY` if it is `*`, None if it is malformed."""
     header = header.strip(_OWS)
     if header == "*":
-        return True
-    if etag not in header or not _is_strong(etag) or not _is_tag_list(header):
-        return False
-    return etag in _TAG.findall(header)
+        return [ANY]
+    return _TAG.findall(header) if _TAGS.fullmatch(header) else None
+
+
+def _parse_if_match(header: str) -> frozenset[str]:
+    """8.8.3.2: weak tags match no file in a strong comparison. A malformed header has no tags."""
+    return frozenset(filter(_is_strong, _parse_tags(header) or ()))
+
+
+def _parse_if_none_match(header: str) -> frozenset[str]:
+    """8.8.3.2: a weak comparison ignores `W/`. A malformed header is `ANY`."""
+    tags = _parse_tags(header)
+    return frozenset([ANY] if tags is None else [tag.removeprefix("W/") for tag in tags])
 
 
 def _contains_weakly(header: str, etag: str) -> bool:

@@ -42,7 +42,6 @@ from twistedmedia.library.upload_limits import UploadLimits
 from twistedmedia.library.upload_slots import UploadSlot
 from twistedmedia.names import MediaName
 from twistedmedia.store.interface import (
-    Condition,
     Listed,
     Media,
     Reserved,
@@ -51,6 +50,7 @@ from twistedmedia.store.interface import (
     Store,
     WatchedStore,
 )
+from twistedmedia.store.preconditions import Precondition
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ class Library:
         *,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
-        replacing: Condition | None = None,
+        replacing: Precondition | None = None,
         draft: ResumableDraft | None = None,
         finish_inspection: FinishInspection = no_inspection,
     ) -> Upload:
@@ -232,14 +232,14 @@ class Library:
         return self.store.list(folders, after, limit, caller=caller.key)
 
     async def delete(
-        self, caller: Caller, name: MediaName, condition: Condition | None = None
+        self, caller: Caller, name: MediaName, precondition: Precondition | None = None
     ) -> bool:
-        """Delete a file, if `condition` holds. Whether there was such a file.
+        """Delete a file, if `precondition` holds. Whether there was such a file.
 
         :raises NameConflict: when the name is a directory's.
-        :raises PreconditionFailed: when the condition does not hold.
+        :raises PreconditionFailed: when the precondition does not hold.
         """
-        deleted = await self.store.delete(name, condition, caller=caller.key)
+        deleted = await self.store.delete(name, precondition, caller=caller.key)
         if deleted:
             self.events.publish(FileDeleted(name, caller))
         return deleted

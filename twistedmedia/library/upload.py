@@ -39,7 +39,8 @@ from twistedmedia.library.inspection import Inspection
 from twistedmedia.library.upload_limits import AudioCheckMode, UploadLimits
 from twistedmedia.logs.incidents import report_incident
 from twistedmedia.names import MediaName, media_name
-from twistedmedia.store.interface import Condition, Draft, Store, StoredFile
+from twistedmedia.store.interface import Draft, Store, StoredFile
+from twistedmedia.store.preconditions import Precondition
 
 T = TypeVar("T")
 
@@ -99,16 +100,15 @@ class Upload:
         *,
         declared: int | None = None,
         coding: ContentCoding = PLAIN,
-        replacing: Condition | None = None,
+        replacing: Precondition | None = None,
         draft: Draft | None = None,
         finish_inspection: FinishInspection = no_inspection,
     ) -> None:
         """`declared` is the size in bytes, if it is known. The file counts in the share that the
         caller of `source` has of the space, and is written in its turns of the store. With
-        `replacing` it replaces the file that has its name, if the condition holds.
+        `replacing` it replaces the file that has its name, if the precondition holds.
 
-        A given `draft` gets all bytes at once. `finish_inspection` is awaited before the content is
-        judged.
+        A given `draft` gets all bytes at once. `finish_inspection` is awaited before judging them.
         """
         self.name: MediaName | None = None
         self.directory = ""

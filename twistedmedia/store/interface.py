@@ -20,12 +20,9 @@ from twisted.internet.defer import Deferred
 
 from twistedmedia.errors import StorageFailed
 from twistedmedia.names import MediaName
+from twistedmedia.store.preconditions import Precondition
 
 T = TypeVar("T")
-
-# Decides whether the current file may be replaced or deleted, from its entity tag and its
-# modification time in nanoseconds since the epoch. These are None and 0 if there is no file.
-Condition = Callable[[str | None, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +131,7 @@ class Draft(Protocol):
     a failure only `discard` is useful.
     """
 
-    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+    def prepare(self, name: MediaName, replacing: Precondition | None = None) -> Deferred[None]:
         """Check, before the first byte arrives, whether this draft can become `name`. Optional.
         Fails with the errors of `publish`.
         """
@@ -148,12 +145,14 @@ class Draft(Protocol):
     def seal(self) -> Deferred[Sealed]:
         """Make the content final and, in a durable store, bring it to stable storage."""
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
+    def publish(
+        self, name: MediaName, replacing: Precondition | None = None
+    ) -> Deferred[StoredFile]:
         """Give the draft its name, in one step. Seals the draft if that was not done before.
 
         Without `replacing` the name must be free: of any number of drafts exactly one gets it. With
-        `replacing`, a file must have the name, and the condition must be true of it. In a durable
-        store, fires when the name is on stable storage, too. Fails with `AlreadyExists`,
+        `replacing`, a file must have the name, and the precondition must allow the change. In a
+        durable store, fires when the name is on stable storage, too. Fails with `AlreadyExists`,
         `NameConflict`, `NoSpace`, or, when replacing, with `PreconditionFailed`. The name is then
         as it was.
         """
@@ -389,11 +388,11 @@ class Store(Protocol):
         """
 
     def delete(
-        self, name: MediaName, condition: Condition | None = None, *, caller: str
+        self, name: MediaName, precondition: Precondition | None = None, *, caller: str
     ) -> Deferred[bool]:
         """Delete a file and the folders that this leaves empty. Fires with whether it existed.
         Fails with `NameConflict` if the name is a directory's, and with `PreconditionFailed` if the
-        condition is not true.
+        precondition does not allow it.
         """
 
     def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str) -> Listed:

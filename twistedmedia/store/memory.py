@@ -25,7 +25,6 @@ from twistedmedia.names import MediaName
 from twistedmedia.store.batches import BATCH, BatchedListing
 from twistedmedia.store.interface import (
     Batch,
-    Condition,
     Draft,
     Listed,
     ListedFile,
@@ -35,6 +34,7 @@ from twistedmedia.store.interface import (
     StoredFile,
 )
 from twistedmedia.store.memory_uploads import MemoryResumableDrafts
+from twistedmedia.store.preconditions import Precondition
 from twistedmedia.store.validators import UniqueTimestamps, etag_of
 
 T = TypeVar("T")
@@ -71,9 +71,9 @@ class MemoryStore:
         return succeed(StoredFile(name, media.size, sha256, media.etag))
 
     def delete(
-        self, name: MediaName, condition: Condition | None = None, *, caller: str = ""
+        self, name: MediaName, precondition: Precondition | None = None, *, caller: str = ""
     ) -> Deferred[bool]:
-        return execute(self._delete, name, condition)
+        return execute(self._delete, name, precondition)
 
     def list(self, folders: tuple[str, ...], after: str, limit: int, *, caller: str = "") -> Listed:
         batches = self._batches(folders, after, limit)
@@ -87,11 +87,11 @@ class MemoryStore:
         except KeyError:
             raise NotFound from None
 
-    def _delete(self, name: MediaName, condition: Condition | None) -> bool:
+    def _delete(self, name: MediaName, precondition: Precondition | None) -> bool:
         if self._is_folder((*name.folders, name.filename)):
             raise NameConflict("this is a directory; it goes when its last file goes")
-        if condition is not None and (name in self._files or not condition(None, 0)):
-            self._check(name, condition)
+        if precondition is not None and (name in self._files or not precondition.allows(None, 0)):
+            self._check(name, precondition)
         media = self._files.pop(name, None)
         if media is not None:
             self.take(-media.size)
@@ -125,7 +125,7 @@ class MemoryStore:
             raise NoSpace
         self._taken += size
 
-    def check(self, name: MediaName, replacing: Condition | None) -> None:
+    def check(self, name: MediaName, replacing: Precondition | None) -> None:
         """Check that `name` is free for a new file, or that the file of that name may be replaced.
 
         :raises AlreadyExists, NameConflict, PreconditionFailed: if not.
@@ -141,7 +141,9 @@ class MemoryStore:
             if MediaName(name.folders[:depth], name.folders[depth]) in self._files:
                 raise NameConflict("a part of the directory is not a directory")
 
-    def publish(self, name: MediaName, content: bytes, replacing: Condition | None) -> MemoryMedia:
+    def publish(
+        self, name: MediaName, content: bytes, replacing: Precondition | None
+    ) -> MemoryMedia:
         """Give `content` its name. Its bytes are taken already."""
         self.check(name, replacing)
         replaced = self._files.get(name)
@@ -150,9 +152,9 @@ class MemoryStore:
         self._files[name] = MemoryMedia(content, self._timestamps.now_ns())
         return self._files[name]
 
-    def _check(self, name: MediaName, condition: Condition) -> None:
+    def _check(self, name: MediaName, precondition: Precondition) -> None:
         media = self._files.get(name)
-        if media is None or not condition(media.etag, media.modified_ns):
+        if media is None or not precondition.allows(media.etag, media.modified_ns):
             raise PreconditionFailed
 
     def _is_folder(self, path: tuple[str, ...]) -> bool:
@@ -169,7 +171,7 @@ class MemoryDraft:
         self._content = bytearray()
         self._closed = False
 
-    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+    def prepare(self, name: MediaName, replacing: Precondition | None = None) -> Deferred[None]:
         def prepare() -> None:
             self._reserve(self._declared)
             self._store.check(name, replacing)
@@ -187,7 +189,9 @@ class MemoryDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._unless_closed(lambda: Sealed(len(self._content), self._sha256()))
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
+    def publish(
+        self, name: MediaName, replacing: Precondition | None = None
+    ) -> Deferred[StoredFile]:
         def publish() -> StoredFile:
             self._reserve(len(self._content))
             media = self._store.publish(name, bytes(self._content), replacing)

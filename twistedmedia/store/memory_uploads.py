@@ -14,7 +14,6 @@ from twistedmedia.errors import NotFound
 from twistedmedia.names import MediaName
 from twistedmedia.store.clock_steps import ClockReading, adjusted_time
 from twistedmedia.store.interface import (
-    Condition,
     Resumed,
     Sealed,
     StoredFile,
@@ -22,6 +21,7 @@ from twistedmedia.store.interface import (
     UploadState,
     UploadStatus,
 )
+from twistedmedia.store.preconditions import Precondition
 from twistedmedia.store.validators import UniqueTimestamps
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class MemoryResumableDraft:
         return Resumed(size, size, inspection)
 
     @_done
-    def prepare(self, name: MediaName, replacing: Condition | None = None) -> None:
+    def prepare(self, name: MediaName, replacing: Precondition | None = None) -> None:
         self._store.check(name, replacing)
 
     @_done
@@ -205,7 +205,7 @@ class MemoryResumableDraft:
         return self._sealed()
 
     @_done
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> StoredFile:
+    def publish(self, name: MediaName, replacing: Precondition | None = None) -> StoredFile:
         upload, sealed = self._require(), self._sealed()
         media = self._store.publish(name, bytes(self._content), replacing)
         upload.status, upload.etag, upload.content = UploadStatus.STORED, media.etag, bytearray()

@@ -18,7 +18,7 @@ from twistedmedia.http.forms import PartBegins, PartEnds, UrlencodedDecoder, dec
 from twistedmedia.library.caller import Caller
 from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, decode, media_name_from_path, url_path
-from twistedmedia.store.interface import Condition
+from twistedmedia.store.preconditions import Precondition
 
 MEDIA = "media"  # the segment under which they are served
 
@@ -70,18 +70,9 @@ def conditions_of(request: Request) -> Conditions:
     )
 
 
-def condition_of_change(request: Request) -> Condition | None:
-    """Under which condition the request may change a file; None when it makes none."""
-    conditions = conditions_of(request)
-    if conditions.if_match is conditions.if_unmodified_since is conditions.if_none_match is None:
-        return None
-
-    def may_change(etag: str | None, modified_ns: int) -> bool:
-        if etag is None:  # RFC 9110, 13.1: of these only If-Match asks for a file
-            return conditions.if_match is None
-        return conditions.allow_change(etag, modified_ns // 10**9, int(time.time()))
-
-    return may_change
+def precondition_of(request: Request) -> Precondition | None:
+    """The precondition of the change that the request asks for, None if it has none."""
+    return conditions_of(request).precondition(int(time.time()))
 
 
 def has_query_key(request: Request, key: bytes) -> bool:

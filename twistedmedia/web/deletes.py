@@ -15,9 +15,9 @@ from twistedmedia.names import MediaName, media_name
 from twistedmedia.web.arguments import (
     Arguments,
     caller_of,
-    condition_of_change,
     header,
     name_in_path,
+    precondition_of,
     read_urlencoded,
     segments_below,
 )
@@ -56,6 +56,6 @@ class DeleteRoutes:
         return await self._delete(request, name)
 
     async def _delete(self, request: Request, name: MediaName) -> Response:
-        condition = condition_of_change(request)
-        deleted = await self._library.delete(caller_of(request), name, condition)
+        precondition = precondition_of(request)
+        deleted = await self._library.delete(caller_of(request), name, precondition)
         return json_response(200, {**OK, "deleted": deleted})

@@ -39,10 +39,10 @@ from twistedmedia.web.arguments import (
     FILE_FIELD,
     Arguments,
     caller_of,
-    condition_of_change,
     header,
     media_url,
     name_in_path,
+    precondition_of,
     read_json,
     read_urlencoded,
     refuse_what_is_no_file,
@@ -72,7 +72,7 @@ class UploadRoutes:
         refuse_what_is_no_file(request)
         _require_declared_content(request)
         means_one = header(request, "if-match") is not None
-        replacing = condition_of_change(request) if means_one else None
+        replacing = precondition_of(request) if means_one else None
         body = body_of(request)
         caller = caller_of(request)
         with (

@@ -53,6 +53,7 @@ from twistedmedia.errors import (
     StorageFailed,
     TooLarge,
 )
+from twistedmedia.store.preconditions import ANY, Precondition
 
 KINDS = ("directory", "directory with hidden drafts")
 NAME = named("a/b/x.mp3")
@@ -325,9 +326,7 @@ async def recognised(store: Any, _: Any) -> None:
     assert found is None or found.size == 4
 
 
-def the_one(etag: str | None, modified_ns: int) -> bool:
-    """The condition that a file of four bytes exists."""
-    return etag is not None and etag.startswith('"4-')
+ANY_FILE = Precondition(if_match=frozenset({ANY}))
 
 
 # What may be done to NAME, with a draft.
@@ -337,10 +336,10 @@ DOING: dict[str, Callable[[Any, Any], Any]] = {
     "recognise": recognised,
     "publish": lambda store, draft: draft.publish(NAME),
     "prepare": lambda store, draft: draft.prepare(NAME),
-    "replace": lambda store, draft: draft.publish(NAME, the_one),
-    "prepare to replace": lambda store, draft: draft.prepare(NAME, the_one),
+    "replace": lambda store, draft: draft.publish(NAME, ANY_FILE),
+    "prepare to replace": lambda store, draft: draft.prepare(NAME, ANY_FILE),
     "delete": lambda store, draft: store.delete(NAME),
-    "delete on a condition": lambda store, draft: store.delete(NAME, the_one),
+    "delete with a precondition": lambda store, draft: store.delete(NAME, ANY_FILE),
 }
 
 

@@ -20,6 +20,7 @@ from tests.store.test_contract import closed, stored
 from tests.support import asynchronous, named
 from twistedmedia.store.interface import KernelMedia
 from twistedmedia.store.local.syscalls import SystemCalls
+from twistedmedia.store.preconditions import Precondition
 
 NAME = named("a/b/x.mp3")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -332,4 +333,4 @@ async def test_a_file_of_any_year_is_opened_listed_and_hashed(
         media.close()
         stored = await store.recognise(named(f"a/b/{entry.filename}"), digest)
         assert stored.etag == entry.etag
-        assert await store.delete(stored.name, lambda etag, _, of=entry.etag: etag == of)
+        assert await store.delete(stored.name, Precondition(if_match=frozenset({entry.etag})))

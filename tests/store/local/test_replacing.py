@@ -1,4 +1,4 @@
-"""Replacements: a file replaces another in one step, if the precondition is true of it."""
+"""Replacements: a file replaces another in one step, if the precondition holds."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ from twistedmedia.errors import (
     PreconditionFailed,
     StorageFailed,
 )
-from twistedmedia.store.interface import Condition, StoredFile
+from twistedmedia.store.interface import StoredFile
+from twistedmedia.store.preconditions import ANY, Precondition
 from twistedmedia.store.validators import etag_of
 
 NAME = named("a/b/x.mp3")
 
 
-def only(etag: str) -> Condition:
-    """The condition that a file has this tag."""
-    return lambda found, _: found == etag
+ALWAYS = Precondition()
 
 
-def always(etag: str | None, modified_ns: int) -> bool:
-    return True
+def only(etag: str) -> Precondition:
+    """The precondition that a file has this tag."""
+    return Precondition(if_match=frozenset({etag}))
 
 
-async def replaced(store: Any, name: Any, content: bytes, condition: Condition) -> StoredFile:
+async def replaced(store: Any, name: Any, content: bytes, precondition: Precondition) -> StoredFile:
     """Replace the file `name` by `content`."""
     draft = store.begin()
     try:
         await draft.append([content])
-        published: StoredFile = await draft.publish(name, condition)
+        published: StoredFile = await draft.publish(name, precondition)
         return published
     finally:
         await let_go(draft)
 
 
 @asynchronous
-async def test_a_file_of_which_the_condition_is_true_is_replaced(store: Any) -> None:
+async def test_a_file_for_which_the_precondition_holds_is_replaced(store: Any) -> None:
     first = await stored(store, NAME, b"first")
     second = await replaced(store, NAME, b"second", only(first.etag))
     assert second.etag != first.etag
@@ -71,7 +71,7 @@ async def test_a_file_of_which_the_condition_is_true_is_replaced(store: Any) -> 
 
 
 @asynchronous
-async def test_a_file_of_which_it_is_not_stays(store: Any) -> None:
+async def test_a_file_for_which_it_does_not_hold_stays(store: Any) -> None:
     await stored(store, NAME, b"first")
     with pytest.raises(PreconditionFailed):
         await replaced(store, NAME, b"second", only('"another"'))
@@ -83,7 +83,7 @@ async def test_a_file_of_which_it_is_not_stays(store: Any) -> None:
 async def test_a_missing_file_is_not_replaced(store: Any, name: str) -> None:
     await stored(store, NAME)
     with pytest.raises(PreconditionFailed):
-        await replaced(store, named(name), b"second", always)
+        await replaced(store, named(name), b"second", ALWAYS)
     assert not await holds(store, named(name))
 
 
@@ -91,7 +91,7 @@ async def test_a_missing_file_is_not_replaced(store: Any, name: str) -> None:
 async def test_a_directory_is_not_replaced(store: Any) -> None:
     await stored(store, NAME)
     with pytest.raises(NameConflict):
-        await replaced(store, named("a/b"), b"second", always)
+        await replaced(store, named("a/b"), b"second", ALWAYS)
 
 
 @asynchronous
@@ -102,9 +102,9 @@ async def test_preparing_a_replacement_finds_out_what_publishing_would(store: An
     with pytest.raises(PreconditionFailed):
         await draft.prepare(NAME, only('"another"'))
     with pytest.raises(PreconditionFailed):
-        await draft.prepare(named("a/absent/x.mp3"), always)
+        await draft.prepare(named("a/absent/x.mp3"), ALWAYS)
     with pytest.raises(NameConflict):
-        await draft.prepare(named("a/b"), always)
+        await draft.prepare(named("a/b"), ALWAYS)
     await let_go(draft)
 
 
@@ -134,7 +134,7 @@ async def test_versions_of_one_size_that_follow_at_once_have_tags_of_their_own(s
     first = await stored(store, NAME, b"0000")
     tags = {first.etag}
     for n in range(50):
-        tags.add((await replaced(store, NAME, b"%04d" % n, always)).etag)
+        tags.add((await replaced(store, NAME, b"%04d" % n, ALWAYS)).etag)
     assert len(tags) == 51
 
 
@@ -143,7 +143,7 @@ async def test_a_reader_keeps_the_version_that_it_opened(store: Any) -> None:
     """Case 30."""
     await stored(store, NAME, b"first" * 50_000)
     media = await store.open(NAME)
-    await replaced(store, NAME, b"second", always)
+    await replaced(store, NAME, b"second", ALWAYS)
     assert await media.read(249_990, 100) == b"firstfirst"
     await closed(media)
     assert await content_of(store, NAME) == b"second"
@@ -151,31 +151,62 @@ async def test_a_reader_keeps_the_version_that_it_opened(store: Any) -> None:
 
 @asynchronous
 @pytest.mark.parametrize(("tag", "deleted"), [("its own", True), ("another", False)])
-async def test_a_delete_on_a_condition(store: Any, tag: str, deleted: bool) -> None:
+async def test_a_delete_with_a_precondition(store: Any, tag: str, deleted: bool) -> None:
     published = await stored(store, NAME)
-    condition = only(published.etag if tag == "its own" else '"another"')
+    precondition = only(published.etag if tag == "its own" else '"another"')
     if deleted:
-        assert await store.delete(NAME, condition) is True
+        assert await store.delete(NAME, precondition) is True
     else:
         with pytest.raises(PreconditionFailed):
-            await store.delete(NAME, condition)
+            await store.delete(NAME, precondition)
     assert await holds(store, NAME) is not deleted
 
 
 @asynchronous
-@pytest.mark.parametrize("name", ["a/b/absent.mp3", "a/absent/x.mp3", "a/b/x.mp3/y.mp3"])
-async def test_a_delete_of_nothing_asks_the_condition_about_nothing(store: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    ("precondition", "allowed"),
+    [
+        (ALWAYS, True),
+        (Precondition(if_match=frozenset({ANY})), True),
+        (Precondition(if_match=frozenset()), False),
+        (Precondition(if_none_match=frozenset({ANY})), False),
+        (Precondition(if_none_match=frozenset({'"another"'})), True),
+        (Precondition(unmodified_since_s=10**11), True),
+        (Precondition(unmodified_since_s=0), False),
+    ],
+    ids=str,
+)
+async def test_every_part_of_a_precondition_decides(
+    store: Any, precondition: Precondition, allowed: bool
+) -> None:
     await stored(store, NAME)
-    asked = []
+    for change in (
+        lambda: ensureDeferred(replaced(store, NAME, b"second", precondition)),
+        lambda: store.delete(NAME, precondition),
+    ):
+        if allowed:
+            assert await change()
+        else:
+            with pytest.raises(PreconditionFailed):
+                await change()
+    assert await holds(store, NAME) is not allowed
 
-    def condition(etag: str | None, modified_ns: int) -> bool:
-        asked.append((etag, modified_ns))
-        return len(asked) == 1
 
-    assert await store.delete(named(name), condition) is False
-    with pytest.raises(PreconditionFailed):
-        await store.delete(named(name), condition)
-    assert asked == [(None, 0)] * 2
+@asynchronous
+@pytest.mark.parametrize("name", ["a/b/absent.mp3", "a/absent/x.mp3", "a/b/x.mp3/y.mp3"])
+async def test_only_if_match_forbids_to_delete_a_file_that_does_not_exist(
+    store: Any, name: str
+) -> None:
+    await stored(store, NAME)
+    for holds_without in (
+        ALWAYS,
+        Precondition(if_none_match=frozenset({ANY})),
+        Precondition(unmodified_since_s=-1),
+    ):
+        assert await store.delete(named(name), holds_without) is False
+    for if_match in (frozenset[str](), frozenset({ANY}), frozenset({'"tag"'})):
+        with pytest.raises(PreconditionFailed):
+            await store.delete(named(name), Precondition(if_match=if_match))
 
 
 # On a disk
@@ -188,7 +219,7 @@ async def test_a_replacement_leaves_nothing_but_the_new_file(
 ) -> None:
     store = start(None, kind)
     await stored(store, NAME, b"first")
-    await replaced(store, NAME, b"second", always)
+    await replaced(store, NAME, b"second", ALWAYS)
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
     with pytest.raises(PreconditionFailed):
         await replaced(store, NAME, b"third", only('"another"'))
@@ -201,7 +232,7 @@ async def test_a_replacement_fires_when_its_name_is_synced(start: Any, root: Pat
     store = start(calls)
     await stored(store, NAME, b"first")
     calls.events.clear()
-    await replaced(store, NAME, b"second", always)
+    await replaced(store, NAME, b"second", ALWAYS)
     calls.note("done")
     assert calls.of("writev", "fsync", "link_descriptor", "link", "rename", "unlink", "done") == [
         "writev draft",
@@ -222,7 +253,7 @@ async def test_only_a_regular_file_is_replaced(start: Any, root: Path) -> None:
     await stored(store, NAME)
     (root / "a" / "b" / "link.mp3").symlink_to("x.mp3")
     with pytest.raises(PreconditionFailed):
-        await replaced(store, named("a/b/link.mp3"), b"second", always)
+        await replaced(store, named("a/b/link.mp3"), b"second", ALWAYS)
     assert await content_of(store, NAME) == b"content"
 
 
@@ -332,7 +363,7 @@ async def test_an_undo_that_fails_too_leaves_one_version_whole(
     await stored(store, NAME, b"first")
     calls.arm()
     with pytest.raises(StorageFailed, match="input/output error"):
-        await replaced(store, NAME, b"second", always)
+        await replaced(store, NAME, b"second", ALWAYS)
     calls.disarm()
     left = tree(root)
     assert left["a/b/x.mp3"] == b"second"
@@ -394,7 +425,7 @@ async def test_a_file_of_another_user_is_replaced_as_it_would_be_deleted(
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"second"}
     calls.sync_fails = True
     with pytest.raises(StorageFailed, match="input/output error"):
-        await replaced(store, NAME, b"third", always)
+        await replaced(store, NAME, b"third", ALWAYS)
     assert tree(root) == {"a": None, "a/b": None, "a/b/x.mp3": b"third"}
 
 
@@ -410,7 +441,7 @@ async def test_the_folders_above_a_replaced_file_are_synced_before_it_is(
     (root / "a" / "b").mkdir(parents=True)
     (root / "a" / "b" / "x.mp3").write_bytes(b"first")
     calls.events.clear()
-    await replaced(store, NAME, b"second", always)
+    await replaced(store, NAME, b"second", ALWAYS)
     events = calls.of("fsync", "rename")
     assert set(events[:-2]) == {"fsync draft", "fsync .", "fsync a"}
     assert events[-2:] == ["rename a/b/x.mp3", "fsync a/b"]
@@ -427,7 +458,7 @@ async def test_a_new_version_has_the_permissions_of_a_new_file(
     try:
         await stored(store, NAME, b"first")
         (root / "a/b/x.mp3").chmod(0o600)
-        await replaced(store, NAME, b"second", always)
+        await replaced(store, NAME, b"second", ALWAYS)
     finally:
         os.umask(before)
     status = (root / "a/b/x.mp3").stat()
@@ -453,7 +484,7 @@ async def test_a_reader_always_finds_a_version_while_they_change(
     try:
         while n < 40 or len(seen) < 2:  # the thread may not run for a while
             n += 1
-            await replaced(store, NAME, b"%d" % (n % 10) * 100, always)
+            await replaced(store, NAME, b"%d" % (n % 10) * 100, ALWAYS)
     finally:
         ended.set()
     await reading
@@ -542,7 +573,7 @@ async def test_the_remains_of_a_read_only_file_are_swept(start: Any, root: Path)
 
 @asynchronous
 @pytest.mark.parametrize("error", ERRORS, ids=errno.errorcode.get)
-async def test_a_delete_on_a_condition_whose_nth_operation_fails_leaves_the_file_whole_or_gone(
+async def test_a_conditional_delete_whose_nth_operation_fails_leaves_the_file_whole_or_gone(
     start: Any, root: Path, error: int
 ) -> None:
     """Cases 14 and 25. An error of the disk is not reported as a failed precondition."""

@@ -51,6 +51,7 @@ from twistedmedia.store.local.syscalls import (
     failure_of,
     reason_of,
 )
+from twistedmedia.store.preconditions import Precondition
 
 NAME = named("a/b/x.mp3")
 OTHER = named("a/b/other.mp3")
@@ -120,7 +121,7 @@ async def upload(store: Any) -> None:
 async def prepare(store: Any) -> None:
     draft = store.begin(5)
     try:
-        await draft.prepare(NAME, lambda etag, modified_ns: True)
+        await draft.prepare(NAME, Precondition())
     finally:
         await let_go(draft)
 
@@ -129,7 +130,7 @@ async def replace(store: Any) -> None:
     draft = store.begin()
     try:
         await draft.append([b"new"])
-        await draft.publish(NAME, lambda etag, modified_ns: True)
+        await draft.publish(NAME, Precondition())
     finally:
         await let_go(draft)
 
@@ -169,7 +170,7 @@ CHANGES: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "upload": upload,
     "replace": replace,
     "delete": lambda store: store.delete(NAME),
-    "delete on a condition": lambda store: store.delete(NAME, lambda etag, modified_ns: True),
+    "delete with a precondition": lambda store: store.delete(NAME, Precondition()),
     "create": lambda store: store.resumable.create("e" * 32, SPEC),
     "resume": resume,
     "declare": lambda store: store.resumable.declare(UPLOAD, 11),
@@ -272,7 +273,7 @@ async def publish_sealed(store: Any, draft: Any) -> None:
 
 
 async def publish_instead(store: Any, draft: Any) -> None:
-    await draft.publish(NAME, lambda etag, modified_ns: True)
+    await draft.publish(NAME, Precondition())
 
 
 async def begun_part(store: Any) -> Any:
@@ -309,7 +310,7 @@ ENDS: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {
     "sync": (begun_part, sync),
     "recognise": (nothing, lambda store, _: store.recognise(NAME, SHA256_OF_HELLO)),
     "delete": (nothing, lambda store, _: store.delete(NAME)),
-    "delete on a condition": (nothing, lambda store, _: store.delete(NAME, lambda *_: True)),
+    "delete with a precondition": (nothing, lambda store, _: store.delete(NAME, Precondition())),
     "declare": (nothing, lambda store, _: store.resumable.declare(UPLOAD, 11)),
     "forget": (nothing, lambda store, _: store.resumable.forget(UPLOAD)),
 }

@@ -21,6 +21,7 @@ from tests.store.test_contract import content_of
 from tests.support import asynchronous, named
 from twistedmedia.errors import NotFound
 from twistedmedia.store.interface import UploadStatus
+from twistedmedia.store.preconditions import ANY, Precondition
 
 HALF, NEW = "0" * 32, "f" * 32
 
@@ -203,7 +204,7 @@ async def test_an_upload_published_before_a_kill_and_replaced_at_once_is_stored(
     held = await published_and_killed(start, root)
     draft = held.store.begin()
     await draft.append([b"new"])
-    replaced = draft.publish(SPEC.name, lambda etag, modified_s: etag is not None)
+    replaced = draft.publish(SPEC.name, Precondition(if_match=frozenset({ANY})))
     await stored(held, "a/c.mp3")  # by now it would be done
     held.go_on()
     await replaced

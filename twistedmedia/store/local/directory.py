@@ -23,7 +23,6 @@ from twistedmedia.names import MediaName, is_upload
 from twistedmedia.store.batches import BatchedListing
 from twistedmedia.store.interface import (
     Batch,
-    Condition,
     Listed,
     Media,
     Reserved,
@@ -46,6 +45,7 @@ from twistedmedia.store.local.resumable_drafts import DirectoryResumableDrafts
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.space import CachedProbe, Space
 from twistedmedia.store.local.syscalls import SystemCalls, opened
+from twistedmedia.store.preconditions import Precondition
 from twistedmedia.store.validators import UniqueTimestamps
 
 T = TypeVar("T")
@@ -194,14 +194,16 @@ class DirectoryStore:
         return shield(ensureDeferred(self._recognise(name, sha256, caller)))
 
     def delete(
-        self, name: MediaName, condition: Condition | None = None, *, caller: str = OWN_WORK
+        self, name: MediaName, precondition: Precondition | None = None, *, caller: str = OWN_WORK
     ) -> Deferred[bool]:
         return self._writers.run(
-            in_steps, self._delete(name, condition), syncing=self._durable, caller=caller
+            in_steps, self._delete(name, precondition), syncing=self._durable, caller=caller
         )
 
-    def _delete(self, name: MediaName, condition: Condition | None) -> Generator[None, None, bool]:
-        if (yield from self._root.writing_in(self._published.remove(name, condition))):
+    def _delete(
+        self, name: MediaName, precondition: Precondition | None
+    ) -> Generator[None, None, bool]:
+        if (yield from self._root.writing_in(self._published.remove(name, precondition))):
             self._root.note_success("written")
             return True
         with self._root.writing():

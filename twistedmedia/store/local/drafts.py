@@ -17,13 +17,14 @@ from twisted.python.failure import Failure
 from twistedmedia.errors import AlreadyExists, MediaError
 from twistedmedia.logs.incidents import on_one_line
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Condition, Sealed, StoredFile
+from twistedmedia.store.interface import Sealed, StoredFile
 from twistedmedia.store.local.disk_threads import DiskThreads, SerialQueue, in_steps
 from twistedmedia.store.local.files import record_digest
 from twistedmedia.store.local.published_files import PublishedFiles
 from twistedmedia.store.local.root import Root
 from twistedmedia.store.local.space import Reservation, Space
 from twistedmedia.store.local.syscalls import SystemCalls
+from twistedmedia.store.preconditions import Precondition
 from twistedmedia.store.validators import UniqueTimestamps, etag_of
 
 T = TypeVar("T")
@@ -154,7 +155,7 @@ class DraftContent:
     def is_closed(self) -> bool:
         return self._state is _State.CLOSED
 
-    def prepare(self, name: MediaName, replacing: Condition | None) -> None:
+    def prepare(self, name: MediaName, replacing: Precondition | None) -> None:
         """See `interface.Draft`, as for the next three."""
         with self._store.root.writing():
             self._reserve()
@@ -192,7 +193,7 @@ class DraftContent:
         return Sealed(self.size, sha256)
 
     def publish(
-        self, name: MediaName, replacing: Condition | None
+        self, name: MediaName, replacing: Precondition | None
     ) -> Generator[None, None, StoredFile]:
         sealed = self.seal()
         fd = self.open()
@@ -306,7 +307,7 @@ class DirectoryDraft:
         self._queue = SerialQueue(store.writers, caller)
         self._has_begun = False  # a job was given to a thread
 
-    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+    def prepare(self, name: MediaName, replacing: Precondition | None = None) -> Deferred[None]:
         return self.run(self.content.prepare, name, replacing)
 
     def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
@@ -315,7 +316,9 @@ class DirectoryDraft:
     def seal(self) -> Deferred[Sealed]:
         return self.run(self.content.seal, syncing=self._durable)
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
+    def publish(
+        self, name: MediaName, replacing: Precondition | None = None
+    ) -> Deferred[StoredFile]:
         publishing = self.content.publish(name, replacing)
         return self.run(in_steps, publishing, syncing=self._durable)
 

@@ -10,9 +10,9 @@ from secrets import token_hex
 
 from twistedmedia.errors import NameConflict, PreconditionFailed
 from twistedmedia.names import MediaName
-from twistedmedia.store.interface import Condition
 from twistedmedia.store.local.folders import NO_SUCH_FILE, Folders
 from twistedmedia.store.local.syscalls import SystemCalls
+from twistedmedia.store.preconditions import Precondition
 from twistedmedia.store.validators import etag_of
 
 # Links a file to a name in an open folder. Raises FileExistsError if the name is taken.
@@ -61,15 +61,15 @@ class PublishedFiles:
             return True
         return False
 
-    def check(self, name: MediaName, condition: Condition) -> None:
-        """Check that the file `name` exists and that `condition` is true of it.
+    def check(self, name: MediaName, precondition: Precondition) -> None:
+        """Check that the file `name` exists and that `precondition` holds.
 
         :raises PreconditionFailed: if not.
         :raises NameConflict: if it is a folder.
         """
         try:
             with self._folders.walk(name.folders) as folder:
-                self._check(name, condition, folder)
+                self._check(name, precondition, folder)
         except OSError as error:
             if error.errno in NO_SUCH_FILE:
                 raise PreconditionFailed from None
@@ -112,12 +112,12 @@ class PublishedFiles:
                 if attempt == _ATTEMPTS:
                     raise
 
-    def replace(self, name: MediaName, link: Link, condition: Condition) -> None:
-        """Replace the file `name`, if `condition` is true of it, by the one that `link` names, in
-        one step, and sync. If anything fails, the name is as it was. The exception is a file of
+    def replace(self, name: MediaName, link: Link, precondition: Precondition) -> None:
+        """Replace the file `name`, if `precondition` holds, by the one that `link` names, in one
+        step, and sync. If anything fails, the name is as it was. The exception is a file of
         another user, which may have been replaced.
 
-        :raises PreconditionFailed: if the condition is not true, or no file has the name.
+        :raises PreconditionFailed: if the precondition does not hold, or no file has the name.
         :raises NameConflict: if it is a folder's.
         :raises OSError: from `link`, or if renaming or syncing fails.
         """
@@ -126,7 +126,7 @@ class PublishedFiles:
         with self._hidden(link) as new:
             try:
                 with self._lock_of(name), self._folders.chain(name.folders) as chain:
-                    self._check(name, condition, chain[-1])
+                    self._check(name, precondition, chain[-1])
                     # While it can still fail without a change.
                     self._folders.sync_parents(name.folders, chain, [], removals)
                     self._exchange(new, name.filename, chain[-1])
@@ -136,27 +136,27 @@ class PublishedFiles:
                 raise
 
     def remove(
-        self, name: MediaName, condition: Condition | None = None
+        self, name: MediaName, precondition: Precondition | None = None
     ) -> Generator[None, None, bool]:
         """Remove the file `name`, sync, and remove the folders that this leaves empty. Returns
         whether the file existed.
 
-        :raises PreconditionFailed: if there is a condition and it is not true.
+        :raises PreconditionFailed: if there is a precondition and it does not hold.
         :raises NameConflict: if it is a folder.
         :raises OSError: if removing or syncing fails.
         """
         self._wait_for_sweep(name)
         with contextlib.ExitStack() as noted:
-            if (left := self._remove(name, condition, noted)) is not None:
+            if (left := self._remove(name, precondition, noted)) is not None:
                 yield from self._folders.prune_rest(name.folders, left)
                 self._check_root()
                 return True
-        if condition is not None and not condition(None, 0):
+        if precondition is not None and not precondition.allows(None, 0):
             raise PreconditionFailed
         return False
 
     def _remove(
-        self, name: MediaName, condition: Condition | None, noted: contextlib.ExitStack
+        self, name: MediaName, precondition: Precondition | None, noted: contextlib.ExitStack
     ) -> int | None:
         """Remove the file and some folders. Returns what `Folders.prune` does, None if there is no
         such file.
@@ -166,8 +166,8 @@ class PublishedFiles:
                 status = self._calls.lstat(name.filename, dir_fd=chain[-1])
                 if stat.S_ISDIR(status.st_mode):
                     raise NameConflict("this is a directory; it goes when its last file goes")
-                if condition is not None:
-                    self._check(name, condition, chain[-1])
+                if precondition is not None:
+                    self._check(name, precondition, chain[-1])
                 if not stat.S_ISREG(status.st_mode):
                     return None
                 self._check_root()
@@ -197,12 +197,12 @@ class PublishedFiles:
     def _lock_of(self, name: MediaName) -> threading.Lock:
         return self._name_locks[hash(name) % _NAME_LOCKS]
 
-    def _check(self, name: MediaName, condition: Condition, folder: int) -> None:
+    def _check(self, name: MediaName, precondition: Precondition, folder: int) -> None:
         status = self._calls.lstat(name.filename, dir_fd=folder)
         if stat.S_ISDIR(status.st_mode):
             raise NameConflict("a directory has this name")
         etag = etag_of(status.st_size, status.st_mtime_ns)
-        if not stat.S_ISREG(status.st_mode) or not condition(etag, status.st_mtime_ns):
+        if not stat.S_ISREG(status.st_mode) or not precondition.allows(etag, status.st_mtime_ns):
             raise PreconditionFailed
 
     def _exchange(self, new: str, filename: str, folder: int) -> None:

@@ -19,7 +19,6 @@ from twistedmedia.errors import MediaError, StorageFailed
 from twistedmedia.names import MediaName
 from twistedmedia.store.clock_steps import ClockReading
 from twistedmedia.store.interface import (
-    Condition,
     Resumed,
     Sealed,
     StoredFile,
@@ -30,6 +29,7 @@ from twistedmedia.store.local.disk_threads import OWN_WORK
 from twistedmedia.store.local.drafts import DirectoryDraft, StoreContext
 from twistedmedia.store.local.maintenance import AT_ONCE, UploadMaintenance
 from twistedmedia.store.local.records import Records
+from twistedmedia.store.preconditions import Precondition
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class DirectoryResumableDraft:
         self._hashes = hashes
         self._resumed_at: int | None = None  # bytes, once it is resumed
 
-    def prepare(self, name: MediaName, replacing: Condition | None = None) -> Deferred[None]:
+    def prepare(self, name: MediaName, replacing: Precondition | None = None) -> Deferred[None]:
         return self._draft.prepare(name, replacing)
 
     def append(self, chunks: Iterable[bytes]) -> Deferred[None]:
@@ -133,7 +133,9 @@ class DirectoryResumableDraft:
     def seal(self) -> Deferred[Sealed]:
         return self._draft.seal()
 
-    def publish(self, name: MediaName, replacing: Condition | None = None) -> Deferred[StoredFile]:
+    def publish(
+        self, name: MediaName, replacing: Precondition | None = None
+    ) -> Deferred[StoredFile]:
         return self._draft.publish(name, replacing)
 
     def discard(self) -> None:
