@@ -145,7 +145,7 @@ def test_what_is_about_one_file_does_not_fit_a_form_of_several(
     with service.unchanged():
         answer = send(service, *parts)
         assert answer.brief == (400, 400)
-    assert f"'{name}' is about one file, and the form has 2" in answer.json["reason"]
+    assert f"'{name}' applies to one file, but the form has 2" in answer.json["reason"]
 
 
 def test_an_untouched_field_beside_the_file_does_not_make_several(

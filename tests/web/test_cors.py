@@ -86,7 +86,7 @@ NO_ORIGINS = [
 def test_what_is_no_origin_is_refused() -> None:
     """Case 41."""
     for text in NO_ORIGINS:
-        with pytest.raises(ValueError, match="is no origin; write it like"):
+        with pytest.raises(ValueError, match="is not an origin; write it like"):
             parse_origins([APP, text])
 
 

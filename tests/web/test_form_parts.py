@@ -37,7 +37,7 @@ class Form:
 
     async def take(self, *parts: list[FormEvent]) -> None:
         for part in parts:
-            await self.parts.take(part)
+            await self.parts.feed(part)
 
     async def publish(self) -> list[int | None]:
         """Publish all files, and return the codes of those that failed."""
@@ -187,7 +187,7 @@ async def test_a_form_that_ends_early_drops_its_files_in_turns_and_has_one_line_
     await form.take(*(file("a", f"{n}.wav", b"x") for n in range(256)))
     assert form.store.drafts == 256
     form.turns = 0
-    await form.parts.leave(Malformed("it ends early"))
+    await form.parts.abort(Malformed("it ends early"))
     assert (form.store.drafts, form.turns) == (0, 256)
     (line,) = logged
     assert "'a/0.wav' and 255 more of a form" in line
@@ -206,7 +206,7 @@ async def test_a_form_that_is_left_while_its_last_file_is_written_names_it(
         try:
             await form.take(file("a", "b.wav", b"x"))
         except CancelledError:
-            await form.parts.leave(Malformed("the client left"))
+            await form.parts.abort(Malformed("the client left"))
 
     received = ensureDeferred(receive())
     assert not received.called
@@ -222,7 +222,7 @@ async def test_a_form_that_ends_names_no_field_without_a_file(logged: list[str])
     await form.take(file("none", ""))
     await form.take(file("a", "b.wav", b"x"))
     form.parts.files[0].begin_publishing()
-    await form.parts.leave(Malformed("it ends early"))
+    await form.parts.abort(Malformed("it ends early"))
     assert (form.store.drafts, logged) == (1, [])
 
 
@@ -231,5 +231,5 @@ async def test_a_form_that_is_being_published_keeps_its_files(logged: list[str])
     form = Form()
     await form.take(file("a", "b.wav", b"x"))
     form.parts.files[0].begin_publishing()
-    await form.parts.leave(Malformed("it ends early"))
+    await form.parts.abort(Malformed("it ends early"))
     assert (form.store.drafts, logged) == (1, [])

@@ -116,7 +116,7 @@ def test_a_storage_that_does_not_answer_is_told_in_half_a_second(
     (answer,) = service.connection.answers()
     assert brief(answer) == told
     payload = json.loads(answer.content)
-    reason = "the storage cannot be read: it does not answer within 0.5 s"
+    reason = "the storage cannot be read: it does not respond within 0.5 s"
     assert reason in (payload["reason"], payload.get("storage"))
 
 

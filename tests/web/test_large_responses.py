@@ -161,7 +161,7 @@ def test_what_a_reader_took_counts_after_it_has_left() -> None:
         reader = service.ask(PAGE, "192.0.2.1", window=0)
         reader.take()
         assert len(reader.answers()[0].content) == service.size
-        (page,) = service.tree._responses._sent
+        (page,) = service.tree._responses._sending
         pace.append(page.pace())
     assert pace[-1] == pytest.approx(service.size, rel=0.4)
     assert not slow.aborted

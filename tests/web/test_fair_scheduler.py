@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twistedmedia.web.rendering import FairScheduler
+from twistedmedia.web.fair_scheduler import FairScheduler
 
 
 class Work:
@@ -24,7 +24,7 @@ class Work:
     def step(self, caller: str) -> None:
         self._started.append(self._name)
         if self._ends_in is not None:
-            self._ends_in.ended(caller, 0)
+            self._ends_in.step_ended(caller, 0)
 
 
 def test_a_caller_has_one_job_running_and_leaves_the_other_place_to_others() -> None:
@@ -42,7 +42,7 @@ def test_callers_take_turns_whoever_has_more_jobs() -> None:
     for name in ("b0", "b1", "c0"):
         queue.add(name[0], Work(name, started))
     for _ in range(6):
-        queue.ended(started[-1][0], 0)
+        queue.step_ended(started[-1][0], 0)
     assert started == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
 
 
@@ -54,9 +54,9 @@ def test_a_job_that_was_removed_is_not_started() -> None:
     queue.remove("a", second)
     queue.remove("a", second)
     queue.remove("nobody", second)
-    queue.ended("a", 0)
+    queue.step_ended("a", 0)
     assert started == ["a0", "a2"]
-    queue.ended("a", 0)
+    queue.step_ended("a", 0)
     queue.add("a", second)
     assert started == ["a0", "a2", "a1"]
 
@@ -67,7 +67,7 @@ def test_any_number_of_jobs_that_end_at_once_is_started() -> None:
     for n in range(5000):
         queue.add(str(n % 3), Work(str(n), started, ends_in=queue))
     assert started == ["first"]
-    queue.ended("a", 0)
+    queue.step_ended("a", 0)
     assert len(started) == 5001
 
 
@@ -78,7 +78,7 @@ def test_the_caller_that_used_least_time_is_next() -> None:
         queue.add(name[0], Work(name, started))
     takes_s = {"a": 0.35, "b": 0.1}
     while len(started) < 8:
-        queue.ended(started[-1][0], takes_s[started[-1][0]])
+        queue.step_ended(started[-1][0], takes_s[started[-1][0]])
     assert started == ["a0", "b0", "b1", "b2", "a1", "b3", "a2", "a3"]
 
 
@@ -87,9 +87,9 @@ def test_a_job_that_is_begun_goes_before_the_others_of_its_caller() -> None:
     jobs = [Work(f"a{n}", started) for n in range(3)]
     for job in jobs:
         queue.add("a", job)
-    queue.add("a", jobs[0], is_begun=True)
-    queue.ended("a", 0)
-    queue.ended("a", 0)
+    queue.add("a", jobs[0], is_started=True)
+    queue.step_ended("a", 0)
+    queue.step_ended("a", 0)
     assert started == ["a0", "a0", "a1"]
 
 
@@ -99,10 +99,10 @@ def test_what_a_caller_used_long_ago_does_not_count() -> None:
     queue.add("a", Work("a", started))
     for n in range(40):
         queue.add("b", Work(f"b{n}", started))
-    queue.ended("a", 100)
+    queue.step_ended("a", 100)
     queue.add("a", Work("last", started))
     for _ in range(40):
-        queue.ended(started[-1][0] if started[-1] != "last" else "a", 2)
+        queue.step_ended(started[-1][0] if started[-1] != "last" else "a", 2)
     assert "last" in started[:-5]
 
 
@@ -111,23 +111,23 @@ def test_of_callers_that_used_as_much_one_with_a_short_job_is_next() -> None:
     for name in ("a", "b", "c"):
         queue.add(name, Work(name, started, is_short=False))
     queue.add("d", Work("d", started))
-    queue.ended("a", 0.1)
+    queue.step_ended("a", 0.1)
     queue.add("a", Work("a2", started))
     queue.add("d", Work("d2", started))
-    queue.ended("d", 0.05)
+    queue.step_ended("d", 0.05)
     for name in ("d", "b", "c"):
-        queue.ended(name, 0.1)
+        queue.step_ended(name, 0.1)
     assert started == ["a", "d", "d2", "b", "c", "a2"]
 
 
 def test_what_was_used_while_nobody_waited_does_not_count() -> None:
     queue, started = FairScheduler(1), list[str]()
     queue.add("a", Work("a1", started))
-    queue.ended("a", 5)
+    queue.step_ended("a", 5)
     queue.add("b", Work("b1", started))
     queue.add("a", Work("a2", started))
     queue.add("c", Work("c1", started))
-    queue.ended("b", 0)
+    queue.step_ended("b", 0)
     assert started == ["a1", "b1", "a2"]
 
 
@@ -137,9 +137,9 @@ def test_a_caller_that_is_gone_is_forgotten() -> None:
     queue.add("busy", Work("busy", started))
     for n in range(100):
         queue.add(f"gone {n}", Work("gone", started))
-        queue.ended(f"gone {n}", 0.01)
+        queue.step_ended(f"gone {n}", 0.01)
     assert len(queue._used_s) == 100
     for _ in range(10):
         queue.add("busy", Work("busy", started))
-        queue.ended("busy", 11)
+        queue.step_ended("busy", 11)
     assert set(queue._used_s) == {"busy"}
