@@ -191,6 +191,6 @@ def test_failures_that_are_checked_together_have_the_same_rank() -> None:
     assert ChecksumMismatch.rank == DigestMismatch.rank
 
 
-def test_a_response_cannot_be_sniffed_as_anything_but_json() -> None:
+def test_a_response_cannot_be_sniffed_as_another_type() -> None:
     """Case 36."""
     assert error_response(NotFound()).headers["X-Content-Type-Options"] == "nosniff"

@@ -1,4 +1,4 @@
-"""Callers take turns, one job each."""
+"""Jobs of several callers are run in fair turns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from twistedmedia.web.fair_scheduler import FairScheduler
 
 
 class Work:
-    """A job that notes when it is started, and ends at once if it is told to."""
+    """A job that records its steps. With `ends_in`, its steps end at once."""
 
     def __init__(
         self,
@@ -27,14 +27,14 @@ class Work:
             self._ends_in.step_ended(caller, 0)
 
 
-def test_a_caller_has_one_job_running_and_leaves_the_other_place_to_others() -> None:
+def test_a_caller_has_at_most_one_running_step() -> None:
     queue, started = FairScheduler(2), list[str]()
     for name in ("a1", "a2", "b1", "c1"):
         queue.add(name[0], Work(name, started))
     assert started == ["a1", "b1"]
 
 
-def test_callers_take_turns_whoever_has_more_jobs() -> None:
+def test_callers_take_turns_whatever_number_of_jobs_they_have() -> None:
     """Case 87."""
     queue, started = FairScheduler(1), list[str]()
     for n in range(100):
@@ -53,7 +53,7 @@ def test_a_job_that_was_removed_is_not_started() -> None:
         queue.add("a", job)
     queue.remove("a", second)
     queue.remove("a", second)
-    queue.remove("nobody", second)
+    queue.remove("another", second)
     queue.step_ended("a", 0)
     assert started == ["a0", "a2"]
     queue.step_ended("a", 0)
@@ -72,7 +72,7 @@ def test_any_number_of_jobs_that_end_at_once_is_started() -> None:
 
 
 def test_the_caller_that_used_least_time_is_next() -> None:
-    """Case 87. Jobs that take long do not count as one turn each."""
+    """Case 87. Time counts, not the number of jobs."""
     queue, started = FairScheduler(1), list[str]()
     for name in ("a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"):
         queue.add(name[0], Work(name, started))
@@ -82,7 +82,7 @@ def test_the_caller_that_used_least_time_is_next() -> None:
     assert started == ["a0", "b0", "b1", "b2", "a1", "b3", "a2", "a3"]
 
 
-def test_a_job_that_is_begun_goes_before_the_others_of_its_caller() -> None:
+def test_a_started_job_goes_before_the_others_of_its_caller() -> None:
     queue, started = FairScheduler(1), list[str]()
     jobs = [Work(f"a{n}", started) for n in range(3)]
     for job in jobs:
@@ -93,8 +93,8 @@ def test_a_job_that_is_begun_goes_before_the_others_of_its_caller() -> None:
     assert started == ["a0", "a0", "a1"]
 
 
-def test_what_a_caller_used_long_ago_does_not_count() -> None:
-    """A caller that works all the time does not wait until all others used as much."""
+def test_time_that_a_caller_used_long_ago_does_not_count() -> None:
+    """A caller that is always busy does not wait until others have used as much."""
     queue, started = FairScheduler(1), list[str]()
     queue.add("a", Work("a", started))
     for n in range(40):
@@ -106,7 +106,7 @@ def test_what_a_caller_used_long_ago_does_not_count() -> None:
     assert "last" in started[:-5]
 
 
-def test_of_callers_that_used_as_much_one_with_a_short_job_is_next() -> None:
+def test_of_equal_callers_one_with_a_short_job_is_next() -> None:
     queue, started = FairScheduler(1), list[str]()
     for name in ("a", "b", "c"):
         queue.add(name, Work(name, started, is_short=False))
@@ -120,7 +120,7 @@ def test_of_callers_that_used_as_much_one_with_a_short_job_is_next() -> None:
     assert started == ["a", "d", "d2", "b", "c", "a2"]
 
 
-def test_what_was_used_while_nobody_waited_does_not_count() -> None:
+def test_time_used_while_no_caller_waited_does_not_count() -> None:
     queue, started = FairScheduler(1), list[str]()
     queue.add("a", Work("a1", started))
     queue.step_ended("a", 5)
@@ -132,7 +132,7 @@ def test_what_was_used_while_nobody_waited_does_not_count() -> None:
 
 
 def test_a_caller_that_is_gone_is_forgotten() -> None:
-    """While others work all the time."""
+    """Even if another caller is always busy."""
     queue, started = FairScheduler(2), list[str]()
     queue.add("busy", Work("busy", started))
     for n in range(100):

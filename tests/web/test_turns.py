@@ -15,8 +15,8 @@ from twistedmedia.store.memory import MemoryStore
 from twistedmedia.web.tree import media_resource
 
 LOOK_S = TURN_S / 10
-# Parts of each kind, as many as a form may have. The files have neither a name nor content, so that
-# no form waits for the store.
+# As many parts of each kind as a form may have. The files have neither a name nor content, so that
+# forms do not wait for the store.
 PARTS = [part("a", "", b"") for _ in range(256)] + [part("b", None, b"x") for _ in range(64)]
 
 

@@ -153,7 +153,7 @@ _OWN_SITES = frozenset({"same-origin", "none"})
 
 @dataclass(frozen=True, slots=True)
 class CsrfPolicy:
-    """Refuses DNS rebinding, and cross-site requests except from `origins`.
+    """Refuses DNS rebinding, and cross-site requests that change something, except from `origins`.
 
     With `is_open`, or for requests through trusted `proxies`, the `Host` is not checked.
     """

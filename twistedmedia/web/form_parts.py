@@ -209,7 +209,7 @@ def _name(file: Upload, fields: Arguments) -> None:
 
 
 def _is_file(part: PartBegins) -> bool:
-    """Whether the part is a file: it has a filename, or the type of a file and no field name.
+    """Whether the part is a file: it has a filename, or the type of a file but no field's name.
 
     :raises UnsupportedContent: if it has several files (`curl -F 'a=@x,y'`; RFC 7578, 4.3).
     """
