@@ -27,6 +27,7 @@ from twistedmedia.http.forms import (
     decoded_size,
 )
 from twistedmedia.http.header_fields import declared_sha256, parse_content_type, parse_sha256
+from twistedmedia.http.site import MediaSite
 from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
@@ -121,13 +122,14 @@ class UploadRoutes:
         name. Without file parts, the text parts can be the arguments of an import.
         """
         caller = caller_of(request)
-        site: Any = request.site  # a `MediaSite`, since there is a body
+        site = request.site
+        assert isinstance(site, MediaSite), "`body_of` requires it"
         with self._library.form_files.take(caller.key, slot, 0) as files:
             parts = FormParts(
                 lambda: self._library.begin(Source(caller)),
                 lambda: self._library.hold_form_file(files),
                 body.turn,
-                lambda: site.dropping.turn(caller.key),
+                lambda: site.discard_queue.turn(caller.key),
             )
             try:
                 async for chunks in self._counted(body):
