@@ -81,7 +81,7 @@ ERRORS = [
     (TooLarge(2048), 506, 413, "limit of 2048 bytes"),
     (NoSpace(), 507, 507, "no space"),
     (Malformed("it ends in part 3"), 510, 400, "it ends in part 3"),
-    (Forbidden("this service fetches nothing"), 403, 403, "fetches nothing"),
+    (Forbidden("fetching is switched off on this service"), 403, 403, "switched off"),
     (AddressRefused(), 511, 403, "that address may not be fetched"),
     (UpstreamFailed("refuses the connection"), 512, 502, "the upstream refuses the connection"),
     (UpstreamBrokeOff(7), 512, 502, "the upstream broke off after 7 bytes"),
@@ -191,6 +191,6 @@ def test_failures_that_are_checked_together_have_the_same_rank() -> None:
     assert ChecksumMismatch.rank == DigestMismatch.rank
 
 
-def test_a_response_cannot_be_sniffed_as_anything_but_json() -> None:
+def test_a_response_cannot_be_sniffed_as_another_type() -> None:
     """Case 36."""
     assert error_response(NotFound()).headers["X-Content-Type-Options"] == "nosniff"

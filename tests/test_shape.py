@@ -14,11 +14,6 @@ MODULES = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.
 MOST_LINES = 400
 MOST_FLAGS = 5
 MOST_PARAMETERS = 6
-MANY_FLAGS: set[str] = set()
-MANY_PARAMETERS: set[str] = set()
-LONG = {
-    "web/listing_pages.py",
-}
 
 
 def classes(text: str) -> Iterator[ast.ClassDef]:
@@ -89,7 +84,7 @@ def test_no_class_has_many_flags() -> None:
         for node in classes(text)
         if len(flags(node)) > MOST_FLAGS
     }
-    assert many == MANY_FLAGS
+    assert not many
 
 
 def test_no_constructor_has_many_positional_parameters() -> None:
@@ -99,11 +94,11 @@ def test_no_constructor_has_many_positional_parameters() -> None:
         for node in classes(text)
         if (begin := constructor(node)) and len(begin.args.args) - 1 > MOST_PARAMETERS
     }
-    assert many == MANY_PARAMETERS
+    assert not many
 
 
 def test_no_module_is_long() -> None:
-    assert {name for name, text in MODULES.items() if text.count("\n") > MOST_LINES} == LONG
+    assert not {name for name, text in MODULES.items() if text.count("\n") > MOST_LINES}
 
 
 def test_each_name_of_a_module_is_used_once() -> None:

@@ -1,4 +1,4 @@
-"""Responses as values, and the JSON that docs/http.md promises. Pure.
+"""Responses as values, and the JSON that docs/http.md specifies. Pure.
 
 Every JSON response has `code` and `reason`, and a true HTTP status.
 """
@@ -19,9 +19,7 @@ OK = {"code": 200, "reason": "OK"}
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole response. Its headers have the length of its body, or of the body that a GET would
-    have got.
-    """
+    """A whole response. `Content-Length` is that of the body, or of the body of a GET."""
 
     status: int
     headers: Mapping[str, str]
@@ -31,7 +29,7 @@ class Response:
 def json_response(
     status: int, payload: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A response with `payload` as its JSON, on one line of UTF-8. An error is never cached."""
+    """Make a response with `payload` as JSON, on one line in UTF-8. Errors are not cached."""
     body = encode(payload).encode("utf-8", "backslashreplace") + b"\n"
     more = {"Cache-Control": "no-store"} if status >= 400 else {}
     return Response(
@@ -48,7 +46,7 @@ def json_response(
 
 
 def error_response(error: MediaError) -> Response:
-    """The response to a request that failed as a whole."""
+    """Make the response to a request that failed as a whole."""
     payload = {"code": error.code, "reason": error.reason}
     if isinstance(error, InternalError):
         payload["incident"] = error.incident

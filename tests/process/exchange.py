@@ -1,4 +1,4 @@
-"""HTTP over a blocking socket, with nothing between a test and the bytes."""
+"""HTTP over a blocking socket, without any library between the test and the bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ URLENCODED = "application/x-www-form-urlencoded"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Message
@@ -29,7 +29,7 @@ class Answer:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The JSON object that the content is."""
+        """The content, which must be a JSON object."""
         value = json.loads(self.content)
         assert isinstance(value, dict), self.content
         return value
@@ -40,7 +40,7 @@ class Answer:
 
     @property
     def brief(self) -> tuple[int, int]:
-        """Status and code of an answer in JSON, whose form is as the contract says."""
+        """Status and code of a JSON response, whose form is checked."""
         code, reason = self.json["code"], self.json["reason"]
         assert isinstance(code, int), self
         assert isinstance(reason, str), self
@@ -55,17 +55,17 @@ class Answer:
 
     @property
     def files(self) -> list[dict[str, Any]]:
-        """The entries of an upload's answer."""
+        """The entries of the response to an upload."""
         files = self.json["files"]
         assert isinstance(files, list), self
         return files
 
 
 class Connection:
-    """A client's end of one connection."""
+    """The client's side of a connection."""
 
     def __init__(self, to: int | socket.socket, timeout_s: float = 20.0) -> None:
-        """`to` is a port, or a socket that is connected."""
+        """`to` is a port, or a connected socket."""
         if isinstance(to, int):
             to = socket.create_connection(("127.0.0.1", to), timeout_s)
         self.socket = to
@@ -92,19 +92,19 @@ class Connection:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request, and its answer."""
+        """Send a request, and receive its response."""
         self.send(request(method, target, content, headers))
         return self.answer(method)
 
     def answer(self, method: str = "GET") -> Answer:
-        """The next answer that is final. It has to be whole: without a length it ends with the
-        connection, as in HTTP/1.0.
+        """Receive the next final response, which must be complete. Without a length it ends with
+        the connection, as in HTTP/1.0.
         """
         while True:
             status, headers = self.answer_head()
             if status >= 200:
                 break
-        if method == "HEAD" or status in (204, 304):  # RFC 9112, 6.3: no content, whatever they say
+        if method == "HEAD" or status in (204, 304):  # without content (RFC 9112, 6.3)
             return Answer(status, headers, b"")
         length = headers["Content-Length"]
         content = self._incoming.read(-1 if length is None else int(length))
@@ -112,7 +112,7 @@ class Connection:
         return Answer(status, headers, content)
 
     def answer_head(self) -> tuple[int, Message]:
-        """The status and the headers of the next answer, final or not."""
+        """Receive the status and the headers of the next response, final or not."""
         line = self._incoming.readline()
         if not line:
             raise ConnectionResetError("the connection was closed without an answer")
@@ -121,11 +121,11 @@ class Connection:
         return int(status), http.client.parse_headers(self._incoming)
 
     def read(self, size: int) -> bytes:
-        """That many bytes, or those until the end."""
+        """Read that many bytes, or fewer if the connection ends."""
         return self._incoming.read(size)
 
     def read_to_the_end(self) -> bytes:
-        """What comes until the connection ends, in good order or not."""
+        """Read until the connection ends, by a close or a reset."""
         received = bytearray()
         with contextlib.suppress(ConnectionResetError):
             while piece := self._incoming.read1(1 << 20):
@@ -133,11 +133,11 @@ class Connection:
         return bytes(received)
 
     def is_ended(self) -> bool:
-        """Whether nothing but the end of the connection comes from the service. Waits for one."""
+        """Wait for data or the end of the connection. Returns whether it is the end."""
         return self.read_to_the_end() == b""
 
     def reset(self) -> None:
-        """Go away as a crashed client does, with a reset."""
+        """Close with a reset, as a crashed client does."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
 
@@ -147,7 +147,7 @@ class Connection:
 
 
 def head(method: str, target: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
-    """The head of a request; `target` and the headers go out as they are, in Latin-1."""
+    """Make the head of a request. `target` and headers are sent unchanged, in Latin-1."""
     fields = list(headers)
     if not any(name.lower() == "host" for name, _ in fields):
         fields.insert(0, ("Host", "127.0.0.1"))
@@ -161,7 +161,7 @@ def request(
     content: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> bytes:
-    """A request with its Content-Length, if it has `content`."""
+    """Make a request, with Content-Length if it has `content`."""
     fields = dict(headers or {})
     if content is not None:
         fields.setdefault("Content-Length", str(len(content)))
@@ -169,15 +169,15 @@ def request(
 
 
 def chunked(pieces: Iterable[bytes]) -> bytes:
-    """`pieces` in the chunked coding (RFC 9112, 7.1), with the last chunk."""
+    """Encode `pieces` in the chunked coding (RFC 9112, 7.1), with the last chunk."""
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
 def part(
     name: str | bytes, filename: str | bytes | None, content: bytes, headers: str = ""
 ) -> bytes:
-    """A part of a multipart form as a browser sends it (WHATWG HTML: quotes and line breaks in
-    names are escaped, nothing else is). `headers` are more lines.
+    """Make a part of a multipart form as browsers send it (WHATWG HTML: only quotes and line breaks
+    in names are escaped). `headers` are more lines.
     """
     line = b'Content-Disposition: form-data; name="%b"' % _escaped(name)
     if filename is not None:
@@ -190,12 +190,12 @@ CLOSING = f"--{BOUNDARY}--\r\n".encode()
 
 
 def form(*parts: bytes) -> bytes:
-    """A multipart form of these parts."""
+    """Make a multipart form of these parts."""
     return b"".join(parts) + CLOSING
 
 
 def urlencoded(*fields: tuple[str, str | bytes]) -> bytes:
-    """An urlencoded form (WHATWG URL, 5.2), with every byte escaped that may be."""
+    """Make an urlencoded form (WHATWG URL, 5.2), with as many bytes escaped as possible."""
     return "&".join(
         f"{name}={quote_from_bytes(_bytes(value), safe='')}" for name, value in fields
     ).encode()

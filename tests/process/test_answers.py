@@ -1,4 +1,4 @@
-"""Every row of the table of answers: status, code, reason, and the headers that all have."""
+"""Each kind of response: its status, code, reason, and the common headers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIELDS = {"Content-Type": URLENCODED}
 
 @dataclass(frozen=True)
 class Row:
-    """A request, and what its answer has to be; `reason` is a pattern."""
+    """A request and its expected response. `reason` is a pattern."""
 
     method: str
     target: str
@@ -158,7 +158,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def prepared(service: Process) -> Process:
-    """The service, with `answers/there.wav` of 5 bytes, and a folder called like a file."""
+    """The service, with `answers/there.wav` of 5 bytes, and a folder with the name of a file."""
     assert service.ask("PUT", "/media/answers/there.wav", b"there").status == 201
     assert service.ask("PUT", "/media/answers/folder.wav/in.wav", b"in").status == 201
     assert service.ask("PUT", "/media/deep/answers/in.wav", b"in").status == 201
@@ -166,7 +166,7 @@ def prepared(service: Process) -> Process:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.code}-{row.method}-{row.target}")
-def test_every_request_has_its_answer(prepared: Process, row: Row) -> None:
+def test_every_request_has_the_expected_response(prepared: Process, row: Row) -> None:
     answer = prepared.ask(row.method, row.target, row.content, row.headers)
     assert answer.brief == (row.status, row.code), answer.json["reason"]
     assert re.search(row.reason, answer.json["reason"]), answer
@@ -174,7 +174,7 @@ def test_every_request_has_its_answer(prepared: Process, row: Row) -> None:
         assert answer.headers[name] == value
 
 
-def test_the_table_above_leaves_only_what_it_stored(prepared: Process) -> None:
+def test_the_requests_above_leave_only_the_files_that_they_stored(prepared: Process) -> None:
     for row in ROWS:
         prepared.ask(row.method, row.target, row.content, row.headers)
     names = [name for name in prepared.tree() if name.startswith("answers/")]
@@ -191,11 +191,13 @@ def test_the_table_above_leaves_only_what_it_stored(prepared: Process) -> None:
     "target",
     ["/media/answers/there.wav", "/media/answers/absent.wav", "/nowhere", "/media/a/.b", "/media"],
 )
-def test_head_answers_as_get_does_but_without_content(prepared: Process, target: str) -> None:
+def test_the_response_to_head_is_that_to_get_without_content(
+    prepared: Process, target: str
+) -> None:
     with prepared.connect() as connection:
         shown = connection.ask("GET", target)
         headed = connection.ask("HEAD", target)
-        again = connection.ask("GET", target)  # had HEAD sent content, it would come first
+        again = connection.ask("GET", target)  # if HEAD had sent content, it would precede this
     assert headed.status == shown.status == again.status
     assert headed.content == b""
     for headers in (headed.headers, shown.headers):
@@ -203,7 +205,7 @@ def test_head_answers_as_get_does_but_without_content(prepared: Process, target:
     assert sorted(headed.headers.items()) == sorted(shown.headers.items())
 
 
-def test_one_upload_too_many_is_told_when_to_come_back(serve: Callable[..., Process]) -> None:
+def test_one_upload_too_many_is_refused_with_retry_after(serve: Callable[..., Process]) -> None:
     service = serve("--max-uploads", "2")
     uploads = {
         "PUT": request("PUT", "/media/a/third.wav", b"x"),
@@ -216,7 +218,7 @@ def test_one_upload_too_many_is_told_when_to_come_back(serve: Callable[..., Proc
     with service.connect() as first, service.connect() as second, service.connect() as third:
         for n, connection in enumerate((first, second)):
             connection.send(head("PUT", f"/media/a/{n}.wav", waiting))
-            assert connection.answer_head()[0] == 100  # so it is in progress
+            assert connection.answer_head()[0] == 100  # so the upload is in progress
         for kind, upload in uploads.items():
             third.send(upload)
             answer = third.answer()
@@ -224,9 +226,9 @@ def test_one_upload_too_many_is_told_when_to_come_back(serve: Callable[..., Proc
             assert int(answer.headers["Retry-After"]) > 0
             assert answer.headers["Retry-After"] in answer.json["reason"]
         third.send(head("PUT", "/media/a/third.wav", waiting))
-        assert third.answer_head()[0] == 503  # and no 100 before it
+        assert third.answer_head()[0] == 503  # without a 100 before it
 
-        with service.connect() as reader:  # who only reads is not held up
+        with service.connect() as reader:  # reading is not delayed
             assert reader.ask("GET", "/media/a/0.wav").status == 404
         first.send(b"1")
         assert first.answer().status == 201
@@ -251,7 +253,7 @@ def test_a_size_that_the_storage_has_no_space_for_is_refused_at_once(
     assert service.ask("PUT", "/media/a/b.wav", b"fits").status == 201
 
 
-def test_an_answer_to_an_upload_names_every_file(service: Process, folder: str) -> None:
+def test_the_response_to_an_upload_names_every_file(service: Process, folder: str) -> None:
     content = form(
         part(folder, "a.wav", b"a"),
         part(folder, "b.txt", b"b"),
@@ -259,7 +261,7 @@ def test_an_answer_to_an_upload_names_every_file(service: Process, folder: str) 
         part("..", "d.wav", b"d"),
     )
     answer = service.ask("POST", "/media", content, FORM)
-    assert answer.brief == (207, 504)  # of the first that failed
+    assert answer.brief == (207, 504)  # of the first failed file
     assert answer.headers["Location"] is None
     assert [(entry["code"], entry["directory"], entry["filename"]) for entry in answer.files] == [
         (200, folder, "a.wav"),
@@ -282,7 +284,7 @@ def test_an_answer_to_an_upload_names_every_file(service: Process, folder: str) 
     assert answer.json["reason"] == answer.files[1]["reason"]
 
 
-def test_when_no_file_of_a_form_is_stored_the_status_is_of_the_first(
+def test_when_no_file_of_a_form_is_stored_the_status_is_that_of_the_first(
     service: Process, folder: str
 ) -> None:
     content = form(part(folder, "a.txt", b"a"), part("..", "d.wav", b"d"))

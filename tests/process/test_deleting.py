@@ -1,4 +1,4 @@
-"""Files are deleted: by path, by query, by form; beside uploads and downloads of the same name."""
+"""Deletes: by path, query and form, and during uploads and downloads of the same name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_file_is_deleted_once(
     assert service.ask("GET", f"/media/{folder}/a.wav").status == 404
 
 
-def test_a_form_may_come_chunked(service: Process, folder: str) -> None:
+def test_a_form_may_be_chunked(service: Process, folder: str) -> None:
     service.ask("PUT", f"/media/{folder}/a.wav", b"x")
     with service.connect() as connection:
         headers = [("Transfer-Encoding", "chunked"), *FIELDS.items()]
@@ -66,7 +66,7 @@ def test_a_form_may_come_chunked(service: Process, folder: str) -> None:
 
 
 @pytest.mark.parametrize("with_length", [True, False], ids=["with length", "chunked"])
-def test_a_form_of_8_kib_is_read_and_one_byte_more_is_not(
+def test_a_form_of_8_kib_is_accepted_and_a_larger_one_is_not(
     service: Process, folder: str, with_length: bool
 ) -> None:
     service.ask("PUT", f"/media/{folder}/a.wav", b"x")
@@ -99,7 +99,7 @@ def test_a_form_of_8_kib_is_read_and_one_byte_more_is_not(
         ("/media/{0}//a.wav", None, (400, 505)),
     ],
 )
-def test_a_delete_that_does_not_say_what_deletes_nothing(
+def test_a_delete_without_a_name_deletes_nothing(
     service: Process, folder: str, target: str, content: str | None, brief: tuple[int, int]
 ) -> None:
     service.ask("PUT", f"/media/{folder}/a.wav", b"x")
@@ -118,7 +118,7 @@ def test_a_multipart_form_deletes_nothing(service: Process, folder: str) -> None
         assert answer.brief == (415, 415)
 
 
-def test_folders_that_are_left_empty_go_and_others_stay(service: Process, folder: str) -> None:
+def test_empty_folders_are_removed_and_others_stay(service: Process, folder: str) -> None:
     for name in ("a/b/c/one.wav", "a/b/two.wav", "three.wav"):
         assert service.ask("PUT", f"/media/{folder}/{name}", b"x").status == 201
     for name, left in {
@@ -150,7 +150,7 @@ def test_a_directory_is_not_deleted(service: Process, folder: str) -> None:
             assert service.ask("DELETE", target).brief == (409, 409)
 
 
-def test_a_delete_does_not_disturb_a_download(service: Process, folder: str) -> None:
+def test_a_delete_does_not_affect_a_running_download(service: Process, folder: str) -> None:
     """Case 30."""
     content = Random(6).randbytes(32 << 20)
     url = f"/media/{folder}/a.wav"
@@ -166,14 +166,14 @@ def test_a_delete_does_not_disturb_a_download(service: Process, folder: str) -> 
         assert reader.ask("GET", url).content == b"another"
 
 
-def test_a_delete_does_not_disturb_an_upload(service: Process, folder: str) -> None:
-    """Case 30: there is nothing to delete before the upload has ended."""
+def test_a_delete_does_not_affect_a_running_upload(service: Process, folder: str) -> None:
+    """Case 30: there is no file to delete before the upload has ended."""
     url = f"/media/{folder}/a.wav"
     service.ask("PUT", f"/media/{folder}/other.wav", b"x")
     with service.connect() as sender:
         sender.send(head("PUT", url, [("Content-Length", "2000000")]) + b"x" * 1_500_000)
         assert service.ask("DELETE", url).json["deleted"] is False
-        # its folder goes and comes again
+        # its folder is removed and made again
         assert service.ask("DELETE", f"/media/{folder}/other.wav").json["deleted"] is True
         assert not (service.root / folder).exists()
         sender.send(b"x" * 500_000)
@@ -181,10 +181,8 @@ def test_a_delete_does_not_disturb_an_upload(service: Process, folder: str) -> N
     assert (service.root / folder / "a.wav").stat().st_size == 2_000_000
 
 
-def test_uploads_and_deletes_of_one_folder_never_trip_each_other(
-    service: Process, folder: str
-) -> None:
-    """Case 30, upload during delete: folders are removed and made under each other's feet."""
+def test_uploads_and_deletes_in_one_folder_never_fail(service: Process, folder: str) -> None:
+    """Case 30, upload during delete: the folder is removed and made at the same time."""
     answers: list[tuple[str, int]] = []
 
     def store_and_delete(own: int) -> None:

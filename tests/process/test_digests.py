@@ -1,6 +1,4 @@
-"""Digests: declared by who sends, said to who reads, and what is recognised by them when an answer
-was lost.
-"""
+"""Digests: declared in uploads, sent with downloads, and used to recognize retries."""
 
 from __future__ import annotations
 
@@ -34,7 +32,8 @@ from tests.process.running import Process, eventually
 ATTRIBUTE = "user.twistedmedia.sha256"
 CONTENT = b"what is sent"
 OTHER = b"something else"
-LARGE = Random(41).randbytes((2 << 20) + 1)  # so much that the name is looked at before it comes
+# So large that the name is checked before it is received.
+LARGE = Random(41).randbytes((2 << 20) + 1)
 CONTENTS = pytest.mark.parametrize(
     "content", [b"", CONTENT, LARGE], ids=["empty", "small", "large"]
 )
@@ -50,7 +49,7 @@ def field(sha256: bytes, algorithm: str = "sha-256") -> str:
     return f"{algorithm}=:{b64encode(sha256).decode()}:"
 
 
-# Each a request that stores `content` as `name`, and declares a SHA-256, if it is given one.
+# Each makes a request that stores `content` as `name`, and declares the SHA-256 if one is given.
 Way = Callable[[str, bytes, bytes | None], bytes]
 
 
@@ -116,7 +115,7 @@ def ask(service: Process, sent: bytes) -> Answer:
 
 
 def assert_identical(answer: Answer, name: str, content: bytes) -> None:
-    """`answer` says that `name` had that content already."""
+    """Assert that `name` had this content already."""
     assert answer.brief == (200, 200), answer
     (entry,) = answer.files
     assert entry["identical"] is True
@@ -125,7 +124,7 @@ def assert_identical(answer: Answer, name: str, content: bytes) -> None:
 
 
 def can_be_sent(way: Way, content: bytes) -> bool:
-    """An urlencoded form has no empty file."""
+    """Whether `way` can send `content`. An urlencoded form cannot have an empty file."""
     return bool(content) or way not in (
         WAYS["field before the body"],
         WAYS["field behind the body"],
@@ -134,7 +133,7 @@ def can_be_sent(way: Way, content: bytes) -> bool:
 
 @EVERY_WAY
 @CONTENTS
-def test_what_has_the_declared_digest_is_stored_once_and_then_recognised(
+def test_content_with_the_declared_digest_is_stored_once_and_then_recognized(
     service: Process, folder: str, way: Way, content: bytes
 ) -> None:
     name = f"{folder}/a.wav"
@@ -159,7 +158,7 @@ def test_what_has_the_declared_digest_is_stored_once_and_then_recognised(
 
 @EVERY_WAY
 @CONTENTS
-def test_what_has_another_digest_is_not_stored(
+def test_content_with_another_digest_is_not_stored(
     service: Process, folder: str, way: Way, content: bytes
 ) -> None:
     name = f"{folder}/a.wav"
@@ -174,10 +173,10 @@ def test_what_has_another_digest_is_not_stored(
 
 @EVERY_WAY
 @pytest.mark.parametrize("stored", [OTHER, LARGE[:-1]], ids=["small", "large"])
-def test_a_name_that_has_another_content_is_taken(
+def test_a_name_with_other_content_is_taken(
     service: Process, folder: str, way: Way, stored: bytes
 ) -> None:
-    """Exists is judged before digest, whether that is right or not."""
+    """The name is checked before the digest, even if that is wrong."""
     name = f"{folder}/a.wav"
     assert ask(service, PUT(name, stored, None)).brief == (201, 200)
     with service.unchanged():
@@ -188,7 +187,7 @@ def test_a_name_that_has_another_content_is_taken(
 
 
 @EVERY_WAY
-def test_a_file_that_an_administrator_put_there_is_recognised_too(
+def test_a_file_of_an_administrator_is_recognized_too(
     service: Process, folder: str, way: Way
 ) -> None:
     name = f"{folder}/a.wav"
@@ -199,9 +198,7 @@ def test_a_file_that_an_administrator_put_there_is_recognised_too(
 
 
 @EVERY_WAY
-def test_what_somebody_has_changed_is_not_recognised(
-    service: Process, folder: str, way: Way
-) -> None:
+def test_a_file_that_was_changed_is_not_recognized(service: Process, folder: str, way: Way) -> None:
     name = f"{folder}/a.wav"
     sent = way(name, LARGE, digest_of(LARGE))
     assert ask(service, sent).brief == (201, 200)
@@ -257,7 +254,7 @@ def test_digest_fields_of_all_kinds(
     code: int,
     in_a_form: bool,
 ) -> None:
-    """What declares no SHA-256 declares nothing: then a retry meets a name that is taken."""
+    """Without a SHA-256 nothing is declared, so a retry finds the name taken."""
     values = {
         "right": field(digest_of(CONTENT)),
         "wrong": field(WRONG),
@@ -323,7 +320,7 @@ def test_a_field_that_is_given_twice_is_malformed(service: Process, folder: str)
         assert answer.brief == (400, 510)
 
 
-def test_of_a_form_each_file_has_a_digest_of_its_own(service: Process, folder: str) -> None:
+def test_each_file_of_a_form_has_its_own_digest(service: Process, folder: str) -> None:
     right, wrong = f"Repr-Digest: {field(digest_of(CONTENT))}", f"Repr-Digest: {field(WRONG)}"
     malformed = "Content-Digest: sha-256=x"
     parts = [
@@ -353,7 +350,7 @@ def test_of_a_form_each_file_has_a_digest_of_its_own(service: Process, folder: s
 
 
 @pytest.mark.parametrize("content", [CONTENT, LARGE], ids=["small", "large"])
-def test_who_asks_before_sending_need_not_send_what_is_there(
+def test_a_client_that_expects_100_continue_need_not_send_an_identical_file(
     service: Process, folder: str, content: bytes
 ) -> None:
     name = f"{folder}/a.wav"
@@ -366,16 +363,18 @@ def test_who_asks_before_sending_need_not_send_what_is_there(
     with service.unchanged(), service.connect() as connection:
         connection.send(head("PUT", f"/media/{name}", fields))
         status, headers = connection.answer_head()
-        assert status == 200  # and not 100
+        assert status == 200  # not 100
         answer = Answer(status, headers, connection.read(int(headers["Content-Length"])))
         assert_identical(answer, name, content)
-        # Nobody can tell whether the content comes after all.
+        # The client may send the content anyway.
         assert headers["Connection"] == "close"
         assert connection.is_ended()
 
 
-def test_who_does_not_ask_is_not_held_up(service: Process, folder: str) -> None:
-    """The content that is not needed is read, and the connection goes on."""
+def test_a_client_that_sends_an_identical_file_is_not_delayed(
+    service: Process, folder: str
+) -> None:
+    """The content is read and dropped, and the connection is kept."""
     name = f"{folder}/a.wav"
     sent = PUT(name, LARGE, digest_of(LARGE))
     with service.connect() as connection:
@@ -387,8 +386,8 @@ def test_who_does_not_ask_is_not_held_up(service: Process, folder: str) -> None:
 
 @contextmanager
 def cutting(service: Process) -> Iterator[tuple[int, threading.Event]]:
-    """The port of a proxy that hands on what clients send, and when the service answers, breaks
-    both connections; and an event for that moment.
+    """The port of a proxy that forwards what clients send, and closes both connections when the
+    service responds; and an event for that moment.
     """
     answered = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -420,10 +419,10 @@ def cutting(service: Process) -> Iterator[tuple[int, threading.Event]]:
 
 @EVERY_WAY
 @pytest.mark.parametrize("content", [CONTENT, LARGE], ids=["small", "large"])
-def test_a_client_that_lost_its_answer_tries_again(
+def test_a_client_that_lost_the_response_can_retry(
     service: Process, folder: str, way: Way, content: bytes
 ) -> None:
-    """The connection is cut between the service's answer and the client."""
+    """The proxy closes the connection before the client gets the response."""
     name = f"{folder}/a.wav"
     sent = way(name, content, digest_of(content))
     with service.unchanged_descriptors():
@@ -436,8 +435,8 @@ def test_a_client_that_lost_its_answer_tries_again(
     assert (service.root / name).read_bytes() == content
 
 
-def test_a_client_that_crashed_when_all_was_sent_tries_again(service: Process, folder: str) -> None:
-    """Nobody knows whether it was stored: be it new or identical, it is there then."""
+def test_a_client_that_crashed_after_sending_all_can_retry(service: Process, folder: str) -> None:
+    """The file may or may not be stored before the retry. It is afterwards."""
     outcomes = set()
     for n in range(30):
         name = f"{folder}/{n}.wav"
@@ -454,8 +453,8 @@ def test_a_client_that_crashed_when_all_was_sent_tries_again(service: Process, f
     assert 200 in outcomes
 
 
-def test_a_replacement_whose_answer_was_lost_is_recognised(service: Process, folder: str) -> None:
-    """By its digest; without one, the tag that it names is gone, and that is all one can know."""
+def test_a_replacement_whose_response_was_lost_is_recognized(service: Process, folder: str) -> None:
+    """It is recognized by its digest. Without one, the retry fails, since the old tag is gone."""
     name = f"{folder}/a.wav"
     for content in (CONTENT, LARGE):
         etag = ask(service, PUT(name, OTHER, None)).files[0]["etag"]
@@ -504,12 +503,12 @@ def test_of_identical_uploads_at_once_one_stores_and_all_succeed(
         assert identical.count(True) == 5
 
 
-# Said to readers
+# Sent with downloads
 
 
 @pytest.fixture
 def by_hand(service: Process, folder: str) -> Path:
-    """A file that an administrator put there, of which nobody knows the digest."""
+    """A file of an administrator, whose digest is unknown."""
     path = service.root / folder / "a.wav"
     path.parent.mkdir()
     path.write_bytes(LARGE)
@@ -519,7 +518,7 @@ def by_hand(service: Process, folder: str) -> Path:
 def digest_said(
     service: Process, path: Path, want: str | None = None, method: str = "GET", **headers: str
 ) -> str | None:
-    """The Repr-Digest of an answer about the file at `path`."""
+    """The Repr-Digest in a response for the file at `path`."""
     if want is not None:
         headers["Want-Repr-Digest"] = want
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -532,7 +531,7 @@ def digest_said(
 
 
 @CONTENTS
-def test_of_a_stored_file_the_digest_is_said(service: Process, folder: str, content: bytes) -> None:
+def test_the_digest_of_a_stored_file_is_sent(service: Process, folder: str, content: bytes) -> None:
     name = f"{folder}/a.wav"
     ask(service, PUT(name, content, None))
     path = service.root / name
@@ -540,15 +539,15 @@ def test_of_a_stored_file_the_digest_is_said(service: Process, folder: str, cont
     for want in (None, "sha-256=1", "sha-256=0", "sha-512=3"):
         for method in ("GET", "HEAD"):
             assert digest_said(service, path, want, method) == expected
-        if content:  # of the whole (RFC 9530, 3), whatever part was asked for
+        if content:  # of the whole file, whatever range was requested (RFC 9530, 3)
             assert digest_said(service, path, want, Range="bytes=1-2") == expected
     etag = service.ask("HEAD", f"/media/{name}").headers["ETag"]
-    # RFC 9110, 15.4.5: a 304 has nothing about a content that is not for a cache.
+    # RFC 9110, 15.4.5: a 304 has only the headers for caches.
     assert digest_said(service, path, "sha-256=1", If_None_Match=etag) is None
     assert os.getxattr(path, ATTRIBUTE).startswith(digest_of(content))
 
 
-def test_of_other_files_it_is_computed_for_those_who_want_it_and_known_from_then_on(
+def test_the_digest_of_other_files_is_computed_on_request_and_then_kept(
     service: Process, by_hand: Path
 ) -> None:
     expected = field(digest_of(LARGE))
@@ -564,7 +563,7 @@ def test_of_other_files_it_is_computed_for_those_who_want_it_and_known_from_then
 @pytest.mark.parametrize(
     ("method", "headers"), [("GET", {}), ("HEAD", {}), ("GET", {"Range": "bytes=-5"})]
 )
-def test_who_wants_a_digest_gets_it_with_the_first_answer(
+def test_a_requested_digest_is_in_the_first_response(
     service: Process, by_hand: Path, method: str, headers: dict[str, str]
 ) -> None:
     said = digest_said(service, by_hand, "sha-256=10", method, **headers)
@@ -572,7 +571,7 @@ def test_who_wants_a_digest_gets_it_with_the_first_answer(
 
 
 @pytest.mark.parametrize("content", [CONTENT, LARGE], ids=["small", "large"])
-def test_of_a_file_that_somebody_has_changed_no_digest_is_said_but_the_new_one(
+def test_a_changed_file_never_has_the_old_digest(
     service: Process, folder: str, content: bytes
 ) -> None:
     name = f"{folder}/a.wav"
@@ -591,7 +590,7 @@ def test_of_a_file_that_somebody_has_changed_no_digest_is_said_but_the_new_one(
     assert digest_said(service, path, "sha-256=1") == field(digest_of(b"again"))
 
 
-def test_a_record_that_is_none_is_not_believed(service: Process, folder: str) -> None:
+def test_an_invalid_record_is_ignored(service: Process, folder: str) -> None:
     name = f"{folder}/a.wav"
     ask(service, PUT(name, CONTENT, None))
     path = service.root / name
@@ -603,11 +602,13 @@ def test_a_record_that_is_none_is_not_believed(service: Process, folder: str) ->
     assert digest_said(service, path) is None
 
 
-def test_who_wants_a_digest_and_goes_leaves_nothing(service: Process, by_hand: Path) -> None:
+def test_a_client_that_leaves_during_the_digest_leaves_nothing(
+    service: Process, by_hand: Path
+) -> None:
     """Case 25."""
     with service.unchanged_descriptors():
         for n in range(20):
-            os.utime(by_hand, ns=(n, n))  # nothing is known about it then
+            os.utime(by_hand, ns=(n, n))  # no digest is known yet
             connection = service.connect()
             url = f"/media/{by_hand.relative_to(service.root)}"
             connection.send(request("GET", url, headers={"Want-Repr-Digest": "sha-256=1"}))

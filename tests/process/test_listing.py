@@ -1,4 +1,4 @@
-"""What is in a directory, page by page."""
+"""Listings of directories, page by page."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from tests.process.exchange import Answer, Connection, head, request
 from tests.process.running import Process, eventually
 
-# In the order of their bytes in UTF-8. A directory counts with its slash: "+" comes before that,
-# "0" after. By UTF-16 units the last one would come before the last but one.
+# In the order of their UTF-8 bytes. A directory is ordered with its slash: "+" precedes it, and "0"
+# follows. By UTF-16 units the last two would be in the opposite order.
 IN_ORDER = [
     "!.wav",
     '"quoted".wav',
@@ -37,12 +37,12 @@ IN_ORDER = [
     "～.wav",
     "😀.wav",
 ]
-LONGEST_S = 20.0  # in which a hundred changes are made, however busy the disk
+LONGEST_S = 20.0  # seconds for a hundred changes, even on a busy disk
 LEFT_OUT = [".hidden.wav", "back\\slash.wav", "tab\t.wav", "bidi\u202e.wav", "e\u0301.wav"]
 
 
 def put_in(folder: Path, names: list[str]) -> None:
-    """Make files of these names, and directories of those with a slash, each with a file in it."""
+    """Make files with these names. For a name with a slash, make a directory with a file in it."""
     for name in names:
         path = folder / name
         if name.endswith("/"):
@@ -53,7 +53,7 @@ def put_in(folder: Path, names: list[str]) -> None:
 
 
 def listing(answer: Answer, directory: str) -> dict[str, Any]:
-    """The JSON of an answer whose form is that of a listing of `directory`."""
+    """The JSON of a response, whose form must be that of a listing of `directory`."""
     assert answer.status == 200, answer
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Content-Length"] == str(len(answer.content))
@@ -70,20 +70,20 @@ def names_in(shown: dict[str, Any]) -> list[str]:
 
 
 def pages(connection: Connection, folder: str, limit: int) -> list[dict[str, Any]]:
-    """All pages, each asked for by what the one before says."""
+    """All pages, requested with `next` of the page before."""
     found = []
     after = last = ""
     while last is not None:
         url = f"/media/{folder}/?limit={limit}{after}"
         shown = listing(connection.ask("GET", url), folder)
         found.append(shown)
-        assert shown["next"] is None or shown["next"] > last  # else there is no end to it
+        assert shown["next"] is None or shown["next"] > last  # otherwise this would not end
         last = shown["next"]
         after = f"&after={quote(last or '', safe='')}"
     return found
 
 
-def test_an_entry_says_what_reading_the_file_says(service: Process, folder: str) -> None:
+def test_an_entry_agrees_with_the_response_to_get(service: Process, folder: str) -> None:
     for name, content in {"a b.wav": b"12345", "ü%.mp3": b"", "deep/er.wav": b"x"}.items():
         assert service.ask("PUT", f"/media/{folder}/{quote(name)}", content).status == 201
     os.utime(service.root / folder / "a b.wav", ns=(0, 1_700_000_000_123_999_999))
@@ -103,7 +103,7 @@ def test_an_entry_says_what_reading_the_file_says(service: Process, folder: str)
     assert (shown["next"], shown["left_out"]) == (None, 0)
 
 
-def test_names_come_in_the_order_of_their_bytes_and_each_url_leads_to_its_file(
+def test_names_are_in_byte_order_and_each_url_leads_to_its_file(
     service: Process, folder: str
 ) -> None:
     put_in(service.root / folder, IN_ORDER[::-1])
@@ -119,7 +119,7 @@ def test_names_come_in_the_order_of_their_bytes_and_each_url_leads_to_its_file(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 15, 16, 17])
-def test_pages_together_are_the_whole(service: Process, folder: str, limit: int) -> None:
+def test_pages_together_are_the_whole_listing(service: Process, folder: str, limit: int) -> None:
     put_in(service.root / folder, IN_ORDER)
     with service.connect() as connection:
         found = pages(connection, folder, limit)
@@ -129,10 +129,10 @@ def test_pages_together_are_the_whole(service: Process, folder: str, limit: int)
 
 
 @pytest.mark.parametrize("limit", [97, 1000, 10_000])
-def test_2500_names_of_all_kinds_are_each_given_once(
+def test_2500_names_of_all_kinds_are_each_listed_once(
     service: Process, folder: str, limit: int
 ) -> None:
-    """And 400 that are no media are each counted once."""
+    """And 400 names that are not listed are each counted once."""
     kinds = (
         "{}.wav",
         "{} .MP3",
@@ -168,7 +168,7 @@ def test_without_a_limit_a_page_has_1000_names(service: Process, folder: str) ->
     assert (names_in(second), second["next"]) == (["1000.wav"], None)
 
 
-def test_what_a_page_comes_after_need_not_be_there(service: Process, folder: str) -> None:
+def test_the_name_in_after_need_not_exist(service: Process, folder: str) -> None:
     put_in(service.root / folder, ["a/", "b.wav", "d.wav"])
     for after, names in {
         "": ["a/", "b.wav", "d.wav"],
@@ -185,8 +185,8 @@ def test_what_a_page_comes_after_need_not_be_there(service: Process, folder: str
         assert (names_in(shown), shown["next"]) == (names, None), after
 
 
-def test_what_is_no_media_is_counted(service: Process, folder: str) -> None:
-    """Case 35. What may not be asked for is not shown either."""
+def test_entries_that_are_not_media_are_counted(service: Process, folder: str) -> None:
+    """Case 35. Names that cannot be requested are not listed either."""
     inside = service.root / folder
     put_in(inside, ["a.wav", "z.wav", *LEFT_OUT, ".folder/"])
     os.close(os.open(os.fsencode(inside) + b"/latin-\xe9.wav", os.O_CREAT))
@@ -197,7 +197,7 @@ def test_what_is_no_media_is_counted(service: Process, folder: str) -> None:
     assert shown["left_out"] == len(LEFT_OUT) + 4
 
 
-def test_the_root_shows_directories_and_nothing_of_the_services_own(
+def test_the_root_lists_directories_but_not_files_of_the_service(
     serve: Callable[..., Process],
 ) -> None:
     service = serve()
@@ -238,7 +238,7 @@ def test_the_root_shows_directories_and_nothing_of_the_services_own(
         ("after=%ED%A0%80", 505, "UTF-8"),
     ],
 )
-def test_a_query_that_makes_no_sense_is_told_why(
+def test_an_invalid_query_is_refused_with_a_reason(
     service: Process, folder: str, query: str, code: int, reason: str
 ) -> None:
     """Case 37."""
@@ -248,7 +248,7 @@ def test_a_query_that_makes_no_sense_is_told_why(
     assert reason in answer.json["reason"]
 
 
-def test_a_query_that_means_nothing_here_is_ignored(service: Process, folder: str) -> None:
+def test_other_keys_of_the_query_are_ignored(service: Process, folder: str) -> None:
     put_in(service.root / folder, ["a.wav"])
     for query in (
         "",
@@ -264,7 +264,7 @@ def test_a_query_that_means_nothing_here_is_ignored(service: Process, folder: st
         assert names_in(shown) == ["a.wav"], query
 
 
-def test_head_answers_as_get_without_the_content(service: Process, folder: str) -> None:
+def test_the_response_to_head_is_that_to_get_without_content(service: Process, folder: str) -> None:
     put_in(service.root / folder, ["a.wav", "b/"])
     with service.connect() as connection:
         for target in (f"/media/{folder}/", f"/media/{folder}", "/media", f"/media/{folder}/no/"):
@@ -277,8 +277,8 @@ def test_head_answers_as_get_without_the_content(service: Process, folder: str) 
             )
 
 
-def test_a_directory_that_is_not_there_or_empty_is_not_found(service: Process, folder: str) -> None:
-    """Case 48, too: nobody is to remember it."""
+def test_a_missing_or_empty_directory_is_not_found(service: Process, folder: str) -> None:
+    """Case 48, too: the response is not cached."""
     put_in(service.root / folder, ["a.wav"])
     (service.root / folder / "empty").mkdir()
     (service.root / folder / "out").symlink_to(service.root.parent / "media-evil")
@@ -321,7 +321,7 @@ def test_the_root_without_its_slash_redirects_too(service: Process) -> None:
     assert (answer.status, answer.headers["Location"]) == (307, "./media/?limit=1")
 
 
-def test_conditions_and_ranges_say_nothing_about_a_listing(service: Process, folder: str) -> None:
+def test_preconditions_and_ranges_do_not_apply_to_a_listing(service: Process, folder: str) -> None:
     put_in(service.root / folder, IN_ORDER)
     with service.connect() as connection:
         whole = connection.ask("GET", f"/media/{folder}/")
@@ -338,8 +338,8 @@ def test_conditions_and_ranges_say_nothing_about_a_listing(service: Process, fol
             assert (answer.status, answer.content) == (200, whole.content), name
 
 
-def test_what_is_on_its_way_is_not_listed(service: Process, folder: str) -> None:
-    """Case 26, too: a listing waits for no upload."""
+def test_an_unfinished_upload_is_not_listed(service: Process, folder: str) -> None:
+    """Case 26, too: a listing does not wait for uploads."""
     fields = [("Content-Length", "4"), ("Expect", "100-continue")]
     with service.connect() as sender, service.connect() as reader:
         sender.send(head("PUT", f"/media/{folder}/a.wav", fields))
@@ -354,8 +354,8 @@ def test_what_is_on_its_way_is_not_listed(service: Process, folder: str) -> None
         assert reader.ask("GET", f"/media/{folder}/").brief == (404, 404)
 
 
-def test_names_that_come_and_go_disturb_no_other(service: Process, folder: str) -> None:
-    """Every name that was there all the time is on one page, once."""
+def test_changes_in_a_directory_do_not_affect_other_names(service: Process, folder: str) -> None:
+    """Every name that existed all the time is listed exactly once."""
     stays = [f"{n:03}.wav" for n in range(0, 400, 2)]
     put_in(service.root / folder, stays)
     ended = threading.Event()
@@ -395,7 +395,7 @@ def test_names_that_come_and_go_disturb_no_other(service: Process, folder: str) 
     assert names_in(shown) == stays
 
 
-def test_a_listing_that_nobody_reads_is_let_go_of(service: Process, folder: str) -> None:
+def test_the_memory_of_an_unread_listing_is_released(service: Process, folder: str) -> None:
     put_in(service.root / folder, ["x" * 200 + f"{n}.wav" for n in range(3000)])
     sent = request("GET", f"/media/{folder}/?limit=10000")
     with service.unchanged_descriptors():
@@ -418,7 +418,7 @@ def test_a_listing_that_nobody_reads_is_let_go_of(service: Process, folder: str)
 def test_a_file_of_any_year_is_listed_and_served(
     service: Process, folder: str, seconds: int
 ) -> None:
-    """Case 49. What the file system makes of the time is its business."""
+    """Case 49. The file system may change the time."""
     put_in(service.root / folder, ["odd.wav", "usual.wav"])
     path = service.root / folder / "odd.wav"
     os.utime(path, ns=(0, seconds * 10**9))

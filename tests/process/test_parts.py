@@ -1,4 +1,4 @@
-"""Forms that name their folder: text parts of a multipart form that say where its files go."""
+"""Multipart forms whose text parts give the names and digests of their files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def send(service: Process, *parts: bytes) -> Answer:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))), ids=str)
-def test_directory_filename_and_sha256_count_wherever_they_stand(
+def test_directory_filename_and_sha256_can_be_anywhere_in_the_form(
     service: Process, folder: str, order: tuple[int, ...]
 ) -> None:
     """Case 71."""
@@ -63,7 +63,7 @@ def test_several_files_in_one_part_are_refused_and_not_lost(service: Process, fo
 
 @pytest.mark.parametrize("media_type", ["audio/wav", "Video/WebM", "application/octet-stream"])
 def test_audio_without_a_filename_is_a_file(service: Process, folder: str, media_type: str) -> None:
-    """It is not passed over as if it were a text."""
+    """It is not ignored like a text."""
     sent = text(folder, CONTENT, f"Content-Type: {media_type}")
     answer = send(service, sent, part(folder, "other.wav", CONTENT))
     assert answer.brief == (207, 503)
@@ -72,7 +72,7 @@ def test_audio_without_a_filename_is_a_file(service: Process, folder: str, media
 
 
 @pytest.mark.parametrize("field", ["sha256", "filename"])
-def test_a_failure_names_the_directory_that_the_form_means(
+def test_a_failure_has_the_directory_of_the_text_part(
     service: Process, folder: str, field: str
 ) -> None:
     parts = [text("directory", folder), text(field, ""), part("g", "d.wav", CONTENT)]
@@ -89,19 +89,19 @@ def test_a_part_with_a_content_encoding_is_refused(service: Process, folder: str
 
 
 @pytest.mark.parametrize("behind", [False, True], ids=["before the file", "behind the file"])
-def test_a_directory_alone_counts_in_place_of_the_fields_name(
+def test_a_directory_alone_replaces_the_name_of_the_field(
     service: Process, folder: str, behind: bool
 ) -> None:
-    """Case 71: `curl -F file=@x.wav -F directory=prompts`, either way round."""
+    """Case 71: `curl -F file=@x.wav -F directory=prompts`, in any order."""
     parts = [part("file", "x.wav", CONTENT), text("directory", folder)]
     answer = send(service, *(parts if behind else reversed(parts)))
     assert_stored(service, answer, f"{folder}/x.wav", CONTENT)
 
 
-def test_what_uppy_sends_by_xhr_is_stored_in_the_directory_that_its_metadata_name(
+def test_an_xhr_upload_of_uppy_is_stored_in_the_directory_of_its_metadata(
     service: Process, folder: str
 ) -> None:
-    """Case 71: the metadata come first, then the file, as `file` unless told otherwise."""
+    """Case 71: the metadata precede the file, whose field is `file` by default."""
     lines = [
         *(("relativePath", "null"), ("name", "tone.wav"), ("type", "audio/wav")),
         ("directory", folder),
@@ -121,7 +121,7 @@ def test_what_uppy_sends_by_xhr_is_stored_in_the_directory_that_its_metadata_nam
     assert_stored(service, answer, f"{folder}/tone.wav", CONTENT)
 
 
-def test_a_directory_counts_for_all_files_of_a_form(service: Process, folder: str) -> None:
+def test_a_directory_applies_to_all_files_of_a_form(service: Process, folder: str) -> None:
     """Case 71."""
     parts = [
         part("files[]", "a.wav", b"a"),
@@ -137,7 +137,7 @@ def test_a_directory_counts_for_all_files_of_a_form(service: Process, folder: st
 
 @pytest.mark.parametrize(("name", "value"), [("filename", "c.wav"), ("sha256", SHA256)])
 @pytest.mark.parametrize("at", [0, 1, 2])
-def test_what_is_about_one_file_does_not_fit_a_form_of_several(
+def test_a_field_for_one_file_is_refused_in_a_form_with_several(
     service: Process, folder: str, name: str, value: str, at: int
 ) -> None:
     parts = [part(folder, "a.wav", CONTENT), part(folder, "b.wav", CONTENT)]
@@ -145,18 +145,16 @@ def test_what_is_about_one_file_does_not_fit_a_form_of_several(
     with service.unchanged():
         answer = send(service, *parts)
         assert answer.brief == (400, 400)
-    assert f"'{name}' is about one file, and the form has 2" in answer.json["reason"]
+    assert f"'{name}' applies to one file, but the form has 2" in answer.json["reason"]
 
 
-def test_an_untouched_field_beside_the_file_does_not_make_several(
-    service: Process, folder: str
-) -> None:
+def test_an_empty_file_field_does_not_count_as_a_file(service: Process, folder: str) -> None:
     parts = [part("x", "", b""), part("y", "a.wav", CONTENT), text("filename", "b.wav")]
     answer = send(service, *parts, text("directory", folder), part("z", "", b""))
     assert_stored(service, answer, f"{folder}/b.wav", CONTENT)
 
 
-def test_without_them_the_fields_name_is_the_directory_as_ever(
+def test_without_text_parts_the_name_of_the_field_is_the_directory(
     service: Process, folder: str
 ) -> None:
     others = [text("Directory", "x"), text("directory[]", "x"), text("name", "x"), text("", "x")]
@@ -164,7 +162,7 @@ def test_without_them_the_fields_name_is_the_directory_as_ever(
     assert_stored(service, answer, f"{folder}/a.wav", CONTENT)
 
 
-def test_the_query_names_no_files_of_a_multipart_form(service: Process, folder: str) -> None:
+def test_the_query_does_not_name_files_of_a_multipart_form(service: Process, folder: str) -> None:
     parts = form(part(folder, "a.wav", CONTENT))
     answer = service.ask("POST", "/media?directory=x&filename=y.wav", parts, FORM)
     assert_stored(service, answer, f"{folder}/a.wav", CONTENT)
@@ -187,7 +185,7 @@ def test_a_field_given_twice_is_malformed(
 @pytest.mark.parametrize(
     ("size", "brief"), [(8192, (400, 505)), (8193, (400, 510)), (3_000_000, (400, 510))]
 )
-def test_a_field_is_as_long_as_in_urlencoded_forms(
+def test_a_field_has_the_same_limit_as_in_urlencoded_forms(
     service: Process, folder: str, size: int, brief: tuple[int, int]
 ) -> None:
     with service.unchanged():
@@ -211,10 +209,10 @@ def test_a_field_is_as_long_as_in_urlencoded_forms(
     ],
 )
 @pytest.mark.parametrize("behind", [False, True], ids=["before the file", "behind the file"])
-def test_what_a_field_says_is_judged_as_elsewhere(
+def test_values_of_text_parts_are_checked_like_others(
     service: Process, folder: str, parts: tuple[bytes, ...], brief: tuple[int, int], behind: bool
 ) -> None:
-    """Cases 32 and 35: one more place that a name can come from."""
+    """Cases 32 and 35: another source of names."""
     file = part(folder, "a.wav", CONTENT)
     with service.unchanged():
         answer = send(service, *([file, *parts] if behind else [*parts, file]))
@@ -222,20 +220,20 @@ def test_what_a_field_says_is_judged_as_elsewhere(
 
 
 @pytest.mark.parametrize("behind", [False, True], ids=["before the file", "behind the file"])
-def test_a_filename_of_a_field_makes_up_for_that_of_its_part(
+def test_a_text_part_replaces_the_filename_of_the_file_part(
     service: Process, folder: str, behind: bool
 ) -> None:
-    """A page that records has a Blob, which browsers call `blob`, or nothing at all."""
+    """A page that records sends a Blob, which browsers name `blob`, or not at all."""
     for number, of_part in enumerate(["blob", "", "take.webm", "../up.wav"]):
         parts = [part(folder, of_part, CONTENT), text("filename", f"{number}.wav")]
         answer = send(service, *(parts if behind else reversed(parts)))
         assert_stored(service, answer, f"{folder}/{number}.wav", CONTENT)
 
 
-def test_a_taken_name_is_refused_and_the_same_content_recognised(
+def test_a_taken_name_is_refused_and_identical_content_recognized(
     service: Process, folder: str
 ) -> None:
-    """Case 2, and the retry of a client that lost its answer."""
+    """Case 2, and the retry of a client that lost the response."""
     parts = [part("file", "x.wav", CONTENT), text("directory", folder), text("sha256", SHA256)]
     assert send(service, *parts).brief == (201, 200)
     with service.unchanged():
@@ -245,7 +243,7 @@ def test_a_taken_name_is_refused_and_the_same_content_recognised(
         assert send(service, *parts[:2]).brief == (409, 501)
 
 
-def test_two_digests_of_one_file_have_to_agree(service: Process, folder: str) -> None:
+def test_two_digests_of_one_file_must_agree(service: Process, folder: str) -> None:
     line = "Content-Digest: sha-256=:" + "A" * 43 + "=:"
     file = part(folder, "a.wav", CONTENT, line)
     with service.unchanged():
@@ -262,7 +260,7 @@ def test_a_form_with_fields_and_no_file_is_empty(service: Process) -> None:
 def test_a_part_that_is_encoded_is_refused_by_name_and_the_others_are_stored(
     service: Process, folder: str, encoding: str
 ) -> None:
-    """Case 52: it was stored as it came."""
+    """Case 52: it used to be stored encoded."""
     line = f"Content-Transfer-Encoding: {encoding}"
     parts = [part(folder, "coded.wav", b"UklGRg==", line), part(folder, "a.wav", CONTENT)]
     answer = send(service, *parts)
@@ -273,7 +271,7 @@ def test_a_part_that_is_encoded_is_refused_by_name_and_the_others_are_stored(
 
 
 @pytest.mark.parametrize("encoding", ["binary", "8BIT", " 7bit \t", ""])
-def test_a_part_that_says_that_it_is_not_encoded_is_stored(
+def test_a_part_with_the_identity_encoding_is_stored(
     service: Process, folder: str, encoding: str
 ) -> None:
     line = f"content-transfer-encoding: {encoding}"
@@ -282,7 +280,7 @@ def test_a_part_that_says_that_it_is_not_encoded_is_stored(
 
 
 def test_a_field_that_is_encoded_is_refused(service: Process, folder: str) -> None:
-    """Case 52: else the file would go to a folder that nobody meant."""
+    """Case 52: otherwise the file would be stored in a wrong folder."""
     coded = text("directory", "cHJvbXB0cw==", "Content-Transfer-Encoding: base64")
     with service.unchanged():
         assert send(service, part(folder, "a.wav", CONTENT), coded).brief == (415, 415)
@@ -319,7 +317,7 @@ DOT_NET = (
         "Content-Disposition: form-data; filename*=iso-8859-1''%FC.wav; filename=x.wav; name=f",
     ],
 )
-def test_names_arrive_as_dot_net_and_older_urllib3_encode_them(
+def test_names_as_dot_net_and_older_urllib3_encode_them_are_decoded(
     service: Process, folder: str, line: str
 ) -> None:
     """Cases 61 and 83: bytes from the documented forms of these clients."""
@@ -340,7 +338,7 @@ def test_names_arrive_as_dot_net_and_older_urllib3_encode_them(
         ("multipart/form-data; boundary={}", "a:b/c?d=e"),
     ],
 )
-def test_a_boundary_is_taken_as_its_sender_means_it(
+def test_a_boundary_is_parsed_as_its_sender_means_it(
     service: Process, folder: str, media_type: str, boundary: str
 ) -> None:
     """Cases 54 and 62."""
@@ -350,7 +348,7 @@ def test_a_boundary_is_taken_as_its_sender_means_it(
     assert_stored(service, answer, f"{folder}/a.wav", CONTENT)
 
 
-def test_blanks_behind_boundaries_are_passed_over(service: Process, folder: str) -> None:
+def test_blanks_after_boundaries_are_ignored(service: Process, folder: str) -> None:
     """Case 55."""
     line = f"--{BOUNDARY}\r\n".encode()
     sent = form(part(folder, "a.wav", CONTENT), part(folder, "b.wav", CONTENT))

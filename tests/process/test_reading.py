@@ -1,4 +1,4 @@
-"""Files go out: whole, in one range, to players, to browsers, and to those who do not read."""
+"""Downloads: whole files, ranges, and slow readers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ LARGE = Random(3).randbytes(24 << 20)
 
 @pytest.fixture(scope="module")
 def digits(service: Process) -> str:
-    """Where a file of ten digits is."""
+    """The path of a file with ten digits."""
     assert service.ask("PUT", "/media/reading/digits.wav", DIGITS).status == 201
     return "/media/reading/digits.wav"
 
 
 @pytest.fixture(scope="module")
 def large(service: Process) -> Iterator[str]:
-    """Where a file is that no socket takes at once."""
+    """The path of a file larger than any socket buffer."""
     assert service.ask("PUT", "/media/reading/large.mp3", LARGE).status == 201
     yield "/media/reading/large.mp3"
     service.ask("DELETE", "/media/reading/large.mp3")
 
 
-def test_a_file_has_all_the_headers_that_players_and_browsers_want(
+def test_a_file_has_all_headers_that_players_and_browsers_need(
     service: Process, digits: str
 ) -> None:
     answer = service.ask("GET", digits)
@@ -58,11 +58,9 @@ def test_a_file_has_all_the_headers_that_players_and_browsers_want(
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8000", "HTTP://localhost", "https://[::1]"])
-def test_a_client_may_take_the_service_for_a_proxy(
-    service: Process, folder: str, origin: str
-) -> None:
-    """RFC 9112, 3.2.2: a server has to accept the absolute form of a target. What is in an answer
-    stays a path.
+def test_a_target_in_absolute_form_is_accepted(service: Process, folder: str, origin: str) -> None:
+    """RFC 9112, 3.2.2: a server must accept the absolute form of a target. URLs in the response
+    are still paths.
     """
     url = f"/media/{folder}/a%20b.wav"
     stored = service.ask("PUT", origin + url, DIGITS)
@@ -120,7 +118,7 @@ def test_a_client_may_take_the_service_for_a_proxy(
         ("", 200, DIGITS, None),
     ],
 )
-def test_one_range_is_given_and_what_is_none_gives_the_whole(
+def test_one_range_gives_a_part_and_an_invalid_range_the_whole(
     service: Process,
     digits: str,
     asked: str,
@@ -164,7 +162,7 @@ def test_a_range_of_another_file_gives_the_whole(
     assert (answer.status, answer.content) == (status, b"23" if status == 206 else DIGITS)
 
 
-def test_ranges_of_a_large_file_come_together_to_the_file(service: Process, large: str) -> None:
+def test_ranges_of_a_large_file_can_be_joined(service: Process, large: str) -> None:
     digest = hashlib.sha256()
     step = (5 << 20) + 1
     with service.connect() as connection:
@@ -176,7 +174,7 @@ def test_ranges_of_a_large_file_come_together_to_the_file(service: Process, larg
     assert digest.digest() == hashlib.sha256(LARGE).digest()
 
 
-def test_a_file_without_bytes_is_a_file(service: Process, folder: str) -> None:
+def test_an_empty_file_is_served(service: Process, folder: str) -> None:
     """Case 7."""
     url = f"/media/{folder}/empty.wav"
     answer = service.ask("PUT", url, b"")
@@ -217,10 +215,10 @@ def test_a_file_without_bytes_is_a_file(service: Process, folder: str) -> None:
         ("a.", "application/octet-stream", "attachment"),
     ],
 )
-def test_what_an_administrator_puts_into_the_root_is_served(
+def test_a_file_that_an_administrator_puts_into_the_root_is_served(
     service: Process, folder: str, filename: str, media_type: str, kind: str
 ) -> None:
-    """Case 36, too: what may be stored is one thing, what is there another."""
+    """Case 36, too: the rules for formats apply to uploads only."""
     (service.root / folder).mkdir()
     (service.root / folder / filename).write_bytes(b"put there")
     answer = service.ask("GET", f"/media/{folder}/{filename}")
@@ -231,8 +229,10 @@ def test_what_an_administrator_puts_into_the_root_is_served(
     assert answer.headers["Content-Security-Policy"].startswith("sandbox allow-same-origin;")
 
 
-def test_a_file_of_the_future_was_modified_by_now(service: Process, folder: str) -> None:
-    """RFC 9110, 8.8.2.1: no date that is still to come is told."""
+def test_a_modification_time_in_the_future_is_sent_as_the_current_time(
+    service: Process, folder: str
+) -> None:
+    """RFC 9110, 8.8.2.1: Last-Modified is never in the future."""
     (service.root / folder).mkdir()
     path = service.root / folder / "ahead.wav"
     path.write_bytes(b"put there")
@@ -262,7 +262,7 @@ def test_download_makes_an_attachment(service: Process, digits: str, query: str,
         assert answer.headers["Content-Disposition"] == f'{kind}; filename="digits.wav"'
 
 
-def test_a_missing_file_is_not_cached_as_one(service: Process, folder: str) -> None:
+def test_a_404_is_not_cached(service: Process, folder: str) -> None:
     """Case 48: nor is it found later because it was missed before."""
     url = f"/media/{folder}/a.wav"
     missing = service.ask("GET", url)
@@ -280,10 +280,10 @@ def test_a_missing_file_is_not_cached_as_one(service: Process, folder: str) -> N
     assert second.headers["ETag"] != first.headers["ETag"]
 
 
-def test_gets_that_were_sent_behind_an_upload_are_answered_after_it(
+def test_gets_pipelined_behind_an_upload_are_answered_after_it(
     service: Process, digits: str, folder: str
 ) -> None:
-    """Case 46: pipelined requests while an upload's answer is pending."""
+    """Case 46: pipelined requests while the response to an upload is pending."""
     url = f"/media/{folder}/new.wav"
     content = Random(4).randbytes(300_000)
     upload = request("PUT", url, content)
@@ -300,10 +300,8 @@ def test_gets_that_were_sent_behind_an_upload_are_answered_after_it(
             assert connection.answer().brief == (404, 404)
 
 
-def test_uploads_that_were_sent_behind_each_other_are_answered_in_turn(
-    service: Process, folder: str
-) -> None:
-    """Case 46, and among them those that are refused with their content still to come."""
+def test_pipelined_uploads_are_answered_in_order(service: Process, folder: str) -> None:
+    """Case 46, including uploads that are refused before their content is received."""
     requests = []
     for n in range(40):
         filename = f"{n}.wav" if n % 4 else f"{n}.txt"
@@ -378,10 +376,10 @@ def test_http_1_0_is_answered_and_closed(service: Process, digits: str, folder: 
     assert service.ask("GET", url).content == b"old"
 
 
-def test_readers_that_do_not_read_cost_no_memory_and_hold_up_nobody(
+def test_stalled_readers_cost_no_memory_and_delay_no_other(
     serve: Callable[..., Process],
 ) -> None:
-    """Case 24, as far as memory goes; and 26: what is slow for one is slow for one."""
+    """Case 24, for memory, and case 26: a slow reader affects only itself."""
     service = serve()
     content = Random(5).randbytes(1 << 20)
     with service.connect() as connection:
@@ -404,7 +402,7 @@ def test_readers_that_do_not_read_cost_no_memory_and_hold_up_nobody(
     for connection in idle:
         connection.reset()
     digest = hashlib.sha256()
-    for _ in range(64):  # and the one that reads on gets all
+    for _ in range(64):  # the reader that continues gets the whole file
         digest.update(slow.read(1 << 20))
     assert digest.digest() == hashlib.sha256(content * 64).digest()
     slow.close()
@@ -413,11 +411,11 @@ def test_readers_that_do_not_read_cost_no_memory_and_hold_up_nobody(
     )
 
 
-def test_a_file_that_shrinks_while_it_is_sent_never_looks_whole(
+def test_a_file_that_shrinks_while_it_is_sent_never_looks_complete(
     serve: Callable[..., Process],
 ) -> None:
     service = serve()
-    service.expects_faults = True  # it says so in its log
+    service.expects_faults = True  # it is logged
     assert service.ask("PUT", "/media/a/large.wav", LARGE).status == 201
     with service.connect() as connection:
         connection.send(request("GET", "/media/a/large.wav"))
@@ -429,10 +427,10 @@ def test_a_file_that_shrinks_while_it_is_sent_never_looks_whole(
     assert "cut off" in service.log
 
 
-def test_a_format_that_the_operator_named_is_stored_and_served_as_that(
+def test_a_format_that_the_operator_has_configured_is_stored_and_served(
     serve: Callable[..., Process],
 ) -> None:
-    """Case 72: what browsers record, what telephone systems do, and any other."""
+    """Case 72: formats that browsers and telephone systems record, and any other."""
     formats = "webm,gsm,ulaw,clip=audio/x-clip,dat=application/octet-stream,wav=audio/vnd.wave"
     service = serve("--formats", formats, "--check", "reject")
     stored = {

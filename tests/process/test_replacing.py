@@ -1,6 +1,4 @@
-"""A file takes the place of another, if that is the one that is meant: in one step, under load,
-beside readers, and through a `kill -9`.
-"""
+"""Replacements with `If-Match`: atomic, under load, beside readers, and through a `kill -9`."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ LARGE = Random(51).randbytes((24 << 20) + 3)
 
 
 def stored(service: Process, name: str, content: bytes) -> str:
-    """Store a file that was not there; its entity tag."""
+    """Store a new file. Returns its entity tag."""
     answer = service.ask("PUT", f"/media/{name}", content)
     assert answer.brief == (201, 200)
     etag = answer.files[0]["etag"]
@@ -48,7 +46,7 @@ def stored(service: Process, name: str, content: bytes) -> str:
 
 @pytest.mark.parametrize("size", [0, 100, 3 << 20])
 @pytest.mark.parametrize("condition", ["{etag}", '"other", {etag}', "*"])
-def test_the_file_that_is_meant_is_replaced(
+def test_a_file_with_the_given_tag_is_replaced(
     service: Process, folder: str, condition: str, size: int
 ) -> None:
     name = f"{folder}/a.wav"
@@ -83,7 +81,7 @@ def test_the_file_that_is_meant_is_replaced(
     ],
 )
 @pytest.mark.parametrize("size", [4, 3 << 20])
-def test_another_file_stays_as_it_is(
+def test_a_file_with_another_tag_is_not_replaced(
     service: Process, folder: str, condition: str, size: int
 ) -> None:
     name = f"{folder}/a.wav"
@@ -100,7 +98,7 @@ def test_another_file_stays_as_it_is(
 
 @pytest.mark.parametrize("condition", ["*", '"5-1"', ""])
 @pytest.mark.parametrize("name", ["absent.wav", "absent/er.wav", "there.wav/a.wav"])
-def test_where_no_file_is_none_is_replaced(
+def test_a_missing_file_is_not_replaced(
     service: Process, folder: str, condition: str, name: str
 ) -> None:
     stored(service, f"{folder}/there.wav", b"x")
@@ -118,10 +116,8 @@ def test_a_directory_is_not_replaced(service: Process, folder: str, condition: s
         assert service.ask("PUT", f"/media/{folder}/a.wav", b"x", asked).brief == (409, 409)
 
 
-def test_what_is_refused_without_a_condition_is_refused_with_one(
-    service: Process, folder: str
-) -> None:
-    """The order of judgement: name, format, size, then whether it is the file that is meant."""
+def test_a_precondition_does_not_excuse_other_failures(service: Process, folder: str) -> None:
+    """The order of checks: name, format, size, then the precondition."""
     etag = stored(service, f"{folder}/a.wav", b"first")
     (service.root / folder / "a.txt").write_bytes(b"put there")
     with service.unchanged():
@@ -137,9 +133,9 @@ def test_what_is_refused_without_a_condition_is_refused_with_one(
                     assert connection.answer().brief == brief
 
 
-def test_if_none_match_means_what_is_meant_anyway(service: Process, folder: str) -> None:
-    """A name that exists is not overwritten, whoever asks. That is judged first: a condition that
-    would come to the same is not looked at (RFC 9110, 13.2.1).
+def test_if_none_match_changes_nothing(service: Process, folder: str) -> None:
+    """An existing file is never overwritten without If-Match. That is checked first: a precondition
+    with the same result is not evaluated (RFC 9110, 13.2.1).
     """
     name = f"/media/{folder}/a.wav"
     asked = {"If-None-Match": "*"}
@@ -150,7 +146,7 @@ def test_if_none_match_means_what_is_meant_anyway(service: Process, folder: str)
     assert service.ask("GET", name).content == b"first"
 
 
-def test_if_match_and_if_none_match_have_both_to_be_true(service: Process, folder: str) -> None:
+def test_if_match_and_if_none_match_must_both_be_true(service: Process, folder: str) -> None:
     name = f"{folder}/a.wav"
     etag = stored(service, name, b"first")
     with service.unchanged():
@@ -186,11 +182,11 @@ def test_a_replacement_that_is_cut_off_does_not_happen(service: Process, folder:
     assert (service.root / name).read_bytes() == b"first"
 
 
-def test_a_file_that_went_meanwhile_is_not_replaced(service: Process, folder: str) -> None:
-    """It is looked for before the content is asked for, and again when that has come."""
+def test_a_file_that_changes_meanwhile_is_not_replaced(service: Process, folder: str) -> None:
+    """It is checked before the content is requested, and again after it is received."""
     name = f"{folder}/a.wav"
     for how in ("deleted", "replaced", "changed"):
-        # Of another size than what follows: before Linux 6.13 files that are written within some
+        # Its size differs from that of the next file: before Linux 6.13 files written within some
         # milliseconds have the same time.
         etag = stored(service, name, b"first")
         fields = [("Content-Length", "6"), ("Expect", "100-continue"), ("If-Match", etag)]
@@ -283,7 +279,7 @@ def test_a_new_file_has_the_permissions_of_a_new_file(service: Process, folder: 
     assert os.listdir(path.parent) == ["a.wav"]
 
 
-def test_a_link_is_not_replaced_nor_what_it_leads_to(service: Process, folder: str) -> None:
+def test_neither_a_link_nor_its_target_is_replaced(service: Process, folder: str) -> None:
     """Case 33."""
     stored(service, f"{folder}/a.wav", b"first")
     (service.root / folder / "link.wav").symlink_to("a.wav")
@@ -295,7 +291,9 @@ def test_a_link_is_not_replaced_nor_what_it_leads_to(service: Process, folder: s
     assert (service.root / folder / "a.wav").read_bytes() == b"first"
 
 
-def test_a_download_goes_on_with_the_file_that_it_began_with(service: Process, folder: str) -> None:
+def test_a_download_continues_with_the_file_that_it_began_with(
+    service: Process, folder: str
+) -> None:
     """Case 30, with replacements before the delete."""
     name = f"{folder}/a.wav"
     etag = stored(service, name, LARGE)
@@ -320,9 +318,7 @@ def test_a_download_goes_on_with_the_file_that_it_began_with(service: Process, f
     assert not (service.root / folder).exists()
 
 
-def test_a_range_of_a_file_that_was_replaced_is_not_of_the_new_one(
-    service: Process, folder: str
-) -> None:
+def test_if_range_fails_after_a_replacement(service: Process, folder: str) -> None:
     """A player that seeks gets bytes of one version only."""
     name = f"{folder}/a.wav"
     etag = stored(service, name, b"0123456789")
@@ -339,7 +335,7 @@ def test_a_range_of_a_file_that_was_replaced_is_not_of_the_new_one(
 
 
 def in_threads(*jobs: Callable[[], None]) -> None:
-    """Run all at once, to the end of each; what one raises fails the test."""
+    """Run all in threads until each ends. An exception in one fails the test."""
     failures: list[BaseException] = []
 
     def run(job: Callable[[], None]) -> None:
@@ -361,7 +357,7 @@ def in_threads(*jobs: Callable[[], None]) -> None:
 def test_of_writers_with_one_tag_one_replaces_the_file(
     service: Process, folder: str, writers: int
 ) -> None:
-    """Case 2, of replacements. The others are told; nothing is lost between two writers."""
+    """Case 2, for replacements. The others get 412, so no write is lost."""
     name = f"{folder}/a.wav"
     etag = stored(service, name, b"first")
     with ExitStack() as open_:
@@ -443,22 +439,22 @@ def test_of_a_replacement_and_a_delete_with_one_tag_one_happens(
 
 @dataclass
 class Load:
-    """What was seen while readers read one name and writers replaced it."""
+    """Observations while readers read one name and writers replace it."""
 
     versions: dict[str, bytes] = field(default_factory=dict)  # SHA-256 of each, by entity tag
     seen: set[tuple[str, bytes]] = field(default_factory=set)
-    # To add to a number that is there is one step for a thread, to add the first is not.
+    # To increase an existing number is atomic among threads, to insert the first is not.
     counts: Counter[str] = field(default_factory=lambda: Counter(replacements=0))
 
 
 def version(seed: int) -> bytes:
-    """Of any size: some are read with the headers, some in pieces, some sent by the kernel."""
+    """A version of any size: some are sent with the headers, some in pieces, some by sendfile."""
     random = Random(seed)
     return random.randbytes(random.choice((1, 3_000, 40_000, 65_536, 65_537, 200_000, 1_500_000)))
 
 
 def read_on(service: Process, name: str, ended: threading.Event, load: Load) -> None:
-    """GET the name again and again: each answer is whole, and of one version."""
+    """GET the name repeatedly. Each response must be complete, and of one version."""
     with service.connect() as connection:
         while not ended.is_set():
             whole = connection.ask("GET", f"/media/{name}")
@@ -481,7 +477,7 @@ def read_on(service: Process, name: str, ended: threading.Event, load: Load) -> 
 
 
 def write_on(service: Process, name: str, own: int, ended: threading.Event, load: Load) -> None:
-    """Replace the file again and again, as one who has looked at it a moment ago."""
+    """Replace the file repeatedly, with the tag that it had just before."""
     with service.connect() as connection:
         seed = own << 32
         while not ended.is_set():
@@ -500,8 +496,8 @@ def write_on(service: Process, name: str, own: int, ended: threading.Event, load
 
 
 def test_readers_and_writers_of_one_name_for_a_while(serve: Callable[..., Process]) -> None:
-    """Case 26, too: every read is whole and one of the versions, with the tag of that version; the
-    name is never without a file; and nothing stays.
+    """Case 26, too: every read is a complete version with its tag. The name always has a file, and
+    nothing else stays.
     """
     service = serve()
     name = "busy/a.wav"
@@ -517,7 +513,7 @@ def test_readers_and_writers_of_one_name_for_a_while(serve: Callable[..., Proces
         return time.monotonic() - begun > 10 * LOAD_S
 
     def clock() -> None:
-        # How long: nothing to wait for, only time; more of it on a busy machine.
+        # Runs for a time, since there is no event to wait for. It is longer on a busy machine.
         ended.wait(LOAD_S)
         while not (ended.is_set() or has_seen_enough() or is_late()):
             ended.wait(0.1)
@@ -553,8 +549,8 @@ def test_readers_and_writers_of_one_name_for_a_while(serve: Callable[..., Proces
 
 
 @dataclass
-class Fate:
-    """One name: the versions that were acknowledged, and the one that is on its way."""
+class Outcome:
+    """Of one name: the acknowledged versions, and the one that is being uploaded."""
 
     acknowledged: int = 0
     sent: int = 0
@@ -566,41 +562,41 @@ def killed_version(name: str, number: int) -> bytes:
     return random.randbytes(int((1 << 20) ** random.random()))
 
 
-def replace_until_killed(service: Process, name: str, fate: Fate) -> None:
+def replace_until_killed(service: Process, name: str, outcome: Outcome) -> None:
     try:
         with service.connect() as connection:
             while True:
                 headed = connection.ask("HEAD", f"/media/{name}")
                 assert headed.status == 200
-                fate.sent += 1
-                content = killed_version(name, fate.sent)
+                outcome.sent += 1
+                content = killed_version(name, outcome.sent)
                 asked = {"If-Match": headed.headers["ETag"]}
                 answer = connection.ask("PUT", f"/media/{name}", content, asked)
                 assert answer.brief == (200, 200)
-                fate.acknowledged = fate.sent
-                fate.replaced += 1
+                outcome.acknowledged = outcome.sent
+                outcome.replaced += 1
     except ConnectionError:
         pass  # the kill
     except AssertionError as failure:
-        if "cut off" not in str(failure):  # so was an answer
+        if "cut off" not in str(failure):  # the kill can cut off a response
             raise
 
 
 def test_after_a_kill_9_a_name_has_the_old_file_or_the_new_one(tmp_path: Path) -> None:
-    """Case 3, of replacements: what was acknowledged is there, what was not may be, whole; never
-    nothing, and no draft.
+    """Case 3, for replacements: an acknowledged version is there, or the next one, complete. The
+    name always has a file, and no draft stays.
     """
     seed = randrange(1 << 32)
     random = Random(seed)
     root = tmp_path / "area" / "media"
-    fates = {f"f{n % 2}/{n}.wav": Fate() for n in range(KILLED_NAMES)}
+    outcomes = {f"f{n % 2}/{n}.wav": Outcome() for n in range(KILLED_NAMES)}
 
     def replacements() -> int:
-        return sum(fate.replaced for fate in fates.values())
+        return sum(outcome.replaced for outcome in outcomes.values())
 
     service = start(root)
     try:
-        for name in fates:
+        for name in outcomes:
             stored(service, name, killed_version(name, 0))
         for number in range(KILLS):
             when = f"round {number}, seed {seed}"
@@ -610,7 +606,7 @@ def test_after_a_kill_9_a_name_has_the_old_file_or_the_new_one(tmp_path: Path) -
                 after_s: float = random.uniform(0.05, 0.6),
                 is_last: bool = number == KILLS - 1,
             ) -> None:
-                time.sleep(after_s)  # the moment of the kill: nothing to wait for, only time
+                time.sleep(after_s)  # the time of the kill, which does not depend on an event
                 try:
                     if is_last:
                         eventually("enough was replaced", lambda: replacements() > KILLS)
@@ -618,22 +614,24 @@ def test_after_a_kill_9_a_name_has_the_old_file_or_the_new_one(tmp_path: Path) -
                     service.kill()
 
             jobs = [
-                lambda name=name, fate=fate: replace_until_killed(service, name, fate)  # noqa: B023
-                for name, fate in fates.items()
+                lambda name=name, outcome=outcome: replace_until_killed(service, name, outcome)  # noqa: B023
+                for name, outcome in outcomes.items()
             ]
             in_threads(kill, *jobs)
             service = start(root)
             assert drafts_in(root) == [], when
             assert sorted(os.listdir(root / ".twistedmedia")) == OF_THE_SERVICE, when
-            assert tree_of(root) == sorted(["f0", "f1", *fates]), when
-            for name, fate in fates.items():
+            assert tree_of(root) == sorted(["f0", "f1", *outcomes]), when
+            for name, outcome in outcomes.items():
                 content = service.ask("GET", f"/media/{name}").content
                 assert content == (root / name).read_bytes()
-                possible = {n: killed_version(name, n) for n in {fate.acknowledged, fate.sent}}
+                possible = {
+                    n: killed_version(name, n) for n in {outcome.acknowledged, outcome.sent}
+                }
                 assert content in possible.values(), f"{when}: {name} is neither old nor new"
-                fate.acknowledged = max(n for n in possible if possible[n] == content)
-                fate.sent = max(possible)
+                outcome.acknowledged = max(n for n in possible if possible[n] == content)
+                outcome.sent = max(possible)
     finally:
         service.kill()
-    print({name: fate.replaced for name, fate in fates.items()})
+    print({name: outcome.replaced for name, outcome in outcomes.items()})
     assert replacements() > KILLS

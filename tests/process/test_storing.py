@@ -1,4 +1,4 @@
-"""Files come in by every way there is, and are what was sent, on the disk and when asked for."""
+"""Uploads of every kind store exactly the bytes that were sent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORM = {"Content-Type": MULTIPART}
 FIELDS = {"Content-Type": URLENCODED}
 _DATA = Path(__file__).resolve().parent.parent / "data"
 EVERY_BYTE = bytes(range(256)) * 3
-# What in a file could be taken for something else on its way: line breaks, boundaries, escapes.
+# Bytes that could be misread on the way: line breaks, boundaries, escapes.
 AWKWARD = {
     "nothing": b"",
     "one byte": b"\0",
@@ -44,7 +44,7 @@ AWKWARD = {
 
 
 def a_wave(seconds: float) -> bytes:
-    """A tone, as a real WAV file."""
+    """A tone in a real WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
@@ -53,7 +53,7 @@ def a_wave(seconds: float) -> bytes:
 
 
 def assert_stored(service: Process, answer: Answer, name: str, content: bytes) -> None:
-    """`answer` says that `name` alone was stored, truly, and the service gives it back."""
+    """Assert that only `name` was stored, and is served unchanged."""
     assert answer.brief == (201, 200), answer
     (entry,) = answer.files
     assert_is(service, entry, name, content)
@@ -61,7 +61,7 @@ def assert_stored(service: Process, answer: Answer, name: str, content: bytes) -
 
 
 def assert_is(service: Process, entry: dict[str, object], name: str, content: bytes) -> None:
-    """What is said of its audio is the subject of test_checking.py."""
+    """Assert the other fields of an entry. test_checking.py tests those about audio."""
     directory, _, filename = name.rpartition("/")
     shown = service.ask("GET", str(entry["url"]))
     assert shown.status == 200
@@ -98,9 +98,7 @@ def test_a_chunked_put_is_stored(service: Process, folder: str, content: bytes, 
     assert_stored(service, answer, f"{folder}/{size}.wav", content)
 
 
-def test_chunk_extensions_and_trailers_are_no_part_of_the_file(
-    service: Process, folder: str
-) -> None:
+def test_chunk_extensions_and_trailers_are_not_stored(service: Process, folder: str) -> None:
     with service.connect() as connection:
         connection.send(
             head("PUT", f"/media/{folder}/a.wav", [("Transfer-Encoding", "Chunked")])
@@ -111,14 +109,14 @@ def test_chunk_extensions_and_trailers_are_no_part_of_the_file(
         assert connection.ask("GET", f"/media/{folder}/a.wav").content == b"abcde"
 
 
-def test_a_put_that_expects_100_continue_is_told_to_go_on(service: Process, folder: str) -> None:
+def test_a_put_that_expects_100_continue_gets_it(service: Process, folder: str) -> None:
     with service.connect() as connection:
         fields = [("Content-Length", "4"), ("Expect", "100-continue")]
         connection.send(head("PUT", f"/media/{folder}/a.wav", fields))
         assert connection.answer_head()[0] == 100
         connection.send(b"RIFF")
         assert_stored(service, connection.answer(), f"{folder}/a.wav", b"RIFF")
-        # and who does not wait for it gets it all the same
+        # and so does a client that does not wait for it
         connection.send(head("PUT", f"/media/{folder}/b.wav", fields) + b"more")
         assert_stored(service, connection.answer(), f"{folder}/b.wav", b"more")
 
@@ -159,7 +157,7 @@ LARGE = str(1 << 20)
         ("POST", "/media/{}/a.wav", {"Content-Length": "1"}, 405, 405),
     ],
 )
-def test_what_can_be_refused_early_is_refused_without_asking_for_the_content(
+def test_a_request_that_can_be_refused_early_gets_no_100_continue(
     service: Process,
     folder: str,
     method: str,
@@ -173,15 +171,15 @@ def test_what_can_be_refused_early_is_refused_without_asking_for_the_content(
         expecting = [*fields.items(), ("Expect", "100-continue")]
         connection.send(head(method, target.format(folder), expecting))
         got, headers = connection.answer_head()
-        assert got == status  # and not 100
+        assert got == status  # not 100
         content = connection.read(int(headers["Content-Length"]))
         assert Answer(got, headers, content).brief == (status, code)
-        # Nobody can tell whether the content comes after all, so this connection has to end.
+        # The client may send the content anyway, so the connection must end.
         assert headers["Connection"] == "close"
         assert connection.is_ended()
 
 
-def test_who_does_not_speak_http_1_1_gets_no_100_continue(service: Process, folder: str) -> None:
+def test_an_http_1_0_client_gets_no_100_continue(service: Process, folder: str) -> None:
     with service.connect() as connection:
         connection.send(
             f"PUT /media/{folder}/a.wav HTTP/1.0\r\n".encode()
@@ -191,7 +189,7 @@ def test_who_does_not_speak_http_1_1_gets_no_100_continue(service: Process, fold
     assert (service.root / folder / "a.wav").read_bytes() == b"old"
 
 
-def test_content_encoding_identity_is_none(service: Process, folder: str) -> None:
+def test_content_encoding_identity_is_accepted(service: Process, folder: str) -> None:
     headers = {"Content-Encoding": "Identity"}
     answer = service.ask("PUT", f"/media/{folder}/a.wav", b"x", headers)
     assert_stored(service, answer, f"{folder}/a.wav", b"x")
@@ -212,7 +210,7 @@ SOUNDS = {
 
 
 @pytest.mark.parametrize("filename", SOUNDS)
-def test_real_sounds_come_back_through_every_way(
+def test_real_sounds_are_unchanged_after_every_kind_of_upload(
     service: Process, folder: str, filename: str
 ) -> None:
     sound = SOUNDS[filename]
@@ -229,7 +227,7 @@ def test_real_sounds_come_back_through_every_way(
         assert_stored(service, answer, f"{folder}/{way}/{filename}", sound)
 
 
-def test_the_sounds_are_there() -> None:
+def test_the_sounds_exist() -> None:
     assert sorted(SOUNDS) == ["a.wav", "sweep.mp3", "tone.mp3"]
     with wave.open(io.BytesIO(SOUNDS["a.wav"])) as sound:
         assert sound.getnframes() == 16000
@@ -248,7 +246,7 @@ def test_a_multipart_form_with_many_files_is_stored(
 
 
 def test_a_multipart_form_arrives_in_pieces_of_any_size(service: Process, folder: str) -> None:
-    """Chunks of the transfer coding that are no chunks of the form: each byte for itself."""
+    """Chunks of the transfer coding do not match the parts: each has one byte."""
     content = form(part(folder, "a.wav", b"\r\n--a"), part(folder, "b.wav", b"b" * 100))
     with service.connect() as connection:
         fields = [("Transfer-Encoding", "chunked"), *FORM.items()]
@@ -303,7 +301,7 @@ def test_a_boundary_may_be_quoted_long_and_anywhere(
     assert_stored(service, answer, f"{folder}/a.wav", b"x")
 
 
-def test_what_can_be_stored_of_a_form_is_stored(service: Process, folder: str) -> None:
+def test_valid_files_of_a_form_are_stored_beside_failed_ones(service: Process, folder: str) -> None:
     assert service.ask("PUT", f"/media/{folder}/taken.wav", b"first").status == 201
     parts = [
         part(folder, "taken.wav", b"second"),
@@ -323,7 +321,7 @@ def test_what_can_be_stored_of_a_form_is_stored(service: Process, folder: str) -
     assert sorted(os.listdir(service.root / folder)) == ["empty.wav", "good.wav", "taken.wav"]
 
 
-def test_a_name_that_occurs_twice_in_a_form_goes_to_the_first(
+def test_a_name_that_occurs_twice_in_a_form_is_that_of_the_first(
     service: Process, folder: str
 ) -> None:
     parts = [part(folder, "a.wav", b"first"), part(folder, "a.wav", b"second")]
@@ -333,10 +331,8 @@ def test_a_name_that_occurs_twice_in_a_form_goes_to_the_first(
     assert (service.root / folder / "a.wav").read_bytes() == b"first"
 
 
-def test_text_parts_and_untouched_browser_fields_are_passed_over(
-    service: Process, folder: str
-) -> None:
-    """Case 7, its other half: a part without a filename *and* content is no file."""
+def test_text_parts_and_empty_file_fields_are_ignored(service: Process, folder: str) -> None:
+    """Case 7, second half: a part without filename *and* content is not a file."""
     parts = [
         part("comment", None, b"a text"),
         part(folder, "", b""),
@@ -352,7 +348,7 @@ def test_text_parts_and_untouched_browser_fields_are_passed_over(
     ("name", "filename", "missing"),
     [("", "a.wav", "directory"), ("prompts", "", "filename"), ("", "", "directory")],
 )
-def test_a_part_with_content_but_half_a_name_is_told_what_is_missing(
+def test_a_part_with_content_but_half_a_name_fails_with_what_is_missing(
     service: Process, name: str, filename: str, missing: str
 ) -> None:
     with service.unchanged():
@@ -368,7 +364,7 @@ def test_a_part_with_content_but_half_a_name_is_told_what_is_missing(
 def test_a_form_has_at_most_256_files_and_64_other_parts(
     service: Process, folder: str, files: int, others: int, brief: tuple[int, int]
 ) -> None:
-    """Case 18. One too many stores none."""
+    """Case 18. With one more, no file is stored."""
     parts = [part("note", None, b"x") for _ in range(others)]
     parts += [part(folder, f"{n}.wav", b"x") for n in range(files)]
     answer = service.ask("POST", "/media", form(*parts), FORM)
@@ -380,7 +376,7 @@ FIELDS_OF_A_FILE = ("directory", "filename", "body")
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(FIELDS_OF_A_FILE)), ids=" ".join)
-def test_the_fields_of_an_urlencoded_form_come_in_any_order(
+def test_the_fields_of_an_urlencoded_form_can_have_any_order(
     service: Process, folder: str, order: tuple[str, ...]
 ) -> None:
     values: dict[str, str | bytes] = {
@@ -486,7 +482,7 @@ def test_directory_and_filename_may_be_in_the_query(
         ("", "&".join(f"f{n}=" for n in range(65)), 510, "64 fields"),
     ],
 )
-def test_an_urlencoded_form_that_cannot_be_taken_is_told_why(
+def test_an_invalid_urlencoded_form_is_refused_with_a_reason(
     service: Process, query: str, sent: str, code: int, reason: str
 ) -> None:
     with service.unchanged():
@@ -496,9 +492,7 @@ def test_an_urlencoded_form_that_cannot_be_taken_is_told_why(
 
 
 @pytest.mark.parametrize("size", [4, 1 << 20, 8 << 20])
-def test_names_that_come_after_the_body_are_judged_all_the_same(
-    service: Process, folder: str, size: int
-) -> None:
+def test_names_after_the_body_are_checked_as_well(service: Process, folder: str, size: int) -> None:
     body = b"body=" + b"x" * size
     taken = f"&directory={folder}&filename=taken.wav".encode()
     assert service.ask("POST", "/media", body + taken, FIELDS).status == 201
@@ -513,10 +507,10 @@ def test_names_that_come_after_the_body_are_judged_all_the_same(
             assert service.ask("POST", "/media", body + names, FIELDS).brief == brief
 
 
-def test_the_first_reason_in_the_order_of_judgement_is_told(service: Process, folder: str) -> None:
-    """Malformed, missing argument, name, format, size, space, exists: what is true of an upload
-    at once is told in this order.
-    """
+def test_of_several_failures_the_first_in_the_documented_order_is_reported(
+    service: Process, folder: str
+) -> None:
+    """The order is: malformed, missing argument, name, format, size, space, exists."""
     service.ask("PUT", f"/media/{folder}/a.wav", b"there")
     huge = {"Content-Length": str(1 << 50), "Expect": "100-continue"}
     assert service.ask("PUT", f"/media/{folder}/.txt", None, huge).code == 505
@@ -531,7 +525,7 @@ def test_the_first_reason_in_the_order_of_judgement_is_told(service: Process, fo
         assert service.ask("POST", "/media", sent, FIELDS).code == code
 
 
-def test_a_form_may_be_posted_with_a_slash_too_and_a_query_does_not_matter_to_a_put(
+def test_a_form_may_be_posted_with_a_slash_and_a_put_ignores_the_query(
     service: Process, folder: str
 ) -> None:
     answer = service.ask("POST", "/media/", form(part(folder, "a.wav", b"a")), FORM)
@@ -540,9 +534,7 @@ def test_a_form_may_be_posted_with_a_slash_too_and_a_query_does_not_matter_to_a_
     assert_stored(service, answer, f"{folder}/b.wav", b"b")
 
 
-def test_files_and_folders_get_the_permissions_that_the_umask_leaves(
-    service: Process, folder: str
-) -> None:
+def test_files_and_folders_have_the_permissions_of_the_umask(service: Process, folder: str) -> None:
     umask = os.umask(0)
     os.umask(umask)
     service.ask("PUT", f"/media/{folder}/a.wav", b"a")
@@ -550,9 +542,7 @@ def test_files_and_folders_get_the_permissions_that_the_umask_leaves(
     assert (service.root / folder).stat().st_mode & 0o777 == 0o777 & ~umask
 
 
-def test_a_second_file_of_a_connection_needs_no_second_connection(
-    service: Process, folder: str
-) -> None:
+def test_two_files_can_be_uploaded_on_one_connection(service: Process, folder: str) -> None:
     with service.connect() as connection:
         for n in range(20):
             answer = connection.ask("PUT", f"/media/{folder}/{n}.wav", b"x" * n)

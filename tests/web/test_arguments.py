@@ -1,4 +1,4 @@
-"""The small fields of a request: each given once, bounded while it comes, decoded at the end."""
+"""Fields of a request: each given once, limited while it is received, decoded at the end."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def test_a_field_of_the_query_has_its_value() -> None:
     assert fields.require("filename") == "a.mp3"
 
 
-def test_a_field_of_the_form_is_put_together_and_decoded() -> None:
+def test_a_field_of_the_form_is_joined_and_decoded() -> None:
     fields = fields_of()
     fields.begin("directory")
     for piece in (b"caf%C3", b"%A9", b"/a+b%2B"):
-        fields.add("directory", piece)
+        fields.add_encoded("directory", piece)
     assert fields.require("directory") == "café/a b+"
 
 
-def test_fields_of_query_and_form_count_alike() -> None:
+def test_fields_of_query_and_form_are_equivalent() -> None:
     fields = fields_of({b"directory": [b"a"]})
     fields.begin("filename")
-    fields.add("filename", b"b.mp3")
+    fields.add_encoded("filename", b"b.mp3")
     assert (fields.require("directory"), fields.require("filename")) == ("a", "b.mp3")
 
 
 def test_a_field_twice_in_the_query_is_malformed() -> None:
-    """Case 37: of two values neither is the true one."""
+    """Case 37: neither value takes precedence."""
     with pytest.raises(Malformed, match="'directory' is given twice"):
         fields_of({b"directory": [b"a", b"a"]})
 
@@ -60,7 +60,7 @@ def test_a_field_twice_in_the_form_is_malformed(name: str) -> None:
         fields.begin(name)
 
 
-def test_other_fields_of_the_query_do_not_count() -> None:
+def test_other_fields_of_the_query_are_ignored() -> None:
     fields = fields_of({b"body": [b"x"], b"Directory": [b"b"], b"directory[]": [b"c", b"d"]})
     fields.begin("body")
     for name in ("body", "directory"):
@@ -74,35 +74,35 @@ def test_a_field_that_is_absent_or_empty_is_missing(given_as: str) -> None:
     if given_as.startswith("form"):
         fields.begin("directory")
     if given_as == "form":
-        fields.add("directory", b"")
+        fields.add_encoded("directory", b"")
     with pytest.raises(MissingArgument) as caught:
         fields.require("directory")
     assert caught.value.argument == "directory"
 
 
-def test_a_value_that_is_not_utf8_is_no_name() -> None:
+def test_a_value_that_is_not_utf8_is_not_allowed_as_a_name() -> None:
     """Cases 32 and 35."""
     fields = fields_of({b"directory": [b"\xff"]})
     fields.begin("filename")
-    fields.add("filename", b"%C0%AF.mp3")
+    fields.add_encoded("filename", b"%C0%AF.mp3")
     for name in NAMES:
         with pytest.raises(NameNotAllowed, match="UTF-8"):
             fields.require(name)
 
 
-def test_half_a_character_is_not_judged_before_its_other_half() -> None:
+def test_half_a_character_is_accepted_until_the_value_is_complete() -> None:
     fields = fields_of()
     fields.begin("directory")
-    fields.add("directory", b"%F0%9F")
-    fields.add("directory", b"%8E%B5")
+    fields.add_encoded("directory", b"%F0%9F")
+    fields.add_encoded("directory", b"%8E%B5")
     assert fields.require("directory") == "🎵"
 
 
-def test_what_is_decoded_once_is_not_decoded_again() -> None:
+def test_a_value_is_not_decoded_twice() -> None:
     """Case 32: double encoding."""
     fields = fields_of()
     fields.begin("directory")
-    fields.add("directory", b"%252e%252e%252f")
+    fields.add_encoded("directory", b"%252e%252e%252f")
     assert fields.require("directory") == "%2e%2e%2f"
 
 
@@ -110,29 +110,31 @@ def test_a_broken_escape_is_malformed() -> None:
     fields = fields_of()
     fields.begin("directory")
     with pytest.raises(Malformed, match="escape"):
-        fields.add("directory", b"%zz")
+        fields.add_encoded("directory", b"%zz")
 
 
 @pytest.mark.parametrize("size", [1, 100, MAX_FIELD_BYTES])
-def test_a_field_has_as_many_bytes_as_it_may_and_is_refused_while_it_comes(size: int) -> None:
-    """Case 16: with the first byte over the cap, not at the end of the field."""
+def test_a_field_with_one_byte_more_than_the_limit_is_refused_while_it_is_received(
+    size: int,
+) -> None:
+    """Case 16: at the first byte over the limit, not at the end of the field."""
     fields = fields_of()
     fields.begin("directory")
     for start in range(0, MAX_FIELD_BYTES, size):
-        fields.add("directory", b"d" * min(size, MAX_FIELD_BYTES - start))
+        fields.add_encoded("directory", b"d" * min(size, MAX_FIELD_BYTES - start))
     with pytest.raises(Malformed, match=f"'directory' is longer than {MAX_FIELD_BYTES} bytes"):
-        fields.add("directory", b"d")
+        fields.add_encoded("directory", b"d")
 
 
 def test_the_longest_name_fits_with_every_byte_escaped() -> None:
     """Case 35."""
     fields = fields_of()
     fields.begin("directory")
-    fields.add("directory", b"%64" * 1024)
+    fields.add_encoded("directory", b"%64" * 1024)
     assert fields.require("directory") == "d" * 1024
 
 
-def test_a_reason_shows_of_a_long_field_name_no_more_than_its_beginning() -> None:
+def test_a_reason_shows_only_the_beginning_of_a_long_field_name() -> None:
     """Case 35."""
     fields = fields_of()
     fields.begin("n\n" * 500)
@@ -142,62 +144,62 @@ def test_a_reason_shows_of_a_long_field_name_no_more_than_its_beginning() -> Non
     assert len(caught.value.reason.splitlines()) == 1
 
 
-# What comes as it is, not urlencoded
+# Values that are not urlencoded
 
 
 @pytest.mark.parametrize("value", ["a b+c", "%41%2f", "%zz", "a&b=c", "caf\u00e9", "\0\r\n", "%"])
-def test_a_value_that_is_given_as_it_is_is_not_decoded(value: str) -> None:
+def test_a_value_that_is_not_encoded_is_not_decoded(value: str) -> None:
     """Case 32: double encoding."""
     fields = fields_of()
     fields.begin("directory")
-    fields.give("directory", value.encode())
+    fields.add("directory", value.encode())
     assert fields.require("directory") == value
     assert fields.has("directory")
 
 
-def test_a_value_that_is_given_in_pieces_is_put_together() -> None:
+def test_pieces_of_a_value_that_is_not_encoded_are_joined() -> None:
     fields = fields_of()
     fields.begin("directory")
     for piece in (b"a%", b"", b"\xf0\x9f", b"\x8e\xb5"):
-        fields.give("directory", piece)
+        fields.add("directory", piece)
     assert fields.require("directory") == "a%\U0001f3b5"
 
 
 @pytest.mark.parametrize("size", [1, 100, MAX_FIELD_BYTES])
-def test_a_value_that_is_given_is_bounded_while_it_comes(size: int) -> None:
+def test_a_value_that_is_not_encoded_is_limited_while_it_is_received(size: int) -> None:
     """Case 16."""
     fields = fields_of()
     fields.begin("directory")
     for start in range(0, MAX_FIELD_BYTES, size):
-        fields.give("directory", b"%" * min(size, MAX_FIELD_BYTES - start))
+        fields.add("directory", b"%" * min(size, MAX_FIELD_BYTES - start))
     with pytest.raises(Malformed, match=f"'directory' is longer than {MAX_FIELD_BYTES} bytes"):
-        fields.give("directory", b"%")
+        fields.add("directory", b"%")
     assert len(fields.require("directory")) == MAX_FIELD_BYTES
 
 
-def test_a_value_that_is_given_has_the_bound_of_one_that_is_decoded() -> None:
+def test_encoded_and_other_values_have_the_same_limit() -> None:
     fields = fields_of()
     fields.begin("directory")
-    fields.add("directory", b"%64" * MAX_FIELD_BYTES)
+    fields.add_encoded("directory", b"%64" * MAX_FIELD_BYTES)
     with pytest.raises(Malformed, match="is longer than"):
-        fields.give("directory", b"d")
+        fields.add("directory", b"d")
 
 
 @pytest.mark.parametrize("value", [b"\xff", b"\xc0\xaf", "\ud800".encode("utf-8", "surrogatepass")])
-def test_a_value_that_is_given_and_is_not_utf8_is_no_name(value: bytes) -> None:
-    """Cases 32 and 35: of JSON a lone surrogate can come."""
+def test_a_value_that_is_neither_encoded_nor_utf8_is_not_allowed_as_a_name(value: bytes) -> None:
+    """Cases 32 and 35: JSON can contain a lone surrogate."""
     fields = fields_of()
     fields.begin("directory")
-    fields.give("directory", value)
+    fields.add("directory", value)
     with pytest.raises(NameNotAllowed, match="UTF-8"):
         fields.require("directory")
 
 
-def test_nothing_that_is_given_is_missing_and_yet_was_given() -> None:
+def test_an_empty_value_is_missing_although_the_field_is_given() -> None:
     fields = fields_of()
     assert not fields.has("directory")
     fields.begin("directory")
-    fields.give("directory", b"")
+    fields.add("directory", b"")
     assert fields.has("directory")
     with pytest.raises(MissingArgument):
         fields.require("directory")
@@ -205,11 +207,11 @@ def test_nothing_that_is_given_is_missing_and_yet_was_given() -> None:
 
 @settings(max_examples=150)
 @given(st.lists(st.binary(max_size=20), max_size=6))
-def test_any_pieces_that_are_given_are_the_text_that_they_make(pieces: list[bytes]) -> None:
+def test_any_pieces_of_a_value_are_the_joined_text(pieces: list[bytes]) -> None:
     fields = fields_of()
     fields.begin("directory")
     for piece in pieces:
-        fields.give("directory", piece)
+        fields.add("directory", piece)
     data = b"".join(pieces)
     try:
         text = fields.require("directory")
@@ -229,14 +231,14 @@ def test_any_pieces_that_are_given_are_the_text_that_they_make(pieces: list[byte
     ),
     st.lists(st.tuples(st.sampled_from(NAMES), st.binary(max_size=9)), max_size=4),
 )
-def test_any_fields_are_texts_or_one_of_our_errors(
+def test_any_fields_give_texts_or_a_media_error(
     query: dict[bytes, list[bytes]], form: list[tuple[str, bytes]]
 ) -> None:
     try:
         fields = fields_of(query)
         for name, value in form:
             fields.begin(name)
-            fields.add(name, value)
+            fields.add_encoded(name, value)
         assert all(fields.require(name) for name in NAMES)
     except (Malformed, MissingArgument, NameNotAllowed):
         return

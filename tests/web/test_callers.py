@@ -1,4 +1,4 @@
-"""Whose work the store is asked for: always that of the client that the request comes from."""
+"""Each call of the store names the caller that has sent the request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMED_WITH_DIGEST = metadata(filename="hello.mp3", directory="prompts/en", sha25
 
 
 class Noting:
-    """Passes calls on, and notes for whom they are."""
+    """Passes calls on, and records their callers."""
 
     def __init__(self, inner: Any, noted: list[tuple[str, str]]) -> None:
         self._inner = inner
@@ -47,7 +47,7 @@ class Noting:
 
 
 class NotedService(Service):
-    """A service whose store notes for whom it works."""
+    """A service whose store records the caller of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class NotedService(Service):
         assert self.ask("PUT", MEDIA, content=WHOLE).status == 201
 
     def asked_for(self) -> set[str]:
-        """Which methods the store was asked for since the last call, all of them for the client."""
+        """The methods of the store that were called since the last look, all for the client."""
         methods = {method for method, _ in self.noted}
         assert {caller for _, caller in self.noted} <= {CLIENT}
         self.noted.clear()
@@ -95,7 +95,7 @@ def test_files(service: NotedService) -> None:
 
 def test_resumable_uploads(service: NotedService) -> None:
     upload = service.created(target="/uploads")
-    assert service.asked_for() == {"begin"}  # a plan says whose an upload is
+    assert service.asked_for() == {"begin"}  # the spec has the caller
     assert service.ask("HEAD", upload, TUS).status == 200
     assert service.asked_for() == {"find"}
     deferred = service.created("Upload-Defer-Length: 1")
@@ -111,7 +111,7 @@ def test_resumable_uploads(service: NotedService) -> None:
     assert service.asked_for() == {"forget"}
 
 
-def test_a_resumable_upload_of_what_is_stored_already(service: NotedService) -> None:
+def test_a_resumable_upload_of_a_file_that_is_stored_already(service: NotedService) -> None:
     upload = service.created(NAMED_WITH_DIGEST)
     service.stored()
     service.noted.clear()
@@ -119,8 +119,8 @@ def test_a_resumable_upload_of_what_is_stored_already(service: NotedService) -> 
     assert service.asked_for() == {"find", "resume", "recognise", "settle"}
 
 
-def test_an_upload_that_is_complete_and_was_not_published(service: NotedService) -> None:
-    """Its service was killed. It is published when somebody looks at it."""
+def test_a_complete_upload_that_was_not_published(service: NotedService) -> None:
+    """The service was killed. The upload is published when a client asks for its offset."""
     upload = "a" * 32
     kept = service.store.resumable
     result(kept.create(upload, UploadSpec(HELLO, len(WHOLE), None, CLIENT, "")))

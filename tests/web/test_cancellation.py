@@ -1,7 +1,7 @@
-"""A client that goes away at any moment of any request leaves nothing behind.
+"""A client that disconnects at any moment of any request leaves nothing behind.
 
-Each request is played in small steps, a piece from the client or one outcome from the store, as
-often as it has steps, and cut off after one more of them each time.
+Each request is played in small steps: a piece from the client, or one outcome from the store. It is
+repeated as often as it has steps, and cut off one step later each time.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from twistedmedia.web.tree import media_resource
 T = TypeVar("T")
 
 HELLO = named("prompts/en/hello.mp3")
-ALLOWANCE = 256  # bytes unread; a handler is woken for half of it
+ALLOWANCE = 256  # unread bytes; a handler is resumed at half of this
 
 
 class HeldStore:
-    """A memory store whose work is done when a test says so, in the order in which it was asked
-    for. As `boundaries` wants it, cancelling ends the waiting and never the work.
+    """A memory store that does its work, in order, when a test calls `step`. As `store.interface`
+    requires, cancelling ends the waiting but not the work.
     """
 
     def __init__(self, capacity: int = 1 << 30) -> None:
@@ -80,7 +80,7 @@ class HeldStore:
         work: Callable[[], Deferred[T]],
         unclaimed: Callable[[T], object] = lambda _: None,
     ) -> Deferred[T]:
-        """Put `work` off until `step` comes to it; nobody gets an outcome of what was cancelled."""
+        """Postpone `work` until `step`. The outcome of cancelled work is dropped."""
         if not self.held:
             return work()
         gone: list[bool] = []
@@ -96,13 +96,13 @@ class HeldStore:
         return waiting
 
     def step(self) -> None:
-        """The work that waits longest is done."""
+        """Do the work that has waited longest."""
         what, work = self.waiting.pop(0)
         self.done.append(what)
         work()
 
     def begun(self, what: str) -> bool:
-        """Whether `what` was ever asked for."""
+        """Whether `what` was ever requested."""
         return what in self.done or what in [waiting for waiting, _ in self.waiting]
 
     @property
@@ -117,7 +117,7 @@ class HeldStore:
 
 
 class HeldDraft:
-    """A draft of a `HeldStore`. Its discard comes behind what is under way."""
+    """A draft of a `HeldStore`. It is discarded after the work that is in progress."""
 
     def __init__(self, store: HeldStore, inner: Draft) -> None:
         self.over = False  # discarded
@@ -173,7 +173,7 @@ class HeldListed:
 
 
 class HeldMedia:
-    """A media of a `HeldStore`, which counts those that are open."""
+    """A stored file of a `HeldStore`, which counts its open files."""
 
     def __init__(self, store: HeldStore, inner: Media) -> None:
         self.size, self.modified_ns, self.etag = inner.size, inner.modified_ns, inner.etag
@@ -217,8 +217,8 @@ class Service:
         self.connection = Connection(self.site, self.clock)
 
     def play(self, pieces: Iterable[bytes], store_first: bool, steps: int | None = None) -> int:
-        """Take `steps`, or all there are: a piece of the request, or what the store waits with,
-        whichever is there; of both `store_first` says which. Returns how many were taken.
+        """Play `steps`, or all: a piece of the request, or work of the store. `store_first` says
+        which precedes if there are both. Returns the number of steps played.
         """
         left, taken = list(pieces), 0
         while (left or self.store.waiting) and taken != steps:
@@ -232,13 +232,13 @@ class Service:
         return taken
 
     def cut(self) -> None:
-        """The site cuts its connections, and the store does what it still has to do."""
+        """The site closes its connections, and the store completes its work."""
         self.site.disconnect()
         self.clock.advance(0)
         self._finish()
 
     def lose_client(self) -> None:
-        """The client leaves, and the store does what it still has to do."""
+        """The client disconnects, and the store completes its work."""
         self.connection.leave()
         self._finish()
 
@@ -259,7 +259,7 @@ class Service:
 
 
 def request(line: str, content: bytes, *headers: str, size: int = 150) -> list[bytes]:
-    """A request in pieces: its head, and its content by `size` bytes."""
+    """A request in pieces: its head, and its content in pieces of `size` bytes."""
     lines = [f"{line} HTTP/1.1", "Host: localhost", *headers, "", ""]
     pieces = [content[at : at + size] for at in range(0, len(content), size)]
     return ["\r\n".join(lines).encode(), *pieces]
@@ -295,8 +295,8 @@ URLENCODED = b"directory=prompts%2Fen&body=" + TEXT.replace(b" ", b"+") + b"&fil
 URL = "/media/prompts/en/hello.mp3"
 DIGEST = f"Repr-Digest: {repr_digest(hashlib.sha256(FILE).hexdigest())}"
 
-# What is sent in which pieces, what is stored at the start, what the store holds after a success,
-# and the status of that.
+# The pieces of the request, the files in the store before it, those after a success, and the status
+# of a success.
 Case = tuple[list[bytes], dict[MediaName, bytes], dict[MediaName, bytes], int]
 STORING: dict[str, Case] = {
     "PUT": (
@@ -382,8 +382,7 @@ STORING: dict[str, Case] = {
         201,
     ),
 }
-# Whether the publish has begun when the client goes, where that is not so at one step and otherwise
-# at another.
+# Whether the publish has begun when the client disconnects, if that depends on more than the step.
 OUTCOMES = {
     "PUT of nothing": {True},
     "PUT in the place of what does not exist": {False},
@@ -455,7 +454,7 @@ def test_an_upload_that_is_not_cut_off_stores(case: str, store_first: bool) -> N
 
 @either_first
 @pytest.mark.parametrize("case", STORING)
-def test_an_upload_is_stored_when_its_client_leaves_after_the_last_byte_and_else_is_not(
+def test_an_upload_is_stored_if_its_client_leaves_after_the_last_byte_but_not_before(
     case: str, store_first: bool
 ) -> None:
     """Cases 1 and 51."""
@@ -517,7 +516,7 @@ def test_any_other_request_that_is_cut_off_at_any_step_leaves_nothing(
         assert service.store.holds(HELLO) is not asked
 
 
-def test_a_name_taken_by_another_after_the_client_has_gone_leaves_nothing() -> None:
+def test_an_upload_whose_name_is_taken_after_the_client_has_left_leaves_nothing() -> None:
     """Case 2."""
     pieces = STORING["PUT"][0]
     service = Service({})
@@ -536,7 +535,7 @@ def test_a_name_taken_by_another_after_the_client_has_gone_leaves_nothing() -> N
 
 
 @pytest.mark.parametrize("case", ["PUT", "multipart", "urlencoded"])
-def test_a_write_that_fails_after_the_client_has_gone_is_nobodys_failure(case: str) -> None:
+def test_a_write_that_fails_after_the_client_has_left_is_not_logged(case: str) -> None:
     """Case 10."""
     service = Service({}, capacity=10)
     pieces = list(STORING[case][0])

@@ -1,4 +1,4 @@
-"""What pages of other origins may do and see: nothing, unless the operator has named theirs."""
+"""Pages of other origins may not do or read anything, unless the operator has named the origin."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FOREIGN = [
 
 @pytest.fixture
 def service() -> Service:
-    """One to which three origins are known."""
+    """A service with three allowed origins."""
     return Service(CsrfPolicy(origins=frozenset({APP, OTHER_APP, CAPACITOR})))
 
 
 def shared(answer: Answer) -> dict[str, str]:
-    """What an answer says about origins."""
+    """The CORS headers of a response."""
     return {
         name: value for name, value in answer.headers.items() if name.startswith("access-control-")
     }
@@ -44,7 +44,7 @@ def listed(value: str) -> set[str]:
     return set(value.lower().split(", "))
 
 
-# How an origin is written
+# Parsing origins
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def listed(value: str) -> set[str]:
         (["http://localhost:8080", "app+x.1-y://a"], {"http://localhost:8080", "app+x.1-y://a"}),
     ],
 )
-def test_an_origin_is_known_as_browsers_write_it(texts: list[str], origins: set[str]) -> None:
+def test_an_origin_is_parsed_to_what_browsers_send(texts: list[str], origins: set[str]) -> None:
     assert parse_origins(texts) == origins
 
 
@@ -83,10 +83,10 @@ NO_ORIGINS = [
 ]
 
 
-def test_what_is_no_origin_is_refused() -> None:
+def test_a_text_that_is_not_an_origin_is_refused() -> None:
     """Case 41."""
     for text in NO_ORIGINS:
-        with pytest.raises(ValueError, match="is no origin; write it like"):
+        with pytest.raises(ValueError, match="is not an origin; write it like"):
             parse_origins([APP, text])
 
 
@@ -108,7 +108,7 @@ def test_any_text_is_an_origin_or_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["/health", "/uploads", "/media/a/b.mp3", "/nowhere"])
-def test_by_default_nobody_is_told_anything(target: str) -> None:
+def test_by_default_no_response_has_cors_headers(target: str) -> None:
     service = Service()
     for method in ("GET", "OPTIONS", "HEAD"):
         for origin in (APP, "http://localhost", "null"):
@@ -117,7 +117,7 @@ def test_by_default_nobody_is_told_anything(target: str) -> None:
             assert "vary" not in answer.headers
 
 
-# Questions of browsers
+# Preflight requests
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,9 @@ def test_by_default_nobody_is_told_anything(target: str) -> None:
         (CAPACITOR, "/uploads"),
     ],
 )
-def test_a_page_of_a_known_origin_may_ask(service: Service, target: str, origin: str) -> None:
+def test_a_page_of_an_allowed_origin_may_make_requests(
+    service: Service, target: str, origin: str
+) -> None:
     answer = service.ask("OPTIONS", target, f"Origin: {origin}", *ASKING)
     assert (answer.status, answer.content) == (204, b"")
     said = shared(answer)
@@ -166,7 +168,7 @@ def test_a_page_of_a_known_origin_may_ask(service: Service, target: str, origin:
         "x" * 128,
     ],
 )
-def test_a_page_of_a_known_origin_may_send_the_headers_that_it_asks_for(
+def test_a_page_of_an_allowed_origin_may_send_the_headers_that_it_requests(
     service: Service, names: str, target: str
 ) -> None:
     """Case 63."""
@@ -181,8 +183,8 @@ def test_a_page_of_a_known_origin_may_send_the_headers_that_it_asks_for(
     "names",
     ["*", "a b", "a:b", 'a"b', "a;b", "é", "\xff", "a/b", "a\tb", "x" * 129, "(a)", "<a>", "a\\b"],
 )
-def test_what_can_be_no_header_is_not_granted(service: Service, names: str) -> None:
-    """Case 35: an answer says nothing that a client has made up, but names."""
+def test_an_invalid_header_name_is_not_granted(service: Service, names: str) -> None:
+    """Case 35: a response repeats nothing of the client but header names."""
     asked = f"Access-Control-Request-Headers: {names}, x-good"
     said = shared(service.ask("OPTIONS", "/uploads", FROM_APP, *ASKING, asked))
     none = shared(service.ask("OPTIONS", "/uploads", FROM_APP, *ASKING))
@@ -190,7 +192,7 @@ def test_what_can_be_no_header_is_not_granted(service: Service, names: str) -> N
     assert said == {**none, "access-control-allow-headers": granted}
 
 
-def test_only_so_many_headers_are_granted_as_a_page_can_need(service: Service) -> None:
+def test_the_number_of_granted_headers_is_limited(service: Service) -> None:
     names = ",".join(f"x-{n}" for n in range(1000))
     asked = f"Access-Control-Request-Headers: {names}, x-1"
     said = shared(service.ask("OPTIONS", "/uploads", FROM_APP, *ASKING, asked))
@@ -204,7 +206,7 @@ def test_a_page_of_any_other_origin_is_granted_no_header(service: Service) -> No
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_what_browsers_say_besides_does_not_matter_then(service: Service, site: str) -> None:
+def test_other_headers_of_the_browser_do_not_matter_then(service: Service, site: str) -> None:
     headers = (FROM_APP, f"Sec-Fetch-Site: {site}", "Sec-Fetch-Mode: cors")
     assert service.ask("OPTIONS", "/uploads", *headers, *ASKING).status == 204
     answer = service.ask("POST", "/uploads", TUS, NAMED, "Upload-Length: 11", *headers)
@@ -212,7 +214,7 @@ def test_what_browsers_say_besides_does_not_matter_then(service: Service, site: 
 
 
 @pytest.mark.parametrize("target", ["/uploads", "/media/a/b.mp3", "/health"])
-def test_a_page_of_any_other_origin_is_told_nothing(service: Service, target: str) -> None:
+def test_a_page_of_another_origin_gets_no_cors_headers(service: Service, target: str) -> None:
     """Case 41."""
     for origin in FOREIGN:
         answer = service.ask("OPTIONS", target, f"Origin: {origin}", *ASKING)
@@ -220,19 +222,19 @@ def test_a_page_of_any_other_origin_is_told_nothing(service: Service, target: st
         assert answer.headers["vary"] == "Origin"
 
 
-def test_two_origins_are_none(service: Service) -> None:
+def test_two_origins_are_not_allowed(service: Service) -> None:
     answer = service.ask("OPTIONS", "/uploads", FROM_APP, f"Origin: {OTHER_APP}", *ASKING)
     assert shared(answer) == {}
 
 
-def test_options_that_no_browser_asks_are_answered_as_ever(service: Service) -> None:
+def test_options_without_a_preflight_have_the_usual_response(service: Service) -> None:
     answer = service.ask("OPTIONS", "/uploads", FROM_APP)
     assert (answer.status, answer.headers["tus-version"]) == (204, "1.0.0")
     assert shared(answer)["access-control-allow-origin"] == APP
     assert "access-control-allow-methods" not in shared(answer)
 
 
-def test_a_question_changes_nothing(service: Service) -> None:
+def test_a_preflight_changes_nothing(service: Service) -> None:
     upload = service.created()
     headers = (TUS, PART, "Upload-Offset: 0", "X-HTTP-Method-Override: DELETE")
     answer = service.ask("OPTIONS", upload, *headers, FROM_APP, *ASKING)
@@ -240,10 +242,10 @@ def test_a_question_changes_nothing(service: Service) -> None:
     assert service.offset(upload) == 0
 
 
-# What is answered then
+# Requests after the preflight
 
 
-def test_a_page_of_a_known_origin_uploads_and_sees_how_far_it_is(service: Service) -> None:
+def test_a_page_of_an_allowed_origin_uploads_and_reads_the_offset(service: Service) -> None:
     headers = (TUS, FROM_APP, "Sec-Fetch-Site: cross-site")
     answers = [service.ask("POST", "/uploads", *headers, NAMED, "Upload-Length: 11")]
     upload = answers[0].headers["location"]
@@ -282,7 +284,7 @@ def test_a_page_of_a_known_origin_uploads_and_sees_how_far_it_is(service: Servic
         ("PUT", "/health", (), 405),
     ],
 )
-def test_a_page_of_a_known_origin_sees_why_it_is_refused(
+def test_a_page_of_an_allowed_origin_reads_why_it_is_refused(
     service: Service, method: str, target: str, headers: tuple[str, ...], status: int
 ) -> None:
     answer = service.ask(method, target, *headers, FROM_APP)
@@ -293,7 +295,7 @@ def test_a_page_of_a_known_origin_sees_why_it_is_refused(
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
-def test_a_page_of_any_other_origin_changes_nothing_and_sees_nothing(
+def test_a_page_of_another_origin_changes_nothing_and_reads_nothing(
     service: Service, method: str
 ) -> None:
     """Case 41."""
@@ -309,10 +311,8 @@ def test_a_page_of_any_other_origin_changes_nothing_and_sees_nothing(
 
 
 @pytest.mark.parametrize("origin", [None, "https://evil.example"])
-def test_what_may_be_read_may_be_cached_by_its_origin_only(
-    service: Service, origin: str | None
-) -> None:
-    """Else a cache would give one page the answer to another."""
+def test_a_cached_response_is_for_its_origin_only(service: Service, origin: str | None) -> None:
+    """Otherwise a cache would give the response for one origin to another."""
     service.store_other(WHOLE)
     headers = [] if origin is None else [f"Origin: {origin}"]
     answer = service.ask("GET", "/media/prompts/en/hello.mp3", *headers)
@@ -320,7 +320,7 @@ def test_what_may_be_read_may_be_cached_by_its_origin_only(
     assert answer.headers["vary"] == "Origin"
 
 
-def test_what_is_not_modified_says_whose_it_is_too(service: Service) -> None:
+def test_a_304_has_cors_headers_too(service: Service) -> None:
     service.store_other(WHOLE)
     url = "/media/prompts/en/hello.mp3"
     etag = service.ask("GET", url, FROM_APP).headers["etag"]
@@ -329,10 +329,10 @@ def test_what_is_not_modified_says_whose_it_is_too(service: Service) -> None:
     assert shared(answer)["access-control-allow-origin"] == APP
 
 
-def test_a_name_that_is_not_ours_is_not_answered_for_a_known_origin_either(
+def test_a_foreign_host_is_refused_for_an_allowed_origin_as_well(
     service: Service,
 ) -> None:
-    """Case 40: whom a browser takes us for, no origin makes up for."""
+    """Case 40: an allowed origin does not excuse DNS rebinding."""
     for host, expected in (("localhost", 200), ("evil.example", 403)):
         at = Connection(service.site, service.clock, None, LOOPBACK, LOOPBACK)
         at.send(f"GET /health HTTP/1.1\r\nHost: {host}\r\n{FROM_APP}\r\n\r\n".encode())

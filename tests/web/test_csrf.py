@@ -1,4 +1,4 @@
-"""Whom a browser may not ask for: pages of other sites, and names that are not ours."""
+"""Cross-site requests and requests for foreign host names are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def asked(
     peer: Any = PEER,
     here: Any = HERE,
 ) -> Answer:
-    """The answer to a request that changes nothing, whether it may or not."""
+    """The response to a request that changes nothing, even if it is allowed."""
     clock = Clock()
     tree = media_resource(Library(MemoryStore(), UploadLimits()), csrf=csrf)
     connection = Connection(MediaSite(tree, reactor=clock), clock, None, peer, here)
@@ -52,7 +52,7 @@ def asked(
 
 
 def is_refused(answer: Answer) -> bool:
-    """As a stranger; whatever else is said of the request is said of those who may ask."""
+    """Whether the request is forbidden. Other errors are those of allowed requests."""
     if answer.status == 403 and answer.content:
         said = json.loads(answer.content)
         assert (said["code"], bool(said["reason"])) == (403, True)
@@ -63,7 +63,7 @@ def is_refused(answer: Answer) -> bool:
 
 
 SITES = [
-    # Headers besides Host: localhost:8000, and whether they are a page's of our own, or nobody's.
+    # Headers besides Host: localhost:8000, and whether the request is not cross-site.
     ((), True),
     (("Sec-Fetch-Site: same-origin",), True),
     (("Sec-Fetch-Site: none",), True),
@@ -73,11 +73,11 @@ SITES = [
     (("Sec-Fetch-Site:",), False),
     (("Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"), False),
     (("Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-origin"), False),
-    # What a browser says of itself has precedence; a page cannot set it.
+    # Sec-Fetch-Site takes precedence: a page cannot set it.
     (("Sec-Fetch-Site: same-origin", "Origin: http://evil.example"), True),
     (("Sec-Fetch-Site: none", "Origin: null"), True),
     (("Sec-Fetch-Site: cross-site", "Origin: http://localhost:8000"), False),
-    # Older browsers say of POST and others where the page is from.
+    # Older browsers send the origin with POST and other unsafe methods.
     (("Origin: http://localhost:8000",), True),
     (("Origin: https://localhost:8000",), True),
     (("Origin: HTTP://LOCALHOST:8000",), True),
@@ -111,7 +111,7 @@ def test_a_page_of_another_site_may_not_change_anything(
 @pytest.mark.parametrize("method", SAFE)
 @pytest.mark.parametrize("headers", [headers for headers, _ in SITES])
 def test_a_page_of_another_site_may_read(headers: tuple[str, ...], method: str) -> None:
-    """To play what is here: what it may see of it, its browser decides."""
+    """It may play media. Its browser decides what it may read."""
     assert not is_refused(asked(method, "Host: localhost:8000", *headers))
 
 
@@ -124,17 +124,19 @@ def test_a_page_of_another_site_may_read(headers: tuple[str, ...], method: str) 
         ("[::1]:80", "http://[::1]", False),
     ],
 )
-def test_a_page_is_our_own_when_it_has_our_host(host: str, origin: str, is_own: bool) -> None:
+def test_a_page_with_the_host_of_the_service_is_not_cross_site(
+    host: str, origin: str, is_own: bool
+) -> None:
     answer = asked("DELETE", f"Host: {host}", f"Origin: {origin}", csrf=OPEN)
     assert is_refused(answer) is not is_own
 
 
-def test_a_program_that_names_no_host_and_no_origin_is_no_page() -> None:
+def test_a_request_without_host_and_origin_is_not_cross_site() -> None:
     assert not is_refused(asked("DELETE", version="HTTP/1.0"))
     assert is_refused(asked("DELETE", "Origin: http://evil.example", version="HTTP/1.0"))
 
 
-# Names that lead to this machine
+# Names that resolve to a loopback address
 
 
 OURS = [
@@ -164,16 +166,16 @@ hosts = pytest.mark.parametrize(
         IPv6Address("TCP", "::ffff:127.0.0.1", 80),
     ],
 )
-def test_on_a_loopback_address_only_names_of_loopback_addresses_are_answered(
+def test_on_a_loopback_address_only_loopback_names_are_accepted(
     here: Any, method: str, host: str, is_ours: bool
 ) -> None:
-    """Case 40. A name of a stranger's leads here when he wants, and his page has it too."""
+    """Case 40. An attacker can make any name of his own resolve to this address."""
     answer = asked(method, f"Host: {host}", here=here, peer=LOOPBACK)
     assert is_refused(answer) is not is_ours
 
 
 @hosts
-def test_a_target_that_names_its_host_gets_around_nothing(host: str, is_ours: bool) -> None:
+def test_the_host_in_an_absolute_target_is_checked(host: str, is_ours: bool) -> None:
     clock = Clock()
     tree = media_resource(Library(MemoryStore(), UploadLimits()))
     connection = Connection(MediaSite(tree, reactor=clock), clock, None, LOOPBACK, LOOPBACK)
@@ -183,14 +185,14 @@ def test_a_target_that_names_its_host_gets_around_nothing(host: str, is_ours: bo
     connection.leave()
 
 
-def test_who_names_no_host_is_no_browser() -> None:
+def test_a_request_without_a_host_is_accepted() -> None:
     assert not is_refused(asked("GET", version="HTTP/1.0", here=LOOPBACK))
     assert is_refused(asked("GET", "Host: evil.example", version="HTTP/1.0", here=LOOPBACK))
 
 
 @pytest.mark.parametrize("host", THEIRS)
-def test_those_who_may_use_any_name(host: str) -> None:
-    """Of a service that is open to everybody, of trusted proxies, and on other addresses."""
+def test_any_host_is_accepted_if_it_is_not_checked(host: str) -> None:
+    """With `is_open`, from trusted proxies, and on other addresses."""
     trusting = CsrfPolicy(proxies=parse_proxies(["127.0.0.1"]))
     for answer in (
         asked("GET", f"Host: {host}", here=LOOPBACK, peer=LOOPBACK, csrf=OPEN),
@@ -199,10 +201,10 @@ def test_those_who_may_use_any_name(host: str) -> None:
         asked("GET", f"Host: {host}", here=IPv6Address("TCP", "2001:db8::1", 80)),
         asked("GET", f"Host: {host}", here=NO_ADDRESS, peer=NO_ADDRESS),
     ):
-        assert answer.status in (200, 400)  # Klein makes nothing of some of them
+        assert answer.status in (200, 400)  # 400: Klein does not accept some of them
 
 
-def test_a_proxy_that_is_not_trusted_may_not() -> None:
+def test_the_host_from_an_untrusted_proxy_is_checked() -> None:
     trusting = CsrfPolicy(proxies=parse_proxies(["127.0.0.2", "unix"]))
     answer = asked(
         "GET",
@@ -216,7 +218,7 @@ def test_a_proxy_that_is_not_trusted_may_not() -> None:
     assert b"localhost" in answer.content
 
 
-def test_a_stranger_is_refused_before_his_content_is_wanted() -> None:
+def test_a_cross_site_request_is_refused_before_its_content_is_sent() -> None:
     answer = asked(
         "PUT",
         "Host: localhost",

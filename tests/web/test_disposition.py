@@ -1,4 +1,4 @@
-"""The Content-Disposition of a download: every allowed name in it, and nothing else (RFC 6266)."""
+"""The Content-Disposition of a download, for any allowed name (RFC 6266)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from twistedmedia.names import media_name
 from twistedmedia.web.downloads import _disposition
 
-# RFC 6266, 4.1, as strict as we write it.
+# RFC 6266, 4.1, restricted to the form that the service writes.
 HEADER = re.compile(
     r"(inline|attachment); filename=\"([ !#-\[\]-~]*)\"(?:; filename\*=UTF-8''([A-Za-z0-9._~%-]*))?"
 )
 
 
 def filename_in(header: str) -> str:
-    """What a client that knows RFC 6266 saves the file as."""
+    """The filename for a client that implements RFC 6266."""
     match = HEADER.fullmatch(header)
     assert match is not None
     return match[2] if match[3] is None else unquote(match[3], errors="strict")
@@ -38,12 +38,12 @@ def filename_in(header: str) -> str:
         ("a\u2028b.mp3", "inline; filename=\"a_b.mp3\"; filename*=UTF-8''a%E2%80%A8b.mp3"),
     ],
 )
-def test_old_clients_get_a_plain_name_and_others_the_true_one(filename: str, header: str) -> None:
+def test_old_clients_get_an_ascii_name_and_others_the_exact_one(filename: str, header: str) -> None:
     """Case 35."""
     assert _disposition(media_name("d", filename).filename, attachment=False) == header
 
 
-def test_an_attachment_says_so() -> None:
+def test_an_attachment_has_the_type_attachment() -> None:
     assert _disposition("a.mp3", attachment=True) == 'attachment; filename="a.mp3"'
 
 
@@ -60,7 +60,7 @@ def test_an_attachment_says_so() -> None:
 def test_no_filename_breaks_out_of_the_header_or_is_lost_in_it(
     filename: str, attachment: bool
 ) -> None:
-    """Case 35: header injection, of names that an administrator put there as well."""
+    """Case 35: header injection, also by files that an administrator has put into the root."""
     header = _disposition(filename, attachment=attachment)
     assert filename_in(header) == filename
     assert header.startswith("attachment" if attachment else "inline")

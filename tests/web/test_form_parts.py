@@ -1,4 +1,4 @@
-"""Files of forms: when their names are judged, what a failed one costs, and how a form ends."""
+"""Files of forms: when names are checked, what failed files cost, and how a form ends."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ LARGE = b"x" * PIECE_BYTES
 
 
 class Form:
-    """The parts of one form, and what they asked for."""
+    """The parts of one form, with counters of their calls."""
 
-    def __init__(self, holds: int = 1 << 30) -> None:
-        """`holds` files may be held open."""
+    def __init__(self, max_open: int = 1 << 30) -> None:
+        """At most `max_open` files may be open."""
         self.store = WatchedStore()
         self.library = a_library(self.store)
-        self.turns = self.turns_to_drop = self.held = 0
-        self._holds = holds
+        self.turns = self.dropping_turns = self.open_files = 0
+        self._max_open = max_open
         self.parts = FormParts(
             lambda: self.library.begin(SOURCE),
-            self._hold,
+            self._open_file,
             self._turn,
-            self._turn_to_drop,
+            self._dropping_turn,
         )
 
     async def take(self, *parts: list[FormEvent]) -> None:
         for part in parts:
-            await self.parts.take(part)
+            await self.parts.feed(part)
 
     async def publish(self) -> list[int | None]:
         """Publish all files, and return the codes of those that failed."""
@@ -45,16 +45,16 @@ class Form:
         await self.library.publish(self.parts.files)
         return [file.failure.code if file.failure else None for file in self.parts.files]
 
-    async def _hold(self) -> None:
-        if self.held == self._holds:
+    async def _open_file(self) -> None:
+        if self.open_files == self._max_open:
             raise Busy(1)
-        self.held += 1
+        self.open_files += 1
 
     async def _turn(self) -> None:
         self.turns += 1
 
-    async def _turn_to_drop(self) -> None:
-        self.turns_to_drop += 1
+    async def _dropping_turn(self) -> None:
+        self.dropping_turns += 1
 
 
 def file(directory: str, filename: str, *content: bytes) -> list[FormEvent]:
@@ -81,18 +81,18 @@ FAILS_AT_ONCE: dict[str, tuple[list[list[FormEvent]], list[FormEvent], int]] = {
 @pytest.mark.parametrize(
     ("before", "last", "code"), FAILS_AT_ONCE.values(), ids=FAILS_AT_ONCE.keys()
 )
-async def test_a_name_that_can_never_be_good_fails_before_the_content(
+async def test_a_name_that_cannot_become_valid_fails_before_the_content(
     before: list[list[FormEvent]], last: list[FormEvent], code: int
 ) -> None:
     """Case 85. No file is opened for the content."""
     form = Form()
     await form.take(*before, last)
-    assert (form.store.asked, form.store.drafts, form.held) == ([], 0, 0)
+    assert (form.store.asked, form.store.drafts, form.open_files) == ([], 0, 0)
     assert (await form.publish())[-1] == code
     assert "append" not in form.store.asked
 
 
-MAY_BE_GOOD: dict[str, tuple[list[list[FormEvent]], list[FormEvent]]] = {
+CAN_BECOME_VALID: dict[str, tuple[list[list[FormEvent]], list[FormEvent]]] = {
     "a filename for the only file": ([file("a", "x", b"content")], FILENAME),
     "a missing filename for the only file": ([file("a", "", b"content")], FILENAME),
     "a filename, and the directory was given": ([DIRECTORY, file("..", "x", b"y")], FILENAME),
@@ -107,8 +107,8 @@ MAY_BE_GOOD: dict[str, tuple[list[list[FormEvent]], list[FormEvent]]] = {
 
 
 @asynchronous
-@pytest.mark.parametrize(("before", "last"), MAY_BE_GOOD.values(), ids=MAY_BE_GOOD.keys())
-async def test_a_name_that_a_later_part_can_make_good_does_not_fail(
+@pytest.mark.parametrize(("before", "last"), CAN_BECOME_VALID.values(), ids=CAN_BECOME_VALID.keys())
+async def test_a_name_that_a_later_part_can_make_valid_does_not_fail(
     before: list[list[FormEvent]], last: list[FormEvent]
 ) -> None:
     form = Form()
@@ -119,16 +119,16 @@ async def test_a_name_that_a_later_part_can_make_good_does_not_fail(
 @asynchronous
 async def test_files_without_content_open_nothing_before_they_are_published() -> None:
     """Case 85."""
-    form = Form(holds=1)
+    form = Form(max_open=1)
     await form.take(*(file("..", f"{n}.wav") for n in range(256)))
-    assert (form.store.asked, form.store.drafts, form.held) == ([], 0, 0)
+    assert (form.store.asked, form.store.drafts, form.open_files) == ([], 0, 0)
     assert await form.publish() == [505] * 256
     assert form.store.asked == []
 
 
 @asynchronous
-async def test_a_file_that_cannot_be_held_open_fails_alone() -> None:
-    form = Form(holds=1)
+async def test_only_the_file_that_cannot_be_opened_fails() -> None:
+    form = Form(max_open=1)
     await form.take(file("a", "b.wav", b"x"), file("a", "c.wav", b"x"), file("a", "d.wav"))
     assert await form.publish() == [None, 514, None]
 
@@ -138,7 +138,7 @@ async def test_a_file_that_cannot_be_held_open_fails_alone() -> None:
     ("size", "asked"),
     [(MIN_PREPARED_BYTES - 1, ["append"]), (MIN_PREPARED_BYTES, ["append", "seal"])],
 )
-async def test_a_large_file_is_sealed_before_the_rest_of_the_form_comes(
+async def test_a_large_file_is_sealed_before_the_rest_of_the_form_is_received(
     size: int, asked: list[str]
 ) -> None:
     """A small one is sealed when it is published, in the same job."""
@@ -153,19 +153,19 @@ async def test_a_large_file_is_sealed_before_the_rest_of_the_form_comes(
     [text("other", *[LARGE] * 8), [*text("directory", b".."), *file("a", "b.wav", *[LARGE] * 8)]],
     ids=["a text", "a file that has failed"],
 )
-async def test_content_that_nobody_needs_is_dropped_in_turns(dropped: list[FormEvent]) -> None:
+async def test_content_that_is_not_needed_is_dropped_in_turns(dropped: list[FormEvent]) -> None:
     """Case 85."""
     form = Form()
     await form.take(dropped)
-    assert 7 <= form.turns_to_drop <= 8
-    assert form.held == 0
+    assert 7 <= form.dropping_turns <= 8
+    assert form.open_files == 0
 
 
 @asynchronous
-async def test_content_of_files_takes_no_turns_to_be_dropped() -> None:
+async def test_content_of_stored_files_takes_no_dropping_turns() -> None:
     form = Form()
     await form.take(file("a", "b.wav", *[LARGE] * 8), text("directory", b"c"))
-    assert form.turns_to_drop == 0
+    assert form.dropping_turns == 0
 
 
 @asynchronous
@@ -179,7 +179,7 @@ async def test_files_are_named_in_turns() -> None:
 
 
 @asynchronous
-async def test_a_form_that_ends_early_drops_its_files_in_turns_and_has_one_line_in_the_log(
+async def test_a_form_that_ends_early_drops_its_files_in_turns_and_logs_one_line(
     logged: list[str],  # noqa: F811
 ) -> None:
     """Case 85."""
@@ -187,7 +187,7 @@ async def test_a_form_that_ends_early_drops_its_files_in_turns_and_has_one_line_
     await form.take(*(file("a", f"{n}.wav", b"x") for n in range(256)))
     assert form.store.drafts == 256
     form.turns = 0
-    await form.parts.leave(Malformed("it ends early"))
+    await form.parts.abort(Malformed("it ends early"))
     assert (form.store.drafts, form.turns) == (0, 256)
     (line,) = logged
     assert "'a/0.wav' and 255 more of a form" in line
@@ -195,7 +195,7 @@ async def test_a_form_that_ends_early_drops_its_files_in_turns_and_has_one_line_
 
 
 @asynchronous
-async def test_a_form_that_is_left_while_its_last_file_is_written_names_it(
+async def test_a_form_that_is_cancelled_while_its_only_file_is_written_logs_the_name(
     logged: list[str],  # noqa: F811
 ) -> None:
     form = Form()
@@ -206,7 +206,7 @@ async def test_a_form_that_is_left_while_its_last_file_is_written_names_it(
         try:
             await form.take(file("a", "b.wav", b"x"))
         except CancelledError:
-            await form.parts.leave(Malformed("the client left"))
+            await form.parts.abort(Malformed("the client left"))
 
     received = ensureDeferred(receive())
     assert not received.called
@@ -217,12 +217,12 @@ async def test_a_form_that_is_left_while_its_last_file_is_written_names_it(
 
 
 @asynchronous
-async def test_a_form_that_ends_names_no_field_without_a_file(logged: list[str]) -> None:  # noqa: F811
+async def test_an_empty_file_field_is_not_logged_when_a_form_ends(logged: list[str]) -> None:  # noqa: F811
     form = Form()
     await form.take(file("none", ""))
     await form.take(file("a", "b.wav", b"x"))
     form.parts.files[0].begin_publishing()
-    await form.parts.leave(Malformed("it ends early"))
+    await form.parts.abort(Malformed("it ends early"))
     assert (form.store.drafts, logged) == (1, [])
 
 
@@ -231,5 +231,5 @@ async def test_a_form_that_is_being_published_keeps_its_files(logged: list[str])
     form = Form()
     await form.take(file("a", "b.wav", b"x"))
     form.parts.files[0].begin_publishing()
-    await form.parts.leave(Malformed("it ends early"))
+    await form.parts.abort(Malformed("it ends early"))
     assert (form.store.drafts, logged) == (1, [])

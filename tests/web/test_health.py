@@ -1,4 +1,4 @@
-"""What the service says of itself: to people at /health, to load balancers at /ready."""
+"""`/health` for people, and `/ready` for load balancers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_WRITTEN = StorageFailed("written", "read-only file system")
 
 
 class WatchedMemoryStore(MemoryStore):
-    """A memory store whose storage is in a state that the test sets, or does not answer."""
+    """A memory store whose storage has a state that the test sets, or does not respond."""
 
     def __init__(self, state: StorageState | None) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class WatchedMemoryStore(MemoryStore):
         return Deferred() if self.state is None else succeed(self.state)
 
 
-class Asking:
+class Client:
     """A connection to a service over a store."""
 
     def __init__(self, store: MemoryStore) -> None:
@@ -57,11 +57,11 @@ class Asking:
 
 
 @pytest.fixture
-def asking() -> Iterator[Callable[[StorageState | None], Asking]]:
-    made: list[Asking] = []
+def client() -> Iterator[Callable[[StorageState | None], Client]]:
+    made: list[Client] = []
 
-    def make(state: StorageState | None) -> Asking:
-        made.append(Asking(WatchedMemoryStore(state)))
+    def make(state: StorageState | None) -> Client:
+        made.append(Client(WatchedMemoryStore(state)))
         return made[-1]
 
     yield make
@@ -84,13 +84,13 @@ def brief(answer: Answer) -> tuple[int, int]:
     ],
     ids=["well", "without end", "read-only", "unreadable", "broken"],
 )
-def test_health_tells_the_storage_and_ready_whether_it_can_be_read(
-    asking: Any, state: StorageState, told: str, ready: tuple[int, int]
+def test_health_reports_the_storage_and_ready_fails_if_it_cannot_be_read(
+    client: Any, state: StorageState, told: str, ready: tuple[int, int]
 ) -> None:
     """Case 79."""
-    service = asking(state)
+    service = client(state)
     health = service.ask("/health")
-    assert brief(health) == (200, 200)  # for those who have watched that
+    assert brief(health) == (200, 200)  # for programs that read it
     assert json.loads(health.content)["storage"] == told
     assert json.loads(health.content)["free"] == state.free
     answer = service.ask("/ready")
@@ -104,11 +104,11 @@ def test_health_tells_the_storage_and_ready_whether_it_can_be_read(
 
 
 @pytest.mark.parametrize(("target", "told"), [("/health", (200, 200)), ("/ready", (503, 515))])
-def test_a_storage_that_does_not_answer_is_told_in_half_a_second(
-    asking: Any, target: str, told: tuple[int, int]
+def test_a_storage_that_does_not_respond_is_reported_within_half_a_second(
+    client: Any, target: str, told: tuple[int, int]
 ) -> None:
-    """Cases 29 and 79: a health check waits for a second, as a rule."""
-    service = asking(None)
+    """Cases 29 and 79: the usual timeout of a health check is a second."""
+    service = client(None)
     service.send(target)
     service.clock.advance(0.45)
     assert service.connection.answers() == []
@@ -116,16 +116,16 @@ def test_a_storage_that_does_not_answer_is_told_in_half_a_second(
     (answer,) = service.connection.answers()
     assert brief(answer) == told
     payload = json.loads(answer.content)
-    reason = "the storage cannot be read: it does not answer within 0.5 s"
+    reason = "the storage cannot be read: it does not respond within 0.5 s"
     assert reason in (payload["reason"], payload.get("storage"))
 
 
-def test_free_space_is_what_was_known_before_while_the_storage_does_not_answer(
-    asking: Any,
+def test_free_space_is_the_last_known_value_while_the_storage_does_not_respond(
+    client: Any,
 ) -> None:
     """Case 29."""
     store = WatchedMemoryStore(StorageState(5))
-    service = Asking(store)
+    service = Client(store)
     assert json.loads(service.ask("/health").content)["free"] == 5
     store.state = None
     service.send("/health")
@@ -134,16 +134,16 @@ def test_free_space_is_what_was_known_before_while_the_storage_does_not_answer(
     service.connection.leave()
 
 
-def test_a_store_that_knows_nothing_of_its_storage_is_well() -> None:
-    service = Asking(MemoryStore())
+def test_a_store_without_a_storage_state_is_healthy() -> None:
+    service = Client(MemoryStore())
     assert json.loads(service.ask("/health").content)["storage"] == "ok"
     assert brief(service.ask("/ready")) == (200, 200)
     service.connection.leave()
 
 
-def test_a_service_that_stops_is_not_ready_and_says_that_it_is_well(asking: Any) -> None:
-    """Requests on connections that are there are still answered for a moment."""
-    service = asking(StorageState(5))
+def test_a_stopping_service_is_healthy_but_not_ready(client: Any) -> None:
+    """It still responds for a moment on open connections."""
+    service = client(StorageState(5))
     others = Connection(service.site, service.clock)
     assert brief(service.ask("/ready")) == (200, 200)
     service.site.close()
@@ -157,8 +157,8 @@ def test_a_service_that_stops_is_not_ready_and_says_that_it_is_well(asking: Any)
     others.leave()
 
 
-def test_health_says_how_things_are_shared_and_names_nobody() -> None:
-    service = Asking(MemoryStore())
+def test_health_reports_shares_without_the_names_of_callers() -> None:
+    service = Client(MemoryStore())
     shares = json.loads(service.ask("/health").content)["shares"]
     unused = {"used": 0, "callers": 0, "largest": 0}
     assert shares["uploads"] == {**unused, "total": 64, "reserve": 8}
@@ -166,19 +166,19 @@ def test_health_says_how_things_are_shared_and_names_nobody() -> None:
     assert shares["descriptors"].items() >= unused.items()
     connections = {"used": 1, "total": 10_000, "reserve": 1250, "callers": 1, "largest": 1}
     assert shares["connections"] == connections
-    assert "space" not in shares  # memory reserves none
+    assert "space" not in shares  # a memory store reserves none
     service.connection.leave()
 
 
-def test_health_says_how_much_space_uploads_have_reserved(asking: Any) -> None:
+def test_health_reports_the_space_that_uploads_have_reserved(client: Any) -> None:
     """Case 89."""
     expected = {"used": 30, "callers": 2, "largest": 20}
-    payload = json.loads(asking(StorageState(5)).ask("/health").content)
+    payload = json.loads(client(StorageState(5)).ask("/health").content)
     assert payload["shares"]["space"] == expected
 
 
-def test_reserved_space_is_told_while_the_storage_does_not_answer(asking: Any) -> None:
-    service = asking(None)
+def test_reserved_space_is_reported_while_the_storage_does_not_respond(client: Any) -> None:
+    service = client(None)
     service.send("/health")
     service.clock.advance(1)
     payload = json.loads(service.connection.answers()[-1].content)

@@ -1,4 +1,4 @@
-"""Large responses: their memory is in the shares of callers while their readers take them."""
+"""Large responses: their memory counts in the shares of callers while they are sent."""
 
 from __future__ import annotations
 
@@ -58,8 +58,10 @@ def forms() -> Forms:
     return Forms()
 
 
-def test_a_large_answer_that_waits_for_its_reader_is_in_its_share(forms: Forms) -> None:
-    """Case 87. Whatever has been asked for."""
+def test_a_large_response_that_is_being_sent_counts_in_the_share_of_its_caller(
+    forms: Forms,
+) -> None:
+    """Case 87. This holds for every kind of request."""
     client = forms.post("192.0.2.1", "a")
     held = forms.responses.held_by("192.0.2.1")
     assert held > 200 * len(DIRECTORY)
@@ -69,10 +71,10 @@ def test_a_large_answer_that_waits_for_its_reader_is_in_its_share(forms: Forms) 
     assert forms.responses.used == 0
 
 
-def test_a_large_answer_for_which_there_is_no_memory_is_broken_off(
+def test_without_memory_for_a_large_response_the_client_is_disconnected(
     forms: Forms, warnings: list[LogEvent]
 ) -> None:
-    """Case 87. What was stored is stored: 514 would be wrong."""
+    """Case 87. The files are stored, so 514 would be wrong."""
     forms.post("192.0.2.1", "a")
     forms.responses.total = forms.responses.used
     client = forms.post("192.0.2.1", "b")
@@ -82,8 +84,10 @@ def test_a_large_answer_for_which_there_is_no_memory_is_broken_off(
     assert [str(each["caller"]) for each in warnings] == ["192.0.2.1"]
 
 
-def test_a_large_answer_that_nobody_takes_gives_way(forms: Forms, warnings: list[LogEvent]) -> None:
-    """Case 87. To one of a caller that holds less."""
+def test_a_large_response_that_its_reader_does_not_take_gives_way(
+    forms: Forms, warnings: list[LogEvent]
+) -> None:
+    """Case 87. It gives way to a response of a caller that holds less."""
     slow = [forms.post("192.0.2.1", name) for name in "ab"]
     forms.responses.total = forms.responses.used
     for _ in range(8):
@@ -94,15 +98,17 @@ def test_a_large_answer_that_nobody_takes_gives_way(forms: Forms, warnings: list
     assert len(warnings) == 1
 
 
-def test_a_client_that_leaves_gives_the_memory_back(forms: Forms) -> None:
+def test_memory_is_released_when_the_client_disconnects(forms: Forms) -> None:
     client = forms.post("192.0.2.1", "a")
     assert forms.responses.used > 0
     client.leave()
     assert forms.responses.used == 0
 
 
-def test_a_reader_is_as_fast_as_its_peer_acknowledges(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A steady reader is not cut off because the kernel takes large blocks now and then."""
+def test_the_pace_of_a_reader_is_that_of_its_acknowledgements(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A steady reader is not disconnected because the kernel takes rare, large blocks."""
     service = Service(pages=2.5)
     peer = IPv4Address("TCP", "192.0.2.1", 50_000)
     readers = []
@@ -128,8 +134,8 @@ def test_a_reader_is_as_fast_as_its_peer_acknowledges(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("order", [["192.0.2.1", "192.0.2.2"], ["192.0.2.2", "192.0.2.1"]])
-def test_a_page_goes_into_the_share_of_any_reader_who_may_hold_it(order: list[str]) -> None:
-    """A reader within its share is not cut off because another reader may not hold the page."""
+def test_a_page_moves_to_the_share_of_any_reader_with_memory_for_it(order: list[str]) -> None:
+    """A reader within its share is not disconnected because another one exceeds its share."""
     service = Service(pages=8.2)
     for n in range(8):
         service.ask(page_of(n + 1), "192.0.2.1", window=0)
@@ -140,7 +146,7 @@ def test_a_page_goes_into_the_share_of_any_reader_who_may_hold_it(order: list[st
     assert service.responses.held_by("192.0.2.2") == service.size
 
 
-def test_a_page_that_none_of_its_readers_may_hold_is_cut_off(warnings: list[LogEvent]) -> None:
+def test_readers_are_disconnected_if_none_has_memory_for_the_page(warnings: list[LogEvent]) -> None:
     service = Service(pages=8.2)
     for n in range(8):
         service.ask(page_of(n + 1), "192.0.2.1", window=0)
@@ -151,8 +157,8 @@ def test_a_page_that_none_of_its_readers_may_hold_is_cut_off(warnings: list[LogE
     assert [each["callers"] for each in warnings] == ["192.0.2.1"]
 
 
-def test_what_a_reader_took_counts_after_it_has_left() -> None:
-    """A page that each reader takes whole, one after the other, is not a slow one."""
+def test_bytes_that_a_reader_took_count_after_it_has_left() -> None:
+    """A page that one reader after the other takes completely is not slow."""
     service = Service(pages=1.5)
     slow = service.ask(PAGE, "192.0.2.1", window=0)
     pace = []
@@ -161,14 +167,14 @@ def test_what_a_reader_took_counts_after_it_has_left() -> None:
         reader = service.ask(PAGE, "192.0.2.1", window=0)
         reader.take()
         assert len(reader.answers()[0].content) == service.size
-        (page,) = service.tree._responses._sent
+        (page,) = service.tree._responses._sending
         pace.append(page.pace())
     assert pace[-1] == pytest.approx(service.size, rel=0.4)
     assert not slow.aborted
 
 
-def test_an_answer_waits_for_memory_while_its_caller_is_below_its_share(forms: Forms) -> None:
-    """Case 87. Readers that are slow but steady keep nobody out."""
+def test_a_response_waits_for_memory_while_its_caller_is_below_its_share(forms: Forms) -> None:
+    """Case 87. Slow but steady readers do not lock out other callers."""
     slow = [forms.post("192.0.2.1", name) for name in "ab"]
     forms.responses.total = forms.responses.used
     for share in forms.responses._callers["192.0.2.1"].shares:
@@ -182,7 +188,7 @@ def test_an_answer_waits_for_memory_while_its_caller_is_below_its_share(forms: F
     assert [each.aborted for each in slow].count(True) == 1
 
 
-def test_an_answer_that_waits_in_vain_is_broken_off_and_holds_nothing(
+def test_after_waiting_in_vain_the_client_is_disconnected_and_holds_no_memory(
     forms: Forms, warnings: list[LogEvent]
 ) -> None:
     for name in "ab":
@@ -199,7 +205,7 @@ def test_an_answer_that_waits_in_vain_is_broken_off_and_holds_nothing(
     assert [str(each["caller"]) for each in warnings] == ["192.0.2.2"]
 
 
-def test_the_answer_to_head_has_no_content(forms: Forms) -> None:
+def test_the_response_to_head_has_no_content(forms: Forms) -> None:
     connection = Connection(forms.site, forms.clock)
     connection.send(b"HEAD /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
     head, _, content = connection.received.partition(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""Pages of listings: rendered once for all who ask, as new as each may expect, and bounded."""
+"""Pages of listings: rendered once for all waiting requests, up to date, and limited in total."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 NAMES = 1000
 PAGE = b"/media/a/?limit=10000"
-NEXT = b"/media/a/?limit=10000&after=0"  # without the first, so a page of its own
+NEXT = b"/media/a/?limit=10000&after=0"  # without the first name, so another page
 BUSY_RATE = 16 << 10
-STEADY_RATE = 48 << 10  # 128 KiB in three seconds: a connection in memory takes blocks of so many
-LATER_S = 8.0  # how fast a reader is, is known by then
+STEADY_RATE = 48 << 10  # bytes/s: 128 KiB, a block of an in-memory connection, in three seconds
+LATER_S = 8.0  # the pace of a reader is known by then
 
 
 class SlowListed:
-    """A listing whose first read is done when it is asked for, and told when a test says so."""
+    """A listing whose first read is done at once, but fires only when a test says so."""
 
     def __init__(self, listed: Listed, waiting: list[Callable[[], None]]) -> None:
         self._listed = listed
@@ -48,12 +48,12 @@ class SlowListed:
         self._is_first = False
         (came,) = outcome(read)
         waiting: Deferred[T] = Deferred()
-        self._waiting.append(lambda: waiting.callback(came))  # a Failure goes the errback's way
+        self._waiting.append(lambda: waiting.callback(came))  # or a Failure, for the errback
         return waiting
 
 
 class SlowStore(MemoryStore):
-    """Its listings read the folder when they are asked to, and tell of it when a test says so."""
+    """A store whose listings fire only when a test calls `step`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class SlowStore(MemoryStore):
         return SlowListed(listed, self._waiting) if self.held else listed
 
     def step(self) -> None:
-        """The listing that waits longest is there."""
+        """Fire the read that has waited longest."""
         self._waiting.pop(0)()
 
     def put(self, name: str) -> None:
@@ -77,7 +77,7 @@ class SlowStore(MemoryStore):
 
 
 class Service:
-    """A site over a `SlowStore`, with room for `pages` pages."""
+    """A site over a `SlowStore`, with memory for `pages` pages."""
 
     def __init__(self, pages: float = 1.5) -> None:
         self.clock = Clock()
@@ -93,14 +93,14 @@ class Service:
         self.store.begun.clear()
 
     def ask(self, target: bytes, host: str, window: int | None = None) -> Connection:
-        """A request for `target` by a client at `host` that takes `window` bytes."""
+        """Send a request for `target` by a client at `host` that takes `window` bytes."""
         peer = IPv4Address("TCP", host, 50_000)
         connection = Connection(self.site, self.clock, window, peer)
         connection.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
         return connection
 
     def whole(self, target: bytes, host: str) -> bytes:
-        """The content that a client gets who takes it all."""
+        """The whole content for a client that takes it all."""
         connection = self.ask(target, host)
         (answer,) = connection.answers()
         connection.leave()
@@ -108,7 +108,7 @@ class Service:
         return answer.content
 
     def later(self) -> None:
-        """Time goes on."""
+        """Let `LATER_S` pass."""
         for _ in range(int(LATER_S)):
             self.clock.advance(1)
 
@@ -124,14 +124,14 @@ def service() -> Service:
 
 @pytest.fixture(autouse=True)
 def without_a_collector() -> Any:
-    """What goes has gone at once."""
+    """Objects are freed by reference counts only."""
     gc.disable()
     yield
     gc.enable()
 
 
-def test_those_who_ask_while_a_page_is_rendered_share_the_next_one(service: Service) -> None:
-    """Case 87. It costs two renderings, however many ask."""
+def test_requests_during_a_rendering_share_the_next_one(service: Service) -> None:
+    """Case 87. Any number of requests costs two renderings."""
     service.store.held = True
     connections = [service.ask(PAGE, f"192.0.2.{n % 5}") for n in range(100)]
     assert service.store.begun == [""]
@@ -146,7 +146,7 @@ def test_those_who_ask_while_a_page_is_rendered_share_the_next_one(service: Serv
 
 
 def test_a_page_shows_what_was_stored_before_it_was_asked_for(service: Service) -> None:
-    """Also while an older one is rendered, or sent."""
+    """This holds also while an older version is rendered or sent."""
     service.responses.total *= 4
     slow = service.ask(PAGE, "192.0.2.1", window=0)
     service.store.put("after.wav")
@@ -165,7 +165,7 @@ def test_a_page_shows_what_was_stored_before_it_was_asked_for(service: Service) 
 
 
 def test_equal_pages_are_held_once(service: Service) -> None:
-    """Case 87. By those who ask one after the other, too."""
+    """Case 87. Also for requests one after the other."""
     readers = [service.ask(PAGE, f"192.0.2.{n % 3}", window=0) for n in range(30)]
     assert service.responses.used == service.size
     for reader in readers:
@@ -175,7 +175,7 @@ def test_equal_pages_are_held_once(service: Service) -> None:
 
 
 @pytest.mark.parametrize("leave", [Connection.leave, Connection.take])
-def test_a_page_is_in_the_share_of_one_who_reads_it(
+def test_a_page_is_in_the_share_of_one_of_its_readers(
     service: Service, leave: Callable[[Connection], None]
 ) -> None:
     hosts = ["192.0.2.1", "192.0.2.2", "192.0.2.1"]
@@ -207,7 +207,7 @@ def test_a_page_for_which_there_is_no_memory_is_refused(service: Service) -> Non
 def test_the_slowest_page_of_the_largest_share_gives_way(
     service: Service, warnings: list[LogEvent]
 ) -> None:
-    """Case 87. Nobody who holds less is refused."""
+    """Case 87. A caller that holds less is not refused."""
     service.responses.total = int(service.size * 2.5)
     slow = [service.ask(target, "192.0.2.1", window=0) for target in (PAGE, NEXT)]
     service.later()
@@ -230,7 +230,7 @@ def test_a_page_that_one_of_its_readers_takes_does_not_give_way(service: Service
     assert [slow.aborted, fast.aborted] == [False, False]
 
 
-def test_a_page_that_can_never_be_held_is_refused_with_what_helps(service: Service) -> None:
+def test_a_page_larger_than_all_memory_is_refused_with_a_hint(service: Service) -> None:
     service.responses.total = service.size - 1
     (answer,) = service.ask(PAGE, "192.0.2.1").answers()
     assert answer.status == 400
@@ -238,7 +238,7 @@ def test_a_page_that_can_never_be_held_is_refused_with_what_helps(service: Servi
     assert len(names_in(service.whole(b"/media/a/?limit=10", "192.0.2.1"))) == 10
 
 
-def test_one_who_leaves_before_the_turn_has_nothing_rendered(service: Service) -> None:
+def test_a_page_is_not_rendered_if_its_client_leaves_before_its_turn(service: Service) -> None:
     service.store.held = True
     waiting = [service.ask(PAGE + b"&after=%d" % n, "192.0.2.1") for n in range(5)]
     for each in waiting[1:]:
@@ -250,20 +250,20 @@ def test_one_who_leaves_before_the_turn_has_nothing_rendered(service: Service) -
     assert len(service.whole(PAGE, "192.0.2.1")) == service.size
 
 
-def test_a_caller_with_many_pages_does_not_hold_up_the_others(service: Service) -> None:
+def test_a_caller_with_many_pages_does_not_delay_the_others(service: Service) -> None:
     """Case 87."""
     service.store.held = True
     for n in range(20):
         service.ask(PAGE + b"&after=%d" % n, "192.0.2.1")
     service.ask(PAGE + b"&after=x", "192.0.2.2")
-    service.ask(PAGE + b"&after=19", "192.0.2.2")  # one that the first one waits for as well
+    service.ask(PAGE + b"&after=19", "192.0.2.2")  # the first caller waits for it as well
     assert service.store.begun == ["0", "x"]
     service.store.step()
     service.store.step()
     assert service.store.begun == ["0", "x", "1", "19"]
 
 
-def test_a_failure_is_told_to_all_who_wait(service: Service) -> None:
+def test_a_failure_is_sent_to_all_waiting_requests(service: Service) -> None:
     service.store.held = True
     connections = [service.ask(b"/media/absent/", "192.0.2.1") for _ in range(40)]
     service.store.step()
@@ -274,7 +274,7 @@ def test_a_failure_is_told_to_all_who_wait(service: Service) -> None:
 
 
 class SteppedStore(SlowStore):
-    """Each read of a listing is done when a test says so."""
+    """A store that does each read of a listing when a test calls `read`."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ class SteppedStore(SlowStore):
         )
 
     def read(self) -> str:
-        """Do the read that waits longest: of the page that begins after which name."""
+        """Do the read that has waited longest. Returns the `after` of its page."""
         after, do = self.reads.pop(0)
         do()
         self._clock.advance(0)
@@ -313,7 +313,7 @@ class SteppedListed:
 
 @pytest.fixture
 def stepped(service: Service) -> Service:
-    """With room for eight pages."""
+    """A service over a `SteppedStore`, with memory for eight pages."""
     store = SteppedStore(service.clock)
     store._files = service.store._files
     service.store = store
@@ -351,7 +351,7 @@ def test_pages_of_several_callers_are_rendered_in_turns_of_batches(stepped: Serv
 
 
 def test_a_page_without_memory_is_refused_before_it_is_rendered(service: Service) -> None:
-    """Case 87. Its size is known from the last page of the folder, or from its beginning."""
+    """Case 87. Its size is estimated from the last page of the directory, or from its beginning."""
     slow = service.ask(PAGE, "192.0.2.1", window=0)
     service.store.begun.clear()
     for limit in (9000, 9001):
@@ -362,7 +362,7 @@ def test_a_page_without_memory_is_refused_before_it_is_rendered(service: Service
     assert len(service.whole(b"/media/a/?limit=9000", "192.0.2.1")) == service.size
 
 
-def test_a_page_that_is_rendered_is_in_its_callers_share(stepped: Service) -> None:
+def test_a_page_that_is_being_rendered_is_in_the_share_of_its_caller(stepped: Service) -> None:
     """Case 87."""
     store = stepped.store
     assert isinstance(store, SteppedStore)
@@ -375,11 +375,11 @@ def test_a_page_that_is_rendered_is_in_its_callers_share(stepped: Service) -> No
     while store.reads:
         store.read()
     assert stepped.responses.used == 0
-    assert len(store.begun) == 2  # nobody waits for more of it
+    assert len(store.begun) == 2  # no request waits for more of it
 
 
 def test_a_page_waits_for_the_memory_of_one_that_is_being_rendered(stepped: Service) -> None:
-    """Callers that read fast are not refused because they ask at the same time."""
+    """Callers that read fast are not refused because of simultaneous requests."""
     store = stepped.store
     assert isinstance(store, SteppedStore)
     stepped.responses.total = int(stepped.size * 1.5)
@@ -411,13 +411,13 @@ def test_one_page_of_a_caller_waits_for_memory_and_its_others_are_refused(
     assert [asked.statuses() for asked in (first, crowd[0], other)] == [[200], [200], [200]]
 
 
-def test_one_caller_waits_for_a_bounded_number_of_pages(service: Service) -> None:
+def test_the_number_of_pages_that_a_caller_waits_for_is_limited(service: Service) -> None:
     service.store.held = True
     waiting = [service.ask(PAGE + b"&after=%d" % n, "192.0.2.1") for n in range(80)]
     refused = [each for each in waiting if each.received]
     assert {each.statuses()[0] for each in refused} == {503}
     assert len(refused) == 80 - 64
-    same = service.ask(PAGE + b"&after=63", "192.0.2.1")  # it waits for that already
+    same = service.ask(PAGE + b"&after=63", "192.0.2.1")  # the caller waits for it already
     other = service.ask(PAGE + b"&after=79", "192.0.2.2")
     assert same.received == other.received == b""
 
@@ -425,7 +425,7 @@ def test_one_caller_waits_for_a_bounded_number_of_pages(service: Service) -> Non
 def test_large_pages_of_clients_that_are_gone_are_not_rendered_one_by_one(
     stepped: Service,
 ) -> None:
-    """Case 87. A client that closed looks like one that closed its sending side only."""
+    """Case 87. A client that is gone looks like one that has closed its sending side."""
     store = stepped.store
     assert isinstance(store, SteppedStore)
     clients = [stepped.ask(PAGE + b"&after=%d" % n, f"192.0.2.{n % 4}") for n in range(40)]
@@ -441,7 +441,7 @@ def test_large_pages_of_clients_that_are_gone_are_not_rendered_one_by_one(
     assert statuses.count(200) > 0
 
 
-def test_a_caller_whose_last_request_left_has_no_turn_any_more(stepped: Service) -> None:
+def test_a_caller_whose_last_request_left_gets_no_turn(stepped: Service) -> None:
     store = stepped.store
     assert isinstance(store, SteppedStore)
     for n in range(2):
@@ -455,7 +455,7 @@ def test_a_caller_whose_last_request_left_has_no_turn_any_more(stepped: Service)
 
 
 def test_readers_that_come_and_go_do_not_protect_a_page(service: Service) -> None:
-    """Case 87. Readers whose pace is not known yet do not hide that nobody takes the page."""
+    """Case 87. New readers, with an unknown pace, do not hide that no reader takes the page."""
     service.responses.total = int(service.size * 2.5)
     held = [service.ask(target, "192.0.2.1", window=0) for target in (PAGE, NEXT)]
     for _ in range(10):
@@ -469,12 +469,12 @@ def test_readers_that_come_and_go_do_not_protect_a_page(service: Service) -> Non
 
 
 def page_of(n: int) -> bytes:
-    """The target of a page of its own that has all names, for each `n` above 0."""
+    """The target of another page with all names, for each `n` above 0."""
     return PAGE + b"&after=" + b"0" * n
 
 
 def read_steadily(service: Service, readers: list[Connection], seconds: int) -> None:
-    """Take more than the busy rate."""
+    """Take more than the busy rate for some seconds."""
     for _ in range(seconds):
         service.clock.advance(1)
         for reader in readers:
@@ -482,8 +482,8 @@ def read_steadily(service: Service, readers: list[Connection], seconds: int) -> 
                 reader.take(STEADY_RATE)
 
 
-def test_slow_but_steady_readers_keep_no_caller_below_its_share_out() -> None:
-    """Case 87. The rate that keeps a page rises while a caller waits that holds nothing."""
+def test_slow_but_steady_readers_do_not_lock_out_a_caller_below_its_share() -> None:
+    """Case 87. The rate that a page needs rises while a caller that holds nothing waits."""
     service = Service(pages=5.8)
     readers = [service.ask(page_of(n), "192.0.2.1", window=0) for n in range(1, 6)]
     read_steadily(service, readers, 8)
@@ -498,7 +498,7 @@ def test_slow_but_steady_readers_keep_no_caller_below_its_share_out() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.2", "192.0.2.1"])
 def test_a_page_above_the_share_of_its_caller_waits_for_no_memory(host: str) -> None:
-    """Two callers with a page each do not end each other's."""
+    """Two callers with one page each do not disconnect each other."""
     service = Service(pages=1.5)
     reader = service.ask(PAGE, "192.0.2.1", window=0)
     read_steadily(service, [reader], 8)
@@ -508,7 +508,7 @@ def test_a_page_above_the_share_of_its_caller_waits_for_no_memory(host: str) -> 
 
 
 def test_a_first_page_that_is_larger_than_a_share_waits_for_a_caller_with_several() -> None:
-    """Case 87. However many callers hold a little."""
+    """Case 87. It does not matter how many callers hold little."""
     service = Service(pages=20)
     small = []
     for n in range(1, 9):
@@ -557,7 +557,7 @@ def test_pages_that_are_being_rendered_do_not_give_way(stepped: Service) -> None
 
 
 def test_a_page_that_waits_for_memory_is_not_kept_meanwhile(stepped: Service) -> None:
-    """What was rendered of it would be memory that nobody accounts for."""
+    """Its rendered beginning would be memory in no share."""
     store = stepped.store
     assert isinstance(store, SteppedStore)
     slow = stepped.ask(PAGE, "192.0.2.1", window=0)
@@ -576,10 +576,10 @@ def test_a_page_that_waits_for_memory_is_not_kept_meanwhile(stepped: Service) ->
     assert len(store.begun) == 1 + 8, "it has eight batches"
 
 
-def test_a_page_whose_beginning_went_with_the_last_reader_is_rendered_anew(
+def test_a_page_whose_beginning_is_freed_with_the_last_reader_is_rendered_again(
     stepped: Service,
 ) -> None:
-    """As long as a page is like the one that is being sent, it has no content of its own."""
+    """A page that equals the one being sent has no content of its own."""
     store = stepped.store
     assert isinstance(store, SteppedStore)
     slow = stepped.ask(PAGE, "192.0.2.1", window=0)

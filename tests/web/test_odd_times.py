@@ -1,4 +1,4 @@
-"""Files whose modification times no calendar has: they are listed and served like all others."""
+"""Files with modification times outside of calendars are listed and served like others."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ TIMES = [
     (0, "1970-01-01T00:00:00.000Z"),
     (253_402_300_799, "9999-12-31T23:59:59.000Z"),
     (253_402_300_800, None),
-    (910_670_515_199, None),  # in 30828, where Windows ends
+    (910_670_515_199, None),  # in 30828, the last year of Windows
     (2**63 // SECOND, "2262-04-11T23:47:16.000Z"),
-    (2**63, None),  # beyond what gmtime(3) knows
+    (2**63, None),  # beyond the range of gmtime(3)
     (2**80, None),
 ]
 odd_times = pytest.mark.parametrize(("seconds", "listed"), TIMES)
 
 
 def holding(seconds: int) -> MemoryStore:
-    """A store with one file of that time."""
+    """A store with one file, modified at `seconds`."""
     store = MemoryStore()
     store._files[named("a/x.mp3")] = MemoryMedia(b"hello", seconds * SECOND)
     return store
 
 
 def listed_in(store: Any) -> dict[str, Any]:
-    """The one entry of the listing."""
+    """The only entry of the listing."""
     answer = asked("GET /media/a/", store=store)
     assert answer.status == 200
     (entry,) = json.loads(answer.content)["entries"]
@@ -85,7 +85,7 @@ def test_a_file_of_any_year_is_served(seconds: int, listed: str | None) -> None:
 def test_conditions_on_a_file_of_any_year_hold(
     seconds: int, listed: str | None, headers: list[str], of_the_past: int, of_the_future: int
 ) -> None:
-    """Case 49. A file of the future was modified just now, again and again."""
+    """Case 49. A modification time in the future counts as the current time."""
     store = holding(seconds)
     seen = asked(f"GET {URL}", store=store).headers
     sent = [each.format(told=seen["last-modified"], etag=seen["etag"]) for each in headers]
@@ -97,7 +97,7 @@ def test_conditions_on_a_file_of_any_year_hold(
 def test_a_date_keeps_the_range_of_a_file_that_has_this_date(
     seconds: int, listed: str | None
 ) -> None:
-    """Case 49: not of one whose date was clamped."""
+    """Case 49. `If-Range` fails if the date was clamped."""
     store = holding(seconds)
     told = asked(f"GET {URL}", store=store).headers["last-modified"]
     answer = asked(f"GET {URL}", "Range: bytes=1-2", f"If-Range: {told}", store=store)

@@ -1,4 +1,4 @@
-"""The description of the interface: one in two languages, and true of the routes that there are."""
+"""The OpenAPI description: equal in YAML and JSON, and complete for the routes."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ MADE_BY = (
 
 DESCRIPTION = yaml.safe_load(WRITTEN.read_text(encoding="utf-8"))
 METHODS = {"get", "head", "put", "post", "delete", "options", "patch", "trace"}
-# Below these one route looks at everything: names, and directories.
+# One route handles all paths below these.
 BRANCHES = ("/media/", "/uploads/")
 
 
-def test_what_is_served_is_what_is_written() -> None:
+def test_the_served_json_equals_the_yaml() -> None:
     made = json.dumps(DESCRIPTION, indent=1) + "\n"
     served = SERVED.read_text(encoding="utf-8")
     assert served == made, f"docs/openapi.yaml was changed; in the checkout: {MADE_BY}"
 
 
 def whole_tree() -> MediaResource:
-    """A tree that has all routes."""
+    """A tree with all routes."""
     clock = Clock()
     slots = Slots(1, 0.0, clock)
     fetcher: Any = SimpleNamespace(upstream="http://upstream/", reactor=clock, slots=slots)
@@ -71,7 +71,7 @@ def routes() -> dict[str, set[str]]:
 
 
 def described() -> dict[str, set[str]]:
-    """The methods of each path of the description, with those below a route as the route's."""
+    """The methods of each path of the description. Paths below a branch count as the branch."""
     found = defaultdict(set)
     for path, item in DESCRIPTION["paths"].items():
         route = next((branch for branch in BRANCHES if path.startswith(branch)), path)
@@ -79,18 +79,18 @@ def described() -> dict[str, set[str]]:
     return dict(found)
 
 
-def test_every_route_is_described_with_its_methods_and_nothing_else_is() -> None:
+def test_exactly_the_routes_are_described_with_their_methods() -> None:
     assert described() == routes()
 
 
 def test_no_route_takes_the_handler_of_another() -> None:
-    """Klein knows handlers by their functions' names; of two with one name the last gets all."""
+    """Klein identifies handlers by function names, so a second one would replace the first."""
     handlers = [rule.endpoint for rule in whole_tree()._app.url_map.iter_rules()]
     assert len(set(handlers)) == len(handlers), sorted(handlers)
 
 
 def failures() -> Iterator[type[errors.MediaError]]:
-    """All that a caller can be told."""
+    """All errors that a response can have."""
     pending = [errors.MediaError]
     while pending:
         each = pending.pop()
@@ -99,7 +99,7 @@ def failures() -> Iterator[type[errors.MediaError]]:
             yield each
 
 
-def test_every_code_and_every_status_is_described_and_nothing_else_is() -> None:
+def test_exactly_the_codes_and_statuses_are_described() -> None:
     codes = set(DESCRIPTION["components"]["schemas"]["Code"]["enum"])
     assert codes == {200} | {each.code for each in failures()}
     statuses = {
@@ -115,12 +115,12 @@ def test_the_types_of_files_are_among_those_described() -> None:
     described = DESCRIPTION["components"]["responses"]["File"]["content"].keys()
     assert set(MEDIA_TYPES.values()) & described == {"application/octet-stream"}
     whole = {f"{each.split('/')[0]}/*" for each in MEDIA_TYPES.values()} - {"application/*"}
-    named = {"video/*"}  # that an operator may name for a format of his own
+    named = {"video/*"}  # which an operator may configure for another format
     assert described == whole | named | {"application/octet-stream"}
 
 
 def references(value: Any) -> Iterator[str]:
-    """All that `value` refers to."""
+    """All references in `value`."""
     if isinstance(value, dict):
         if isinstance(value.get("$ref"), str):
             yield value["$ref"]
@@ -131,7 +131,7 @@ def references(value: Any) -> Iterator[str]:
             yield from references(each)
 
 
-def test_all_that_is_referred_to_is_there_and_all_that_is_there_is_referred_to() -> None:
+def test_all_references_exist_and_all_components_are_referenced() -> None:
     there = {
         f"#/components/{kind}/{name}"
         for kind, named in DESCRIPTION["components"].items()
@@ -140,7 +140,7 @@ def test_all_that_is_referred_to_is_there_and_all_that_is_there_is_referred_to()
     assert set(references(DESCRIPTION)) == there
 
 
-def test_every_operation_has_a_name_of_its_own_and_says_what_is_always_said() -> None:
+def test_every_operation_has_a_unique_name_and_the_common_responses() -> None:
     operations = [
         item[method] for item in DESCRIPTION["paths"].values() for method in item.keys() & METHODS
     ]

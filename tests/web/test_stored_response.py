@@ -1,4 +1,4 @@
-"""The responses to uploads, by what has become of their files (docs/http.md)."""
+"""The responses to uploads, by the outcomes of their files (docs/http.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twistedmedia.web.uploads import stored_response
 
 @dataclass
 class Ended:
-    """An upload that has ended, as far as a response needs to know."""
+    """An ended upload, with the attributes that a response needs."""
 
     directory: str
     filename: str
@@ -50,7 +50,7 @@ def response_to(uploads: Any) -> Response:
     return stored_response(uploads, url_of)
 
 
-def test_one_stored_file_is_a_201_that_says_where_it_is() -> None:
+def test_one_stored_file_gives_a_201_with_its_location() -> None:
     response = response_to([HELLO])
     assert response.status == 201
     assert response.headers["Location"] == "/mounted/prompts/en/hello.mp3"
@@ -73,7 +73,7 @@ def test_one_stored_file_is_a_201_that_says_where_it_is() -> None:
     }
 
 
-def test_several_stored_files_are_a_201_in_their_order_without_a_location() -> None:
+def test_several_stored_files_give_a_201_in_order_without_a_location() -> None:
     response = response_to([HELLO, EMPTY])
     payload = payload_of(response)
     assert (response.status, payload["code"], payload["reason"]) == (201, 200, "OK")
@@ -95,7 +95,7 @@ def test_several_stored_files_are_a_201_in_their_order_without_a_location() -> N
     ],
     ids=lambda value: None if isinstance(value, int) else f"{len(value)} files",
 )
-def test_where_files_failed_the_first_failure_is_told_at_the_top(
+def test_if_files_failed_the_first_failure_is_at_the_top(
     files: list[Ended], status: int, code: int, codes: list[int]
 ) -> None:
     response = response_to(files)
@@ -107,7 +107,7 @@ def test_where_files_failed_the_first_failure_is_told_at_the_top(
     assert "Location" not in response.headers
 
 
-def test_a_failed_file_is_told_by_the_names_that_were_sent_and_has_no_url() -> None:
+def test_a_failed_file_has_the_names_that_were_sent_and_no_url() -> None:
     """Case 35."""
     (entry,) = payload_of(response_to([HOSTILE]))["files"]
     assert entry == {
@@ -120,7 +120,7 @@ def test_a_failed_file_is_told_by_the_names_that_were_sent_and_has_no_url() -> N
 
 @settings(max_examples=200)
 @given(st.text(), st.text(st.sampled_from('"\\\n\r\0\u2028<ü🎵')))
-def test_any_text_of_a_client_comes_back_as_it_was_sent(directory: str, filename: str) -> None:
+def test_any_text_of_a_client_is_returned_unchanged(directory: str, filename: str) -> None:
     """Case 35."""
     outcome = Ended(directory, filename, failure=NameNotAllowed(filename))
     payload = payload_of(response_to([outcome]))
@@ -129,7 +129,7 @@ def test_any_text_of_a_client_comes_back_as_it_was_sent(directory: str, filename
     assert payload["reason"] == f"the name is not allowed: {filename}"
 
 
-def test_a_lone_surrogate_does_not_keep_an_response_from_being_sent() -> None:
+def test_a_lone_surrogate_does_not_prevent_a_response() -> None:
     """Case 35."""
     response = response_to([Ended("a\ud800", "b", failure=AlreadyExists())])
     assert payload_of(response)["files"][0]["directory"] == "a\ud800"

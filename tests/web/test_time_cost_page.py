@@ -1,4 +1,4 @@
-"""The page of a fetch: what it says, and that nothing in it can be anything but text."""
+"""The page of a fetch: its content, and that values are only shown as text."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LABELS = ["Redirects", "Look-up", "Connection", "TLS", "Waiting", "Content"]
 
 
 class Page(HTMLParser):
-    """A page as a browser takes it apart."""
+    """A page as a browser parses it."""
 
     def __init__(self, outcome: FetchOutcome) -> None:
         super().__init__(convert_charrefs=True)
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {}  # by the path of the element that holds them
+        self.texts: dict[str, list[str]] = {}  # by the path of their element
         self.declarations: list[str] = []
         self._open: list[str] = []
         self.feed(time_cost_page(outcome).decode("utf-8"))
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
     @property
     def bar(self) -> list[tuple[float, float]]:
-        """Of each part of the bar, where it begins and how wide it is."""
+        """The start and the width of each part of the bar."""
         return [
             (float(attributes["x"] or ""), float(attributes["width"] or ""))
             for tag, attributes in self.tags
@@ -88,7 +88,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("url", HOSTILE.values(), ids=HOSTILE)
-def test_a_url_is_shown_as_text_whatever_it_holds(url: str) -> None:
+def test_any_url_is_shown_as_text(url: str) -> None:
     """Cases 35 and 36."""
     page = Page(outcome(url, WHOLE))
     assert page.texts["html body p.what"][0] == url
@@ -105,7 +105,7 @@ def test_any_url_adds_no_element_to_the_page(url: str) -> None:
     assert [tag for tag, _ in page.tags] == TAGS
 
 
-def test_the_page_runs_nothing_and_brings_nothing_from_elsewhere() -> None:
+def test_the_page_has_no_scripts_and_loads_nothing() -> None:
     """Case 36."""
     page = Page(outcome(timings=WHOLE))
     assert page.declarations == ["DOCTYPE html"]
@@ -135,7 +135,7 @@ def test_the_policy_allows_the_style_of_the_page_and_nothing_else() -> None:
     assert PAGE_POLICY.isprintable()
 
 
-def test_the_page_is_headed_time_cost_and_says_what_language_and_letters_it_has() -> None:
+def test_the_page_is_headed_time_cost_and_declares_language_and_charset() -> None:
     page = Page(outcome())
     assert page.texts["html body h1"] == ["Time Cost"]
     assert page.texts["html head title"] == ["Time Cost: 104.3 ms"]
@@ -156,7 +156,7 @@ def test_the_page_is_headed_time_cost_and_says_what_language_and_letters_it_has(
         (30.0, "30.00", "s"),
     ],
 )
-def test_the_cost_is_the_largest_thing_on_the_page(total: float, number: str, unit: str) -> None:
+def test_the_cost_is_the_largest_text_on_the_page(total: float, number: str, unit: str) -> None:
     page = Page(outcome(timings=Timings(total=total)))
     assert page.texts["html body p.cost"] == [f"{number} "]
     assert page.texts["html body p.cost small"] == [unit]
@@ -175,14 +175,14 @@ def test_the_cost_is_the_largest_thing_on_the_page(total: float, number: str, un
     ("status", "size", "shown"),
     [(200, 5120, "5,120"), (404, 0, "0"), (200, 1 << 32, "4,294,967,296")],
 )
-def test_the_page_says_what_came_and_where_from(
+def test_the_page_shows_status_size_and_origin(
     origin: Origin, words: str, status: int, size: int, shown: str
 ) -> None:
     page = Page(outcome(origin=origin, status=status, size=size))
     assert page.texts["html body p.what"][-1] == f"{status} · {shown} bytes · {words}"
 
 
-def test_every_origin_has_its_words() -> None:
+def test_every_origin_has_a_text() -> None:
     assert (
         len({Page(outcome(origin=origin)).texts["html body p.what"][-1] for origin in Origin}) == 3
     )

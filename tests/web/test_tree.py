@@ -1,4 +1,4 @@
-"""What the tree says to requests that are odd: always one of ours, whatever Klein would say."""
+"""Responses to unusual requests: always in the format of docs/http.md, never those of Klein."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ DISPOSITION = b'Content-Disposition: form-data; name="prompts"; filename="a.mp3"
 
 
 def part(content: bytes, *headers: bytes) -> bytes:
-    """A form of one file."""
+    """A form with one file."""
     head = DISPOSITION + b"".join(header + b"\r\n" for header in headers)
     return b"--xyz\r\n%s\r\n%s\r\n--xyz--\r\n" % (head, content)
 
 
 def holding(content: bytes) -> MemoryStore:
-    """A store in which that is the content of HELLO."""
+    """A store with `content` as HELLO."""
     store = MemoryStore()
     draft = store.begin()
     result(draft.append([content]))
@@ -49,7 +49,7 @@ def asked(
     store: Any = None,
     limits: UploadLimits | None = None,
 ) -> Answer:
-    """The answer to one request of a tree in which HELLO is stored."""
+    """The response to one request, by a tree in which HELLO is stored."""
     store = store or holding(b"hello")
     clock = Clock()
     tree = media_resource(Library(store, limits or UploadLimits(max_upload=1000, max_form=3000)))
@@ -133,10 +133,10 @@ def asked(
         ("DELETE /media/a/b.mp3", ("If-Match: *",), b"", 412, 412),
     ],
 )
-def test_every_answer_is_one_of_ours(
+def test_every_response_has_the_documented_format(
     line: str, headers: tuple[str, ...], content: bytes, status: int, code: int | None
 ) -> None:
-    """Cases 8, 9, 16, 17, 19, 32, 37 and 48: refused before it can do harm, and told why."""
+    """Cases 8, 9, 16, 17, 19, 32, 37 and 48: refused before any harm is done, with a reason."""
     answer = asked(line, *headers, content=content)
     assert answer.status == status
     if code is not None:
@@ -146,7 +146,7 @@ def test_every_answer_is_one_of_ours(
         assert answer.headers["cache-control"] == "no-store"
 
 
-def test_what_a_method_may_be_is_said() -> None:
+def test_a_405_lists_the_allowed_methods() -> None:
     answer = asked("PATCH /media")
     assert set(answer.headers["allow"].split(", ")) >= {"POST", "DELETE", "GET"}
 
@@ -158,7 +158,7 @@ def test_a_directory_without_its_slash_is_redirected_to_it(path: str) -> None:
     assert (answer.status, answer.headers["location"]) == (307, f"./{last}/?limit=1")
 
 
-def test_a_digest_that_is_known_is_told_to_everybody() -> None:
+def test_a_known_digest_is_sent_without_a_request_for_it() -> None:
     store = holding(b"hello")
     digest = repr_digest(hashlib.sha256(b"hello").hexdigest())
     told = [
@@ -169,7 +169,7 @@ def test_a_digest_that_is_known_is_told_to_everybody() -> None:
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 2000000", "Transfer-Encoding: chunked"])
-def test_a_client_that_waits_need_not_send_what_is_stored_already(framing: str) -> None:
+def test_a_client_that_expects_100_need_not_send_an_identical_file(framing: str) -> None:
     digest = repr_digest(hashlib.sha256(b"hello").hexdigest())
     answer = asked(
         f"PUT {URL}",
@@ -182,13 +182,15 @@ def test_a_client_that_waits_need_not_send_what_is_stored_already(framing: str) 
 
 
 class Broken(MemoryStore):
-    """A store that does what nobody has thought of."""
+    """A store that fails unexpectedly."""
 
     def open(self, name: Any, *, caller: str = "") -> Deferred[Any]:
         return fail(RuntimeError("/srv/secret/path"))
 
 
-def test_a_fault_of_ours_has_an_id_and_no_secret(nothing_left_behind: list[LogEvent]) -> None:
+def test_an_internal_error_has_an_incident_id_and_reveals_nothing(
+    nothing_left_behind: list[LogEvent],
+) -> None:
     answer = asked(f"GET {URL}", store=Broken())
     said = json.loads(answer.content)
     assert (answer.status, said["code"]) == (500, 500)
@@ -232,7 +234,7 @@ def test_one_unknown_expectation_among_others_is_not_met() -> None:
         assert asked(f"GET {URL}", f"Expect: {field}").status == 417
 
 
-# Requests whose chunked content turns out to be none
+# Requests whose chunked content is empty
 
 
 @pytest.mark.parametrize("content", [b"0\r\n\r\n", b"00;x=y\r\nX-A: b\r\n\r\n"])
@@ -251,24 +253,24 @@ def test_one_unknown_expectation_among_others_is_not_met() -> None:
         ("PUT /media/prompts/en/empty.mp3", 201, {"code": 200}),
     ],
 )
-def test_chunked_coding_without_a_chunk_is_no_content_on_every_route(
+def test_empty_chunked_content_is_no_content_on_every_route(
     line: str, status: int, kept: dict[str, Any] | None, content: bytes
 ) -> None:
-    """Case 50: the answer is that to a request without content, and the connection stays."""
+    """Case 50: the response is that to a request without content, and the connection is kept."""
     answer = asked(line, "Transfer-Encoding: chunked", content=content)
     assert answer.status == status
     assert answer.headers.get("connection") != "close"
     assert kept is None or json.loads(answer.content).items() >= kept.items()
 
 
-def test_a_put_without_a_chunk_is_an_empty_file() -> None:
+def test_a_put_with_empty_chunked_content_stores_an_empty_file() -> None:
     answer = asked("PUT /media/a/b.mp3", "Transfer-Encoding: chunked", content=b"0\r\n\r\n")
     (entry,) = json.loads(answer.content)["files"]
     assert (answer.status, entry["size"]) == (201, 0)
 
 
-def test_a_client_that_takes_nothing_has_one_large_answer_kept_for_it() -> None:
-    """Cases 46 and 87: however many requests it sends ahead."""
+def test_only_one_large_response_is_kept_for_a_client_that_takes_nothing() -> None:
+    """Cases 46 and 87: even if it has sent more requests."""
     clock = Clock()
     tree = media_resource(Library(holding(b"hello"), UploadLimits()))
     connection = Connection(MediaSite(tree, reactor=clock), clock, window=0)

@@ -1,4 +1,4 @@
-"""Resumable uploads as they look from outside: each route and header of tus 1.0.0."""
+"""Resumable uploads over HTTP: each route and header of tus 1.0.0."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PART = "Content-Type: application/offset+octet-stream"
 
 
 def metadata(**pairs: str | bytes | None) -> str:
-    """The header; a pair of None has no value."""
+    """The header. A key with None has no value."""
 
     def encoded(value: str | bytes | None) -> str:
         if value is None:
@@ -60,7 +60,7 @@ class Service:
         drafts: Callable[[Any], Any] = lambda kept: kept,
         **limits: Any,
     ) -> None:
-        """`drafts` makes those of the service of those of its store."""
+        """`drafts` wraps the resumable uploads of the store."""
         self.clock = Clock()
         self.store = MemoryStore()
         self.mounted_at = mounted_at
@@ -87,17 +87,17 @@ class Service:
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
 
     def ask(self, *args: Any, **options: Any) -> Answer:
-        """The one answer to a request, as `sent` takes it."""
+        """The only response to a request, with the arguments of `sent`."""
         connection = self.connect()
         connection.send(self.sent(*args, **options))
-        if args[0] == "HEAD":  # its length is that of what a GET would have
+        if args[0] == "HEAD":  # it has the length of the response to a GET
             connection.received = re.sub(rb"Content-Length: \d+", b"X: y", connection.received)
         (answer,) = connection.answers()
         connection.leave()
         return answer
 
     def created(self, *headers: str, target: str = "/uploads", content: bytes = b"") -> str:
-        """The path of a new upload, below where the tree is mounted."""
+        """Create an upload. Returns its path below the mount point."""
         named_by = [] if any(each.startswith("Upload-Metadata") for each in headers) else [NAMED]
         if not any(each.startswith("Upload-") and "Metadata" not in each for each in headers):
             named_by.append("Upload-Length: 11")
@@ -110,7 +110,7 @@ class Service:
         return self.ask("PATCH", upload, TUS, PART, offset_field, *headers, content=content)
 
     def half_a_part(self, upload: str) -> bytes:
-        """Of the whole content, `hello` and no more."""
+        """Send only `hello` of the content."""
         headers = (TUS, PART, "Upload-Offset: 0")
         return self.sent("PATCH", upload, *headers, content=WHOLE).removesuffix(b" world")
 
@@ -136,7 +136,7 @@ def service() -> Service:
 
 
 def refused(answer: Answer, status: int, code: int | None = None) -> str:
-    """The reason, of an answer that is a refusal as tus has it."""
+    """The reason in a refusal, which has the form that tus requires."""
     assert answer.status == status
     assert answer.headers["tus-resumable"] == "1.0.0"
     assert answer.headers["cache-control"] == "no-store"
@@ -146,10 +146,10 @@ def refused(answer: Answer, status: int, code: int | None = None) -> str:
     return reason
 
 
-# The way of a file
+# Complete uploads
 
 
-def test_a_file_goes_in_part_by_part(service: Service) -> None:
+def test_a_file_is_uploaded_part_by_part(service: Service) -> None:
     created = service.ask("POST", "/uploads", TUS, "Upload-Length: 11", NAMED)
     upload = created.headers["location"]
     assert re.fullmatch("/uploads/[0-9a-f]{32}", upload)
@@ -177,7 +177,7 @@ def test_a_file_goes_in_part_by_part(service: Service) -> None:
     assert service.ask("GET", last.headers["content-location"]).content == WHOLE
 
 
-def test_a_look_says_everything_and_is_not_cached(service: Service) -> None:
+def test_a_head_has_the_whole_state_and_is_not_cached(service: Service) -> None:
     upload = service.created("Upload-Length: 11")
     service.patch(upload, 0, b"hello")
     answer = service.look(upload)
@@ -193,7 +193,7 @@ def test_a_look_says_everything_and_is_not_cached(service: Service) -> None:
     assert answer.headers["content-location"] == "/media/prompts/en/hello.mp3"
 
 
-def test_an_upload_is_ended(service: Service) -> None:
+def test_an_upload_is_terminated(service: Service) -> None:
     upload = service.created()
     answer = service.ask("DELETE", upload, TUS)
     assert (answer.status, answer.headers["tus-resumable"], answer.content) == (204, "1.0.0", b"")
@@ -202,7 +202,7 @@ def test_an_upload_is_ended(service: Service) -> None:
     assert service.look(upload).status == 404
 
 
-def test_until_when_an_unfinished_upload_is_there_is_told(service: Service) -> None:
+def test_the_expiry_of_an_unfinished_upload_is_sent(service: Service) -> None:
     """Case 13."""
     created = service.ask("POST", "/uploads", TUS, "Upload-Length: 11", NAMED)
     upload = created.headers["location"]
@@ -211,7 +211,7 @@ def test_until_when_an_unfinished_upload_is_there_is_told(service: Service) -> N
         assert expires_s == pytest.approx(time.time() + 24 * 3600, abs=60)
 
 
-def test_a_part_can_come_in_chunks(service: Service) -> None:
+def test_a_part_can_be_chunked(service: Service) -> None:
     """Case 8."""
     upload = service.created()
     answer = service.patch(upload, 0, chunked(WHOLE, 3), "Transfer-Encoding: chunked")
@@ -219,10 +219,10 @@ def test_a_part_can_come_in_chunks(service: Service) -> None:
 
 
 @pytest.mark.parametrize("chunks", [False, True])
-def test_what_comes_behind_the_end_of_a_stored_upload_is_too_large(
+def test_content_after_the_end_of_a_stored_upload_is_refused(
     service: Service, chunks: bool
 ) -> None:
-    """Case 9. Nothing at all is what a client asks with that has lost the last answer."""
+    """Case 9. A client that has lost the last response sends an empty part."""
     upload = service.created()
     assert service.patch(upload, 0, WHOLE).status == 204
     coded = ["Transfer-Encoding: chunked"] if chunks else []
@@ -233,7 +233,7 @@ def test_what_comes_behind_the_end_of_a_stored_upload_is_too_large(
     assert (service.look(upload).status, service.content()) == (200, WHOLE)
 
 
-def test_what_was_uploaded_is_not_there_any_more_once_another_file_has_its_name(
+def test_a_finished_upload_is_gone_once_another_file_has_its_name(
     service: Service,
 ) -> None:
     upload = service.created()
@@ -248,7 +248,7 @@ def test_what_was_uploaded_is_not_there_any_more_once_another_file_has_its_name(
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_a_part_is_the_same_in_whatever_pieces_it_comes(service: Service, size: int) -> None:
+def test_a_part_can_arrive_in_any_pieces(service: Service, size: int) -> None:
     upload = service.created()
     sent = service.sent("PATCH", upload, TUS, PART, "Upload-Offset: 0", content=WHOLE)
     connection = service.connect()
@@ -259,7 +259,7 @@ def test_a_part_is_the_same_in_whatever_pieces_it_comes(service: Service, size: 
     assert service.content() == WHOLE
 
 
-def test_a_part_whose_connection_is_lost_is_kept_as_far_as_it_came(service: Service) -> None:
+def test_received_bytes_of_a_part_are_kept_when_the_connection_is_lost(service: Service) -> None:
     """Case 1."""
     upload = service.created()
     connection = service.connect()
@@ -273,7 +273,7 @@ def test_a_part_whose_connection_is_lost_is_kept_as_far_as_it_came(service: Serv
 
 
 class SlowDrafts:
-    """Kept drafts that write when `go_on` says so."""
+    """Resumable uploads that write only when `go_on` is called."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -298,8 +298,8 @@ class SlowDrafts:
         self._gate.callback(None)
 
 
-def test_what_waits_to_be_written_when_the_connection_is_lost_is_written() -> None:
-    """Case 1: to the last byte that has come, however slow the disk is."""
+def test_received_bytes_are_written_after_the_connection_is_lost() -> None:
+    """Case 1: up to the last received byte, even if the disk is slow."""
     service = Service(drafts=SlowDrafts)
     upload = service.created("Upload-Length: 1000000")
     headers = (TUS, PART, "Upload-Offset: 0")
@@ -310,7 +310,7 @@ def test_what_waits_to_be_written_when_the_connection_is_lost_is_written() -> No
     assert service.offset(upload) == 600_000
 
 
-def test_a_part_that_hangs_is_told_that_a_newer_one_has_come(service: Service) -> None:
+def test_a_hanging_part_is_superseded_by_a_newer_one(service: Service) -> None:
     """Case 28."""
     upload = service.created()
     connection = service.connect()
@@ -334,10 +334,10 @@ def test_a_part_that_hangs_is_told_that_a_newer_one_has_come(service: Service) -
     ],
     ids=lambda each: " ".join(each) if isinstance(each, tuple) else None,
 )
-def test_a_head_that_a_newer_request_supersedes_is_told_that_the_upload_is_locked(
+def test_a_superseded_head_gets_the_status_locked(
     head: tuple[str, ...], status: int, retry_after: str | None
 ) -> None:
-    """Case 84: tus-js-client begins a new upload after any other failure of a HEAD."""
+    """Case 84: tus-js-client creates a new upload after any other failure of a HEAD."""
     service = Service(drafts=SlowDrafts)
     upload = service.created()
     at_work, waiting, newest = (service.connect() for _ in range(3))
@@ -345,7 +345,7 @@ def test_a_head_that_a_newer_request_supersedes_is_told_that_the_upload_is_locke
     method, *fields = head
     waiting.send(service.sent(method, upload, TUS, *fields))
     newest.send(service.sent("HEAD", upload, TUS))
-    if method == "HEAD":  # its length is that of what a GET would have
+    if method == "HEAD":  # it has the length of the response to a GET
         waiting.received = re.sub(rb"Content-Length: \d+", b"X: y", waiting.received)
     (told,) = waiting.answers()
     assert (told.status, told.headers.get("retry-after")) == (status, retry_after)
@@ -359,7 +359,7 @@ def test_a_head_that_a_newer_request_supersedes_is_told_that_the_upload_is_locke
         connection.leave()
 
 
-def test_a_part_that_is_refused_is_not_wanted(service: Service) -> None:
+def test_the_content_of_a_refused_part_is_not_requested(service: Service) -> None:
     upload = service.created()
     connection = service.connect()
     head = service.sent(
@@ -370,7 +370,7 @@ def test_a_part_that_is_refused_is_not_wanted(service: Service) -> None:
     connection.leave()
 
 
-def test_an_upload_of_no_bytes_is_stored_at_once(service: Service) -> None:
+def test_an_empty_upload_is_stored_at_once(service: Service) -> None:
     """Case 7."""
     answer = service.ask("POST", "/uploads", TUS, "Upload-Length: 0", NAMED)
     assert (answer.status, answer.headers["upload-offset"]) == (201, "0")
@@ -378,7 +378,7 @@ def test_an_upload_of_no_bytes_is_stored_at_once(service: Service) -> None:
     assert service.content() == b""
 
 
-def test_a_part_can_come_with_the_creation(service: Service) -> None:
+def test_the_creation_can_include_a_part(service: Service) -> None:
     for content, offset in ((b"hello", "5"), (WHOLE, "11")):
         answer = service.ask(
             "POST", "/uploads", TUS, PART, "Upload-Length: 11", NAMED, content=content
@@ -389,7 +389,7 @@ def test_a_part_can_come_with_the_creation(service: Service) -> None:
     assert service.content() == WHOLE
 
 
-def test_a_length_can_be_told_later(service: Service) -> None:
+def test_the_length_can_be_deferred(service: Service) -> None:
     upload = service.created("Upload-Defer-Length: 1")
     answer = service.look(upload)
     assert answer.headers["upload-defer-length"] == "1"
@@ -400,7 +400,9 @@ def test_a_length_can_be_told_later(service: Service) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
-def test_a_part_is_what_its_checksum_says_or_comes_again(service: Service, algorithm: str) -> None:
+def test_a_part_with_a_wrong_checksum_is_dropped_and_can_be_sent_again(
+    service: Service, algorithm: str
+) -> None:
     digest = b64encode(hashlib.new(algorithm, b"hello").digest()).decode()
     upload = service.created()
     answer = service.patch(upload, 0, b"jello", f"Upload-Checksum: {algorithm} {digest}")
@@ -410,14 +412,14 @@ def test_a_part_is_what_its_checksum_says_or_comes_again(service: Service, algor
     assert (answer.status, service.offset(upload)) == (204, 5)
 
 
-# What is spoken here
+# Version and extensions
 
 
 @pytest.mark.parametrize(
     ("target", "headers"),
     [("/uploads", ()), ("/uploads/", (TUS,)), ("/uploads/a/b", ("Tus-Resumable: 0.2.2",))],
 )
-def test_what_is_spoken_here_is_told(target: str, headers: tuple[str, ...]) -> None:
+def test_options_list_version_and_extensions(target: str, headers: tuple[str, ...]) -> None:
     answer = Service(max_upload=1000).ask("OPTIONS", target, *headers)
     assert (answer.status, answer.content) == (204, b"")
     assert answer.headers["tus-version"] == answer.headers["tus-resumable"] == "1.0.0"
@@ -435,7 +437,7 @@ def test_what_is_spoken_here_is_told(target: str, headers: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "HEAD", "DELETE"])
-def test_another_version_is_refused_and_nothing_happens(service: Service, method: str) -> None:
+def test_another_version_is_refused_and_changes_nothing(service: Service, method: str) -> None:
     upload = service.created()
     target = "/uploads" if method == "POST" else upload
     for version in ([], ["Tus-Resumable: 0.2.2"], [TUS, TUS]):
@@ -450,7 +452,7 @@ def test_another_version_is_refused_and_nothing_happens(service: Service, method
     assert len(result(service.store.resumable.callers())) == 1
 
 
-def test_without_uploads_there_are_none() -> None:
+def test_without_resumable_uploads_the_routes_do_not_exist() -> None:
     clock = Clock()
     site = MediaSite(media_resource(Library(MemoryStore(), UploadLimits())), reactor=clock)
     for method in ("POST", "OPTIONS", "HEAD", "PATCH"):
@@ -460,10 +462,10 @@ def test_without_uploads_there_are_none() -> None:
         connection.leave()
 
 
-# Other methods, for those who can send nothing but POST
+# X-HTTP-Method-Override
 
 
-def test_a_post_can_stand_for_other_methods(service: Service) -> None:
+def test_a_post_can_override_its_method(service: Service) -> None:
     upload = service.created()
     patch = "X-HTTP-Method-Override: PATCH"
     answer = service.ask("POST", upload, TUS, PART, patch, "Upload-Offset: 0", content=b"hello")
@@ -479,7 +481,7 @@ def test_a_post_can_stand_for_other_methods(service: Service) -> None:
     assert answer.status == 201
 
 
-def test_a_post_stands_for_no_other_method(service: Service) -> None:
+def test_a_post_cannot_override_its_method_with_others(service: Service) -> None:
     upload = service.created()
     for method in ("GET", "PUT", "patch", "", "PATCH, DELETE", "OPTIONS", "\xff"):
         answer = service.ask("POST", upload, TUS, f"X-HTTP-Method-Override: {method}")
@@ -488,8 +490,8 @@ def test_a_post_stands_for_no_other_method(service: Service) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_a_safe_method_stands_for_no_other(service: Service, method: str) -> None:
-    """A page of another site can have a browser send it."""
+def test_a_safe_method_is_not_overridden(service: Service, method: str) -> None:
+    """A page of another site can make a browser send it."""
     upload = service.created()
     for other in ("DELETE", "PATCH"):
         for headers in ((), ("Sec-Fetch-Site: cross-site",)):
@@ -563,7 +565,7 @@ def test_a_file_has_the_name_that_the_path_and_the_metadata_give(
         ("/uploads", "Upload-Metadata: filename x.mp3", 400, 510),
     ],
 )
-def test_a_name_that_cannot_be_begins_no_upload(
+def test_an_invalid_name_creates_no_upload(
     service: Service, target: str, header: str, status: int, code: int
 ) -> None:
     """Cases 32 and 35."""
@@ -572,7 +574,7 @@ def test_a_name_that_cannot_be_begins_no_upload(
     assert result(service.store.resumable.callers()) == {}
 
 
-def test_a_name_that_is_taken_is_refused_and_one_that_is_taken_later_is_gone(
+def test_a_taken_name_is_refused_and_one_taken_later_ends_the_upload(
     service: Service,
 ) -> None:
     """Case 4."""
@@ -584,7 +586,7 @@ def test_a_name_that_is_taken_is_refused_and_one_that_is_taken_later_is_gone(
     assert service.content() == b"first"
 
 
-def test_the_content_can_be_declared_by_its_digest(service: Service) -> None:
+def test_the_digest_of_the_content_can_be_declared(service: Service) -> None:
     declared = metadata(filename="hello.mp3", directory="prompts/en", sha256=SHA256)
     upload = service.created(declared, "Upload-Length: 11")
     refused(service.patch(upload, 0, b"hello wOrld"), 400, 508)
@@ -606,7 +608,7 @@ def test_the_content_can_be_declared_by_its_digest(service: Service) -> None:
     ],
     ids=lambda field: field[:40],
 )
-def test_metadata_come_back_as_they_were_sent(service: Service, field: str) -> None:
+def test_metadata_are_returned_unchanged(service: Service, field: str) -> None:
     upload = service.created(f"Upload-Metadata: {field}", "Upload-Length: 11")
     assert service.look(upload).headers["upload-metadata"] == field
     service.patch(upload, 0, WHOLE)
@@ -614,7 +616,7 @@ def test_metadata_come_back_as_they_were_sent(service: Service, field: str) -> N
 
 
 @pytest.mark.parametrize("prefix", ["/mounted", "/a/b%20c"])
-def test_urls_lead_to_where_the_tree_is_mounted(prefix: str) -> None:
+def test_urls_have_the_prefix_of_the_tree(prefix: str) -> None:
     service = Service(mounted_at=prefix)
     headers = (TUS, PART, metadata(filename="a.mp3"), "Upload-Length: 11")
     answer = service.ask("POST", "/uploads/prompts/en", *headers, content=b"hello")
@@ -647,7 +649,9 @@ def test_urls_lead_to_where_the_tree_is_mounted(prefix: str) -> None:
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_begins_an_upload_is_clear(headers: tuple[str, ...], status: int, code: int) -> None:
+def test_only_an_unambiguous_creation_is_accepted(
+    headers: tuple[str, ...], status: int, code: int
+) -> None:
     """Case 37."""
     service = Service(max_upload=1000)
     answer = service.ask("POST", "/uploads", TUS, NAMED, *headers)
@@ -659,7 +663,7 @@ def test_what_begins_an_upload_is_clear(headers: tuple[str, ...], status: int, c
 @pytest.mark.parametrize(
     "kind", [None, "application/octet-stream", "application/offset+octet-streams; a=b", "audio/wav"]
 )
-def test_content_of_another_type_is_not_taken(service: Service, kind: str | None) -> None:
+def test_content_of_another_type_is_refused(service: Service, kind: str | None) -> None:
     upload = service.created()
     headers = [] if kind is None else [f"Content-Type: {kind}"]
     offset = "Upload-Offset: 0"
@@ -685,8 +689,8 @@ def test_the_type_of_a_part_may_have_parameters(service: Service, parameter: str
 
 
 @pytest.mark.parametrize("chunks", [b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n"])
-def test_chunked_coding_without_a_chunk_is_no_content(service: Service, chunks: bytes) -> None:
-    """Case 50: a creation, a look, an end, as proxies of HTTP/2 forward them."""
+def test_empty_chunked_content_is_no_content(service: Service, chunks: bytes) -> None:
+    """Case 50: POST, HEAD and DELETE as HTTP/2 proxies forward them."""
     coded = "Transfer-Encoding: chunked"
     creating = ("POST", "/uploads", TUS, NAMED, "Upload-Length: 11", coded)
     answer = service.ask(*creating, content=chunks)
@@ -712,7 +716,7 @@ NOWHERE = [
 
 
 @pytest.mark.parametrize("method", ["HEAD", "PATCH", "DELETE"])
-def test_where_there_is_no_upload_there_is_none(service: Service, method: str) -> None:
+def test_an_unknown_upload_is_not_found(service: Service, method: str) -> None:
     """Case 32."""
     for target in NOWHERE:
         answer = service.ask(method, target, TUS, PART, "Upload-Offset: 0")
@@ -721,9 +725,7 @@ def test_where_there_is_no_upload_there_is_none(service: Service, method: str) -
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_what_else_could_be_asked_of_an_upload_is_not_allowed(
-    service: Service, method: str
-) -> None:
+def test_other_methods_are_not_allowed(service: Service, method: str) -> None:
     upload = service.created()
     answer = service.ask(method, upload, TUS, content=b"hello")
     assert answer.status == 405
@@ -732,7 +734,7 @@ def test_what_else_could_be_asked_of_an_upload_is_not_allowed(
     assert service.offset(upload) == 0
 
 
-def test_strangers_are_told_which_tus_they_may_not_speak(service: Service) -> None:
+def test_refused_cross_site_requests_have_the_tus_version(service: Service) -> None:
     answer = service.ask("POST", "/uploads", TUS, NAMED, "Origin: https://elsewhere.example")
     assert (answer.status, answer.headers["tus-resumable"]) == (403, "1.0.0")
     assert "tus-resumable" not in service.ask("GET", "/media/").headers
@@ -741,7 +743,7 @@ def test_strangers_are_told_which_tus_they_may_not_speak(service: Service) -> No
 @pytest.mark.parametrize(
     ("coded", "status"), [("Content-Encoding: gzip", 415), ("Content-Range: bytes 0-4/5", 400)]
 )
-def test_content_that_is_no_file_is_refused(service: Service, coded: str, status: int) -> None:
+def test_encoded_or_partial_content_is_refused(service: Service, coded: str, status: int) -> None:
     upload = service.created()
     refused(service.patch(upload, 0, b"hello", coded), status)
     creating = ("POST", "/uploads", TUS, NAMED, "Upload-Length: 11", PART, coded)
@@ -749,14 +751,14 @@ def test_content_that_is_no_file_is_refused(service: Service, coded: str, status
     assert service.offset(upload) == 0
 
 
-def test_a_caller_with_too_many_unfinished_ones_is_told_so() -> None:
+def test_a_caller_with_too_many_unfinished_uploads_is_refused() -> None:
     service = Service(max_unfinished=1)
     service.created()
     answer = service.ask("POST", "/uploads", TUS, NAMED, "Upload-Length: 11")
     assert "1 unfinished uploads" in refused(answer, 429)
 
 
-def test_one_more_than_may_upload_is_told_when_to_come_back() -> None:
+def test_one_upload_too_many_is_refused_with_retry_after() -> None:
     service = Service(max_uploads=1)
     first, second = service.created(), service.created()
     connection = service.connect()
@@ -798,7 +800,7 @@ def test_a_page_of_another_site_may_not_upload(
     assert len(result(service.store.resumable.callers())) == 1
 
 
-def test_what_contradicts_a_finished_upload_is_refused(service: Service) -> None:
+def test_a_part_that_contradicts_a_finished_upload_is_refused(service: Service) -> None:
     upload = service.created(PART, "Upload-Length: 11", content=WHOLE)
     assert service.patch(upload, 11, b"").status == 204
     refused(service.patch(upload, 11, b"x"), 413, 506)
@@ -806,7 +808,7 @@ def test_what_contradicts_a_finished_upload_is_refused(service: Service) -> None
     assert service.offset(upload) == 11
 
 
-def test_a_length_that_is_not_that_of_what_has_the_digest_is_refused(service: Service) -> None:
+def test_a_length_other_than_that_of_the_file_with_the_digest_is_refused(service: Service) -> None:
     service.created(PART, "Upload-Length: 11", content=WHOLE)
     named = metadata(filename="hello.mp3", directory="prompts/en", sha256=SHA256)
     refused(service.ask("POST", "/uploads", TUS, named, "Upload-Length: 9"), 400, 508)
@@ -815,13 +817,15 @@ def test_a_length_that_is_not_that_of_what_has_the_digest_is_refused(service: Se
 
 
 @pytest.mark.parametrize("concat", ["partial", "final;/uploads/a /uploads/b"])
-def test_a_part_to_be_put_together_is_not_stored_as_a_whole(service: Service, concat: str) -> None:
+def test_a_part_for_concatenation_is_not_stored_as_a_whole_file(
+    service: Service, concat: str
+) -> None:
     creating = ("POST", "/uploads", TUS, NAMED, "Upload-Length: 11", PART)
     refused(service.ask(*creating, f"Upload-Concat: {concat}", content=WHOLE), 400)
     assert service.content() is None
 
 
-def test_a_part_that_is_not_kept_declares_no_length(service: Service) -> None:
+def test_a_dropped_part_does_not_set_the_length(service: Service) -> None:
     upload = service.created("Upload-Defer-Length: 1")
     wrong = "Upload-Checksum: sha1 " + b64encode(bytes(20)).decode()
     refused(service.patch(upload, 0, b"hello", "Upload-Length: 5", wrong), 460, 508)

@@ -1,1 +1,1 @@
-"""The HTTP interface: a Klein tree, one file for each family of routes."""
+"""The HTTP interface: Klein routes, with a module for each family of them."""

@@ -1,7 +1,4 @@
-"""What routes ask of a request: whom it comes from, which name its URL gives, and the way back.
-
-The small fields of a request: from its query and from an urlencoded form.
-"""
+"""What a request says besides a file: its caller, media name, headers, and fields."""
 
 from __future__ import annotations
 
@@ -20,45 +17,45 @@ from twistedmedia.limits import ByteBudget
 from twistedmedia.names import MediaName, decode, media_name_from_path, url_path
 from twistedmedia.store.preconditions import Precondition
 
-MEDIA = "media"  # the segment under which they are served
+MEDIA = "media"  # the segment under which media are served
 
 
 def header(request: Request, name: str) -> str | None:
-    """The value of a header; of one that was sent more than once all values, as a list (RFC 9110,
-    5.3). Bytes that are no ASCII come out as Latin-1 (5.5), whatever they are.
+    """The value of a header, or all values as a list if it was sent more than once (RFC 9110, 5.3).
+    Bytes outside of ASCII are decoded as Latin-1 (5.5).
     """
     values = request.requestHeaders.getRawHeaders(name.encode())
     return b", ".join(values).decode("latin-1") if values else None
 
 
 def segments_below(request: Request) -> list[bytes]:
-    """The segments of the path that follow the route's own, each decoded; one of them may hold a
-    slash that was sent as `%2F`.
+    """The decoded segments of the path below the route. A segment can contain a slash, sent as
+    `%2F`.
     """
     return list(request.postpath or ())
 
 
 def name_in_path(request: Request) -> MediaName:
-    """The name that the path gives.
+    """The media name in the path.
 
-    :raises MissingArgument: when there is no directory or the filename is empty.
-    :raises NameNotAllowed: when a rule for names is broken.
+    :raises MissingArgument: if there is no directory, or the filename is empty.
+    :raises NameNotAllowed: if the name breaks a rule.
     """
     return media_name_from_path(segments_below(request))
 
 
-def mounted_at(request: Request) -> str:
-    """The path under which media are served."""
+def route_path(request: Request) -> str:
+    """The path of the route, with the prefix under which the tree is mounted."""
     return "/" + url_path(request.prepath or [])
 
 
 def media_url(request: Request, name: MediaName) -> str:
-    """The path under which `name` is served, whichever of our routes the request has come to."""
+    """The path under which `name` is served. The request may be for any route of the tree."""
     return "/" + url_path([*(request.prepath or [])[:-1], MEDIA, *name.folders, name.filename])
 
 
 def conditions_of(request: Request) -> Conditions:
-    """The headers that make the request conditional, or ask for a part."""
+    """The preconditions and the range in the headers of the request."""
     return Conditions(
         if_match=header(request, "if-match"),
         if_unmodified_since=header(request, "if-unmodified-since"),
@@ -76,42 +73,42 @@ def precondition_of(request: Request) -> Precondition | None:
 
 
 def has_query_key(request: Request, key: bytes) -> bool:
-    """Whether the query has `key`, with or without a value; Twisted drops those without."""
+    """Whether the query has `key`. Unlike `request.args`, this finds keys without a value."""
     query = request.uri.partition(b"?")[2]
     return any(pair.partition(b"=")[0] == key for pair in query.split(b"&"))
 
 
-def refuse_what_is_no_file(request: Request) -> None:
-    """Refuse content that would be stored as something else than the file that the client means.
+def check_whole_content(request: Request) -> None:
+    """Check that the content is neither encoded nor a part of a file.
 
-    :raises UnsupportedContent: when it has a coding.
-    :raises BadRequest: when it is said to be a part (RFC 9110, 14.4: what `curl -C - -T` sends).
+    :raises UnsupportedContent: if it has a content coding.
+    :raises BadRequest: if it has `Content-Range` (RFC 9110, 14.4), which `curl -C - -T` sends.
     """
     coding = (header(request, "content-encoding") or "identity").strip().lower()
     if coding != "identity":
         raise UnsupportedContent("send the content without Content-Encoding")
     if header(request, "content-range") is not None:
-        raise BadRequest("a part of a file cannot be stored; send the whole without Content-Range")
+        raise BadRequest("send the whole file without Content-Range; a part of it cannot be stored")
 
 
 def caller_of(request: Request) -> Caller:
-    """Who has sent the request: so far, the address that it comes from."""
+    """The caller that has sent the request, identified by its address so far."""
     return Caller.at(str(getattr(request.getClientAddress(), "host", "local")))
 
 
-ARGUMENTS = ("url", "directory", "filename", "sha256")  # of forms, and of imports
+ARGUMENTS = ("url", "directory", "filename", "sha256")  # of forms and imports
 MAX_JSON_BYTES = 32 << 10
-FILE_FIELD = "body"  # of an urlencoded form
-MAX_FIELD_BYTES = 8 << 10  # as sent; a name of 1,024 bytes takes 3,072 with every byte escaped
+FILE_FIELD = "body"  # the file in an urlencoded form
+MAX_FIELD_BYTES = 8 << 10  # of a value; a name of 1,024 bytes has 3,072 with every byte escaped
 
 
 class Arguments:
-    """Fields by name, each given at most once, in the query or in the form."""
+    """Fields of the query and of the form by name. Each may be given only once."""
 
     def __init__(self, query: Mapping[bytes, Sequence[bytes]], names: Sequence[str]) -> None:
-        """`query` is parsed and decoded; of it `names` count.
+        """Take the fields `names` of `query`, which is decoded already.
 
-        :raises Malformed: when one of them is there twice.
+        :raises Malformed: if one of them is given twice.
         """
         self._values: dict[str, bytes] = {}
         self._given: set[str] = set()
@@ -121,25 +118,25 @@ class Arguments:
                 self._values[name] = value
 
     def begin(self, name: str) -> None:
-        """A field of the form begins.
+        """Begin a field of the form.
 
-        :raises Malformed: when it was given before.
+        :raises Malformed: if it is given already.
         """
         if name in self._given:
             raise Malformed(f"the field {name[:64]!r} is given twice")
         self._given.add(name)
 
-    def add(self, name: str, piece: bytes) -> None:
-        """More of a field's value, still encoded.
+    def add_encoded(self, name: str, piece: bytes) -> None:
+        """Append an urlencoded piece to the value of a field.
 
-        :raises Malformed: when it is too long, or encoded wrongly.
+        :raises Malformed: if the value is too long, or the encoding is invalid.
         """
-        self.give(name, decode_urlencoded(piece))
+        self.add(name, decode_urlencoded(piece))
 
-    def give(self, name: str, piece: bytes) -> None:
-        """More of a field's value, as it is.
+    def add(self, name: str, piece: bytes) -> None:
+        """Append a decoded piece to the value of a field.
 
-        :raises Malformed: when it is too long.
+        :raises Malformed: if the value is too long.
         """
         value = self._values.get(name, b"") + piece
         if len(value) > MAX_FIELD_BYTES:
@@ -147,28 +144,28 @@ class Arguments:
         self._values[name] = value
 
     def has(self, name: str) -> bool:
-        """Whether `name` was given, be it empty."""
+        """Whether `name` is given. Its value may be empty."""
         return name in self._given
 
     def get(self, name: str) -> str | None:
-        """The value of `name`, None when it is absent or empty.
+        """The value of `name`, None if it is absent or empty.
 
-        :raises NameNotAllowed: when it is not UTF-8.
+        :raises NameNotAllowed: if it is not UTF-8.
         """
         return decode(self._values[name]) if self._values.get(name) else None
 
     def require(self, name: str) -> str:
         """The value of `name`.
 
-        :raises MissingArgument: when it is absent or empty.
-        :raises NameNotAllowed: when it is not UTF-8.
+        :raises MissingArgument: if it is absent or empty.
+        :raises NameNotAllowed: if it is not UTF-8.
         """
         return decode(self.require_bytes(name))
 
     def require_bytes(self, name: str) -> bytes:
-        """The value of `name`, whatever bytes it is.
+        """The undecoded value of `name`.
 
-        :raises MissingArgument: when it is absent or empty.
+        :raises MissingArgument: if it is absent or empty.
         """
         if not self._values.get(name):
             raise MissingArgument(name)
@@ -182,11 +179,11 @@ async def read_urlencoded(
     names: Sequence[str] | None = None,
     write: Callable[[list[bytes]], Awaitable[object]] | None = None,
 ) -> None:
-    """Read an urlencoded form. Its fields with one of `names`, or all of them, become `arguments`.
-    With `write` the field `body` is a file: `write` gets its pieces, still encoded.
+    """Read an urlencoded form. Its fields, or only those in `names`, are added to `arguments`. With
+    `write`, the field `body` is a file, and `write` is awaited with its encoded pieces.
 
-    :raises TooLarge: when the form has more than `max_bytes`.
-    :raises Malformed: when it is malformed, or a field is given twice or is too long.
+    :raises TooLarge: if the form has more than `max_bytes`.
+    :raises Malformed: if it is malformed, or a field is given twice or is too long.
     """
     decoder = UrlencodedDecoder()
     budget = ByteBudget(max_bytes, "the form")
@@ -207,7 +204,7 @@ async def read_urlencoded(
                 elif write is not None and field == FILE_FIELD:
                     pieces.append(event)
                 elif names is None or field in names:
-                    arguments.add(field, event)
+                    arguments.add_encoded(field, event)
         if pieces and write is not None:
             await write(pieces)
     for event in decoder.end():
@@ -216,9 +213,9 @@ async def read_urlencoded(
 
 
 async def read_json(body: Body, arguments: Arguments, names: Sequence[str]) -> None:
-    """Read a JSON object. Its members with one of `names` become `arguments`.
+    """Read a JSON object. Its members in `names` are added to `arguments`.
 
-    :raises Malformed: when it is not a JSON object, or one of them is not text, or is given twice.
+    :raises Malformed: if it is not a JSON object, or a member is not text or is given twice.
     """
     budget = ByteBudget(MAX_JSON_BYTES, "the JSON")
     data = bytearray()
@@ -240,6 +237,6 @@ async def read_json(body: Body, arguments: Arguments, names: Sequence[str]) -> N
             if not isinstance(value, str):
                 raise Malformed(f"the argument '{name}' is not text")
             arguments.begin(name)
-            arguments.give(name, value.encode("utf-8", "surrogatepass"))
+            arguments.add(name, value.encode("utf-8", "surrogatepass"))
         elif name == FILE_FIELD:
             arguments.begin(name)

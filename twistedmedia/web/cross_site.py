@@ -1,10 +1,9 @@
-"""Cross-origin resource sharing: what a browser is told about pages of other origins (Fetch
-standard, 3.2). Pages of the origins that the operator names may do what our own may.
+"""Cross-site requests: which ones are refused (CSRF), and which origins may make them (CORS).
 
-Whom a request must not come from: pages of other sites, in browsers of those who may be here.
-
-There is no authentication, and a browser carries out what any page tells it. What keeps strangers
-out is that a browser says whose page it was, and under which name it found us.
+Without authentication, a browser would carry out the requests of any page that it shows. So a
+request that changes something is refused if the browser says that it comes from another site. On
+loopback addresses the `Host` is checked as well, against DNS rebinding. Pages of the origins that
+the operator names may do what pages of the service itself may (Fetch standard, 3.2).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from twistedmedia.json_response import Response
 from twistedmedia.web.arguments import header
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
-_MAY_SEND = (
+_REQUEST_HEADERS = (
     "Accept",
     "Cache-Control",
     "Content-Digest",
@@ -43,10 +42,10 @@ _MAY_SEND = (
     "Upload-Offset",
     "Want-Repr-Digest",
     "X-HTTP-Method-Override",
-    "X-Request-ID",  # of tus-js-client
+    "X-Request-ID",  # sent by tus-js-client
     "X-Requested-With",
 )
-_MAY_SEE = ", ".join(
+_EXPOSED_HEADERS = ", ".join(
     (
         "Accept-Ranges",
         "Content-Disposition",
@@ -69,26 +68,25 @@ _MAY_SEE = ", ".join(
         "Upload-Offset",
     )
 )
-_REMEMBER_S = 7200  # the most that Chromium remembers; others cut it down themselves
+_MAX_AGE_S = 7200  # the maximum of Chromium; other browsers reduce it themselves
 
-
-# What else a page may ask to send: tracing and authorization headers, an app's own. A page needs a
-# few; a head may have 256 lines.
-_MOST_ASKED = 64
+# How many other headers a preflight request is granted, such as those for tracing, authorization,
+# or of an app. A page needs a few of them; a head may have 256 lines.
+_MAX_OTHER_HEADERS = 64
 _TOKEN = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]{1,128}", re.IGNORECASE | re.ASCII)
 
-# As a browser writes one (RFC 6454, 6.2): no path, and no port where it is the scheme's own. Apps
-# in web views and browsers' extensions have schemes of their own.
+# As browsers write it (RFC 6454, 6.2): without a path, and without the default port of the scheme.
+# Apps in web views and browser extensions have schemes of their own.
 _ORIGIN = re.compile(
     r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII
 )
-_OWN_PORTS = {"http": "80", "https": "443"}
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def parse_origins(texts: Iterable[str]) -> frozenset[str]:
-    """The origins that `texts` name, as browsers write them.
+    """Parse origins, and write them as browsers do.
 
-    :raises ValueError: when one is none.
+    :raises ValueError: if a text is not an origin.
     """
     return frozenset(_origin(text.strip()) for text in texts if text.strip())
 
@@ -97,32 +95,32 @@ def _origin(text: str) -> str:
     match = _ORIGIN.fullmatch(text.lower().removesuffix("/"))
     if match is None:
         raise ValueError(
-            f"{text!r} is no origin; write it like https://app.example, http://app:81 or "
+            f"{text!r} is not an origin; write it like https://app.example, http://app:81 or "
             "capacitor://localhost"
         )
     scheme, host, port = match.groups()
-    own = port in (None, _OWN_PORTS.get(scheme))
-    return f"{scheme}://{host}" + ("" if own else f":{port}")
+    is_default = port in (None, _DEFAULT_PORTS.get(scheme))
+    return f"{scheme}://{host}" + ("" if is_default else f":{port}")
 
 
-def _granted(asked: str | None) -> str:
-    """The headers that a page may send, with those that its browser has asked for."""
-    usual = {name.lower() for name in _MAY_SEND}
-    names = [name.strip(" \t") for name in (asked or "").split(",")]
-    more = [name for name in names if _TOKEN.fullmatch(name) and name.lower() not in usual]
-    return ", ".join([*_MAY_SEND, *dict.fromkeys(more[:_MOST_ASKED])])
+def _allowed_headers(requested: str | None) -> str:
+    """The headers that a page may send, including those that its browser has `requested`."""
+    known = {name.lower() for name in _REQUEST_HEADERS}
+    names = [name.strip(" \t") for name in (requested or "").split(",")]
+    others = [name for name in names if _TOKEN.fullmatch(name) and name.lower() not in known]
+    return ", ".join([*_REQUEST_HEADERS, *dict.fromkeys(others[:_MAX_OTHER_HEADERS])])
 
 
 class CorsPolicy:
-    """Tells browsers that pages of some origins may ask, and see what is answered."""
+    """Lets pages of some origins make requests and read the responses."""
 
     def __init__(self, origins: frozenset[str]) -> None:
-        """`origins` as browsers write them: `https://app.example`."""
+        """`origins` are written as browsers write them: `https://app.example`."""
         self._origins = origins
 
-    def answer(self, request: Request) -> Response | None:
-        """Mark the answer to `request` for its page to see; the whole answer, if the browser only
-        asks whether the page may ask.
+    def apply(self, request: Request) -> Response | None:
+        """Set the CORS headers of the response, if the origin is allowed. Returns the complete
+        response to a preflight request, otherwise None.
         """
         if not self._origins:
             return None
@@ -132,64 +130,64 @@ class CorsPolicy:
             return None
         request.setHeader("access-control-allow-origin", origin)
         if request.method != b"OPTIONS" or not header(request, "access-control-request-method"):
-            request.setHeader("access-control-expose-headers", _MAY_SEE)
+            request.setHeader("access-control-expose-headers", _EXPOSED_HEADERS)
             return None
         return Response(
             204,
             {
                 "Access-Control-Allow-Methods": _METHODS,
-                "Access-Control-Allow-Headers": _granted(
+                "Access-Control-Allow-Headers": _allowed_headers(
                     header(request, "access-control-request-headers")
                 ),
-                "Access-Control-Max-Age": str(_REMEMBER_S),
+                "Access-Control-Max-Age": str(_MAX_AGE_S),
             },
             b"",
         )
 
 
 _PORT = re.compile(r":[0-9]*$")
-_WEB = frozenset({"http", "https"})
-# `none` is the user's own doing: an address typed, a bookmark (Fetch Metadata, 2.3).
-_OWN = frozenset({"same-origin", "none"})
+_WEB_SCHEMES = frozenset({"http", "https"})
+# `none`: the user has typed the address or opened a bookmark (Fetch Metadata, 2.3).
+_OWN_SITES = frozenset({"same-origin", "none"})
 
 
 @dataclass(frozen=True, slots=True)
 class CsrfPolicy:
-    """Tells who is one. `is_open`: everybody who can connect may do everything, whatever name they
-    know us by. Under which name trusted `proxies` are known is their business. Pages of `origins`
-    are none, wherever they come from.
+    """Refuses DNS rebinding, and cross-site requests that change something, except from `origins`.
+
+    With `is_open`, or for requests through trusted `proxies`, the `Host` is not checked.
     """
 
     is_open: bool = False
     proxies: Proxies = NO_PROXIES
     origins: frozenset[str] = frozenset()
 
-    def refuse(self, request: Request) -> None:
-        """Refuse a request that a stranger's page has made.
+    def check(self, request: Request) -> None:
+        """Check the origin and the `Host` of a request.
 
-        :raises Forbidden: saying why.
+        :raises Forbidden: if the request may not be made.
         """
         if request.method not in SAFE_METHODS and not self._is_from_own_pages(request):
-            raise Forbidden("pages of another site may not change anything here")
+            raise Forbidden("requests from pages of another site may not change anything")
         if not self.is_open:
-            self._refuse_rebinding(request)
+            self._check_host(request)
 
-    def refuse_embedded(self, request: Request) -> None:
-        """Refuse what a page of another site has a browser load into it: that costs somebody
-        something, and its user has not asked for it. A link may lead here.
+    def check_embedded(self, request: Request) -> None:
+        """Check the origin of a safe request that is expensive. A page of another site may link to
+        it, but not load it (as an image, for example), which the user would not notice.
 
-        :raises Forbidden: saying why.
+        :raises Forbidden: if a page of another site loads it.
         """
         is_link = header(request, "sec-fetch-dest") == "document"
         if not is_link and not self._is_from_own_pages(request):
-            raise Forbidden("pages of another site may not have anything fetched")
+            raise Forbidden("requests from pages of another site may not start a fetch")
 
     def _is_from_own_pages(self, request: Request) -> bool:
         return header(request, "origin") in self.origins or _is_from_own_site(request)
 
-    def _refuse_rebinding(self, request: Request) -> None:
-        """A name that leads to a loopback address, and is none of its own, is a stranger's, who has
-        a browser take us for a part of his site.
+    def _check_host(self, request: Request) -> None:
+        """On a loopback address, refuse any other `Host`. An attacker can have a name of his own
+        site resolve to this address, so that browsers take the service for a part of that site.
         """
         local = getattr(request.getHost(), "host", None)
         if local is None or not _is_loopback(local):
@@ -199,21 +197,23 @@ class CsrfPolicy:
             return
         peer = peer_host(getattr(request.client, "host", None))
         if not self.proxies.trusts(peer):
-            raise Forbidden("on this address the Host has to be localhost, or a loopback address")
+            raise Forbidden(
+                "on a loopback address, the Host must be localhost or a loopback address"
+            )
 
 
 def _is_from_own_site(request: Request) -> bool:
-    """Whether, as far as the browser says, no page of another site is behind it."""
+    """Whether the browser does not say that the request comes from another site."""
     site = header(request, "sec-fetch-site")
     if site is not None:
-        return site in _OWN
-    # Older browsers, and all of them where there is no TLS. As the scheme may be a proxy's, http
-    # and https are not told apart. A host of any other scheme is an app's or an extension's.
+        return site in _OWN_SITES
+    # Older browsers send only this, and so do all browsers without TLS. http and https are equal,
+    # since a proxy may change the scheme. Other schemes are those of apps and extensions.
     origin = header(request, "origin")
     if origin is None:
         return True
-    scheme, _, of = origin.lower().partition("://")  # `null` has none
-    return scheme in _WEB and of != "" and of == (header(request, "host") or "").lower()
+    scheme, _, host = origin.lower().partition("://")  # `null` has no scheme
+    return scheme in _WEB_SCHEMES and host != "" and host == (header(request, "host") or "").lower()
 
 
 @lru_cache(1024)

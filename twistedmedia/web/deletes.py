@@ -1,4 +1,4 @@
-"""The route that deletes."""
+"""Routes that delete files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_FORM_BYTES = 8 << 10
 
 
 class DeleteRoutes:
-    """`DELETE /media/<directory>/<filename>`, and `DELETE /media` with the two as fields."""
+    """`DELETE /media/<directory>/<filename>`, and `DELETE /media` with these two as fields."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -38,14 +38,14 @@ class DeleteRoutes:
         add_route(app, "/media", ["DELETE"], self.delete_fields)
 
     async def delete_path(self, request: Request) -> Response:
-        """The path names the file."""
+        """Delete the file that the path names."""
         segments = segments_below(request)
-        if len(segments) < 2 or segments[-1] == b"":  # whether it is there or not
-            raise NameConflict("this names a directory, which goes when its last file goes")
+        if len(segments) < 2 or segments[-1] == b"":  # whether it exists or not
+            raise NameConflict("this is a directory; it is removed with its last file")
         return await self._delete(request, name_in_path(request))
 
     async def delete_fields(self, request: Request) -> Response:
-        """The fields `directory` and `filename`, of the query or of a form, name the file."""
+        """Delete the file that fields of the query or of a form name."""
         arguments = Arguments(request.args, ("directory", "filename"))
         body = body_of(request)
         media_type, _ = parse_content_type(header(request, "content-type"))

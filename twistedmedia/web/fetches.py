@@ -1,9 +1,8 @@
-"""Routes that fetch and say what it cost: `GET /fetch`, and `GET /` for the upstream's own page."""
+"""Routes that fetch a URL and report the time that it took: `GET /fetch`, and `GET /`."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TypeVar
 
 from klein import Klein
 from twisted.web.server import Request
@@ -27,16 +26,14 @@ from twistedmedia.web.cross_site import CsrfPolicy
 from twistedmedia.web.routing import add_route
 from twistedmedia.web.time_cost_page import PAGE_POLICY, time_cost_page
 
-T = TypeVar("T")
-
 JSON, PAGE = "application/json", "text/html"
 
 
 class FetchRoutes:
-    """`GET /fetch`, and `GET /` where there is an upstream."""
+    """`GET /fetch`, and `GET /` if there is an upstream."""
 
     def __init__(self, library: Library, csrf: CsrfPolicy) -> None:
-        """Pages that `csrf` refuses have nothing fetched."""
+        """`csrf` refuses fetches that pages of other sites start."""
         self._library = library
         self._csrf = csrf
 
@@ -48,19 +45,19 @@ class FetchRoutes:
             add_route(app, "/", ["GET"], self.front)
 
     async def fetch(self, request: Request) -> Response:
-        """Fetch the URL that the query gives, or the upstream's own."""
-        fetches = fetching_or_forbidden(self._library.fetches)
-        url = _url_asked_for(request, fetches)
+        """Fetch the URL in the query, or that of the upstream. JSON is preferred."""
+        fetches = fetches_or_forbidden(self._library.fetches)
+        url = _requested_url(request, fetches)
         preferred = _preferred(header(request, "accept"), JSON, PAGE)
         return await self._respond(request, url, preferred)
 
     async def front(self, request: Request) -> Response:
-        """Fetch the upstream's own URL, for people first of all."""
+        """Fetch the URL of the upstream. HTML is preferred."""
         preferred = _preferred(header(request, "accept"), PAGE, JSON)
         return await self._respond(request, None, preferred)
 
     async def _respond(self, request: Request, url: Url | None, media_type: str) -> Response:
-        self._csrf.refuse_embedded(request)
+        self._csrf.check_embedded(request)
         cache_control = header(request, "cache-control")
         fresh = asks_for_fresh(cache_control, header(request, "pragma"))
         keep = not forbids_storing(cache_control)
@@ -68,20 +65,20 @@ class FetchRoutes:
         return _page(outcome) if media_type == PAGE else _json(outcome)
 
 
-def fetching_or_forbidden(means: T | None) -> T:
-    """The `means` to fetch, where there are any.
+def fetches_or_forbidden(fetches: Fetches | None) -> Fetches:
+    """Return `fetches`.
 
-    :raises Forbidden: where fetching is switched off.
+    :raises Forbidden: if it is None, because fetching is switched off.
     """
-    if means is None:
-        raise Forbidden("this service fetches nothing")
-    return means
+    if fetches is None:
+        raise Forbidden("fetching is switched off on this service")
+    return fetches
 
 
 def url_to_fetch(data: bytes) -> Url:
-    """The URL that an argument gives.
+    """Parse the URL in an argument.
 
-    :raises BadRequest: when it is none that could be fetched.
+    :raises BadRequest: if it is not a URL that can be fetched.
     """
     try:
         return parse_url(data.decode("utf-8"))
@@ -91,7 +88,7 @@ def url_to_fetch(data: bytes) -> Url:
         raise BadRequest(f"the url cannot be fetched: {error}") from error
 
 
-def _url_asked_for(request: Request, fetches: Fetches) -> Url | None:
+def _requested_url(request: Request, fetches: Fetches) -> Url | None:
     values = request.args.get(b"url", [])
     if len(values) > 1:
         raise Malformed("the argument 'url' is given twice")
@@ -104,8 +101,8 @@ def _url_asked_for(request: Request, fetches: Fetches) -> Url | None:
 
 @lru_cache(maxsize=256)
 def _preferred(accept: str | None, *offered: str) -> str:
-    """Which of the media types that are offered is to be sent, the first of those that are as
-    welcome as each other (RFC 9110, 12.5.1); the first, too, when none is welcome.
+    """The media type, of those `offered`, that the client prefers (RFC 9110, 12.5.1). The first one
+    if several are equal, or none is acceptable.
     """
     accepted = parse_accept_header(accept, MIMEAccept)
     return accepted.best_match(offered, offered[0]) or offered[0]

@@ -1,4 +1,4 @@
-"""The parts of a multipart form as they arrive: files become uploads, text parts arguments."""
+"""The parts of a multipart form as they are received: files become uploads, texts become fields."""
 
 from __future__ import annotations
 
@@ -12,51 +12,52 @@ from twistedmedia.library.upload import MIN_PREPARED_BYTES, Upload
 from twistedmedia.names import media_name
 from twistedmedia.web.arguments import ARGUMENTS, MAX_FIELD_BYTES, Arguments
 
-_OF_FILES = ("directory", "filename", "sha256")
-_OF_ONE_FILE = ("filename", "sha256")
-_OF_NAMES = ("directory", "filename")
-_ANY = "a"  # a name that can be any file's, and any directory's
-# RFC 2045, 6.1: those that leave the content as it is.
+_FILE_FIELDS = ("directory", "filename", "sha256")
+_SINGLE_FILE_FIELDS = ("filename", "sha256")
+_NAME_FIELDS = ("directory", "filename")
+_ANY = "a"  # stands for any valid directory or filename
+# Encodings that do not change the content (RFC 2045, 6.1).
 _PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
-# Of parts without a filename: what a client sends so is not meant to be lost.
-_TYPES_OF_FILES = ("audio/", "video/", "application/octet-stream")
+# Without a filename, a part of these types is still a file. To ignore it would lose data.
+_FILE_TYPES = ("audio/", "video/", "application/octet-stream")
 
 
 class FormParts:
-    """The parts of one form. `files` are the files that were received whole, in their order. A file
-    part without filename and content does not count: browsers send it for a field without a file.
+    """The parts of one form. `files` are the completely received files, in order.
+
+    A file part without filename and content is ignored: browsers send it for an empty file field.
     """
 
     def __init__(
         self,
         begin: Callable[[], Upload],
-        hold: Callable[[], Awaitable[None]],
+        open_file: Callable[[], Awaitable[None]],
         turn: Callable[[], Awaitable[None]],
-        turn_to_drop: Callable[[], Awaitable[None]],
+        dropping_turn: Callable[[], Awaitable[None]],
     ) -> None:
-        """`begin` begins an upload. `hold` is awaited for each that has content: one more file
-        is held open, to the end of the form. `turn` is awaited before each event is decoded, and
-        between files that are named or left. `turn_to_drop` is awaited for each `PIECE_BYTES` of
-        content that nobody needs.
+        """`begin` begins an upload. `open_file` is awaited once for each upload with content, which
+        needs an open file until the form ends. `turn` is awaited before each event is decoded, and
+        between files that are named or aborted. `dropping_turn` is awaited for each `PIECE_BYTES`
+        of content that is dropped.
         """
         self.files: list[Upload] = []
-        self._begun: list[Upload] = []  # those that do not count, too
+        self._begun: list[Upload] = []  # including ignored ones
         self._begin_upload = begin
-        self._hold = hold
+        self._open_file = open_file
         self._turn = turn
-        self._turn_to_drop = turn_to_drop
-        self._dropped = 0  # bytes since the last turn to drop them
-        self._texts: list[tuple[str, bytearray]] = []  # of arguments only
-        self._text = bytearray()  # of the part that is being received, if it is a text
-        self._file: Upload | None = None  # of that part, if it is a file
-        self._is_untouched = False  # the file has neither a filename nor content
-        self._is_held = False  # `_hold` was asked for it, whatever came of that
-        self._pieces: list[bytes] = []  # of the file, not written yet
+        self._dropping_turn = dropping_turn
+        self._dropped = 0  # bytes since the last dropping turn
+        self._texts: list[tuple[str, bytearray]] = []  # fields only
+        self._text = bytearray()  # of the current part, if it is a text
+        self._file: Upload | None = None  # of the current part, if it is a file
+        self._is_untouched = False  # the current file has neither a filename nor content
+        self._is_open = False  # `_open_file` was called for the current file
+        self._pieces: list[bytes] = []  # of the current file, not written yet
 
-    async def take(self, events: Iterable[FormEvent]) -> None:
-        """Take what one batch of the form brings.
+    async def feed(self, events: Iterable[FormEvent]) -> None:
+        """Process the events of one batch of the form.
 
-        :raises UnsupportedContent: if an argument is encoded, or files are nested in a part.
+        :raises UnsupportedContent: if a field is encoded, or a part contains several files.
         """
         await self._turn()
         for event in events:
@@ -78,46 +79,46 @@ class FormParts:
             await self._turn()
             while self._dropped >= PIECE_BYTES:
                 self._dropped -= PIECE_BYTES
-                await self._turn_to_drop()
+                await self._dropping_turn()
         await self._write()
 
     def has(self, name: str) -> bool:
-        """Whether the form has that argument."""
+        """Whether the form has the field `name`."""
         return any(each == name for each, _ in self._texts)
 
     def arguments(self, fields: Arguments, names: Sequence[str] = ARGUMENTS) -> Arguments:
-        """`fields`, with those arguments of `names` that the form has.
+        """Add the fields of the form that are in `names` to `fields`. Returns `fields`.
 
-        :raises Malformed: when one is given twice, or too long.
+        :raises Malformed: if a field is given twice or is too long.
         """
         for name, text in self._texts:
             if name in names:
                 fields.begin(name)
-                fields.give(name, bytes(text))
+                fields.add(name, bytes(text))
         return fields
 
-    async def leave(self, error: Exception) -> None:
-        """The form ends by `error`. Nothing of its files is left but what is published."""
+    async def abort(self, error: Exception) -> None:
+        """End the form because of `error`. Drops all files that are not published."""
         files = [*self.files] if self._file is None else [*self.files, self._file]
-        left = [file for file in files if not file.is_publishing]
-        if left:
-            left[0].report_failure(error, len(left) - 1)
+        dropped = [file for file in files if not file.is_publishing]
+        if dropped:
+            dropped[0].report_failure(error, len(dropped) - 1)
         for file in self._begun:
             file.leave()
             await self._turn()
 
     async def name_files(self) -> None:
-        """Give every file its name. Called when all parts were received.
+        """Give every file its name, after all parts were received.
 
-        :raises Malformed: when an argument is given twice, or too long.
-        :raises BadRequest: when one that is about one file stands in a form of several.
+        :raises Malformed: if a field is given twice or is too long.
+        :raises BadRequest: if a field that applies to one file is in a form with several.
         """
-        fields = self.arguments(Arguments({}, ()), _OF_FILES)
+        fields = self.arguments(Arguments({}, ()), _FILE_FIELDS)
         if len(self.files) > 1:
-            for name in filter(fields.has, _OF_ONE_FILE):
+            for name in filter(fields.has, _SINGLE_FILE_FIELDS):
                 raise BadRequest(
-                    f"the field '{name}' is about one file, and the form has {len(self.files)}; "
-                    "leave it out, or send a form for each file"
+                    f"the field '{name}' applies to one file, but the form has {len(self.files)}; "
+                    "leave it out, or send each file in a form of its own"
                 )
         for file in self.files:
             if file is not self.files[0]:
@@ -133,7 +134,7 @@ class FormParts:
     def _begin_file(self, part: PartBegins, filename: str) -> None:
         file = self._file = self._begin_upload()
         self._begun.append(file)
-        self._is_untouched, self._is_held = not filename, False
+        self._is_untouched, self._is_open = not filename, False
         file.directory, file.filename = part.name, filename
         try:
             _refuse_encoded(part)
@@ -142,13 +143,13 @@ class FormParts:
             )
         except MediaError as error:
             file.fail(error)
-        self._judge(file)
+        self._check_name(file)
 
-    def _judge(self, file: Upload) -> None:
-        """Fail `file` now if its name is bad whatever text parts are still to come. A part
-        `directory` may come for all files of the form, and a part `filename` for its only one.
+    def _check_name(self, file: Upload) -> None:
+        """Fail `file` early if no later text part can make its name valid. A part `directory` can
+        follow for all files of the form, and a part `filename` for the only file.
         """
-        fields = self.arguments(Arguments({}, ()), _OF_NAMES)
+        fields = self.arguments(Arguments({}, ()), _NAME_FIELDS)
         has_directory = fields.has("directory")
         has_filename = fields.has("filename") or bool(self.files)
         if has_directory and has_filename:
@@ -179,17 +180,17 @@ class FormParts:
         if file is not None and self._pieces:
             pieces, self._pieces = self._pieces, []
             self._is_untouched = False
-            if not self._is_held and file.failure is None:
-                self._is_held = True
+            if not self._is_open and file.failure is None:
+                self._is_open = True
                 try:
-                    await self._hold()
+                    await self._open_file()
                 except MediaError as error:
                     file.fail(error)
             await file.write(pieces)
 
 
 def _name(file: Upload, fields: Arguments) -> None:
-    """Give `file` its name, and its digest. Fields that are given count, else those of its part."""
+    """Set the name and the digest of `file`. Fields of the form override those of its part."""
     try:
         if fields.has("directory"):
             file.directory = fields.require("directory")
@@ -208,20 +209,19 @@ def _name(file: Upload, fields: Arguments) -> None:
 
 
 def _is_file(part: PartBegins) -> bool:
-    """Whether the part is a file: it has a filename, or its type says that it is not a text, and it
-    is not an argument.
+    """Whether the part is a file: it has a filename, or the type of a file but no field's name.
 
-    :raises UnsupportedContent: if it holds several files (`curl -F 'a=@x,y'`; RFC 7578, 4.3).
+    :raises UnsupportedContent: if it has several files (`curl -F 'a=@x,y'`; RFC 7578, 4.3).
     """
     media_type, _ = parse_content_type(part.headers.get("content-type"))
     if media_type.startswith("multipart/"):
         raise UnsupportedContent(
-            f"the form's part {part.name[:64]!r} holds several files ({media_type[:64]}); "
-            "send each file as a part of its own"
+            f"the form's part {part.name[:64]!r} contains several files ({media_type[:64]}); "
+            "send each file in a part of its own"
         )
     if part.filename is not None:
         return True
-    return part.name not in ARGUMENTS and media_type.startswith(_TYPES_OF_FILES)
+    return part.name not in ARGUMENTS and media_type.startswith(_FILE_TYPES)
 
 
 def _refuse_encoded(part: PartBegins) -> None:

@@ -1,4 +1,4 @@
-"""The routes that say how the service is, and whether it may be sent requests."""
+"""Routes that report the health of the service, and whether it accepts requests."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from twistedmedia.library.library import Library
 from twistedmedia.store.interface import StorageState
 from twistedmedia.web.routing import add_route
 
-# The usual time-out of a health check is a second.
-_ANSWERS_S = 0.5
-_SILENT = f"it does not answer within {_ANSWERS_S:g} s"
+# The usual timeout of a health check is a second.
+_STORAGE_TIMEOUT_S = 0.5
+_TIMED_OUT = f"it does not respond within {_STORAGE_TIMEOUT_S:g} s"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -36,55 +36,54 @@ class HealthRoutes:
         responses: Shares,
         dropped_events: Callable[[], int],
     ) -> None:
-        """`responses` are the shares of the memory of responses. `dropped_events` counts the events
-        that could not be logged.
+        """`responses` are the shares of the memory of responses. `dropped_events` returns how
+        many events could not be logged.
         """
         self._library = library
         self._responses = responses
         self._dropped_events = dropped_events
-        self._begun_s = time.monotonic()
-        self._free: int | None = None  # at the last look
+        self._started_s = time.monotonic()
+        self._free: int | None = None  # bytes, when the storage responded last
 
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
-        add_route(app, "/health", ["GET"], self.tell)
+        add_route(app, "/health", ["GET"], self.health)
         add_route(app, "/ready", ["GET"], self.ready)
 
-    async def tell(self, request: Request) -> Response:
-        """What an operator asks first. Never from a cache."""
-        storage = await self._look(request)
+    async def health(self, request: Request) -> Response:
+        """Report the state of the service. The response is not cached."""
+        storage = await self._storage_state(request)
         failure = storage.cannot_read or storage.cannot_write
         site = request.site
         payload = {
             **OK,
             "version": __version__,
-            "uptime": round(time.monotonic() - self._begun_s, 3),
+            "uptime": round(time.monotonic() - self._started_s, 3),
             "uploads": self._library.upload_slots.used,
             "storage": "ok" if failure is None else failure.reason,
             "free": storage.free,
             "connections": len(site.channels) if isinstance(site, MediaSite) else None,
             "shares": self._shares(site),
             "log": {"dropped": self._dropped_events()},
-            **_used(),
+            **_process_usage(),
         }
         return json_response(200, payload, {"Cache-Control": "no-store"})
 
     async def ready(self, request: Request) -> Response:
-        """Whether requests may be sent here: 200, or the failure that they would have. Never from
-        a cache.
+        """Respond with 200 if the service accepts requests. The response is not cached.
 
-        :raises Stopping: if the service was told to stop.
-        :raises StorageFailed: if nothing can be read.
+        :raises Stopping: if the service is stopping.
+        :raises StorageFailed: if the storage cannot be read.
         """
         if isinstance(request.site, MediaSite) and request.site.is_closing:
             raise Stopping(RETRY_AFTER_S)
-        storage = await self._look(request)
+        storage = await self._storage_state(request)
         if storage.cannot_read is not None:
             raise storage.cannot_read
         return json_response(200, OK, {"Cache-Control": "no-store"})
 
     def _shares(self, site: object) -> dict[str, dict[str, int]]:
-        """Of each scarce thing how much is used, and by how many callers."""
+        """How much of each limited resource is used, and by how many callers."""
         shares = {
             "uploads": self._library.upload_slots.figures,
             "imports": self._library.import_slots.figures,
@@ -97,7 +96,7 @@ class HealthRoutes:
             shares["connections"] = site.admission.shares.figures
         reserved = self._library.reserved
         if reserved is not None:
-            # Without a total: `free` says how much is left, if the storage knows.
+            # Without a total, since `free` is the rest, if the storage knows it.
             shares["space"] = {
                 "used": reserved.size,
                 "callers": reserved.callers,
@@ -105,19 +104,19 @@ class HealthRoutes:
             }
         return shares
 
-    async def _look(self, request: Request) -> StorageState:
+    async def _storage_state(self, request: Request) -> StorageState:
         assert request.site is not None, "it is being rendered"
         try:
-            looking = self._library.storage_state()
-            state = await looking.addTimeout(_ANSWERS_S, request.site.reactor)
+            pending = self._library.storage_state()
+            state = await pending.addTimeout(_STORAGE_TIMEOUT_S, request.site.reactor)
         except TimeoutError:
-            return StorageState(self._free, cannot_read=StorageFailed("read", _SILENT))
+            return StorageState(self._free, cannot_read=StorageFailed("read", _TIMED_OUT))
         self._free = state.free
         return state
 
 
-def _used() -> dict[str, object]:
-    """What the process uses."""
+def _process_usage() -> dict[str, object]:
+    """The resources that the process uses."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     with open("/proc/self/statm", encoding="ascii") as statm:
@@ -131,5 +130,5 @@ def _used() -> dict[str, object]:
 
 
 def _open_descriptors() -> int:
-    """Linux counts them since 6.2; before, a list has to be made."""
+    """Count open descriptors: directly since Linux 6.2, before by a listing."""
     return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd")) - 1

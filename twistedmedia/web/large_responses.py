@@ -1,6 +1,6 @@
-"""Large responses in memory: listings, and the answers to forms with many files.
+"""Large responses in memory: pages of listings, and the responses to forms with many files.
 
-Their readers can be slow. So the memory of each response counts in the share of one caller who
+Their readers can be slow. So the memory of each response counts in the share of one caller that
 reads it. When the memory is used up, the slowest response of the largest share gives way.
 """
 
@@ -26,44 +26,44 @@ from twistedmedia.packed import pack
 from twistedmedia.store.memory import MemoryMedia
 from twistedmedia.web.arguments import caller_of
 
-# A response of this size is written at once, as small files are: the connection keeps what its peer
-# does not take.
+# A response of up to this size is written at once, as small files are. The connection buffers what
+# its peer does not take.
 SMALL_BYTES = 64 << 10
 
 
 class LargeResponses:
-    """The memory of large responses, and all of them that are being sent."""
+    """The memory of all large responses, and those that are being sent."""
 
     def __init__(self, memory: Shares) -> None:
         self.memory = memory
-        self._sent: dict[LargeResponse, None] = {}
-        self._rounds: PeriodicScan | None = None
+        self._sending: dict[LargeResponse, None] = {}
+        self._scan: PeriodicScan | None = None
 
-    def of(self, content: bytes) -> LargeResponse:
-        """An answer that one request is sent."""
-        return LargeResponse(pack([content]), "an answer", self)
+    def create(self, content: bytes) -> LargeResponse:
+        """Make a response for one request."""
+        return LargeResponse(pack([content]), "a response", self)
 
     def add(self, response: LargeResponse, clock: Any) -> None:
-        """It is being sent from now on: look how fast it is taken. Idempotent."""
-        if self._rounds is None:
-            self._rounds = PeriodicScan(clock, RECENT_S / 3, self._look_at_all)
-        self._sent[response] = None
-        self._rounds.begin()
+        """Measure from now on how fast `response` is taken. Idempotent."""
+        if self._scan is None:
+            self._scan = PeriodicScan(clock, RECENT_S / 3, self._on_scan)
+        self._sending[response] = None
+        self._scan.begin()
 
     def remove(self, response: LargeResponse) -> None:
-        """It is not sent any more."""
-        del self._sent[response]
-        if not self._sent and self._rounds is not None:
-            self._rounds.end()
+        """Note that `response` is not being sent any more."""
+        del self._sending[response]
+        if not self._sending and self._scan is not None:
+            self._scan.end()
 
-    def _look_at_all(self, now_s: float) -> bool:
-        for response in self._sent:
-            response.look(now_s)
+    def _on_scan(self, now_s: float) -> bool:
+        for response in self._sending:
+            response.measure(now_s)
         return False
 
 
 class _Reader:
-    """A request that is being sent a response."""
+    """A request whose response is being sent."""
 
     def __init__(self, request: Any) -> None:
         self.request = request
@@ -72,16 +72,16 @@ class _Reader:
         self._taken_before: int | None = None
         self._taken = 0
 
-    def look(self) -> None:
-        """Count from now on, unless it counts already: its peer has what it buffers by now, which
-        says nothing about its pace.
+    def begin_counting(self) -> None:
+        """Count bytes from now on. Idempotent. What was taken before only filled buffers of the
+        peer, which says nothing about its pace.
         """
         if self._taken_before is None:
             self._taken_before = self._count()
 
     @property
     def taken(self) -> int:
-        """How many bytes its peer took since the first look."""
+        """How many bytes the peer took since counting began."""
         if self._taken_before is not None and not self.request._disconnected:
             self._taken = max(self._taken, self._count() - self._taken_before)
         return self._taken
@@ -93,14 +93,16 @@ class _Reader:
 
 
 class LargeResponse:
-    """A response in memory, and its readers. It is a `shares.Holder`, as fast as all readers
-    together. Its memory counts in the share of one caller who reads it.
+    """A response in memory, and its readers.
+
+    It is a `shares.Holder`, as fast as all its readers together. Its memory counts in the share of
+    one caller that reads it.
     """
 
     _log = Logger()
 
     def __init__(self, content: memoryview, what: str, responses: LargeResponses) -> None:
-        """`what` it is, for a log line."""
+        """`what` describes the response in log lines."""
         self.content = content
         self._media = MemoryMedia(content, 0)
         self._what = what
@@ -108,13 +110,14 @@ class LargeResponse:
         self._readers: dict[_Reader, None] = {}
         self._share: Share | None = None
         self._rate: RecentRate | None = None
-        self._taken_before = 0  # by readers that do not read it any more
+        self._taken_before = 0  # bytes, by readers that are gone
 
-    async def hold(self, request: Any) -> None:
-        """Have the response in the share of a caller, that of `request` if there is none yet. It
-        waits for the memory as `places.grow` does. `read_by` follows at once.
+    async def take_memory(self, request: Any) -> None:
+        """Put the response into the share of the request's caller, unless it is in a share already.
 
-        :raises Busy: when there is no memory for the response.
+        Waits for memory as `slots.grow` does. Call `sending_to` immediately afterwards.
+
+        :raises Busy: if there is no memory for the response.
         """
         if self._share is not None or len(self.content) <= SMALL_BYTES:
             return
@@ -126,12 +129,12 @@ class LargeResponse:
             raise
         if self._share is None:
             self._share = share
-        else:  # another reader waited as well, and has the response in its share
+        else:  # meanwhile the response is in the share of another reader
             share.release()
 
     @contextmanager
-    def read_by(self, request: Request) -> Iterator[None]:
-        """The time in which the response is sent to `request`. `hold` it before."""
+    def sending_to(self, request: Request) -> Iterator[None]:
+        """Count `request` as a reader within the block. Call `take_memory` before."""
         if len(self.content) <= SMALL_BYTES:
             yield
             return
@@ -145,19 +148,19 @@ class LargeResponse:
         finally:
             del self._readers[reader]
             self._taken_before += len(self.content) if has_all else reader.taken
-            self._pass_on()
+            self._transfer_share()
             if not self._readers:
                 self._responses.remove(self)
                 self._rate = None
 
     def send(self, request: Request) -> Deferred[None]:
-        """See `wire.sending.send`."""
+        """Send the response, as `http.sending.send` does."""
         return send(request, self._media, 0, len(self.content))
 
-    def look(self, now_s: float) -> None:
-        """See how fast it is taken. To be called some times in `RECENT_S`."""
+    def measure(self, now_s: float) -> None:
+        """Measure how fast the response is taken. Call it a few times in `RECENT_S`."""
         for reader in self._readers:
-            reader.look()
+            reader.begin_counting()
         if self._rate is None:
             self._rate = RecentRate(now_s, self._taken())
         else:
@@ -168,15 +171,14 @@ class LargeResponse:
 
     def give_way(self) -> None:
         self._share = None
-        self._cut()
+        self._abort_readers()
 
     def _taken(self) -> int:
         return self._taken_before + sum(reader.taken for reader in self._readers)
 
-    def _pass_on(self) -> None:
-        """If the caller who has the response in its share does not read it any more, another
-        reader's caller has it from now on: the one that holds least. If none of them may hold the
-        response, all readers are cut off.
+    def _transfer_share(self) -> None:
+        """Move the response to the share of a caller that still reads it: the one that holds least.
+        If none of them has memory for it, all readers are disconnected.
         """
         share = self._share
         if share is None or any(reader.caller == share.caller for reader in self._readers):
@@ -188,15 +190,15 @@ class LargeResponse:
         for caller in sorted(callers, key=memory.held_by):
             try:
                 self._share = memory.take(caller, self, len(self.content))
-            except Busy:  # the share was part of what is reserved for callers with little
+            except Busy:  # its memory came from the reserve for callers that hold little
                 continue
             return
         if callers:
-            self._cut()
+            self._abort_readers()
 
-    def _cut(self) -> None:
+    def _abort_readers(self) -> None:
         self._log.warn(
-            "gave way: {what} of {size} bytes, which is read by {callers} too slowly",
+            "gave way: {what} of {size} bytes, which {callers} read too slowly",
             what=self._what,
             size=len(self.content),
             callers=", ".join(sorted({reader.caller for reader in self._readers})),

@@ -1,4 +1,4 @@
-"""A directory's listing, page by page: what is asked for, and the JSON of a page."""
+"""Directory listings: the parameters of a request for a page, and the JSON of the page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from twistedmedia.http.conditions import LAST_DATE_S
 from twistedmedia.json_response import OK, Response, encode
 from twistedmedia.names import decode, url_path
 from twistedmedia.store.interface import Batch, ListedFile
-from twistedmedia.web.arguments import mounted_at
-from twistedmedia.web.listing_pages import Listings, Which
+from twistedmedia.web.arguments import route_path
+from twistedmedia.web.listing_pages import ListingPages
+from twistedmedia.web.page_content import PageKey
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
@@ -23,16 +24,16 @@ _NUMBER = re.compile("[0-9]{1,9}")
 
 
 async def list_directory(
-    request: Request, listings: Listings, folders: tuple[str, ...]
+    request: Request, pages: ListingPages, folders: tuple[str, ...]
 ) -> Response | None:
-    """Answer with the page of `folders` that the query asks for.
+    """Send the page of `folders` that the query asks for. Returns only the response to a HEAD.
 
-    :raises BadRequest: when the query makes no sense.
-    :raises NotFound: when there is no such directory.
-    :raises Busy: when there is no memory for the page.
+    :raises BadRequest: if the query is invalid.
+    :raises NotFound: if the directory does not exist.
+    :raises Busy: if there is no memory for the page.
     """
     limit, after = _limit(request), _argument(request, "after")
-    page = await listings.page(request, Which(folders, after, limit, mounted_at(request)))
+    page = await pages.get(request, PageKey(folders, after, limit, route_path(request)))
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(page.content)),
@@ -41,36 +42,38 @@ async def list_directory(
     }
     if request.method == b"HEAD":
         return Response(200, headers, b"")
-    await page.hold(request)
-    with page.read_by(request):
+    await page.take_memory(request)
+    with page.sending_to(request):
         for field, value in headers.items():
             request.setHeader(field, value)
         await page.send(request)
     return None
 
 
-async def check_directory(request: Request, listings: Listings, folders: tuple[str, ...]) -> None:
-    """Look whether there is such a directory.
+async def check_directory(request: Request, pages: ListingPages, folders: tuple[str, ...]) -> None:
+    """Check that a directory exists.
 
-    :raises NotFound: when there is none.
+    :raises NotFound: if it does not.
     """
-    await listings.page(request, Which(folders, "", 1, mounted_at(request)))
+    await pages.get(request, PageKey(folders, "", 1, route_path(request)))
 
 
-class PageText:
-    """The JSON of a page, made entry by entry: one call for thousands would hold the interpreter's
-    lock, and all entries together can be many megabytes.
+class JsonPageRenderer:
+    """Renders the JSON of a page, entry by entry.
+
+    One call for thousands of entries would hold the interpreter's lock, and all entries together
+    can have many megabytes.
     """
 
-    def __init__(self, which: Which) -> None:
-        prefix = "".join(f"{url_path([folder])}/" for folder in which.folders)
-        self._base = f"{which.mounted}/{prefix}"
-        head = {**OK, "directory": "/".join(which.folders)}
+    def __init__(self, key: PageKey) -> None:
+        prefix = "".join(f"{url_path([folder])}/" for folder in key.folders)
+        self._base = f"{key.route_path}/{prefix}"
+        head = {**OK, "directory": "/".join(key.folders)}
         self._before = f'{encode(head)[:-1]}, "entries": [\n'
         self._last: ListedFile | str | None = None
 
-    def of(self, batch: Batch) -> Iterator[bytes]:
-        """The part that `batch` is, the next one of the page."""
+    def render(self, batch: Batch) -> Iterator[bytes]:
+        """Render `batch`, the next one of the page."""
         for entry in batch.entries:
             yield f"{self._before}{_listed(entry, self._base)}".encode()
             self._before = ",\n"
@@ -100,8 +103,8 @@ def _listed(entry: ListedFile | str, base: str) -> str:
 
 
 def _rfc3339(modified_ns: int) -> str | None:
-    """UTC, to the millisecond, rounded down (RFC 3339, 5.6). None for a year that its four digits
-    cannot say, and for the year 0, which many programs do not know.
+    """Format a time in UTC, rounded down to the millisecond (RFC 3339, 5.6). None outside of the
+    years 1 to 9999: more digits are invalid, and many programs do not know the year 0.
     """
     seconds, rest_ns = divmod(modified_ns, 10**9)
     if not _YEAR_1_S <= seconds <= LAST_DATE_S:

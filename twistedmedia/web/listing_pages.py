@@ -1,19 +1,17 @@
-"""Pages of listings: rendered once for all who ask at the same time, and bounded in total.
+"""The pages of listings that are queued, rendered and sent. All waiting requests share one page.
 
-A page can be megabytes, and rendering it a second of computing. So callers take turns, batch by
-batch, and a page is in the share of a caller from the time when its size can be estimated. Equal
-pages are one object in memory (`web.large`).
+A page can have megabytes, and rendering it can take a second of computing. So callers take turns,
+batch by batch. A page counts in the share of a caller from when its size can be estimated. Equal
+pages are one object in memory (`web.large_responses`).
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol
-from weakref import WeakValueDictionary, ref
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -26,236 +24,219 @@ from twistedmedia.http.connection import MediaChannel
 from twistedmedia.http.timeouts import PeriodicScan
 from twistedmedia.library.caller import ANY_CALLER
 from twistedmedia.library.library import Library
-from twistedmedia.packed import Packing, pieces_of
-from twistedmedia.store.interface import Batch, Listed
 from twistedmedia.web.arguments import caller_of
+from twistedmedia.web.fair_scheduler import FairScheduler
 from twistedmedia.web.large_responses import SMALL_BYTES, LargeResponse, LargeResponses
-from twistedmedia.web.rendering import FairScheduler
+from twistedmedia.web.page_content import PageKey, PageRenderer, PageSizes, PartialPage
 
-# All threads compute with the same lock, which the event loop needs as well.
-_RENDERED_AT_ONCE = 2
-# So many readers begin to be sent a page in one turn of the loop.
-_TOLD_A_TURN = 16
-# For so many pages one caller may wait. What comes from behind a proxy is one caller's.
-_MOST_WAITING = 64
-# Pages of so many names are short: those that clients ask for unless they say how many.
-_FEW_NAMES = 1_000
-# A page waits for memory as long as that after the last page that was rendered.
-_SOON_S = 0.5
-# So many pages wait for memory: each is tried again and again.
-_MOST_ASIDE = 256
-# Of so many pages the size is remembered.
-_MOST_SIZES = 256
+# Rendering threads compete for the interpreter's lock, which the event loop needs as well.
+_MAX_RENDERING = 2
+# How many requests get the page, or its failure, in one turn of the event loop.
+_RESOLVED_PER_TURN = 16
+# How many pages one caller may wait for. All clients behind an untrusted proxy are one caller.
+_MAX_PAGES_PER_CALLER = 64
+# A page of at most this many names is short. It is the default limit of a request.
+_SHORT_NAMES = 1_000
+# How long a page may wait for memory after the last rendering that held memory.
+_MEMORY_SOON_S = 0.5
+# How many pages may wait for memory, since each of them retries periodically.
+_MAX_WAITING_FOR_MEMORY = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Which:
-    """Which page: of `folders`, the names after `after`, at most `limit` of them. `mounted` is the
-    path under which media are served.
-    """
-
-    folders: tuple[str, ...]
-    after: str
-    limit: int
-    mounted: str
-
-
-class Text(Protocol):
-    """Makes the content of a page."""
-
-    def of(self, batch: Batch) -> Iterable[bytes]:
-        """The part of the content that shows `batch`, the next one. Called in a thread."""
-
-
-class Listings:
+class ListingPages:
     """The pages of a library's directories."""
 
     def __init__(
-        self, library: Library, responses: LargeResponses, text: Callable[[Which], Text]
+        self,
+        library: Library,
+        responses: LargeResponses,
+        renderer_for: Callable[[PageKey], PageRenderer],
     ) -> None:
         self.library = library
         self.memory = responses.memory
-        self.text = text
-        self.sizes = _Sizes()
-        self.queue = FairScheduler(_RENDERED_AT_ONCE)
+        self.renderer_for = renderer_for
+        self.sizes = PageSizes()
+        self.scheduler = FairScheduler(_MAX_RENDERING)
         self._responses = responses
-        self._joinable: dict[Which, _Rendering] = {}  # they have not begun
-        self._begun: dict[Which, _Rendering] = {}
-        # They wait for memory: so many bytes.
-        self._aside: dict[_Rendering, int] = {}
-        self._ended_s = -_SOON_S  # when the last rendering that held memory ended
-        self._rounds: PeriodicScan | None = None
-        self._waits_for: Counter[str] = Counter()  # how many pages each caller waits for
-        # Those that are being sent: a reference count ends them, since they are in no cycle.
-        self._pages: WeakValueDictionary[Which, LargeResponse] = WeakValueDictionary()
+        self._joinable: dict[PageKey, _Rendering] = {}  # not started
+        self._started: dict[PageKey, _Rendering] = {}
+        self._waiting_for_memory: dict[_Rendering, int] = {}  # and how many bytes each needs
+        self._memory_released_s = -_MEMORY_SOON_S
+        self._retries: PeriodicScan | None = None
+        self._pages_awaited: Counter[str] = Counter()  # by caller
+        # Pages that are being sent. They are in no reference cycle, so the last reader frees them.
+        self._sending: WeakValueDictionary[PageKey, LargeResponse] = WeakValueDictionary()
 
-    def page(self, request: Request, which: Which) -> Deferred[LargeResponse]:
-        """The page as it is now: its folder is read after this call, so a change that was
-        acknowledged before is in it. Cancelling ends the waiting.
+    def get(self, request: Request, key: PageKey) -> Deferred[LargeResponse]:
+        """Render the page, or wait for it together with other requests.
 
-        Fails with `NotFound` when there is no such directory, with `Busy` when there is no memory
-        for the page, and with `BadRequest` when there never will be.
+        Its directory is read after this call, so the page has every change that was acknowledged
+        before. Cancelling ends the waiting.
 
-        :raises Busy: when the caller waits for too many pages.
+        Fails with `NotFound` if the directory does not exist, with `Busy` if there is no memory for
+        the page, and with `BadRequest` if the page is larger than all memory for responses.
+
+        :raises Busy: if the caller waits for too many pages.
         """
         caller = caller_of(request).key
-        rendering = self._joinable.get(which)
+        rendering = self._joinable.get(key)
         is_another = rendering is None or caller not in rendering.callers
-        if is_another and self._waits_for[caller] >= _MOST_WAITING:
+        if is_another and self._pages_awaited[caller] >= _MAX_PAGES_PER_CALLER:
             raise Busy(RETRY_AFTER_S)
         if rendering is None:
             assert request.site is not None, "it is being rendered"
-            rendering = _Rendering(self, which, request.site.reactor)
-            self._joinable[which] = rendering
-        return rendering.join(caller, request.channel)
+            rendering = _Rendering(self, key, request.site.reactor)
+            self._joinable[key] = rendering
+        return rendering.add_request(caller, request.channel)
 
-    # What a rendering calls
+    # Called by renderings
 
-    def joined(self, caller: str, rendering: _Rendering) -> None:
-        """One more caller waits for it."""
-        self._waits_for[caller] += 1
-        if rendering.which not in self._begun:  # else it is queued when that has ended
-            self._aside.pop(rendering, None)
-            self.queue.add(caller, rendering)
+    def caller_joined(self, caller: str, rendering: _Rendering) -> None:
+        """Note that one more caller waits for the page."""
+        self._pages_awaited[caller] += 1
+        if rendering.key not in self._started:  # else it is scheduled when that one has ended
+            self._waiting_for_memory.pop(rendering, None)
+            self.scheduler.add(caller, rendering)
 
-    def left(self, caller: str, rendering: _Rendering) -> None:
-        """A caller does not wait for it any more."""
-        self._waits_for[caller] -= 1
-        if not self._waits_for[caller]:
-            del self._waits_for[caller]
-        self.queue.remove(caller, rendering)
+    def caller_left(self, caller: str, rendering: _Rendering) -> None:
+        """Note that a caller does not wait for the page any more."""
+        self._pages_awaited[caller] -= 1
+        if not self._pages_awaited[caller]:
+            del self._pages_awaited[caller]
+        self.scheduler.remove(caller, rendering)
 
-    def enqueue(self, rendering: _Rendering) -> None:
-        """It is to go on, or to begin, in the next turn of any of its callers."""
+    def schedule(self, rendering: _Rendering) -> None:
+        """Have the next step done in the next turn of any of its callers."""
         for caller in list(rendering.callers):
-            # The first of them may have its turn at once.
-            if not (rendering.is_busy or rendering in self._aside):
-                self.queue.add(caller, rendering, is_begun=rendering.which in self._begun)
+            # The step may have begun in the turn of a caller before.
+            if not (rendering.is_busy or rendering in self._waiting_for_memory):
+                is_started = rendering.key in self._started
+                self.scheduler.add(caller, rendering, is_started=is_started)
 
-    def unqueue(self, rendering: _Rendering) -> None:
-        """It has its turn."""
+    def unschedule(self, rendering: _Rendering) -> None:
+        """Remove it from the queues of all its callers."""
         for caller in rendering.callers:
-            self.queue.remove(caller, rendering)
+            self.scheduler.remove(caller, rendering)
 
-    def put_aside(
-        self, caller: str, rendering: _Rendering, amount: int, waited_s: float, clock: IReactorTime
+    def wait_for_memory(
+        self, caller: str, rendering: _Rendering, size: int, waited_s: float, clock: IReactorTime
     ) -> bool:
-        """Have it wait for an `amount` of memory, for which it has waited for `waited_s`. Whether
-        it waits. It does in two cases:
+        """Let the rendering wait for `size` bytes of memory, if it may. It has waited for
+        `waited_s`. Returns whether it waits, which it may in two cases:
 
         - The caller is within its share, as `Shares.may_wait` says, and the wait is not too long.
-        - Another rendering holds memory, or held some until just now, and the caller has no page in
-          its share, nor one aside.
+        - A rendering holds memory, or did until just now. The caller has no page in its share, and
+          no other page that waits for memory.
         """
-        others = [most for other, most in self._aside.items() if caller in other.callers]
-        if waited_s < LONGEST_WAIT_S and self.memory.may_wait(caller, amount, sum(others)):
+        others = [
+            needed for other, needed in self._waiting_for_memory.items() if caller in other.callers
+        ]
+        if waited_s < LONGEST_WAIT_S and self.memory.may_wait(caller, size, sum(others)):
             may_wait = True
         else:
-            is_soon = clock.seconds() - self._ended_s < _SOON_S or self._is_memory_rendered_into()
+            is_soon = clock.seconds() - self._memory_released_s < _MEMORY_SOON_S or any(
+                started.holds_memory for started in self._started.values()
+            )
             may_wait = is_soon and not (others or self.memory.held_by(caller))
-        may_wait = may_wait and len(self._aside) < _MOST_ASIDE
+        may_wait = may_wait and len(self._waiting_for_memory) < _MAX_WAITING_FOR_MEMORY
         if may_wait:
-            self._aside[rendering] = amount
-            if self._rounds is None:
-                self._rounds = PeriodicScan(clock, _SOON_S / 5, self._try_again)
-            self._rounds.begin()
+            self._waiting_for_memory[rendering] = size
+            if self._retries is None:
+                self._retries = PeriodicScan(clock, _MEMORY_SOON_S / 5, self._on_retry)
+            self._retries.begin()
         return may_wait
 
-    def _is_memory_rendered_into(self) -> bool:
-        return any(other.holds_memory for other in self._begun.values())
-
-    def _try_again(self, _: float) -> bool:
-        aside, self._aside = self._aside, {}
-        for rendering in aside:
-            self.enqueue(rendering)
-        if not self._aside and self._rounds is not None:
-            self._rounds.end()
+    def _on_retry(self, _: float) -> bool:
+        waiting, self._waiting_for_memory = self._waiting_for_memory, {}
+        for rendering in waiting:
+            self.schedule(rendering)
+        if not self._waiting_for_memory and self._retries is not None:
+            self._retries.end()
         return False
 
-    def note_released(self, now_s: float) -> None:
-        """A rendering that held memory has ended. Its page is being sent, perhaps to readers that
-        are fast.
-        """
-        self._ended_s = now_s
+    def memory_released(self, now_s: float) -> None:
+        """Note that a rendering that held memory has ended. Readers of its page may be fast."""
+        self._memory_released_s = now_s
 
     @property
-    def others_wait(self) -> bool:
-        """Whether there are renderings that wait for their turn, or for memory."""
-        return not self.queue.is_empty or bool(self._aside)
+    def has_waiting(self) -> bool:
+        """Whether any rendering waits for its turn, or for memory."""
+        return not self.scheduler.is_empty or bool(self._waiting_for_memory)
 
-    def begin(self, rendering: _Rendering) -> None:
-        """It reads its folder from now on: nobody may join it any more."""
-        self._joinable.pop(rendering.which, None)
-        self._begun[rendering.which] = rendering
+    def started(self, rendering: _Rendering) -> None:
+        """Note that it reads its directory from now on. New requests start another rendering."""
+        self._joinable.pop(rendering.key, None)
+        self._started[rendering.key] = rendering
 
-    def sent(self, which: Which) -> LargeResponse | None:
-        """The page that is being sent now, if there is one."""
-        return self._pages.get(which)
+    def sending(self, key: PageKey) -> LargeResponse | None:
+        """The version of the page that is being sent now, if any."""
+        return self._sending.get(key)
 
-    def held(self, which: Which, content: memoryview) -> LargeResponse:
-        """The page that has this content."""
-        page = self._pages.get(which)
+    def response(self, key: PageKey, content: memoryview) -> LargeResponse:
+        """The response with `content`, shared with a page that is being sent if it is the same."""
+        page = self._sending.get(key)
         if page is None or page.content is not content:
-            page = self._pages[which] = LargeResponse(content, "a listing", self._responses)
+            page = self._sending[key] = LargeResponse(content, "a listing", self._responses)
         return page
 
-    def end(self, rendering: _Rendering) -> None:
-        """It has ended, or nobody waits for it."""
-        self._aside.pop(rendering, None)
-        which = rendering.which
-        for those in (self._joinable, self._begun):
-            if those.get(which) is rendering:
-                del those[which]
-        following = self._joinable.get(which)
-        if following is not None and which not in self._begun:
-            self.enqueue(following)
+    def ended(self, rendering: _Rendering) -> None:
+        """Note that it has ended, or that nothing waits for it any more."""
+        self._waiting_for_memory.pop(rendering, None)
+        key = rendering.key
+        for renderings in (self._joinable, self._started):
+            if renderings.get(key) is rendering:
+                del renderings[key]
+        following = self._joinable.get(key)
+        if following is not None and key not in self._started:
+            self.schedule(following)
 
 
 class _Rendering:
-    """A page that is to be rendered, or is being rendered, and the requests that wait for it. It is
-    a job, and a `shares.Holder` that does not give way.
+    """The rendering of one page, and the requests that wait for it.
+
+    It is a `Job`, and a `shares.Holder` that does not give way.
     """
 
-    def __init__(self, listings: Listings, which: Which, clock: IReactorTime) -> None:
-        self.which = which
-        self.callers: Counter[str] = Counter()
-        self.is_busy = False  # a batch is being rendered, or the page has ended
-        self._listings = listings
+    def __init__(self, pages: ListingPages, key: PageKey, clock: IReactorTime) -> None:
+        self.key = key
+        self.callers: Counter[str] = Counter()  # of the requests
+        self.is_busy = False  # a batch is being rendered, or the rendering has ended
+        self._pages = pages
         self._clock = clock
-        self._waiting: dict[Deferred[LargeResponse], tuple[str, Any]] = {}
+        self._requests: dict[Deferred[LargeResponse], tuple[str, Any]] = {}  # caller and channel
         self._share: Share | None = None
-        self._waits_since_s: float | None = None  # if it waits for memory
-        self._page: _PageInProgress | None = None
+        self._waits_since_s: float | None = None  # for memory
+        self._page: PartialPage | None = None
 
     @property
     def is_short(self) -> bool:
         """Whether the page has few names."""
-        return self.which.limit <= _FEW_NAMES
+        return self.key.limit <= _SHORT_NAMES
 
     @property
     def holds_memory(self) -> bool:
-        """Whether there is memory to be released when it ends."""
+        """Whether memory is released when the rendering ends."""
         return self._share is not None
 
-    def join(self, caller: str, channel: Any) -> Deferred[LargeResponse]:
-        """Wait for the page, which is to be sent on `channel`."""
-        waiting: Deferred[LargeResponse] = Deferred(self._leave)
-        self._waiting[waiting] = (caller, channel)
+    def add_request(self, caller: str, channel: Any) -> Deferred[LargeResponse]:
+        """Wait for the page, which will be sent on `channel`."""
+        waiting: Deferred[LargeResponse] = Deferred(self._on_cancelled)
+        self._requests[waiting] = (caller, channel)
         self.callers[caller] += 1
         if self.callers[caller] == 1:
-            self._listings.joined(caller, self)
+            self._pages.caller_joined(caller, self)
         return waiting
 
     def step(self, caller: str) -> None:
-        self._listings.unqueue(self)
-        if not self._may_go_on(caller):
-            self._listings.enqueue(self)  # others may have memory for the page
-            self._listings.queue.ended(caller, 0.0)
+        self._pages.unschedule(self)
+        if not self._has_memory(caller):
+            self._pages.schedule(self)  # other callers may have memory for the page
+            self._pages.scheduler.step_ended(caller, 0.0)
             return
         self.is_busy = True
         began_s = self._clock.seconds()
-        # It must not raise, whatever the store does.
-        maybeDeferred(self._render).addBoth(self._stepped, caller, began_s)
+        # `step` must not raise, whatever the store does.
+        maybeDeferred(self._render).addBoth(self._on_rendered, caller, began_s)
 
     def pace(self) -> float | None:
         return math.inf
@@ -265,49 +246,57 @@ class _Rendering:
 
     def _render(self) -> Deferred[memoryview | None]:
         if self._page is None:
-            self._listings.begin(self)
-            which = self.which
-            # The callers took turns already. In those of one of them it could wait for all that
-            # this one reads, though others wait for the page as well.
-            listed = self._listings.library.list_directory(
-                ANY_CALLER, which.folders, which.after, which.limit
+            self._pages.started(self)
+            key = self.key
+            # The scheduler gave the callers their turns. If the store gave this read a turn of one
+            # of them again, the other callers would wait for all reads of that one.
+            listed = self._pages.library.list_directory(
+                ANY_CALLER, key.folders, key.after, key.limit
             )
-            text, sent = self._listings.text(which), self._listings.sent(which)
-            self._page = _PageInProgress(listed, text, sent)
+            self._page = PartialPage(
+                listed, self._pages.renderer_for(key), self._pages.sending(key)
+            )
         return self._page.render_batch()
 
-    def _stepped(self, content: memoryview | Failure | None, caller: str, began_s: float) -> None:
+    def _on_rendered(
+        self, content: memoryview | Failure | None, caller: str, began_s: float
+    ) -> None:
         self.is_busy = False
         if isinstance(content, Failure):
             self._end(content)
         else:
             assert self._page is not None, "it was rendered"
-            page, most = self._page, self._listings.memory.total
-            self._listings.sizes.note(self.which, page.size, page.names, page.names_left)
-            if page.size > most:
+            size, max_bytes = self._page.size, self._pages.memory.total
+            self._pages.sizes.record(self.key, self._page)
+            if size > max_bytes:
                 reason = (
-                    f"the page has {page.size} bytes or more, and this service keeps at most "
-                    f"{most} in memory; ask for fewer names with 'limit'"
+                    f"the page has at least {size} bytes, and all responses in memory may have "
+                    f"{max_bytes}; ask for fewer names with 'limit'"
                 )
                 self._end(Failure(BadRequest(reason)))
             elif content is not None:
-                self._end(self._listings.held(self.which, content))
-            elif self._waiting:
-                self._listings.enqueue(self)
+                self._end(self._pages.response(self.key, content))
+            elif self._requests:
+                self._pages.schedule(self)
             else:
                 self._end(None)
-        self._listings.queue.ended(caller, self._clock.seconds() - began_s)
+        self._pages.scheduler.step_ended(caller, self._clock.seconds() - began_s)
 
-    def _may_go_on(self, caller: str) -> bool:
-        """Have the memory that the page is expected to need in the share of one of the callers."""
-        expected = self._expected()
+    def _has_memory(self, caller: str) -> bool:
+        """Put the memory that the page is expected to need into the share of a caller.
+
+        Returns whether the page has its memory, or needs none. If not, the page waits for memory,
+        or the requests of `caller` are refused.
+        """
+        expected = self._expected_size()
         if expected <= SMALL_BYTES:
             return True
-        if self._listings.others_wait:
-            # Those that closed their sending side are mostly gone, which only a write would show.
-            # They are answered (RFC 9112, 9.6), but nobody waits for a large page of theirs.
+        if self._pages.has_waiting:
+            # Most clients that closed their sending side are gone, which only a write would show.
+            # They get a response (RFC 9112, 9.6), but no other request waits for a large page that
+            # they asked for.
             self._refuse(
-                [each for each, (_, channel) in self._waiting.items() if _is_closed(channel)]
+                [each for each, (_, channel) in self._requests.items() if _is_closed(channel)]
             )
             if caller not in self.callers:
                 return False
@@ -318,168 +307,81 @@ class _Rendering:
         now_s = self._clock.seconds()
         waited_s = 0.0 if self._waits_since_s is None else now_s - self._waits_since_s
         try:
-            self._share = self._listings.memory.take(caller, self, expected, waited_s=waited_s)
+            self._share = self._pages.memory.take(caller, self, expected, waited_s=waited_s)
         except Busy:
-            self._page = None  # it would be memory that nobody accounts for
+            self._page = None  # its memory would be in no share
             self._waits_since_s = now_s - waited_s
-            if not self._listings.put_aside(caller, self, expected, waited_s, self._clock):
+            if not self._pages.wait_for_memory(caller, self, expected, waited_s, self._clock):
                 self._refuse(
-                    [each for each, (whose, _) in self._waiting.items() if whose == caller]
+                    [each for each, (owner, _) in self._requests.items() if owner == caller]
                 )
             return False
         self._waits_since_s = None
         return True
 
-    def _expected(self) -> int:
-        """How many bytes of memory the page will need, 0 if that is not known."""
+    def _expected_size(self) -> int:
+        """How many bytes of memory the page is expected to need, 0 if that is not known."""
         if self._page is not None and self._page.is_lost:
             self._page = None
         if self._page is not None:
-            expected = self._page.expected
-        elif self._listings.sent(self.which) is not None:
-            expected = 0  # it may be equal
+            expected = self._page.expected_size
+        elif self._pages.sending(self.key) is not None:
+            expected = 0  # the page may be equal
         else:
-            expected = self._listings.sizes.expected(self.which)
-        return min(expected, self._listings.memory.total)
+            expected = self._pages.sizes.estimate(self.key)
+        return min(expected, self._pages.memory.total)
 
-    def _refuse(self, those: list[Deferred[LargeResponse]]) -> None:
-        """End the waiting of some: the service is busy."""
-        for each in those:
+    def _refuse(self, requests: list[Deferred[LargeResponse]]) -> None:
+        """Fail `requests`, because the service is busy."""
+        for each in requests:
             self._remove(each)
         if not self.callers:
             self._end(None)
-        self._tell(deque(those), Failure(Busy(RETRY_AFTER_S)))
+        self._resolve(deque(requests), Failure(Busy(RETRY_AFTER_S)))
 
     def _remove(self, waiting: Deferred[LargeResponse]) -> None:
-        caller, _ = self._waiting.pop(waiting)
+        caller, _ = self._requests.pop(waiting)
         self.callers[caller] -= 1
         if not self.callers[caller]:
             del self.callers[caller]
-            self._listings.left(caller, self)
+            self._pages.caller_left(caller, self)
 
-    def _leave(self, waiting: Deferred[LargeResponse]) -> None:
-        if waiting in self._waiting:  # else it is being told
+    def _on_cancelled(self, waiting: Deferred[LargeResponse]) -> None:
+        if waiting in self._requests:  # else it is being resolved
             self._remove(waiting)
-            if not (self._waiting or self.is_busy):
+            if not (self._requests or self.is_busy):
                 self._end(None)
 
     def _end(self, outcome: LargeResponse | Failure | None) -> None:
-        """It is not rendered any more. Those who wait are told the outcome."""
+        """End the rendering. All waiting requests get `outcome`."""
         self.is_busy = True
         for caller in self.callers:
-            self._listings.left(caller, self)
+            self._pages.caller_left(caller, self)
         self.callers.clear()
-        waiting = deque(self._waiting)
-        self._waiting.clear()
+        waiting = deque(self._requests)
+        self._requests.clear()
         self._page = None
         if self._share is not None:
-            self._listings.note_released(self._clock.seconds())
+            self._pages.memory_released(self._clock.seconds())
         self._release()
-        if outcome is not None:  # the memory that was released is for its readers
-            self._tell(waiting, outcome)
-        self._listings.end(self)
+        if outcome is not None:  # its readers take the memory that was released
+            self._resolve(waiting, outcome)
+        self._pages.ended(self)
 
     def _release(self) -> None:
         if self._share is not None:
             self._share.release()
             self._share = None
 
-    def _tell(
+    def _resolve(
         self, waiting: deque[Deferred[LargeResponse]], outcome: LargeResponse | Failure
     ) -> None:
-        for _ in range(min(_TOLD_A_TURN, len(waiting))):
+        for _ in range(min(_RESOLVED_PER_TURN, len(waiting))):
             each = waiting.popleft()
-            if not each.called:  # one that was told may have had another one cancelled
+            if not each.called:  # the callback of one may have cancelled another
                 each.callback(outcome)
         if waiting:
-            self._clock.callLater(0, self._tell, waiting, outcome)
-
-
-class _PageInProgress:
-    """A page of which some batches are rendered. As long as it is like the page that is being sent,
-    it takes no memory.
-    """
-
-    def __init__(self, listed: Listed, text: Text, sent: LargeResponse | None) -> None:
-        self._listed = listed
-        self._text = text
-        self._content = Packing()
-        self._sent = None if sent is None else ref(sent)  # its readers may go
-        self._equal_bytes = 0  # as many as it has in common with the one that is sent
-        self.names = 0  # rendered so far
-        self.names_left = 0  # at most
-
-    @property
-    def size(self) -> int:
-        """How many bytes it has so far."""
-        return self._equal_bytes + self._content.size
-
-    @property
-    def expected(self) -> int:
-        """How many bytes of memory it will need, 0 if that is not known."""
-        if self._sent is not None:
-            return 0
-        return self.size + self.size * self.names_left // max(1, self.names)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether its beginning went with the page that was sent."""
-        return self._sent is not None and self._sent() is None
-
-    def render_batch(self) -> Deferred[memoryview | None]:
-        """Read and render one batch. Fires with the content after the last one: that of the page
-        that is being sent, if it is equal.
-        """
-        sent = None if self._sent is None else self._sent()
-
-        def use(batch: Batch) -> memoryview | None:  # in the store's thread
-            self._add(self._text.of(batch), sent)
-            self.names += len(batch.entries)
-            self.names_left = batch.left
-            if batch.end is None:
-                return None
-            if sent is not None and self._equal_bytes == len(sent.content):
-                return sent.content
-            return self._content.end()
-
-        return self._listed.read(use)
-
-    def _add(self, pieces: Iterable[bytes], sent: LargeResponse | None) -> None:
-        if sent is not None and self._sent is not None:
-            part = b"".join(pieces)
-            at = self._equal_bytes
-            if bytes(sent.content[at : at + len(part)]) == part:
-                self._equal_bytes += len(part)
-                return
-            self._sent = None
-            self._equal_bytes = 0
-            self._content.add(pieces_of(sent.content[:at]))
-            pieces = [part]
-        self._content.add(pieces)
-
-
-class _Sizes:
-    """How large pages were, to expect how large they will be."""
-
-    def __init__(self) -> None:
-        # For a folder and a name to begin after: bytes for each name, and how many names there are,
-        # as far as is known.
-        self._known: OrderedDict[tuple[tuple[str, ...], str], tuple[float, int]] = OrderedDict()
-
-    def note(self, which: Which, size: int, names: int, left: int) -> None:
-        """A page, or its beginning, of `names` has `size` bytes. At most `left` names follow."""
-        most = names + left
-        where = (which.folders, which.after)
-        if names:
-            self._known[where] = (size / names, most if most < which.limit else sys.maxsize)
-            self._known.move_to_end(where)
-            if len(self._known) > _MOST_SIZES:
-                self._known.popitem(last=False)
-
-    def expected(self, which: Which) -> int:
-        """How many bytes a page will have, 0 if that is not known."""
-        each, names = self._known.get((which.folders, which.after), (0.0, 0))
-        return int(each * min(names, which.limit))
+            self._clock.callLater(0, self._resolve, waiting, outcome)
 
 
 def _is_closed(channel: Any) -> bool:

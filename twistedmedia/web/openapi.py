@@ -1,4 +1,4 @@
-"""The route that describes the interface: OpenAPI, as docs/openapi.yaml has it."""
+"""The route that serves the OpenAPI description, docs/openapi.yaml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from klein import Klein
 from twisted.web.server import Request
 
 from twistedmedia.json_response import Response, json_response
-from twistedmedia.web.arguments import mounted_at
+from twistedmedia.web.arguments import route_path
 from twistedmedia.web.routing import add_route
 
 
@@ -20,15 +20,15 @@ class OpenApiRoutes:
     def __init__(self) -> None:
         text = files("twistedmedia.web").joinpath("openapi.json").read_text(encoding="utf-8")
         self._description = json.loads(text)
-        self._under = lru_cache(8)(self._make)  # it takes a millisecond, and prefixes are few
+        self._response = lru_cache(8)(self._make)  # takes a millisecond; prefixes are few
 
     def add_to(self, app: Klein) -> None:
         """Add the route."""
         add_route(app, "/openapi.json", ["GET"], self.describe)
 
     async def describe(self, request: Request) -> Response:
-        """The description, with the tree's own prefix for its server."""
-        return self._under(mounted_at(request).rpartition("/")[0] or "/")
+        """Send the description, with the prefix of the tree as its server."""
+        return self._response(route_path(request).rpartition("/")[0] or "/")
 
     def _make(self, prefix: str) -> Response:
         return json_response(200, {**self._description, "servers": [{"url": prefix}]})

@@ -1,4 +1,4 @@
-"""The page that shows people what a fetch has cost. No script, nothing from elsewhere."""
+"""The HTML page that shows the time that a fetch took. It has no scripts and loads nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from html import escape
 
 from twistedmedia.fetch.cache import FetchOutcome, Origin
 
-_WIDTH, _HEIGHT = 640, 28  # of the bar, in the units of its drawing
-# Each phase, what people call it, and its colour, which is told apart on light and on dark.
+_WIDTH, _HEIGHT = 640, 28  # of the bar, in the units of its SVG
+# The label and the colour of each phase. Colours are distinct on light and dark backgrounds.
 _PHASES = {
     "redirect": ("Redirects", "#8d6e63"),
     "lookup": ("Look-up", "#26a69a"),
@@ -47,7 +47,7 @@ PAGE_POLICY = (
 
 
 def time_cost_page(outcome: FetchOutcome) -> bytes:
-    """The page for `outcome`, in UTF-8."""
+    """Render the page for `outcome`, in UTF-8."""
     phases = list(outcome.timings.durations())
     number, unit = _time(outcome.timings.total)
     what = f"{outcome.status} · {outcome.size:,} bytes · {_ORIGINS[outcome.origin]}"

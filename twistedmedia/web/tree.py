@@ -28,17 +28,16 @@ from twistedmedia.web.fetches import FetchRoutes
 from twistedmedia.web.health import HealthRoutes
 from twistedmedia.web.large_responses import LargeResponses
 from twistedmedia.web.openapi import OpenApiRoutes
-from twistedmedia.web.routing import RoutedResource, response_to
+from twistedmedia.web.routing import RoutedResource, failure_response
 from twistedmedia.web.tus_uploads import TusRoutes
 from twistedmedia.web.uploads import UploadRoutes
 
-# Five of the largest pages that are common, or one of 10,000 names that are all as long as they
-# may be.
+# In bytes: five of the largest common pages, or one with 10,000 names of the maximum length.
 RESPONSE_MEMORY = 64 << 20
 
 
 class _AnyPath(PathConverter):
-    """A rest of a path in which anything may stand, so that every name gets its proper refusal."""
+    """The rest of a path, with any characters, so that invalid names reach the handlers."""
 
     regex = r"[\s\S]*?"
     part_isolating = False
@@ -52,21 +51,23 @@ def media_resource(
     responses: Shares | None = None,
     dropped_events: Callable[[], int] = lambda: 0,
 ) -> MediaResource:
-    """The tree for `library`. Without `uploads` it has no resumable ones. `csrf` refuses requests:
-    unless given, those of pages of other sites, and those that know a loopback address by another
-    name. `responses` are the shares of the memory of responses, `RESPONSE_MEMORY` bytes
-    unless given. `dropped_events` counts the events that could not be logged, for `/health`.
+    """Make the resource tree for `library`.
+
+    `csrf` refuses requests, by default all of pages of other sites, and those on a loopback address
+    whose `Host` is not a loopback name. Without `uploads` there are no resumable uploads.
+    `responses` are the shares of the memory of responses, by default of `RESPONSE_MEMORY` bytes.
+    `dropped_events` returns the number of events that could not be logged, for `/health`.
     """
     if responses is None:
         responses = Shares(RESPONSE_MEMORY, library.limits.busy_rate)
     large = LargeResponses(responses)
     csrf = csrf or CsrfPolicy()
     app = Klein()
-    # Klein's redirects name the host and port that a client claims; and no path here has a twin.
+    # Klein's redirects would use the client's Host header, and each resource has one path only.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.url_map.converters = {**app.url_map.converters, "path": _AnyPath}
-    for family in (
+    for routes in (
         UploadRoutes(library),
         DownloadRoutes(library, large),
         DeleteRoutes(library),
@@ -74,7 +75,7 @@ def media_resource(
         HealthRoutes(library, responses, dropped_events),
         OpenApiRoutes(),
     ):
-        family.add_to(app)
+        routes.add_to(app)
     if uploads is not None:
         TusRoutes(uploads).add_to(app)
     return MediaResource(app, csrf, large)
@@ -82,28 +83,28 @@ def media_resource(
 
 @implementer(IStreamsBody)
 class MediaResource(RoutedResource):
-    """Routes whose requests stream, and are checked before."""
+    """Routes with streamed requests, which are checked before they are dispatched."""
 
     def __init__(self, app: Klein, csrf: CsrfPolicy, responses: LargeResponses) -> None:
-        super().__init__(app, response_to, responses)
+        super().__init__(app, failure_response, responses)
         self._csrf = csrf
-        self._sharing = CorsPolicy(csrf.origins)
+        self._cors = CorsPolicy(csrf.origins)
 
     def check(self, request: Any) -> Response | None:
-        _say_tus_version(request)
-        preflight = self._sharing.answer(request)
-        self._csrf.refuse(request)
-        _refuse(request)
+        _set_tus_version(request)
+        preflight = self._cors.apply(request)
+        self._csrf.check(request)
+        _check_head(request)
         return preflight
 
 
-def _say_tus_version(request: Request) -> None:
-    """Have each response about uploads, errors as well, say which version of tus it is of."""
+def _set_tus_version(request: Request) -> None:
+    """Set the tus version of all responses about uploads, including errors."""
     if segments_below(request)[:1] == [b"uploads"]:
         request.setHeader("tus-resumable", VERSION)
 
 
-def _refuse(request: Request) -> None:
+def _check_head(request: Request) -> None:
     expectation = header(request, "expect")
     if expectation is not None and expectation.lower() != "100-continue":
         raise ExpectationFailed

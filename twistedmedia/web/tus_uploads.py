@@ -1,4 +1,4 @@
-"""Routes of tus 1.0.0, resumable uploads (https://tus.io/protocols/resumable-upload)."""
+"""Routes of tus 1.0.0 (https://tus.io/protocols/resumable-upload), for resumable uploads."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from twistedmedia.names import MediaName, decode, is_upload, media_name, media_n
 from twistedmedia.store.interface import UploadSpec
 from twistedmedia.web.arguments import (
     caller_of,
+    check_whole_content,
     header,
     media_url,
-    mounted_at,
-    refuse_what_is_no_file,
+    route_path,
     segments_below,
 )
 from twistedmedia.web.routing import add_route
@@ -46,8 +46,8 @@ _NO_CACHE = {"Cache-Control": "no-store"}
 
 
 class TusRoutes:
-    """`/uploads/`: `POST` there, or below it at the path of a directory, begins an upload. Its own
-    URL has `HEAD`, `PATCH` and `DELETE`.
+    """`POST` of `/uploads/`, or of a directory below it, creates an upload. The upload has
+    `HEAD`, `PATCH` and `DELETE`.
     """
 
     def __init__(self, uploads: ResumableUploads) -> None:
@@ -56,13 +56,17 @@ class TusRoutes:
     def add_to(self, app: Klein) -> None:
         """Add the routes."""
         for url, below in (("/uploads", False), ("/uploads/", True)):
-            add_route(app, url, ["OPTIONS"], self.tell, branch=below)
+            add_route(app, url, ["OPTIONS"], self.options, branch=below)
             add_route(app, url, ["POST"], self.post, branch=below)
-        for method, handler in (("HEAD", self.look), ("PATCH", self.add), ("DELETE", self.end)):
+        for method, handler in (
+            ("HEAD", self.head),
+            ("PATCH", self.patch),
+            ("DELETE", self.delete),
+        ):
             add_route(app, "/uploads/", [method], handler, branch=True)
 
-    async def tell(self, request: Request) -> Response:
-        """What is spoken here."""
+    async def options(self, request: Request) -> Response:
+        """Respond with the version and the extensions of tus."""
         headers = {
             "Tus-Version": VERSION,
             "Tus-Extension": EXTENSIONS,
@@ -73,23 +77,23 @@ class TusRoutes:
         return Response(204, headers)
 
     async def post(self, request: Request) -> Response:
-        """Begin an upload, or, for those who can send nothing else, another method."""
-        _begin(request)
+        """Create an upload, or handle the method in `X-HTTP-Method-Override`."""
+        _check_version(request)
         method = header(request, "x-http-method-override")
         if method is None or method == "POST":
             return await self._create(request)
-        handler = {"PATCH": self.add, "DELETE": self.end, "HEAD": self.look}.get(method)
+        handler = {"PATCH": self.patch, "DELETE": self.delete, "HEAD": self.head}.get(method)
         if handler is None:
-            raise BadRequest("X-HTTP-Method-Override: only HEAD, PATCH and DELETE are known")
+            raise BadRequest("X-HTTP-Method-Override: only HEAD, PATCH and DELETE are supported")
         return await handler(request)
 
-    async def look(self, request: Request) -> Response:
-        """How far an upload is."""
-        _begin(request)
-        body_of(request).discard()  # it may wait, and a request that waits holds no content
+    async def head(self, request: Request) -> Response:
+        """Respond with the offset of an upload."""
+        _check_version(request)
+        body_of(request).discard()  # a request that waits must not hold content
         try:
             progress = await self._uploads.status(caller_of(request), _upload_in_path(request))
-        except Superseded:  # 409 would make a client begin a new upload
+        except Superseded:  # after 409 a client would create a new upload
             raise Locked from None
         headers = {"Upload-Offset": str(progress.offset), **_NO_CACHE}
         if progress.length is None:
@@ -98,15 +102,17 @@ class TusRoutes:
             headers["Upload-Length"] = str(progress.length)
         if progress.note:
             headers["Upload-Metadata"] = progress.note
-        return Response(200, {**headers, **_ahead(request, progress), "Content-Length": "0"}, b"")
+        return Response(
+            200, {**headers, **_location_or_expiry(request, progress), "Content-Length": "0"}, b""
+        )
 
-    async def add(self, request: Request) -> Response:
-        """The content goes on with an upload."""
-        _begin(request)
+    async def patch(self, request: Request) -> Response:
+        """Append the content to an upload."""
+        _check_version(request)
         upload_id = _upload_in_path(request)
         if not _is_part(request):
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}")
-        refuse_what_is_no_file(request)
+        check_whole_content(request)
         length = header(request, "upload-length")
         part = UploadPart(
             parse_bytes("Upload-Offset", header(request, "upload-offset")),
@@ -115,24 +121,24 @@ class TusRoutes:
             parse_checksum(header(request, "upload-checksum")),
         )
         progress = await self._uploads.append(caller_of(request), upload_id, part)
-        headers = {"Upload-Offset": str(progress.offset), **_ahead(request, progress)}
+        headers = {"Upload-Offset": str(progress.offset), **_location_or_expiry(request, progress)}
         return Response(204, headers)
 
-    async def end(self, request: Request) -> Response:
-        """Drop an upload."""
-        _begin(request)
-        body_of(request).discard()  # as in `look`
+    async def delete(self, request: Request) -> Response:
+        """Terminate an upload."""
+        _check_version(request)
+        body_of(request).discard()  # as in `head`
         await self._uploads.terminate(caller_of(request), _upload_in_path(request))
         return Response(204, {})
 
     async def _create(self, request: Request) -> Response:
-        _begin(request)
+        _check_version(request)
         length = parse_length(
             header(request, "upload-length"), header(request, "upload-defer-length")
         )
-        if header(request, "upload-concat") is not None:  # a part would be stored as the whole
+        if header(request, "upload-concat") is not None:  # a part would be stored as a whole file
             raise BadRequest(
-                "uploads are not put together here: send the whole without Upload-Concat"
+                "concatenation is not supported; send the whole file without Upload-Concat"
             )
         note = header(request, "upload-metadata") or ""
         metadata = parse_metadata(note)
@@ -141,28 +147,28 @@ class TusRoutes:
         body = body_of(request)
         if body.length != 0 and not _is_part(request):
             raise UnsupportedContent(f"send the content as {CONTENT_TYPE}, or none")
-        refuse_what_is_no_file(request)
+        check_whole_content(request)
         caller = caller_of(request)
         spec = UploadSpec(_name(request, metadata), length, sha256, caller.key, note)
         part = UploadPart(0, body, None, checksum)
         progress = await self._uploads.create(caller, spec, part)
-        url = f"{mounted_at(request)}/{progress.upload_id}"
+        url = f"{route_path(request)}/{progress.upload_id}"
         headers = {
             "Location": url,
             "Upload-Offset": str(progress.offset),
-            **_ahead(request, progress),
+            **_location_or_expiry(request, progress),
             **_NO_CACHE,
         }
         payload = {**OK, "upload": url, "offset": progress.offset, "length": progress.length}
         return json_response(201, payload, headers)
 
 
-def _begin(request: Request) -> None:
+def _check_version(request: Request) -> None:
     check_version(header(request, "tus-resumable"))
 
 
-def _ahead(request: Request, progress: UploadProgress) -> dict[str, str]:
-    """Where the upload leads, or until when it is there."""
+def _location_or_expiry(request: Request, progress: UploadProgress) -> dict[str, str]:
+    """The header with the path of the stored file, or with the time when the upload expires."""
     if progress.stored is not None:
         return {"Content-Location": media_url(request, progress.stored)}
     if progress.expires_s is not None:
@@ -183,7 +189,7 @@ def _is_part(request: Request) -> bool:
 
 
 def _name(request: Request, metadata: dict[str, bytes]) -> MediaName:
-    """The name that the file is to have: its directory is in the path, or in the metadata."""
+    """The name of the file. Its directory is in the path or in the metadata."""
     filename = metadata.get("filename") or metadata.get("name") or b""
     directory = metadata.get("directory") or b""
     segments = segments_below(request)
@@ -193,5 +199,5 @@ def _name(request: Request, metadata: dict[str, bytes]) -> MediaName:
         return media_name(decode(directory), decode(filename))
     name = media_name_from_path([*segments, filename])
     if directory and name != media_name(decode(directory), decode(filename)):
-        raise Malformed("the path and the metadata name two directories")
+        raise Malformed("the path and the metadata name different directories")
     return name

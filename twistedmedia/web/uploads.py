@@ -1,4 +1,4 @@
-"""Routes that store: `PUT` of one file, `POST` of a form or of the URL of an import."""
+"""Routes that store files: `PUT` of a file, `POST` of a form, or of a URL to import."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from twistedmedia.http.forms import (
     decoded_size,
 )
 from twistedmedia.http.header_fields import declared_sha256, parse_content_type, parse_sha256
+from twistedmedia.http.site import MediaSite
 from twistedmedia.json_response import OK, Response, json_response
 from twistedmedia.library.events import Source
 from twistedmedia.library.library import Library
@@ -39,15 +40,15 @@ from twistedmedia.web.arguments import (
     FILE_FIELD,
     Arguments,
     caller_of,
+    check_whole_content,
     header,
     media_url,
     name_in_path,
     precondition_of,
     read_json,
     read_urlencoded,
-    refuse_what_is_no_file,
 )
-from twistedmedia.web.fetches import JSON, fetching_or_forbidden, url_to_fetch
+from twistedmedia.web.fetches import JSON, fetches_or_forbidden, url_to_fetch
 from twistedmedia.web.form_parts import FormParts
 from twistedmedia.web.routing import add_route
 
@@ -66,13 +67,13 @@ class UploadRoutes:
         add_route(app, "/media", ["POST"], self.post)
 
     async def put(self, request: Request) -> Response:
-        """The content is the file."""
+        """Store the content as a file."""
         sha256 = declared_sha256(header(request, "content-digest"), header(request, "repr-digest"))
         name = name_in_path(request)
-        refuse_what_is_no_file(request)
+        check_whole_content(request)
         _require_declared_content(request)
-        means_one = header(request, "if-match") is not None
-        replacing = precondition_of(request) if means_one else None
+        must_replace = header(request, "if-match") is not None
+        replacing = precondition_of(request) if must_replace else None
         body = body_of(request)
         caller = caller_of(request)
         with (
@@ -83,10 +84,10 @@ class UploadRoutes:
         ):
             upload.sha256 = sha256
             upload.accepted(name)
-            waits = header(request, "expect") is not None
-            await upload.prepare(awaited=waits)
+            expects_continue = header(request, "expect") is not None
+            await upload.prepare(awaited=expects_continue)
             upload.raise_failure()
-            if not (upload.identical and waits):  # who waits need not send
+            if not (upload.identical and expects_continue):  # else the content is not needed
                 async for chunks in body:
                     await upload.write(chunks)
                     upload.raise_failure()
@@ -96,9 +97,9 @@ class UploadRoutes:
         return _stored(request, [upload])
 
     async def post(self, request: Request) -> Response:
-        """The content is a form."""
+        """Store the files of a form, or import a URL."""
         media_type, parameters = parse_content_type(header(request, "content-type"))
-        refuse_what_is_no_file(request)
+        check_whole_content(request)
         body = body_of(request)
         if body.length is not None and body.length > self._library.limits.max_form:
             raise TooLarge(self._library.limits.max_form, "the form")
@@ -117,39 +118,37 @@ class UploadRoutes:
     async def _multipart(
         self, request: Request, body: Body, decoder: MultipartDecoder, slot: UploadSlot
     ) -> Response:
-        """Each file part is a file: the part's name is the directory, its filename the filename,
-        unless text parts say otherwise. Without any, the text parts may be the arguments of an
-        import.
+        """Store each file part. The name of the part is the directory, unless text parts have the
+        name. Without file parts, the text parts can be the arguments of an import.
         """
         caller = caller_of(request)
-        site: Any = request.site  # a `MediaSite`, since there is a body
+        site = request.site
+        assert isinstance(site, MediaSite), "`body_of` requires it"
         with self._library.form_files.take(caller.key, slot, 0) as files:
             parts = FormParts(
                 lambda: self._library.begin(Source(caller)),
                 lambda: self._library.hold_form_file(files),
                 body.turn,
-                lambda: site.dropping.turn(caller.key),
+                lambda: site.discard_queue.turn(caller.key),
             )
             try:
                 async for chunks in self._counted(body):
-                    await parts.take(event for chunk in chunks for event in decoder.feed(chunk))
+                    await parts.feed(event for chunk in chunks for event in decoder.feed(chunk))
                 decoder.end()
                 if parts.files:
                     await parts.name_files()
                     await self._library.publish(parts.files, body.turn)
                     return _stored(request, parts.files)
-            except Exception as error:  # also when the client has left
-                await self._library.run_shielded(
-                    parts.leave(error), "the files of a form, to drop them"
-                )
+            except Exception as error:  # including the cancellation after a disconnect
+                await self._library.run_shielded(parts.abort(error), "dropping the files of a form")
                 raise
         if not parts.has("url"):
             raise EmptyUpload
         return await self._import(request, parts.arguments(_named_in_query(request)), slot)
 
     async def _urlencoded(self, request: Request, body: Body, slot: UploadSlot) -> Response:
-        """The fields `directory`, `filename` and `body` are a file, in any order. With `url` in
-        place of `body` they are an import.
+        """Store the field `body` under `directory` and `filename`. The fields can have any order.
+        With `url` in place of `body`, import that URL.
         """
         arguments = _named_in_query(request)
         source = Source(caller_of(request))
@@ -161,10 +160,10 @@ class UploadRoutes:
                 is_empty = False
                 await upload.write(pieces)
 
-            most_bytes = self._library.limits.max_form
-            await read_urlencoded(body, arguments, most_bytes, ARGUMENTS, write)
+            max_bytes = self._library.limits.max_form
+            await read_urlencoded(body, arguments, max_bytes, ARGUMENTS, write)
             if not arguments.has("url"):
-                await upload.end()  # what is wrong with the content is told before the name
+                await upload.end()  # failures of the content precede those of the name
                 _name(upload, arguments, is_empty)
                 await self._library.publish([upload])
                 upload.raise_failure()
@@ -174,7 +173,7 @@ class UploadRoutes:
     async def _import(self, request: Request, arguments: Arguments, slot: UploadSlot) -> Response:
         if arguments.has(FILE_FIELD) and arguments.has("url"):
             raise Malformed("send either the body or the url, not both")
-        fetching_or_forbidden(self._library.fetches)
+        fetches_or_forbidden(self._library.fetches)
         url = url_to_fetch(arguments.require_bytes("url"))
         upload, timings = await self._library.import_url(
             caller_of(request),
@@ -199,7 +198,7 @@ def _named_in_query(request: Request) -> Arguments:
 
 
 def _name(upload: Upload, arguments: Arguments, is_empty: bool) -> None:
-    """Give the file of an urlencoded form its name and digest."""
+    """Set the name and the digest of the file of an urlencoded form."""
     try:
         upload.sha256 = _digest(arguments)
         directory, filename = arguments.require("directory"), arguments.require("filename")
@@ -221,7 +220,7 @@ def _filename_of(url: Url) -> str:
         filename = url.filename.decode("utf-8")
         media_name("any", filename)
     except (UnicodeDecodeError, MediaError):
-        raise MissingArgument("filename", "the URL does not end in one") from None
+        raise MissingArgument("filename", "the URL does not end with one") from None
     return filename
 
 
@@ -236,7 +235,7 @@ def stored_response(
     url_of: Callable[[MediaName], str],
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The response to an upload of one file or more, in their order."""
+    """The response to a request that uploads one or more files, in their order."""
     entries = [_entry(upload, url_of) for upload in uploads]
     failures = [upload.failure for upload in uploads if upload.stored is None]
     if failures:
@@ -282,6 +281,8 @@ def _entry(upload: Upload, url_of: Callable[[MediaName], str]) -> dict[str, Any]
 
 
 def _require_declared_content(request: Request) -> None:
-    """An old client that ends its content by closing would leave an empty file behind."""
+    """Old clients end their content by closing the connection, which would store an empty file."""
     if not any(map(request.requestHeaders.hasHeader, ("content-length", "transfer-encoding"))):
-        raise BadRequest("the content is not declared; send Content-Length, or send it chunked")
+        raise BadRequest(
+            "the length of the content is missing; send Content-Length, or send it chunked"
+        )

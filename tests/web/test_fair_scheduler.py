@@ -1,12 +1,12 @@
-"""Callers take turns, one job each."""
+"""Jobs of several callers are run in fair turns."""
 
 from __future__ import annotations
 
-from twistedmedia.web.rendering import FairScheduler
+from twistedmedia.web.fair_scheduler import FairScheduler
 
 
 class Work:
-    """A job that notes when it is started, and ends at once if it is told to."""
+    """A job that records its steps. With `ends_in`, its steps end at once."""
 
     def __init__(
         self,
@@ -24,17 +24,17 @@ class Work:
     def step(self, caller: str) -> None:
         self._started.append(self._name)
         if self._ends_in is not None:
-            self._ends_in.ended(caller, 0)
+            self._ends_in.step_ended(caller, 0)
 
 
-def test_a_caller_has_one_job_running_and_leaves_the_other_place_to_others() -> None:
+def test_a_caller_has_at_most_one_running_step() -> None:
     queue, started = FairScheduler(2), list[str]()
     for name in ("a1", "a2", "b1", "c1"):
         queue.add(name[0], Work(name, started))
     assert started == ["a1", "b1"]
 
 
-def test_callers_take_turns_whoever_has_more_jobs() -> None:
+def test_callers_take_turns_whatever_number_of_jobs_they_have() -> None:
     """Case 87."""
     queue, started = FairScheduler(1), list[str]()
     for n in range(100):
@@ -42,7 +42,7 @@ def test_callers_take_turns_whoever_has_more_jobs() -> None:
     for name in ("b0", "b1", "c0"):
         queue.add(name[0], Work(name, started))
     for _ in range(6):
-        queue.ended(started[-1][0], 0)
+        queue.step_ended(started[-1][0], 0)
     assert started == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
 
 
@@ -53,10 +53,10 @@ def test_a_job_that_was_removed_is_not_started() -> None:
         queue.add("a", job)
     queue.remove("a", second)
     queue.remove("a", second)
-    queue.remove("nobody", second)
-    queue.ended("a", 0)
+    queue.remove("another", second)
+    queue.step_ended("a", 0)
     assert started == ["a0", "a2"]
-    queue.ended("a", 0)
+    queue.step_ended("a", 0)
     queue.add("a", second)
     assert started == ["a0", "a2", "a1"]
 
@@ -67,79 +67,79 @@ def test_any_number_of_jobs_that_end_at_once_is_started() -> None:
     for n in range(5000):
         queue.add(str(n % 3), Work(str(n), started, ends_in=queue))
     assert started == ["first"]
-    queue.ended("a", 0)
+    queue.step_ended("a", 0)
     assert len(started) == 5001
 
 
 def test_the_caller_that_used_least_time_is_next() -> None:
-    """Case 87. Jobs that take long do not count as one turn each."""
+    """Case 87. Time counts, not the number of jobs."""
     queue, started = FairScheduler(1), list[str]()
     for name in ("a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"):
         queue.add(name[0], Work(name, started))
     takes_s = {"a": 0.35, "b": 0.1}
     while len(started) < 8:
-        queue.ended(started[-1][0], takes_s[started[-1][0]])
+        queue.step_ended(started[-1][0], takes_s[started[-1][0]])
     assert started == ["a0", "b0", "b1", "b2", "a1", "b3", "a2", "a3"]
 
 
-def test_a_job_that_is_begun_goes_before_the_others_of_its_caller() -> None:
+def test_a_started_job_goes_before_the_others_of_its_caller() -> None:
     queue, started = FairScheduler(1), list[str]()
     jobs = [Work(f"a{n}", started) for n in range(3)]
     for job in jobs:
         queue.add("a", job)
-    queue.add("a", jobs[0], is_begun=True)
-    queue.ended("a", 0)
-    queue.ended("a", 0)
+    queue.add("a", jobs[0], is_started=True)
+    queue.step_ended("a", 0)
+    queue.step_ended("a", 0)
     assert started == ["a0", "a0", "a1"]
 
 
-def test_what_a_caller_used_long_ago_does_not_count() -> None:
-    """A caller that works all the time does not wait until all others used as much."""
+def test_time_that_a_caller_used_long_ago_does_not_count() -> None:
+    """A caller that is always busy does not wait until others have used as much."""
     queue, started = FairScheduler(1), list[str]()
     queue.add("a", Work("a", started))
     for n in range(40):
         queue.add("b", Work(f"b{n}", started))
-    queue.ended("a", 100)
+    queue.step_ended("a", 100)
     queue.add("a", Work("last", started))
     for _ in range(40):
-        queue.ended(started[-1][0] if started[-1] != "last" else "a", 2)
+        queue.step_ended(started[-1][0] if started[-1] != "last" else "a", 2)
     assert "last" in started[:-5]
 
 
-def test_of_callers_that_used_as_much_one_with_a_short_job_is_next() -> None:
+def test_of_equal_callers_one_with_a_short_job_is_next() -> None:
     queue, started = FairScheduler(1), list[str]()
     for name in ("a", "b", "c"):
         queue.add(name, Work(name, started, is_short=False))
     queue.add("d", Work("d", started))
-    queue.ended("a", 0.1)
+    queue.step_ended("a", 0.1)
     queue.add("a", Work("a2", started))
     queue.add("d", Work("d2", started))
-    queue.ended("d", 0.05)
+    queue.step_ended("d", 0.05)
     for name in ("d", "b", "c"):
-        queue.ended(name, 0.1)
+        queue.step_ended(name, 0.1)
     assert started == ["a", "d", "d2", "b", "c", "a2"]
 
 
-def test_what_was_used_while_nobody_waited_does_not_count() -> None:
+def test_time_used_while_no_caller_waited_does_not_count() -> None:
     queue, started = FairScheduler(1), list[str]()
     queue.add("a", Work("a1", started))
-    queue.ended("a", 5)
+    queue.step_ended("a", 5)
     queue.add("b", Work("b1", started))
     queue.add("a", Work("a2", started))
     queue.add("c", Work("c1", started))
-    queue.ended("b", 0)
+    queue.step_ended("b", 0)
     assert started == ["a1", "b1", "a2"]
 
 
 def test_a_caller_that_is_gone_is_forgotten() -> None:
-    """While others work all the time."""
+    """Even if another caller is always busy."""
     queue, started = FairScheduler(2), list[str]()
     queue.add("busy", Work("busy", started))
     for n in range(100):
         queue.add(f"gone {n}", Work("gone", started))
-        queue.ended(f"gone {n}", 0.01)
+        queue.step_ended(f"gone {n}", 0.01)
     assert len(queue._used_s) == 100
     for _ in range(10):
         queue.add("busy", Work("busy", started))
-        queue.ended("busy", 11)
+        queue.step_ended("busy", 11)
     assert set(queue._used_s) == {"busy"}
