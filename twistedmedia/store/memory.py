@@ -89,7 +89,7 @@ class MemoryStore:
 
     def _delete(self, name: MediaName, precondition: Precondition | None) -> bool:
         if self._is_folder((*name.folders, name.filename)):
-            raise NameConflict("this is a directory; it goes when its last file goes")
+            raise NameConflict("this is a directory; it is removed with its last file")
         if precondition is not None and (name in self._files or not precondition.allows(None, 0)):
             self._check(name, precondition)
         media = self._files.pop(name, None)

@@ -165,7 +165,7 @@ class PublishedFiles:
             with self._lock_of(name), self._folders.chain(name.folders) as chain:
                 status = self._calls.lstat(name.filename, dir_fd=chain[-1])
                 if stat.S_ISDIR(status.st_mode):
-                    raise NameConflict("this is a directory; it goes when its last file goes")
+                    raise NameConflict("this is a directory; it is removed with its last file")
                 if precondition is not None:
                     self._check(name, precondition, chain[-1])
                 if not stat.S_ISREG(status.st_mode):
