@@ -19,9 +19,12 @@ from twistedmedia.store.preconditions import ANY, Precondition
 _OWS = " \t"  # RFC 9110, 5.6.3
 
 _OPAQUE = r'"[\x21\x23-\x7e\x80-\xff]*+"'
-_TAG = re.compile(rf"(?:W/)?+{_OPAQUE}")  # 8.8.3
+_TAG = rf"(?:W/)?+{_OPAQUE}"  # 8.8.3
 # 5.6.1.2: recipients ignore empty elements.
-_TAGS = re.compile(rf"[ \t,]*+{_TAG.pattern}(?:[ \t]*+,[ \t,]*+(?:{_TAG.pattern})?+)*+")
+_TAGS = re.compile(rf"[ \t,]*+{_TAG}(?:[ \t]*+,[ \t,]*+(?:{_TAG})?+)*+")
+# In a well-formed list: the tags without `W/`; and the tags, with nothing captured of weak ones.
+_OPAQUE_TAG = re.compile(_OPAQUE)
+_STRONG_TAG = re.compile(rf"W/{_OPAQUE}|({_OPAQUE})")
 # Captures the opaque part of an element that is a tag, and nothing of a malformed one.
 _ELEMENT = re.compile(rf"[ \t,]*+(?:(?:W/)?+({_OPAQUE})[ \t]*+(?![^,])|[^,]*+)")
 
@@ -77,17 +80,17 @@ class Conditions:
             return None
         if_match = if_none_match = since_s = None
         if self.if_match is not None:
-            if_match = _parse_if_match(self.if_match)
+            if_match = frozenset(_strong_tags(self.if_match))
         elif self.if_unmodified_since is not None:
             since_s = _parse_date_s(self.if_unmodified_since, now_s)
         if self.if_none_match is not None:
-            if_none_match = _parse_if_none_match(self.if_none_match)
+            if_none_match = frozenset(_opaque_tags(self.if_none_match))
         return Precondition(if_match, if_none_match, since_s)
 
     def _preconditions_hold(self, etag: str, modified_s: int, now_s: int) -> bool:
         """13.2.2, steps 1 and 2: If-Match and If-Unmodified-Since."""
         if self.if_match is not None:
-            return not _parse_if_match(self.if_match).isdisjoint((ANY, etag))
+            return _contains_strongly(self.if_match, etag)
         if self.if_unmodified_since is not None:
             since_s = _parse_date_s(self.if_unmodified_since, now_s)
             return since_s is None or modified_s <= since_s
@@ -200,23 +203,25 @@ def _is_strong(etag: str) -> bool:
     return not etag.startswith("W/")
 
 
-def _parse_tags(header: str) -> list[str] | None:
-    """The tags of a list, `ANY` if it is `*`, None if it is malformed."""
+def _contains_strongly(header: str, etag: str) -> bool:
+    """8.8.3.2, strong comparison. A malformed header has no tags."""
+    header = header.strip(_OWS)
+    # Most headers without the tag are recognised without parsing.
+    return header == "*" or (etag in header and etag in _strong_tags(header))
+
+
+def _strong_tags(header: str) -> list[str]:
+    """The tags of If-Match without weak ones, `ANY` for `*`, none if the header is malformed."""
     header = header.strip(_OWS)
     if header == "*":
         return [ANY]
-    return _TAG.findall(header) if _TAGS.fullmatch(header) else None
+    return list(filter(None, _STRONG_TAG.findall(header))) if _TAGS.fullmatch(header) else []
 
 
-def _parse_if_match(header: str) -> frozenset[str]:
-    """8.8.3.2: weak tags match no file in a strong comparison. A malformed header has no tags."""
-    return frozenset(filter(_is_strong, _parse_tags(header) or ()))
-
-
-def _parse_if_none_match(header: str) -> frozenset[str]:
-    """8.8.3.2: a weak comparison ignores `W/`. A malformed header is `ANY`."""
-    tags = _parse_tags(header)
-    return frozenset([ANY] if tags is None else [tag.removeprefix("W/") for tag in tags])
+def _opaque_tags(header: str) -> list[str]:
+    """The tags of If-None-Match without `W/`, `ANY` for `*` and if the header is malformed."""
+    header = header.strip(_OWS)
+    return _OPAQUE_TAG.findall(header) if _TAGS.fullmatch(header) else [ANY]
 
 
 def _contains_weakly(header: str, etag: str) -> bool:
