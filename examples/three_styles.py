@@ -11,7 +11,7 @@ UPSTREAM is a URL that takes its time; what stands behind a style in the path is
     siege -c100 -t10S http://127.0.0.1:8001/coroutine/
 
 This compares styles. A service that fetches what strangers name needs more than that: see
-`twistedmedia/fetching/`.
+`twistedmedia/fetch/`.
 """
 
 from __future__ import annotations
