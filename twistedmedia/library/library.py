@@ -115,7 +115,7 @@ class Library:
         """Have `form`, a share of `form_files`, hold one more file. The wait for it may be
         cancelled.
 
-        :raises Busy: as `places.grow`.
+        :raises Busy: as `slots.grow`.
         """
         await grow(form, 1, self._clock)
 
