@@ -905,9 +905,9 @@ curl -i -H 'Bad Name: x' http://127.0.0.1:8000/media/a/b.wav
 ```
 
 The service refuses this request, because programs differ in what they make of a space in the name
-of a header. Every request that two programs could read in two ways is refused. Otherwise a proxy and the
-service could disagree about where a request ends, and the service could take a part of it for
-another request that the proxy has never seen. The service refuses such requests even if an RFC
+of a header. Every request that two programs could read in two ways is refused. Otherwise a proxy
+and the service could disagree about where a request ends, and the service could take a part of it
+for another request that the proxy has never seen. The service refuses such requests even if an RFC
 allows it to guess, and before their end if possible.
 
 This page lists {len(rows)} requests: malformed, ambiguous, and unusual but valid ones. For each it
