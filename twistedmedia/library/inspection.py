@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from twistedmedia.audio.verdict import AudioCheck
@@ -37,7 +38,7 @@ class Inspection:
 
     def resume(self, size: int, state: object | None) -> None:
         """Go on behind `size` bytes, with the `state` that an earlier inspection of these has left.
-        Without that the earlier bytes are to be inspected by `catch_up`.
+        Without that the earlier bytes are to be inspected anew before `catch_up` is called.
 
         :raises TooLarge: if they are more than the limit.
         """
@@ -97,6 +98,6 @@ class Inspection:
         return None if self._check is None else self._check.problem(extension)
 
 
+@dataclass(frozen=True, slots=True)
 class _State:
-    def __init__(self, check: AudioCheck | None) -> None:
-        self.check = check
+    check: AudioCheck | None

@@ -56,7 +56,6 @@ T = TypeVar("T")
 
 # Of the descriptors that the process may have, the files of forms may take this part.
 _FORMS_PART = 4
-_NO_FETCHES = "this service fetches nothing"
 
 
 class Library:
@@ -155,17 +154,26 @@ class Library:
 
     # Fetching
 
+    def require_fetches(self) -> Fetches:
+        """The means to fetch.
+
+        :raises Forbidden: if there are none, because fetching is switched off.
+        """
+        if self.fetches is None:
+            raise Forbidden("fetching is switched off on this service")
+        return self.fetches
+
     async def fetch(
         self, caller: Caller, url: Url | None, *, fresh: bool, keep: bool
     ) -> FetchOutcome:
         """What a fetch of `url` comes to, None for the upstream's own. Callers who ask for a URL at
         the same time share a fetch. `fresh` and `keep` are as for `FetchCache.ask`.
 
-        :raises Forbidden: if nothing is fetched.
+        :raises Forbidden: as `require_fetches`.
         :raises MediaError: why the fetch failed.
         """
-        if self._fetch_cache is None:
-            raise Forbidden(_NO_FETCHES)
+        self.require_fetches()
+        assert self._fetch_cache is not None
         with self._report_refused(caller):
             return await self._fetch_cache.fetch(url, caller.key, fresh=fresh, store=keep)
 
@@ -183,11 +191,10 @@ class Library:
         file with the digest `sha256`, in hex, was there already. The request has an upload `slot`.
         It takes an import slot as well, because an import costs its caller next to nothing.
 
-        :raises Forbidden: if nothing is fetched.
+        :raises Forbidden: as `require_fetches`.
         :raises MediaError: why the content is not stored.
         """
-        if self.fetches is None:
-            raise Forbidden(_NO_FETCHES)
+        fetches = self.require_fetches()
         timings = None
         with self.begin(Source(caller, url.origin)) as upload:
             upload.sha256 = sha256
@@ -195,7 +202,6 @@ class Library:
             await upload.prepare(awaited=True)
             upload.raise_failure()
             if not upload.identical:
-                fetches = self.fetches
                 download = Download(fetches.fetcher, url, fetches.import_limits, caller.key)
                 transfer = Transfer(download)
                 with (

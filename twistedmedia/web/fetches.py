@@ -11,7 +11,6 @@ from werkzeug.http import parse_accept_header
 
 from twistedmedia.errors import (
     BadRequest,
-    Forbidden,
     Malformed,
     MissingArgument,
 )
@@ -46,7 +45,7 @@ class FetchRoutes:
 
     async def fetch(self, request: Request) -> Response:
         """Fetch the URL in the query, or that of the upstream. JSON is preferred."""
-        fetches = fetches_or_forbidden(self._library.fetches)
+        fetches = self._library.require_fetches()
         url = _requested_url(request, fetches)
         preferred = _preferred(header(request, "accept"), JSON, PAGE)
         return await self._respond(request, url, preferred)
@@ -63,16 +62,6 @@ class FetchRoutes:
         keep = not forbids_storing(cache_control)
         outcome = await self._library.fetch(caller_of(request), url, fresh=fresh, keep=keep)
         return _page(outcome) if media_type == PAGE else _json(outcome)
-
-
-def fetches_or_forbidden(fetches: Fetches | None) -> Fetches:
-    """Return `fetches`.
-
-    :raises Forbidden: if it is None, because fetching is switched off.
-    """
-    if fetches is None:
-        raise Forbidden("fetching is switched off on this service")
-    return fetches
 
 
 def url_to_fetch(data: bytes) -> Url:

@@ -48,7 +48,7 @@ from twistedmedia.web.arguments import (
     read_json,
     read_urlencoded,
 )
-from twistedmedia.web.fetches import JSON, fetches_or_forbidden, url_to_fetch
+from twistedmedia.web.fetches import JSON, url_to_fetch
 from twistedmedia.web.form_parts import FormParts
 from twistedmedia.web.routing import add_route
 
@@ -173,7 +173,7 @@ class UploadRoutes:
     async def _import(self, request: Request, arguments: Arguments, slot: UploadSlot) -> Response:
         if arguments.has(FILE_FIELD) and arguments.has("url"):
             raise Malformed("send either the body or the url, not both")
-        fetches_or_forbidden(self._library.fetches)
+        self._library.require_fetches()  # whatever is wrong with the arguments
         url = url_to_fetch(arguments.require_bytes("url"))
         upload, timings = await self._library.import_url(
             caller_of(request),
